@@ -1,0 +1,48 @@
+# make run, make test, make lint, make tensorboard, make bench: each sets up what it needs, in .venv, once.
+PYTHON ?= python3
+VENV := .venv
+RUNS ?= runs
+PORT ?= 6006
+VENV_PYTHON := $(VENV)/bin/python
+INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: run test lint format bench tensorboard clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.installed
+	$(VENV_PYTHON) -m experiments.run data=digits model=logistic sampler=margin,entropy,uniform seed=0,1,2,3,4 runs="$(RUNS)" -m
+
+test: $(VENV)/.installed-dev
+	$(VENV_PYTHON) -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+bench: $(VENV)/.installed
+	$(VENV_PYTHON) -m benchmarks.run
+
+tensorboard: $(VENV)/.installed
+	$(VENV_PYTHON) -m tensorboard.main --logdir "$(RUNS)" --port $(PORT)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"torchal needs Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}. Use: make PYTHON=/path/to/python3.x")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Setting up $(VENV): several GB are downloaded once, which takes a few minutes ..."
+	$(INSTALL) '.[all]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) '.[dev]'
+	touch $@

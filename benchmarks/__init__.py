@@ -1,0 +1,1 @@
+"""Benchmarks: run from a clone, need neither hydra nor faiss."""

@@ -1,0 +1,1 @@
+"""Experiments: one Hydra command runs one, a sweep of it compares strategies."""

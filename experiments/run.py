@@ -1,0 +1,168 @@
+"""Run one experiment, or a sweep of them: `python -m experiments.run sampler=margin,uniform seed=0,1,2 -m`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.report import SWEEP_RUNS
+from torchal import interop
+from torchal.data import Splits, start_rows
+from torchal.errors import ConfigError, TorchalError
+from torchal.loop import Schedule
+from torchal.metrics import evaluate
+from torchal.results import Run
+from torchal.trainer import Trainer
+
+# Part of a run's folder name; a slash in a setting (a path) must not make a folder.
+OmegaConf.register_new_resolver("overrides", lambda text: f",{text}".replace("/", "_") if text else "", replace=True)
+
+
+def run(config: DictConfig) -> Run:
+    """Run what a config describes into its folder, and return the run."""
+    hydra_config = HydraConfig.get()
+    choices = hydra_config.runtime.choices
+    device = pick_device(config.device)
+    schedule = Schedule(**OmegaConf.to_object(config.schedule))  # type: ignore[arg-type]
+    splits: Splits = instantiate(config.data, _convert_="object").to(device)
+    model = instantiate(config.model, _convert_="object")
+    sampler = instantiate(config.sampler, _convert_="object")
+    metrics = instantiate(config.metrics, _convert_="object")
+    start = draw_start(splits, config.start, seed=config.seed)
+
+    folder = Path(config.run_dir)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for setting in ("progress", "runs", "name", "run_dir"):
+        del plain[setting]
+    plain["names"] = {group: choices[group] for group in ("data", "model", "sampler")}
+    which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
+    trainer = Trainer(
+        model,
+        sampler,
+        schedule=schedule,
+        run_dir=folder,
+        seed=config.seed,
+        metrics=metrics,
+        config=plain,
+        progress=config.progress,
+        description=f"{which}{choices['sampler']} seed={config.seed} {device.type}",
+    )
+    done = trainer.fit(splits.pool(), splits.oracle(), validation=splits.validation, test=splits.test, start=start)
+    full_data_accuracy(config, model, splits, folder.parent.parent / "full_data" / f"seed={config.seed}.json")
+    return done
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of this name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.Tensor:
+    """Return the start set that the config asks for: rows, or how many to draw at random.
+
+    Raises:
+        ConfigError: not exactly one of n and fraction, or an unknown way to draw.
+    """
+    ways = ("stratified", "playground", "random")
+    if start.how not in ways:
+        raise ConfigError(f"start.how must be one of {', '.join(ways)}; got {start.how!r}")
+    if (start.n is None) == (start.fraction is None):
+        raise ConfigError(f"give one of start.n and start.fraction, got {start.n} and {start.fraction}")
+    n = start.n if start.fraction is None else max(1, int(start.fraction * len(splits.train.targets)))
+    if start.how == "random":
+        return int(n)
+    settings = {} if start.min_per_class is None else {"min_per_class": start.min_per_class}
+    return start_rows(splits.train.targets, n, generator=torch.Generator().manual_seed(seed), how=start.how, **settings)
+
+
+def full_data_accuracy(config: DictConfig, model: Any, splits: Splits, path: Path) -> float:
+    """Return the test accuracy of the model fitted on all training rows; fitted once, and kept in a file.
+
+    The samplers of a sweep share it: it depends on data, split, model and seed only.
+    """
+    key: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, ["data", "model", "seed", "device"]), resolve=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # two runs of a parallel sweep must not both fit it
+        if path.exists():
+            saved = json.loads(path.read_text())
+            if saved["config"] == key:
+                return float(saved["accuracy"])
+        if interop.is_clonable(model):
+            model = interop.unfitted(model)
+        interop.fit(model, splits.train.inputs, splits.train.targets)
+        seen = interop.seen_classes(model, splits.train.targets)
+        accuracy = evaluate(model, splits.test, n_classes=splits.n_classes, seen=seen, metrics={})["accuracy"]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"config": key, "accuracy": accuracy}))
+        temporary.replace(path)
+    return accuracy
+
+
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="config")
+def hydra_main(config: DictConfig) -> float:
+    """Return the final test accuracy, for sweepers that optimise."""
+    done = run(config)
+    if SWEEP_RUNS not in os.environ:
+        print(f"run: {done.folder}")
+    return done.rounds[-1].test["accuracy"]
+
+
+def main() -> int:
+    """Run the command line; a mistake of the caller ends in one line, not in a traceback."""
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        hydra_main()
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them
+    try:
+        hydra_main()
+    except (HydraException, OmegaConfBaseException, TorchalError) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def explain(error: BaseException) -> str:
+    """Return what went wrong in one line, with the valid names where a name was unknown."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    own = next((link for link in chain if isinstance(link, TorchalError)), None)
+    if own is not None:
+        return str(own)
+    for link in chain:
+        node = getattr(link, "parent_node", None)
+        if "not in struct" in str(link) and isinstance(node, DictConfig):
+            valid = ", ".join(str(key) for key in node)
+            return f"there is no setting {link.full_key}; there are {valid}"  # type: ignore[attr-defined]
+    cause = chain[1] if len(chain) > 1 and not isinstance(chain[1], OmegaConfBaseException | HydraException) else None
+    lines = [line.strip() for line in str(chain[0] if cause is None else f"{chain[0]}: {cause}").splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.references import selection as reference
+from torchal.errors import BudgetError, DataError, ShapeError
+from torchal.functional import top_n
+
+# Few distinct values, so that ties are everywhere.
+SCORES = st.lists(st.sampled_from([-math.inf, -1.5, 0.0, 1.0, 2.0, math.inf]), min_size=1, max_size=30)
+
+
+def test_literal_case():
+    picked = top_n(torch.tensor([0.1, 0.9, 0.9, 0.5]), 3)
+    assert picked.indices.tolist() == [1, 2, 3]
+    assert picked.scores.tolist() == pytest.approx([0.9, 0.9, 0.5])
+    assert picked.indices.dtype == torch.int64
+
+
+@given(data=st.data(), scores=SCORES)
+def test_agrees_with_a_sort_of_tuples(data, scores):
+    candidates = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)).filter(any))
+    n = data.draw(st.integers(1, sum(candidates)))
+    picked = top_n(torch.tensor(scores), n, candidates=torch.tensor(candidates))
+    assert picked.indices.tolist() == reference.top_n(scores, n, candidates)
+    assert picked.scores.tolist() == [scores[row] for row in picked.indices.tolist()]
+
+
+def test_all_equal_goes_by_row_number_at_a_size_where_topk_does_not():
+    assert top_n(torch.zeros(100_000), 1000).indices.equal(torch.arange(1000))
+
+
+def test_takes_the_last_row_left():
+    only = torch.tensor([False, False, True])
+    assert top_n(torch.tensor([3.0, 2.0, -math.inf]), 1, candidates=only).indices.tolist() == [2]
+
+
+def test_nan_counts_only_where_it_could_be_picked():
+    scores = torch.tensor([math.nan, 1.0, 2.0])
+    assert top_n(scores, 1, candidates=torch.tensor([False, True, True])).indices.tolist() == [2]
+    with pytest.raises(DataError, match="1 of 3 candidates"):
+        top_n(scores, 1)
+
+
+@pytest.mark.parametrize("n", [0, -1, 4, 2.0, True])
+def test_refuses_a_budget_that_cannot_be_met(n):
+    with pytest.raises(BudgetError):
+        top_n(torch.zeros(3), n)
+
+
+def test_budget_error_has_both_numbers():
+    with pytest.raises(BudgetError, match="asked for 3 rows, 2 can be picked"):
+        top_n(torch.zeros(3), 3, candidates=torch.tensor([True, False, True]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "candidates", "message"),
+    [
+        (torch.zeros(3, 1), None, r"1 axes, got shape \(3, 1\)"),
+        (torch.zeros(3, dtype=torch.int64), None, "floating point, got torch.int64"),
+        (torch.zeros(3), torch.ones(2, dtype=torch.bool), r"shape \(3,\), got \(2,\)"),
+        (torch.zeros(3), torch.ones(3), "bool tensor, got torch.float32"),
+        (torch.zeros(3), torch.ones(3, dtype=torch.bool, device="meta"), "on cpu, got meta"),
+        ([1.0], None, "torch.Tensor, got list"),
+    ],
+)
+def test_refuses_wrong_tensors(scores, candidates, message):
+    with pytest.raises(ShapeError, match=message):
+        top_n(scores, 1, candidates=candidates)

@@ -1,0 +1,66 @@
+"""Checks at the door of public functions: what was asked and what was there, in numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchal.errors import BudgetError, DataError, ShapeError
+
+
+def check_float(name: str, tensor: Tensor, *, ndim: int | tuple[int, ...]) -> None:
+    """Require a floating-point tensor with one of the given numbers of axes."""
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if not isinstance(tensor, Tensor):
+        raise ShapeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.ndim not in allowed:
+        axes = " or ".join(map(str, allowed))
+        raise ShapeError(f"{name} must have {axes} axes, got shape {tuple(tensor.shape)}")
+    if not tensor.is_floating_point():
+        raise ShapeError(f"{name} must be floating point, got {tensor.dtype}; use {name}.float()")
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Require that no value is NaN or infinite; the error names the first row that is not."""
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        bad = (~finite).flatten(1).any(1) if tensor.ndim > 1 else ~finite
+        first = int(bad.nonzero()[0])
+        raise DataError(f"{name} must be finite: {int(bad.sum())} of {len(bad)} rows are not, the first is row {first}")
+
+
+def check_mask(name: str, mask: Tensor, *, n_rows: int, device: torch.device) -> None:
+    """Require an (N,) bool mask on the given device."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise ShapeError(f"{name} must be a bool tensor, got {got}")
+    if mask.shape != (n_rows,):
+        raise ShapeError(f"{name} must have shape ({n_rows},), got {tuple(mask.shape)}")
+    if mask.device != device:
+        raise ShapeError(f"{name} must be on {device}, got {mask.device}")
+
+
+def check_budget(n: int, available: int) -> None:
+    """Require 1 <= n <= available."""
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise BudgetError(f"the number of rows to pick must be an int, got {n!r}")
+    if not 1 <= n <= available:
+        raise BudgetError(f"asked for {n} rows, {available} can be picked")
+
+
+def as_rows(name: str, rows: object, *, n_rows: int, device: torch.device) -> Tensor:
+    """Return row numbers as an (n,) int64 tensor on `device`, distinct and inside [0, N)."""
+    tensor = torch.as_tensor(rows)
+    if tensor.ndim != 1 or tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        if tensor.numel() == 0 and tensor.ndim == 1:
+            return torch.empty(0, dtype=torch.int64, device=device)
+        raise ShapeError(f"{name} must be (n,) integers, got {tensor.dtype} of shape {tuple(tensor.shape)}")
+    tensor = tensor.to(device=device, dtype=torch.int64)
+    if len(tensor):
+        low, high = int(tensor.min()), int(tensor.max())
+        if low < 0 or high >= n_rows:
+            raise ShapeError(f"{name} must lie in [0, {n_rows}), got {low} to {high}")
+        repeats = len(tensor) - len(tensor.unique())
+        if repeats:
+            raise ShapeError(f"{name} must be distinct: {repeats} of {len(tensor)} are repeats")
+    return tensor

@@ -1,0 +1,80 @@
+"""Charts of learning curves, legible in print and for colour-blind readers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchal.curves import LearningCurve
+from torchal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, dark ones first; a line's dash and marker tell it apart where colour does not.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_DASHES = ("-", "--", "-.", ":")
+_FORMATS = (".pdf", ".png", ".svg")
+
+
+def learning_curves(
+    curves: Mapping[str, LearningCurve],
+    *,
+    title: str = "",
+    ylabel: str = "test accuracy",
+    full_data: float | None = None,
+) -> Figure:
+    """Draw the mean of each curve with its 95 % band.
+
+    Args:
+        curves: by the name that the legend shows.
+        title: what stands above the chart.
+        ylabel: what the values are.
+        full_data: the value with all training data, drawn as a level line.
+
+    Raises:
+        ConfigError: there is no curve to draw.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves:
+        raise ConfigError("a chart needs at least one curve, got none")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    looks = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_DASHES), strict=False)
+    for (name, curve), (colour, marker, dash) in zip(curves.items(), looks, strict=False):
+        n_runs = len(curve.values)
+        label = f"{name} ({n_runs} seed{'s' if n_runs > 1 else ''})"
+        every = max(1, len(curve.n_labeled) // 10)
+        axes.plot(
+            curve.n_labeled, curve.mean, dash, color=colour, marker=marker, markevery=every, markersize=4.5, label=label
+        )
+        if np.isfinite(curve.lower).all():
+            axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=colour, alpha=0.18, linewidth=0)
+    if full_data is not None:
+        axes.axhline(full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="all training data")
+    axes.set(xlabel="labels", ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(
+        frameon=False, title="mean and 95 % interval" if any(len(c.values) > 1 for c in curves.values()) else None
+    )
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure in the format that the path's ending names: png, pdf or svg.
+
+    Raises:
+        ConfigError: the ending is none of these.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"a chart is written as {', '.join(_FORMATS)}; got {path.name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path

@@ -1,0 +1,29 @@
+"""The errors torchal raises. Each is also the builtin error that a caller would catch."""
+
+
+class TorchalError(Exception):
+    """Base of every error that torchal raises on purpose."""
+
+
+class ShapeError(TorchalError, ValueError):
+    """Tensors disagree in shape, dtype or device."""
+
+
+class BudgetError(TorchalError, ValueError):
+    """More rows were asked for than there are candidates, or fewer than one."""
+
+
+class CapabilityError(TorchalError, TypeError):
+    """A sampler needs something that the model does not have."""
+
+
+class DataError(TorchalError, ValueError):
+    """The data cannot be used: not finite, empty, one class, ragged, or contradicting itself."""
+
+
+class ConfigError(TorchalError, ValueError):
+    """A setting is unknown, impossible, or differs from the one that a run folder was made with."""
+
+
+class RunError(TorchalError, RuntimeError):
+    """A run folder is in use, damaged or not writable."""

@@ -1,0 +1,118 @@
+"""How unsure a classifier is of each row. Higher = less sure = more wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torchal._checks import check_finite, check_float
+from torchal.errors import DataError, ShapeError
+
+_CHUNK_VALUES = 1 << 22  # values per chunk: 32 MiB of float64 in each temporary
+
+
+def margin(values: Tensor) -> Tensor:
+    """Return minus the gap between the two largest values of each row.
+
+    The values are decision values or probabilities, never their logarithms: the gap of two logs is a ratio.
+    For one decision value per row (two classes), the margin is minus its size.
+
+    Shapes:
+        values: (N, C) float with C >= 2, or (N, 1) or (N,) with one decision value per row.
+
+    Returns:
+        (N,), at most 0.
+
+    Raises:
+        ShapeError: values is not a float tensor of one or two axes.
+        DataError: a value is NaN or infinite.
+
+    Reference:
+        Scheffer, Decomain & Wrobel, "Active Hidden Markov Models for Information Extraction", IDA 2001; on decision
+        values as in Tong & Koller, "Support Vector Machine Active Learning", JMLR 2001.
+
+    Example:
+        >>> margin(torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]]))
+        tensor([-0.2500,  0.0000])
+    """
+    check_float("values", values, ndim=(1, 2))
+    check_finite("values", values)
+    if values.ndim == 1:
+        return -values.abs()
+    if values.shape[1] == 0:
+        raise ShapeError(f"values must have at least one column, got shape {tuple(values.shape)}")
+    if values.shape[1] == 1:
+        return -values.squeeze(1).abs()
+    largest = values.topk(2, dim=1).values
+    return largest[:, 1] - largest[:, 0]
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Return the entropy of each row's class distribution, in nats.
+
+    Shapes:
+        log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
+
+    Returns:
+        (N,), between 0 and log(C).
+
+    Raises:
+        ShapeError: log_probs is not a float tensor of two axes.
+        DataError: a row does not sum to 1 within 1e-3, as when probabilities are given in place of their logarithms.
+
+    Reference:
+        Shannon, "A Mathematical Theory of Communication", 1948; as a query strategy in Settles & Craven, "An Analysis
+        of Active Learning Strategies for Sequence Labeling Tasks", EMNLP 2008.
+
+    Example:
+        >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]).log())
+        tensor([0.6931, 0.0000])
+    """
+    return _per_chunk(log_probs, lambda probs: torch.special.entr(probs).sum(1))
+
+
+def least_confidence(log_probs: Tensor) -> Tensor:
+    """Return 1 minus the probability of each row's most probable class.
+
+    Shapes:
+        log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
+
+    Returns:
+        (N,), between 0 and 1 - 1 / C.
+
+    Raises:
+        ShapeError: log_probs is not a float tensor of two axes.
+        DataError: a row does not sum to 1 within 1e-3, as when probabilities are given in place of their logarithms.
+
+    Reference:
+        Lewis & Gale, "A Sequential Algorithm for Training Text Classifiers", SIGIR 1994; Culotta & McCallum, "Reducing
+        Labeling Effort for Structured Prediction Tasks", AAAI 2005.
+
+    Example:
+        >>> least_confidence(torch.tensor([[0.5, 0.5], [1.0, 0.0]]).log())
+        tensor([0.5000, 0.0000])
+    """
+    return _per_chunk(log_probs, lambda probs: 1 - probs.amax(1))
+
+
+def _per_chunk(log_probs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `score` to the probabilities, chunk by chunk, after checking that each row is a distribution."""
+    check_float("log_probs", log_probs, ndim=2)
+    n_rows, n_classes = log_probs.shape
+    if n_classes == 0:
+        raise ShapeError(f"log_probs must have at least one column, got shape {tuple(log_probs.shape)}")
+    out = log_probs.new_empty(n_rows)
+    size = max(1, _CHUNK_VALUES // n_classes)
+    for start in range(0, n_rows, size):
+        probs = log_probs[start : start + size].exp()
+        off = ~((probs.sum(1) - 1).abs() <= 1e-3)  # also true of NaN
+        if bool(off.any()):
+            row = int(off.nonzero()[0])
+            raise DataError(
+                "log_probs must hold logarithms of probabilities: "
+                f"row {start + row} sums to {float(probs[row].sum()):.4g} after exp, not to 1"
+            )
+        out[start : start + size] = score(probs)
+    return out

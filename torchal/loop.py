@@ -1,0 +1,511 @@
+"""The loop of active learning: ask for labels, fit, score, and again.
+
+`ActiveLearner` is the machine, one step at a time, as a person needs it: ask / tell. `rounds` turns its handle with an
+oracle, as a simulation needs it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchal import interop
+from torchal._checks import as_rows, check_budget, check_finite
+from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, RunError
+from torchal.metrics import Metric, evaluate
+from torchal.pool import LabeledData, Pool, as_labels
+from torchal.protocols import UNLABELED, Classifier, Oracle
+from torchal.results import RoundResult
+from torchal.samplers.base import Sampler
+
+START = "start"
+"""`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many labels to buy, how many at a time, and when to stop. The first rule that applies stops the loop.
+
+    Args:
+        batch_size: rows per batch; or
+        batch_fraction: rows per batch as a share of all rows of the pool, in (0, 1].
+        budget: labels to buy in all, the start set counted; or
+        budget_fraction: the same as a share of all rows of the pool. With neither, the whole pool.
+        max_rounds: batches to buy after the start set.
+        target_metric, target_value: stop once this metric of the validation part is at least this value.
+
+    Raises:
+        ConfigError: not exactly one batch setting, or a setting out of its range.
+    """
+
+    batch_size: int | None = None
+    batch_fraction: float | None = None
+    budget: int | None = None
+    budget_fraction: float | None = None
+    max_rounds: int | None = None
+    target_metric: str | None = None
+    target_value: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.batch_size is None) == (self.batch_fraction is None):
+            raise ConfigError(
+                "give one of batch_size and batch_fraction, "
+                f"got batch_size={self.batch_size} and batch_fraction={self.batch_fraction}"
+            )
+        if self.budget is not None and self.budget_fraction is not None:
+            raise ConfigError(
+                f"give at most one of budget and budget_fraction, got {self.budget} and {self.budget_fraction}"
+            )
+        if (self.target_metric is None) != (self.target_value is None):
+            raise ConfigError(
+                f"target_metric and target_value go together, got {self.target_metric!r} and {self.target_value}"
+            )
+        for name, lowest in (("batch_size", 1), ("budget", 1), ("max_rounds", 0)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
+                raise ConfigError(f"{name} must be an int of at least {lowest}, got {value!r}")
+        for name in ("batch_fraction", "budget_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ConfigError(f"{name} must lie in (0, 1], got {value!r}")
+
+    def labels_in_all(self, n_rows: int) -> int:
+        """Return the budget for a pool of this many rows."""
+        if self.budget_fraction is not None:
+            return max(1, int(self.budget_fraction * n_rows))
+        return n_rows if self.budget is None else min(self.budget, n_rows)
+
+    def batch(self, n_rows: int) -> int:
+        """Return the batch size for a pool of this many rows."""
+        return self.batch_size or max(1, int((self.batch_fraction or 0) * n_rows))
+
+    def n_batches(self, n_rows: int, n_start: int) -> int:
+        """Return how many batches follow a start set, if every row can be labeled and no target stops the loop."""
+        batches = math.ceil(max(0, self.labels_in_all(n_rows) - n_start) / self.batch(n_rows))
+        return batches if self.max_rounds is None else min(batches, self.max_rounds)
+
+
+class ActiveLearner:
+    """A model, a sampler and a pool, one step at a time: `ask` for rows, `tell` their labels.
+
+    Labels may come in any order, in part, and on another day (`save` and `load`). The model is fitted again from the
+    start, on all labels, when the next rows are asked for, or when `finish_round` is called. Until labels of two
+    classes are there, nothing can be fitted, and rows are asked for at random.
+
+    Args:
+        model: any classifier with `fit` and `predict`; cloned before each fit where it can be.
+        sampler: the query strategy.
+        pool: the rows, with the labels that are there already.
+        seed: all randomness of the samplers follows from it.
+        validation: labeled data that samplers and stop rules may look at.
+        test: labeled data that only the record looks at.
+        metrics: further metrics, beside accuracy and log-loss.
+
+    Raises:
+        CapabilityError: the sampler needs something that the model does not have.
+        DataError: a validation or test part that is empty, not finite or has labels outside [0, n_classes).
+
+    Example:
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> from torchal.samplers import Margin
+        >>> x = torch.linspace(0, 1, 101)[:, None]
+        >>> pool = Pool.unlabeled(x, n_classes=2).with_labels(torch.tensor([0, 9, 91, 100]), torch.tensor([0, 0, 1, 1]))
+        >>> learner = ActiveLearner(GaussianNB(), Margin(), pool)
+        >>> learner.ask(1)
+        tensor([50])
+        >>> learner.tell([50], [1])
+        >>> learner.pool.n_labeled
+        5
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        sampler: Sampler,
+        pool: Pool,
+        *,
+        seed: int = 0,
+        validation: LabeledData | None = None,
+        test: LabeledData | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        for needed in ("fit", "predict"):
+            if not hasattr(model, needed):
+                raise CapabilityError(f"a model needs fit and predict; {type(model).__name__} has no {needed}")
+        sampler.check_model(model)
+        for name, part in (("validation", validation), ("test", test)):
+            _check_part(name, part, pool.n_classes)
+        self.sampler = sampler
+        self.pool = pool
+        self.seed = seed
+        self.validation = validation
+        self.test = test
+        self.metrics = dict(metrics or {})
+        self.history: list[RoundResult] = []
+        """The finished rounds."""
+        self.asked = torch.empty(0, dtype=torch.int64, device=pool.device)
+        """(n,) int64, rows that were asked for and are not answered yet."""
+        self._recipe = model
+        self._model: Classifier | None = None
+        self._asked_scores: dict[int, float] = {}
+        start = pool.labeled.nonzero().squeeze(1)
+        self._bought: list[int] = start.tolist()
+        self._picked_by = START
+        self._seconds: dict[str, float] = {}
+        self._report: dict[str, Any] = {}
+
+    @property
+    def model(self) -> Classifier:
+        """The model fitted on all labels bought so far; fitted now if it is not yet."""
+        if self._model is None:
+            with self._timed("fit"):
+                model = interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
+                interop.fit(model, *self.pool.training_data())
+                self._model = model
+        return self._model
+
+    @property
+    def has_news(self) -> bool:
+        """Whether labels came in since the last finished round, or no round was finished yet."""
+        return bool(self._bought) or not self.history
+
+    @property
+    def can_fit(self) -> bool:
+        """Whether labels of at least two classes are there."""
+        return len(self.pool.targets[self.pool.labeled].unique()) > 1
+
+    def ask(self, n: int) -> Tensor:
+        """Return n rows whose labels are wanted most, in pick order; (n,) int64.
+
+        If labels came in since the last finished round, that round is finished first.
+
+        Raises:
+            BudgetError: n is not between 1 and the number of rows that can be asked.
+            RunError: rows that were asked for earlier are not answered; tell their labels, or withdraw them.
+        """
+        if len(self.asked):
+            raise RunError(
+                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
+                "tell their labels, call cannot_label, or withdraw"
+            )
+        check_budget(n, int(self.pool.candidates.sum()))
+        if not self.can_fit:
+            order = torch.randperm(int(self.pool.candidates.sum()), generator=self._generator())[:n]
+            self.asked = self.pool.candidates.nonzero().squeeze(1)[order.to(self.pool.device)]
+            return self.asked.clone()
+        if self.has_news:
+            self.finish_round()
+        view = self.pool.view(self.model, generator=self._generator(), validation=self.validation)
+        with self._timed("select"):
+            selection = self.sampler.select(view, n)
+            rows, scores = selection.indices.tolist(), selection.scores.tolist()
+        self.asked = selection.indices
+        self._asked_scores = dict(zip(rows, scores, strict=True))
+        self._picked_by = type(self.sampler).__name__
+        self._report = self.sampler.report()
+        return self.asked.clone()
+
+    def tell(self, rows: Any, labels: Any) -> None:
+        """Take labels of rows, asked for or not, in any order and in part.
+
+        Shapes:
+            rows: (n,) int64.
+            labels: (n,) int64, each in [0, n_classes).
+
+        Raises:
+            DataError: a row is labeled already, or a label is not in [0, n_classes); nothing is taken then.
+            ShapeError: rows repeat or lie outside the pool, or there are not as many labels as rows.
+        """
+        rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
+        self.pool = self.pool.with_labels(rows, labels)
+        self._bought += rows.tolist()
+        self._model = None
+        self._forget(rows)
+
+    def cannot_label(self, rows: Any) -> None:
+        """Take rows out of the candidates for good, as when nobody can tell what they are.
+
+        Raises:
+            DataError: a row is labeled already.
+        """
+        rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
+        self.pool = self.pool.without(rows)
+        self._forget(rows)
+
+    def withdraw(self) -> None:
+        """Take back what was asked and not answered; these rows may be asked for again."""
+        self._forget(self.asked)
+
+    def finish_round(self) -> RoundResult:
+        """Fit on all labels, score, let the sampler learn from it, and return the record.
+
+        Raises:
+            RunError: no label came in since the last finished round.
+            DataError: there are not yet labels of two classes.
+        """
+        if not self.has_news:
+            raise RunError("no label came in since the last finished round")
+        if not self.can_fit:
+            classes = len(self.pool.targets[self.pool.labeled].unique())
+            raise DataError(
+                f"{self.pool.n_labeled} labels of {classes} classes are there; a classifier needs 2 classes"
+            )
+        model = self.model
+        with self._timed("score"):
+            seen = interop.seen_classes(model, self.pool.targets[self.pool.labeled])
+            scored = {
+                name: evaluate(model, part, n_classes=self.pool.n_classes, seen=seen, metrics=self.metrics)
+                if part is not None
+                else {}
+                for name, part in (("test", self.test), ("validation", self.validation))
+            }
+        rows = torch.tensor(self._bought, dtype=torch.int64)
+        result = RoundResult(
+            round=len(self.history),
+            n_labeled=self.pool.n_labeled,
+            rows=rows,
+            source_rows=self.pool.source_rows.cpu()[rows],
+            labels=self.pool.targets.cpu()[rows],
+            scores=torch.tensor([self._asked_scores.get(row, math.nan) for row in self._bought], dtype=torch.float64),
+            picked_by=self._picked_by,
+            **scored,
+            seconds=dict(self._seconds),
+            report=self._report,
+        )
+        # The sampler must not see the test part; everything else in the result it may.
+        self.sampler.observe(replace(result, test={}))
+        self.history.append(result)
+        self._bought, self._asked_scores, self._picked_by = [], {}, START
+        self._seconds, self._report = {}, {}
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that happened, in numbers, text and tensors; the model is fitted again from it."""
+        return {
+            "pool": self._fingerprint(),
+            "seed": self.seed,
+            "sampler": type(self.sampler).__name__,
+            "sampler_state": self.sampler.state_dict(),
+            "targets": self.pool.targets.cpu(),
+            "skipped": self.pool.skipped.cpu(),
+            "n_rounds": len(self.history),
+            "asked": self.asked.cpu(),
+            "asked_scores": self._asked_scores,
+            "bought": self._bought,
+            "picked_by": self._picked_by,
+            "seconds": self._seconds,
+            "report": self._report,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], history: list[RoundResult]) -> None:
+        """Go on where `state_dict` was taken, with the rounds finished until then.
+
+        Raises:
+            RunError: the state is of another pool, seed or sampler.
+        """
+        own = {"pool": self._fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
+        for name, value in own.items():
+            if state[name] != value:
+                raise RunError(f"the saved state is of another {name}: it was {state[name]!r}, is {value!r}")
+        device = self.pool.device
+        pool = Pool.unlabeled(self.pool.inputs, n_classes=self.pool.n_classes, source_rows=self.pool.source_rows)
+        labeled = (state["targets"] != UNLABELED).nonzero().squeeze(1)
+        pool = pool.with_labels(labeled, state["targets"][labeled])
+        self.pool = pool.without(state["skipped"].nonzero().squeeze(1))
+        self.history = list(history)
+        self.asked = state["asked"].to(device)
+        self._asked_scores = dict(state["asked_scores"])
+        self._bought = list(state["bought"])
+        self._picked_by = state["picked_by"]
+        self._seconds = dict(state["seconds"])
+        self._report = dict(state["report"])
+        self._model = None
+        self.sampler.load_state_dict(state["sampler_state"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything but the inputs and the model to one file, replaced as a whole."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        torch.save({"state": self.state_dict(), "history": [result.to_json() for result in self.history]}, temporary)
+        temporary.replace(path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on where `save` was called, in a learner made with the same pool, model, sampler and seed.
+
+        Raises:
+            RunError: the file is of another pool, seed or sampler, or is damaged.
+        """
+        try:
+            saved = torch.load(path, weights_only=True)
+            state, history = saved["state"], [RoundResult.from_json(record) for record in saved["history"]]
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise RunError(f"{path} is not a saved learner, or is damaged: {error}") from error
+        self.load_state_dict(state, history)
+
+    def export_asked(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows that wait for a label as CSV: row, source_row, score, and an empty column label."""
+        with Path(path).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "source_row", "score", "label"])
+            for row, source in zip(self.asked.tolist(), self.pool.source_rows[self.asked].tolist(), strict=True):
+                writer.writerow([row, source, self._asked_scores.get(row, ""), ""])
+
+    def _generator(self) -> torch.Generator:
+        """Return this round's randomness: a function of the seed and the round, so there is none to save."""
+        words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
+
+    def _forget(self, rows: Tensor) -> None:
+        self.asked = self.asked[~torch.isin(self.asked, rows)]
+
+    def _fingerprint(self) -> str:
+        """Return a digest of the pool's size and of up to 1 024 of its rows, to know it again."""
+        n_rows = len(self.pool)
+        inputs = self.pool.inputs
+        digest = hashlib.sha256(f"{n_rows} {self.pool.n_classes} {getattr(inputs, 'shape', None)}".encode())
+        if isinstance(inputs, Tensor):
+            rows = torch.linspace(0, n_rows - 1, min(n_rows, 1024), dtype=torch.float64).long()
+            some = inputs[rows.to(inputs.device)].cpu().contiguous()
+            digest.update(some.view(torch.uint8).numpy().tobytes() if some.ndim else b"")
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def _check_part(name: str, part: LabeledData | None, n_classes: int) -> None:
+    if part is None:
+        return
+    if len(part.inputs) == 0 or len(part.inputs) != len(part.targets):
+        raise DataError(f"the {name} part has {len(part.inputs)} inputs and {len(part.targets)} targets")
+    if isinstance(part.inputs, Tensor) and part.inputs.is_floating_point():
+        check_finite(f"the {name} inputs", part.inputs)
+    as_labels(part.targets, n=len(part.targets), n_classes=n_classes, device=part.targets.device)
+
+
+def rounds(
+    learner: ActiveLearner,
+    oracle: Oracle,
+    schedule: Schedule,
+    *,
+    start: int | Tensor | None = None,
+    on_labels: Callable[[], None] = lambda: None,
+) -> Iterator[RoundResult]:
+    """Buy labels until the schedule says stop; yield after the start set and after every batch, the last one included.
+
+    Args:
+        learner: where to start; one that was loaded goes on where it was saved.
+        oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled.
+        schedule: batch size and stop rules. The last batch may be smaller, and the pool may run dry.
+        start: rows to label first, or how many to draw at random, if the pool has no label yet.
+        on_labels: called after labels came in and before the model is fitted on them, to save what was paid for.
+
+    Raises:
+        ConfigError: a start set that is missing, or given beside labels; a target without a validation part.
+        BudgetError: a start set larger than the pool or the budget.
+
+    Everything is checked when this is called, before the oracle is asked. Until labels of two classes are there,
+    batches are drawn at random and belong to round 0.
+
+    Example:
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> from torchal.samplers import Margin
+        >>> x = torch.linspace(0, 1, 101)[:, None]
+        >>> truth = (x[:, 0] > 0.3).long()
+        >>> learner = ActiveLearner(GaussianNB(), Margin(), Pool.unlabeled(x, n_classes=2))
+        >>> schedule = Schedule(batch_size=5, budget=20)
+        >>> steps = rounds(learner, lambda rows: truth[rows], schedule, start=torch.arange(0, 101, 10))
+        >>> [result.n_labeled for result in steps]
+        [11, 16, 20]
+    """
+    check_start(learner, schedule, start)
+    return _rounds(learner, oracle, schedule, start, on_labels)
+
+
+def check_start(learner: ActiveLearner, schedule: Schedule, start: int | Tensor | None) -> None:
+    """Require that `rounds` can begin: see its `Raises`."""
+    n_rows, pool = len(learner.pool), learner.pool
+    if schedule.target_metric is not None and learner.validation is None:
+        raise ConfigError(f"the target {schedule.target_metric!r} is of the validation part, and there is none")
+    if learner.history or pool.n_labeled:
+        if start is not None and not learner.history:
+            raise ConfigError(f"a start set was given, and {pool.n_labeled} rows of the pool are labeled already")
+        return
+    if start is None:
+        raise ConfigError("no row of the pool is labeled: give start=, the rows to label first or how many")
+    n_start = start if isinstance(start, int) else len(as_rows("start", start, n_rows=n_rows, device=pool.device))
+    available = int(pool.candidates.sum())
+    if not 1 <= n_start <= available:
+        raise BudgetError(f"the start set has {n_start} rows, the pool has {available} that can be labeled")
+    if n_start > schedule.labels_in_all(n_rows):
+        raise BudgetError(f"the start set has {n_start} rows, the budget is {schedule.labels_in_all(n_rows)}")
+
+
+def _rounds(
+    learner: ActiveLearner,
+    oracle: Oracle,
+    schedule: Schedule,
+    start: int | Tensor | None,
+    on_labels: Callable[[], None],
+) -> Iterator[RoundResult]:
+    def buy(rows: Tensor) -> None:
+        with learner._timed("label"):
+            labels = torch.as_tensor(oracle(rows)).to(rows.device)
+        if labels.shape != rows.shape:
+            raise DataError(
+                f"the oracle was asked for {len(rows)} labels and answered with shape {tuple(labels.shape)}"
+            )
+        known = labels != UNLABELED
+        learner.cannot_label(rows[~known])
+        learner.tell(rows[known], labels[known])
+        on_labels()
+
+    n_rows = len(learner.pool)
+    if len(learner.asked):
+        buy(learner.asked)
+    if start is not None and not learner.history and not learner.pool.n_labeled:
+        if isinstance(start, int):
+            buy(learner.ask(start))
+        else:
+            buy(as_rows("start", start, n_rows=n_rows, device=learner.pool.device))
+    if learner.has_news and learner.can_fit:
+        yield learner.finish_round()
+    while not _is_done(learner, schedule):
+        left = min(schedule.labels_in_all(n_rows) - learner.pool.n_labeled, int(learner.pool.candidates.sum()))
+        buy(learner.ask(min(schedule.batch(n_rows), left)))
+        if learner.has_news and learner.can_fit:  # not if the oracle could label none of them: then others are asked
+            yield learner.finish_round()
+    if not learner.history:
+        learner.finish_round()  # raises: the budget is spent and there is still one class
+
+
+def _is_done(learner: ActiveLearner, schedule: Schedule) -> bool:
+    pool = learner.pool
+    if pool.n_labeled >= schedule.labels_in_all(len(pool)) or not bool(pool.candidates.any()):
+        return True
+    if not learner.history:
+        return False
+    last = learner.history[-1]
+    if schedule.max_rounds is not None and last.round >= schedule.max_rounds:
+        return True
+    if schedule.target_metric is None or schedule.target_value is None:
+        return False
+    if schedule.target_metric not in last.validation:
+        raise ConfigError(f"no metric is named {schedule.target_metric!r}; there are {', '.join(last.validation)}")
+    return last.validation[schedule.target_metric] >= schedule.target_value

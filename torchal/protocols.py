@@ -1,0 +1,94 @@
+"""What torchal asks of things it did not make: inputs, oracles and models.
+
+A model is anything with `fit` and `predict`. Everything else it can do is a capability: a protocol with one method,
+which a sampler names in `requires`. Models follow the scikit-learn interface, so its estimators need no wrapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from torchal.errors import CapabilityError
+
+UNLABELED = -1
+"""The target of a row whose label was not bought."""
+
+
+class Inputs(Protocol):
+    """Rows that a model reads: anything with a length that is indexed by row numbers. A tensor qualifies."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, rows: Tensor, /) -> Any:
+        """Gather rows (n,) int64; the answer has n rows."""
+
+
+Oracle = Callable[[Tensor], Tensor | np.ndarray | Sequence[int]]
+"""Answers rows (n,) int64 of the pool with their labels (n,). It may be a simulation or a person."""
+
+
+class Classifier(Protocol):
+    """The least that a model must have. Labels are whole numbers from 0."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        """Train from the start on inputs (n, ...) and labels (n,)."""
+
+    def predict(self, X: Any) -> Any:
+        """Return labels (n,)."""
+
+
+class HasDecisionFunction(Protocol):
+    """A model with decision values."""
+
+    def decision_function(self, X: Any) -> Any:
+        """Return decision values (n, C), or (n,) for two classes."""
+
+
+class HasProbabilities(Protocol):
+    """A model with class probabilities."""
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return probabilities (n, C), columns in the order of `classes_`."""
+
+
+class HasEmbedding(Protocol):
+    """A model with an embedding of its inputs."""
+
+    def transform(self, X: Any) -> Any:
+        """Return features (n, D)."""
+
+
+class HasPosterior(Protocol):
+    """A model that can be drawn from its posterior, as by dropout or an ensemble."""
+
+    def sample_log_probs(self, X: Any, k: int) -> Any:
+        """Return log-probabilities (n, K, C) of k draws."""
+
+
+def provides(model: object, capability: type) -> bool:
+    """Tell whether a model has every method that a capability names.
+
+    `isinstance` is not asked: since Python 3.12 it looks past the conditional methods of scikit-learn's
+    meta-estimators, which are there or not depending on the estimator inside.
+
+    Example:
+        >>> provides(object(), HasProbabilities)
+        False
+    """
+    return all(hasattr(model, name) for name in vars(capability) if not name.startswith("_"))
+
+
+def check_provides(model: object, *alternatives: type, needed_by: str) -> None:
+    """Require at least one of the capabilities.
+
+    Raises:
+        CapabilityError: the model has none of them.
+    """
+    if not any(provides(model, capability) for capability in alternatives):
+        names = [name for capability in alternatives for name in vars(capability) if not name.startswith("_")]
+        raise CapabilityError(f"{needed_by} needs a model with {' or '.join(names)}; {type(model).__name__} has none")

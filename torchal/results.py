@@ -1,0 +1,315 @@
+"""What a run leaves behind: its rounds, its folder on disk, and learning curves over several runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchal.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """One round: the rows bought, and how good the model is with them.
+
+    Round 0 is the start set. Every later round is one batch: selected, labeled, then fitted and scored.
+
+    Shapes:
+        rows: (n,) int64, rows of the pool in pick order.
+        source_rows: (n,) int64, the same rows where the data came from.
+        labels: (n,) int64.
+        scores: (n,) float64, the value of each pick when it was picked; NaN for rows that no sampler picked.
+    """
+
+    round: int
+    n_labeled: int
+    rows: Tensor
+    source_rows: Tensor
+    labels: Tensor
+    scores: Tensor
+    picked_by: str
+    test: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers, text, lists and dicts; a number that is not finite becomes None."""
+        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        return {name: _finite_or_none(value) for name, value in plain.items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> RoundResult:
+        """Return what `to_json` was made from."""
+        whole = {name: torch.tensor(record[name], dtype=torch.int64) for name in ("rows", "source_rows", "labels")}
+        scores = [math.nan if score is None else score for score in record["scores"]]
+        parts = {
+            part: {name: math.nan if value is None else value for name, value in record[part].items()}
+            for part in ("test", "validation")
+        }
+        return cls(**{**record, **whole, **parts, "scores": torch.tensor(scores, dtype=torch.float64)})
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run as its folder tells it."""
+
+    folder: Path
+    config: dict[str, Any]
+    rounds: list[RoundResult]
+    finished: bool
+
+    def curve(self, metric: str = "accuracy", part: str = "test") -> tuple[list[int], list[float]]:
+        """Return the numbers of labels and the metric's value at each, round by round.
+
+        Raises:
+            ConfigError: the run did not record this metric on this part; the message lists what it did.
+        """
+        records = [getattr(result, part) for result in self.rounds]
+        if not records or metric not in records[0]:
+            have = ", ".join(records[0]) if records else "no rounds"
+            raise ConfigError(f"{self.folder} has no {part} {metric!r}; it has {have or f'no {part} part'}")
+        return [result.n_labeled for result in self.rounds], [record[metric] for record in records]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in all phases of all rounds."""
+        return sum(sum(result.seconds.values()) for result in self.rounds)
+
+
+class RunFolder:
+    """The folder of one run: who may write to it, and what is in it.
+
+    `rounds.jsonl` grows by one line a round. `checkpoint.pt` is replaced as a whole and says how many of these lines
+    count: a line after them belongs to a round that was cut off, and is written again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._rounds = self.path / "rounds.jsonl"
+        self._checkpoint = self.path / "checkpoint.pt"
+        self._config = self.path / "config.yaml"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock ends with the process, however it ends.
+
+        Raises:
+            RunError: another process holds it, or it cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        with self._reported():
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / "lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RunError(f"{self.path} is in use by another process") from None
+        try:
+            with self._reported():
+                os.utime(self.path / "lock")  # tells a sweep which folders it used
+            yield
+        finally:
+            lock.release()
+
+    def open(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write what the run is; where the folder has a run already, require that it is the same.
+
+        Raises:
+            ConfigError: the folder's run has another config; the message names the differences.
+        """
+        plain = json.loads(json.dumps(config))
+        if self._config.exists():
+            differences = list(_differences(self._read_config(), plain))
+            if differences:
+                raise ConfigError(
+                    f"{self.path} holds a run with another config: {'; '.join(differences)}. "
+                    "Choose another folder, or delete this one"
+                )
+            return
+        with self._reported():
+            _write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode() + b"\n")
+            _write_atomically(self._config, json.dumps(plain, indent=2).encode() + b"\n")
+
+    def read(self) -> Run:
+        """Return the run with the rounds that are complete.
+
+        Raises:
+            RunError: there is no run here, or its files are damaged.
+        """
+        if not self._config.exists():
+            raise RunError(f"{self.path} is not a run folder: it has no config.yaml")
+        checkpoint = self.read_checkpoint()
+        return Run(self.path, self._read_config(), self.read_rounds(), bool(checkpoint and checkpoint["finished"]))
+
+    def read_rounds(self) -> list[RoundResult]:
+        """Return the rounds of all whole lines; a last line that was cut off does not count."""
+        if not self._rounds.exists():
+            return []
+        lines = self._rounds.read_bytes().split(b"\n")[:-1]
+        try:
+            return [RoundResult.from_json(json.loads(line)) for line in lines]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self._rounds} is damaged: {error}") from error
+
+    def keep_rounds(self, n: int) -> None:
+        """Drop all lines of `rounds.jsonl` but the first n."""
+        if not self._rounds.exists() and n == 0:
+            return
+        lines = self._rounds.read_bytes().split(b"\n")[:-1] if self._rounds.exists() else []
+        if len(lines) < n:
+            raise RunError(f"{self._rounds} is damaged: it has {len(lines)} rounds, the checkpoint counts {n}")
+        if len(lines) > n or self._rounds.stat().st_size != sum(len(line) + 1 for line in lines):
+            with self._reported():
+                _write_atomically(self._rounds, b"".join(line + b"\n" for line in lines[:n]))
+
+    def append(self, result: RoundResult) -> None:
+        """Write one more round, and wait until it is on disk."""
+        line = json.dumps(result.to_json(), allow_nan=False) + "\n"
+        with self._reported(), self._rounds.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write_checkpoint(self, state: Mapping[str, Any], *, finished: bool) -> None:
+        """Replace the checkpoint as a whole."""
+        temporary = self._checkpoint.with_suffix(".tmp")
+        with self._reported():
+            with temporary.open("wb") as file:
+                torch.save({"finished": finished, "state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _replace(temporary, self._checkpoint)
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """Return the checkpoint, None where there is none yet.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not self._checkpoint.exists():
+            return None
+        try:
+            checkpoint: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
+        except Exception as error:
+            raise RunError(f"{self._checkpoint} is damaged: {error}") from error
+        return checkpoint
+
+    def _read_config(self) -> dict[str, Any]:
+        try:
+            config: dict[str, Any] = json.loads(self._config.read_text())
+        except ValueError as error:
+            raise RunError(f"{self._config} is damaged: {error}") from error
+        return config
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Turn an error of the file system into one that says what is safe."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+            if isinstance(error, RunError):
+                raise
+            saved = len(self._rounds.read_bytes().split(b"\n")) - 1 if self._rounds.exists() else 0
+            raise RunError(
+                f"cannot write to {self.path}: {error}. {saved} rounds are saved there and stay loadable"
+            ) from error
+
+
+def find_runs(root: str | os.PathLike[str]) -> list[Run]:
+    """Return every run below a folder, in the order of their paths.
+
+    Raises:
+        RunError: there is no such folder, or a run in it is damaged.
+    """
+    if not Path(root).is_dir():
+        raise RunError(f"there is no folder {root}")
+    return [RunFolder(path.parent).read() for path in sorted(Path(root).rglob("rounds.jsonl"))]
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what a run depends on besides its config: versions, device, git commit of torchal where it has one."""
+    import platform
+    import subprocess
+    from importlib.metadata import PackageNotFoundError, version
+
+    def version_or_none(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(Path(__file__).parent), *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=10,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # Only a checkout that tracks this file is torchal's own: an installed copy may lie inside somebody's repository.
+    tracked = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version_or_none(name) for name in ("torchal", "torch", "numpy", "scikit-learn")},
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or None,
+        "threads": torch.get_num_threads(),
+        "commit": git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if tracked else None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite_or_none(item) for item in value]
+    return value
+
+
+def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
+    """Name each setting in which two configs differ, as `a.b was 1, is 2`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+    elif old != new:
+        yield f"{at} was {old!r}, is {new!r}"
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _replace(temporary, path)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Put a whole file in the place of another, and wait until the folder says so on disk."""
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,75 @@
+"""What a query strategy is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torchal._checks import check_budget
+from torchal.functional.selection import Selection, top_n
+from torchal.pool import PoolView
+from torchal.protocols import check_provides
+from torchal.results import RoundResult
+
+
+class Sampler(ABC):
+    """Chooses the rows of a pool that are worth a label.
+
+    A subclass is a frozen dataclass whose fields are its settings. One with state is a plain dataclass whose state
+    fields are `init=False`; it changes them in `observe` only and saves them by `state_dict`.
+    """
+
+    requires: ClassVar[tuple[type, ...]] = ()
+    """Capabilities (`torchal.protocols`) that the model must have, each of them; checked before the first fit."""
+
+    @abstractmethod
+    def select(self, view: PoolView, n: int) -> Selection:
+        """Pick n of the view's candidates. The same view gives the same answer.
+
+        Raises:
+            BudgetError: n is not between 1 and the number of candidates.
+        """
+
+    def check_model(self, model: object) -> None:
+        """Require what this sampler reads of a model.
+
+        Raises:
+            CapabilityError: the model lacks a capability.
+        """
+        for capability in self.requires:
+            check_provides(model, capability, needed_by=type(self).__name__)
+
+    def observe(self, result: RoundResult) -> None:  # noqa: B027 - most samplers have no state
+        """Learn from a finished round: the rows that were bought, and the model's validation scores after them."""
+
+    def report(self) -> dict[str, Any]:
+        """Return what the run's record should say about the last selection; plain numbers, text and lists only."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors, numbers, text, lists and dicts; empty where there is none."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            ValueError: the sampler has no state and is given some.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, got {', '.join(map(str, state))}")
+
+
+class ScoreSampler(Sampler):
+    """Scores each row by itself and picks the highest; equal scores go to the lowest row."""
+
+    @abstractmethod
+    def score(self, view: PoolView) -> Tensor:
+        """Return the value of each row, (N,) float; higher = more wanted."""
+
+    def select(self, view: PoolView, n: int) -> Selection:
+        """Pick the n candidates with the highest scores."""
+        check_budget(n, int(view.candidates.sum()))
+        return top_n(self.score(view), n, candidates=view.candidates)

@@ -1,0 +1,170 @@
+"""The trainer: a whole run of active learning in a folder that can be killed at any moment and gone on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from torchal.loop import ActiveLearner, Schedule, check_start, rounds
+from torchal.metrics import Metric
+from torchal.pool import LabeledData, Pool
+from torchal.protocols import Classifier, Oracle
+from torchal.results import RoundResult, Run, RunFolder, environment
+from torchal.samplers.base import Sampler
+from torchal.tensorboard import open_log
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Runs `torchal.loop.rounds` into a run folder, with TensorBoard, a progress bar, checkpoints and resume.
+
+    The folder holds `config.yaml`, `environment.json`, `rounds.jsonl` (one line a round), `checkpoint.pt` and `tb/`.
+    A run that was killed goes on when `fit` is called again, with the same picks and metrics as one left alone; labels
+    are saved before the model is fitted on them. A finished run is read, not run again. One process at a time may use
+    a folder.
+
+    Args:
+        model: any classifier with `fit` and `predict`.
+        sampler: the query strategy.
+        schedule: batch size and stop rules.
+        run_dir: the folder; made if it is not there.
+        seed: all randomness of the samplers follows from it.
+        metrics: further metrics, beside accuracy and log-loss.
+        config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
+            Made from the settings above unless given.
+        progress: show a progress bar.
+        tensorboard: write curves to `tb/`.
+        description: what to call the run in the progress bar; the sampler's name unless given.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> from torchal.samplers import Margin
+        >>> x = torch.linspace(0, 1, 101)[:, None]
+        >>> truth = (x[:, 0] > 0.3).long()
+        >>> pool = Pool.unlabeled(x, n_classes=2)
+        >>> schedule = Schedule(batch_size=5, budget=20)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = Trainer(GaussianNB(), Margin(), schedule=schedule, run_dir=folder, progress=False)
+        ...     run = trainer.fit(pool, lambda rows: truth[rows], start=torch.arange(0, 101, 10))
+        >>> [result.n_labeled for result in run.rounds], run.finished
+        ([11, 16, 20], True)
+    """
+
+    model: Classifier
+    sampler: Sampler
+    schedule: Schedule
+    run_dir: str | os.PathLike[str]
+    seed: int = 0
+    metrics: Mapping[str, Metric] | None = None
+    config: Mapping[str, Any] | None = None
+    progress: bool = True
+    tensorboard: bool = True
+    description: str | None = None
+
+    def fit(
+        self,
+        pool: Pool,
+        oracle: Oracle,
+        *,
+        validation: LabeledData | None = None,
+        test: LabeledData | None = None,
+        start: int | Tensor | None = None,
+    ) -> Run:
+        """Run to the end of the schedule, from the start or from where the folder's run stopped.
+
+        Args:
+            pool: the rows, with the labels that are there already.
+            oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled.
+            validation: labeled data that samplers and stop rules may look at.
+            test: labeled data that only the record looks at.
+            start: rows to label first, or how many to draw at random, if the pool has no label yet.
+
+        Raises:
+            CapabilityError, BudgetError, ConfigError, DataError: see `ActiveLearner` and `rounds`; nothing is written
+                then.
+            ConfigError: the folder's run has another config; the message names the differences.
+            RunError: the folder is in use, damaged or not writable, or its run is of another pool.
+        """
+        learner = ActiveLearner(
+            self.model,
+            self.sampler,
+            pool,
+            seed=self.seed,
+            validation=validation,
+            test=test,
+            metrics=self.metrics,
+        )
+        check_start(learner, self.schedule, start)
+        folder = RunFolder(self.run_dir)
+        with folder.locked():
+            folder.open(self._config(), environment(pool.device))
+            checkpoint = folder.read_checkpoint()
+            state = checkpoint["state"] if checkpoint else None
+            folder.keep_rounds(state["n_rounds"] if state else 0)
+            if state is not None:
+                learner.load_state_dict(state, folder.read_rounds())
+            if not (checkpoint and checkpoint["finished"]):
+                self._run(learner, oracle, folder, start)
+            return folder.read()
+
+    def _run(self, learner: ActiveLearner, oracle: Oracle, folder: RunFolder, start: int | Tensor | None) -> None:
+        def checkpoint(*, finished: bool = False) -> None:
+            folder.write_checkpoint(learner.state_dict(), finished=finished)
+
+        n_start = learner.history[0].n_labeled if learner.history else _n_start(learner.pool, start)
+        with ExitStack() as stack:
+            log = stack.enter_context(open_log(folder.path / "tb", learner.history)) if self.tensorboard else None
+            bar = stack.enter_context(
+                tqdm(
+                    desc=self.description or type(self.sampler).__name__,
+                    total=1 + self.schedule.n_batches(len(learner.pool), n_start),
+                    initial=len(learner.history),
+                    unit="round",
+                    disable=not self.progress,
+                )
+            )
+            for result in rounds(learner, oracle, self.schedule, start=start, on_labels=checkpoint):
+                folder.append(result)
+                checkpoint()
+                if log is not None:
+                    log.add(result)
+                bar.set_postfix(_headline(result))
+                bar.update()
+            if log is not None:
+                log.add_summary(self._hparams())
+            checkpoint(finished=True)
+
+    def _config(self) -> Mapping[str, Any]:
+        if self.config is not None:
+            return self.config
+        return {
+            "model": repr(self.model),
+            "sampler": repr(self.sampler),
+            "schedule": asdict(self.schedule),
+            "seed": self.seed,
+        }
+
+    def _hparams(self) -> dict[str, Any]:
+        """Return the settings that tell runs apart in TensorBoard's table: the same names in every run."""
+        names = {"model": type(self.model).__name__, "sampler": type(self.sampler).__name__}
+        return names | dict((self.config or {}).get("names", {})) | {"seed": self.seed} | asdict(self.schedule)
+
+
+def _n_start(pool: Pool, start: int | Tensor | None) -> int:
+    if start is None:
+        return pool.n_labeled
+    return start if isinstance(start, int) else len(start)
+
+
+def _headline(result: RoundResult) -> dict[str, str]:
+    """Return what the progress bar says: labels, and the accuracy on the test part, else on the validation part."""
+    metrics = result.test or result.validation
+    shown = {"labels": str(result.n_labeled)}
+    return shown | ({"accuracy": f"{metrics['accuracy']:.3f}"} if metrics else {})
