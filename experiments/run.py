@@ -73,9 +73,11 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(1, device=name).device
+        probe = torch.zeros(1, device=name)
+        probe.item()  # some devices hold no values
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return probe.device
 
 
 def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.Tensor:
@@ -142,6 +144,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
     return 0
 
 

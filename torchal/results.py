@@ -109,7 +109,7 @@ class RunFolder:
         """
         from filelock import FileLock, Timeout
 
-        with self._reported():
+        with self.reported():
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / "lock", timeout=0)
             try:
@@ -117,7 +117,7 @@ class RunFolder:
             except Timeout:
                 raise RunError(f"{self.path} is in use by another process") from None
         try:
-            with self._reported():
+            with self.reported():
                 os.utime(self.path / "lock")  # tells a sweep which folders it used
             yield
         finally:
@@ -138,7 +138,7 @@ class RunFolder:
                     "Choose another folder, or delete this one"
                 )
             return
-        with self._reported():
+        with self.reported():
             _write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode() + b"\n")
             _write_atomically(self._config, json.dumps(plain, indent=2).encode() + b"\n")
 
@@ -171,13 +171,13 @@ class RunFolder:
         if len(lines) < n:
             raise RunError(f"{self._rounds} is damaged: it has {len(lines)} rounds, the checkpoint counts {n}")
         if len(lines) > n or self._rounds.stat().st_size != sum(len(line) + 1 for line in lines):
-            with self._reported():
+            with self.reported():
                 _write_atomically(self._rounds, b"".join(line + b"\n" for line in lines[:n]))
 
     def append(self, result: RoundResult) -> None:
         """Write one more round, and wait until it is on disk."""
         line = json.dumps(result.to_json(), allow_nan=False) + "\n"
-        with self._reported(), self._rounds.open("a") as file:
+        with self.reported(), self._rounds.open("a") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -185,7 +185,7 @@ class RunFolder:
     def write_checkpoint(self, state: Mapping[str, Any], *, finished: bool) -> None:
         """Replace the checkpoint as a whole."""
         temporary = self._checkpoint.with_suffix(".tmp")
-        with self._reported():
+        with self.reported():
             with temporary.open("wb") as file:
                 torch.save({"finished": finished, "state": state}, file)
                 file.flush()
@@ -214,7 +214,7 @@ class RunFolder:
         return config
 
     @contextmanager
-    def _reported(self) -> Iterator[None]:
+    def reported(self) -> Iterator[None]:
         """Turn an error of the file system into one that says what is safe."""
         try:
             yield

@@ -120,7 +120,10 @@ class Trainer:
 
         n_start = learner.history[0].n_labeled if learner.history else _n_start(learner.pool, start)
         with ExitStack() as stack:
-            log = stack.enter_context(open_log(folder.path / "tb", learner.history)) if self.tensorboard else None
+            log = None
+            if self.tensorboard:
+                with folder.reported():
+                    log = stack.enter_context(open_log(folder.path / "tb", learner.history))
             bar = stack.enter_context(
                 tqdm(
                     desc=self.description or type(self.sampler).__name__,
@@ -134,11 +137,13 @@ class Trainer:
                 folder.append(result)
                 checkpoint()
                 if log is not None:
-                    log.add(result)
+                    with folder.reported():
+                        log.add(result)
                 bar.set_postfix(_headline(result))
                 bar.update()
             if log is not None:
-                log.add_summary(self._hparams())
+                with folder.reported():
+                    log.add_summary(self._hparams())
             checkpoint(finished=True)
 
     def _config(self) -> Mapping[str, Any]:

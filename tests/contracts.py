@@ -1,0 +1,135 @@
+"""What every sampler must do, whatever its method. Inherit from `SamplerContract`, or let a yaml file bring it in."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from torchal import BudgetError
+from torchal.interop import fit
+from torchal.pool import LabeledData, Pool
+
+
+class NearestMean:
+    """A classifier with every capability, made of nothing but means: tests of samplers train no model."""
+
+    takes_tensors = True
+
+    def __init__(self, sharpness=1.0):
+        self.sharpness = sharpness
+
+    def get_params(self, deep=True):
+        return {"sharpness": self.sharpness}
+
+    def __sklearn_clone__(self):
+        return NearestMean(self.sharpness)
+
+    def fit(self, X, y):
+        self.classes_ = y.unique()
+        self.means_ = torch.stack([X[y == label].mean(0) for label in self.classes_])
+
+    def decision_function(self, X):
+        return -self.sharpness * torch.cdist(X, self.means_)
+
+    def predict_log_proba(self, X):
+        return self.decision_function(X).log_softmax(1)
+
+    def predict_proba(self, X):
+        return self.predict_log_proba(X).exp()
+
+    def predict(self, X):
+        return self.classes_[self.decision_function(X).argmax(1)]
+
+    def transform(self, X):
+        return X * 2
+
+    def sample_log_probs(self, X, k):
+        return torch.stack([NearestMean.predict_log_proba(self, X + 0.01 * i) for i in range(k)], 1)
+
+
+def make_pool(n_rows=60, n_labeled=6, n_classes=3, seed=0):
+    """Return a pool of blobs with some labels bought, its oracle, and a validation part."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(n_rows) % n_classes
+    inputs = torch.randn(n_rows, 4, generator=generator) + 2 * targets[:, None]
+    pool = Pool.unlabeled(inputs, n_classes=n_classes)
+    if n_labeled:
+        rows = torch.arange(n_labeled) * (n_rows // n_labeled) + torch.arange(n_labeled) % n_classes
+        pool = pool.with_labels(rows, targets[rows])
+    return pool, targets, LabeledData(inputs[:20] + 0.1, targets[:20])
+
+
+def make_view(pool, validation=None, seed=0):
+    model = NearestMean()
+    fit(model, *pool.training_data())
+    return pool.view(model, generator=torch.Generator().manual_seed(seed), validation=validation)
+
+
+def snapshot(view):
+    outputs = (view.labeled, view.candidates, view.targets, view.inputs, view.scores, view.log_probs, view.features)
+    return [tensor.clone() for tensor in (*outputs, view.generator_state.get_state())]
+
+
+class SamplerContract:
+    """Subclasses say what to test by a method or fixture `sampler`."""
+
+    @pytest.mark.parametrize("n", [1, 7, 54])
+    def test_picks_distinct_candidates_in_the_right_number(self, sampler, n):
+        view = make_view(make_pool()[0])
+        selection = sampler.select(view, n)
+        assert selection.indices.shape == selection.scores.shape == (n,)
+        assert selection.indices.dtype == torch.int64
+        assert selection.scores.is_floating_point()
+        assert len(selection.indices.unique()) == n
+        assert view.candidates[selection.indices].all()
+
+    def test_the_same_view_gives_the_same_answer_and_is_left_as_it_was(self, sampler):
+        view = make_view(make_pool()[0])
+        before = snapshot(view)
+        first, second = sampler.select(view, 9), sampler.select(view, 9)
+        assert first.indices.equal(second.indices)
+        assert first.scores.equal(second.scores)
+        assert all(old.equal(new) for old, new in zip(before, snapshot(view), strict=True))
+
+    def test_global_randomness_is_neither_used_nor_changed(self, sampler):
+        view = make_view(make_pool()[0])
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002 - the global one is what is tested
+        states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+        first = sampler.select(view, 9).indices
+        assert torch.get_rng_state().equal(states[0])
+        assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+        torch.manual_seed(2)
+        assert sampler.select(view, 9).indices.equal(first)
+
+    @pytest.mark.parametrize("n", [0, -1, 55])
+    def test_refuses_what_the_pool_cannot_give(self, sampler, n):
+        with pytest.raises(BudgetError, match="54 can be picked"):
+            sampler.select(make_view(make_pool()[0]), n)
+
+    def test_never_picks_a_skipped_row(self, sampler):
+        pool = make_pool()[0]
+        skipped = pool.candidates.nonzero().squeeze(1)[:50]
+        view = make_view(pool.without(skipped))
+        assert not torch.isin(sampler.select(view, 4).indices, skipped).any()
+
+    def test_takes_the_last_row_left(self, sampler):
+        pool, targets, _ = make_pool()
+        rows = pool.candidates.nonzero().squeeze(1)
+        view = make_view(pool.with_labels(rows[1:], targets[rows[1:]]))
+        assert sampler.select(view, 1).indices.tolist() == rows[:1].tolist()
+
+    def test_takes_duplicate_rows(self, sampler):
+        pool = make_pool()[0]
+        same = Pool.unlabeled(torch.ones_like(pool.inputs), n_classes=3)
+        view = make_view(same.with_labels(torch.arange(3), torch.arange(3)))
+        assert len(sampler.select(view, 5).indices.unique()) == 5
+
+    def test_state_goes_through_a_copy(self, sampler):
+        sampler = copy.deepcopy(sampler)
+        view = make_view(make_pool()[0])
+        sampler.select(view, 3)
+        again = copy.deepcopy(sampler)
+        again.load_state_dict(sampler.state_dict())
+        assert again.select(view, 5).indices.equal(sampler.select(view, 5).indices)

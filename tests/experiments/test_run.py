@@ -1,0 +1,208 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import run as command
+from torchal.results import find_runs
+from torchal.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["run.py", f"runs={tmp_path / 'runs'}", *arguments])
+        code = command.main()
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+def options(group):
+    return sorted(path.stem for path in (ROOT / "experiments" / "conf" / group).glob("*.yaml"))
+
+
+class TestSweep:
+    def test_makes_runs_table_chart_and_aggregates(self, run, tmp_path):
+        code, out, _ = run(*QUICK, "sampler=margin,entropy,uniform", "seed=0,1", "-m")
+        assert code == 0
+        experiment = next((tmp_path / "runs").glob("iris-*"))
+        runs = find_runs(experiment)
+        assert len(runs) == 6
+        assert all(done.finished and done.rounds[-1].n_labeled == 100 for done in runs)
+        for sampler in ("margin", "entropy", "uniform"):
+            assert re.search(rf"^{sampler} +2 +0\.\d{{4}} +0\.\d{{4}} \[.+\] +\d+", out, re.MULTILINE)
+            assert list((experiment / "aggregate" / sampler).glob("events.*"))
+        assert re.search(r"^margin - uniform: area [+-]0\.\d{4} \[.+\], paired over 2 seeds, p = ", out, re.MULTILINE)
+        assert (experiment / "chart.png").read_bytes().startswith(b"\x89PNG")
+        assert f"tensorboard.main --logdir {tmp_path / 'runs'}" in out
+        assert len(list((experiment / "full_data").glob("seed=*.json"))) == 2
+
+    def test_seeds_pair_the_samplers(self, run, tmp_path):
+        run(*QUICK, "sampler=margin,uniform", "seed=0,1", "-m")
+        by_seed = {}
+        for done in find_runs(tmp_path / "runs"):
+            by_seed.setdefault(done.config["seed"], []).append(done.rounds[0])
+        for margin, uniform in by_seed.values():
+            assert margin.source_rows.equal(uniform.source_rows)
+            assert margin.test == uniform.test
+        assert not by_seed[0][0].source_rows.equal(by_seed[1][0].source_rows)
+
+    def test_more_seeds_join_the_same_table_and_nothing_is_run_twice(self, run, monkeypatch):
+        run(*QUICK, "sampler=margin,uniform", "seed=0,1", "-m")
+        fitted = []
+        whole = Trainer._run
+        monkeypatch.setattr(Trainer, "_run", lambda self, *rest: (fitted.append(self.seed), whole(self, *rest)))
+        _, out, _ = run(*QUICK, "sampler=margin,uniform", "seed=1,2", "-m")
+        assert fitted == [2, 2]
+        assert re.search(r"^margin +3 ", out, re.MULTILINE)
+        assert "paired over 3 seeds" in out
+
+    def test_the_report_covers_what_the_command_used_only(self, run):
+        run(*QUICK, "data=wine")
+        _, out, _ = run(*QUICK)
+        assert "iris-logistic" in out
+        assert "wine" not in out
+
+    def test_an_experiment_can_be_a_sweep(self, run, tmp_path):
+        run(*QUICK, "experiment=compare", "seed=0")
+        assert len(find_runs(tmp_path / "runs")) == 3
+
+
+class TestSingleRun:
+    def test_folder_and_record(self, run, tmp_path):
+        code, out, _ = run(*QUICK, "sampler=uniform", "seed=3")
+        assert code == 0
+        folder = tmp_path / "runs" / "iris-logistic,schedule.batch_size=20,start.n=9" / "uniform" / "seed=3"
+        assert f"run: {folder}" in out
+        config = json.loads((folder / "config.yaml").read_text())
+        assert config["names"] == {"data": "iris", "model": "logistic", "sampler": "uniform"}
+        assert config["start"]["how"] == "stratified"
+        assert config["data"]["seed"] == config["seed"] == 3
+
+    def test_metrics_by_name(self, run, tmp_path):
+        metric = "metrics.auc={_target_: torchal.metrics.auc, _partial_: true}"
+        assert run(*QUICK, f"+{metric}")[0] == 0
+        assert 0.5 < find_runs(tmp_path / "runs")[0].rounds[-1].test["auc"] <= 1
+
+    def test_the_start_set_of_the_playground(self, run, tmp_path):
+        assert run("data=digits", "schedule=playground", "schedule.max_rounds=1", "progress=false")[0] == 0
+        first, second = find_runs(tmp_path / "runs")[0].rounds
+        assert first.n_labeled == 60  # 6 a class
+        assert first.labels.bincount().min() >= 4
+        assert second.n_labeled == 60 + int(0.02 * int(1797 * 2 / 3))
+
+    def test_a_random_start_set(self, run, tmp_path):
+        assert run(*QUICK, "start.how=random")[0] == 0
+        assert find_runs(tmp_path / "runs")[0].rounds[0].n_labeled >= 9
+
+    def test_csv(self, run, tmp_path):
+        table = np.random.default_rng(0).random((60, 3))
+        lines = [f"{'ab'[int(row[0] > 0.5)]},{row[0]},{row[1]}" for row in table]
+        (tmp_path / "my data.csv").write_text("label,x,y\n" + "\n".join(lines))
+        source = ["data=csv", f"data.path='{tmp_path}/my data.csv'", "data.target=label", "progress=false"]
+        assert run(*source, "start.n=4")[0] == 0
+        (tmp_path / "my data.csv").write_text("label,x,y\n" + "\n".join(lines[:20]) + "\na,1,oops\n")
+        code, _, err = run(*source, "seed=1")
+        assert code == 2
+        assert all(part in err for part in ("my data.csv", "row 22", "column 'y'", "oops"))
+
+
+class TestOptions:
+    @pytest.mark.parametrize("data", [d for d in options("data") if d not in ("csv", "npz")])
+    def test_every_data_set(self, data, run):
+        assert run(f"data={data}", "schedule.batch_size=30", "schedule.budget=80", "progress=false")[0] == 0
+
+    def test_npz(self, run, tmp_path):
+        np.savez(tmp_path / "a.npz", inputs=np.random.default_rng(0).random((60, 2)), targets=np.arange(60) % 2)
+        assert run("data=npz", f"data.path={tmp_path}/a.npz", "start.n=4", "progress=false")[0] == 0
+
+    @pytest.mark.parametrize("model", options("model"))
+    def test_every_model(self, model, run):
+        assert run(*QUICK, f"model={model}", "schedule.max_rounds=1")[0] == 0
+
+    @pytest.mark.parametrize("sampler", options("sampler"))
+    def test_every_sampler(self, sampler, run):
+        assert run(*QUICK, f"sampler={sampler}", "schedule.max_rounds=1")[0] == 0
+
+    @pytest.mark.parametrize("schedule", options("schedule"))
+    def test_every_schedule(self, schedule, run):
+        assert run("data=breast_cancer", f"schedule={schedule}", "schedule.max_rounds=1", "progress=false")[0] == 0
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            (["sampler=margn"], ["margn", "entropy", "least_confidence", "margin", "uniform"]),
+            (["model=logisti"], ["logisti", "linear_svm", "logistic", "mlp"]),
+            (["data=digit"], ["digit", "breast_cancer", "checkerboard", "csv", "digits", "iris", "npz", "wine"]),
+            (["schedule.batchsize=3"], ["schedule.batchsize", "batch_size", "batch_fraction", "budget"]),
+            (["model.D=3"], ["model.D", "C"]),
+            (["sede=3"], ["sede", "seed"]),
+            (["sampler.on=logits"], ["auto, scores, probabilities; got 'logits'"]),
+            (["schedule.batch_size=0"], ["at least 1, got 0"]),
+            (["schedule.batch_size=-5"], ["at least 1, got -5"]),
+            (["start.n=101"], ["101", "100"]),
+            (["start.n=null"], ["one of start.n and start.fraction"]),
+            (["start.how=first"], ["stratified, playground, random; got 'first'"]),
+            (["start.min_per_class=40", "start.n=100"], ["40"]),
+            (["data.keep=[0]"], ["at least two classes, got [0]"]),
+            (["sampler=entropy", "model=linear_svm"], ["predict_proba", "LinearSVC"]),
+            (["data=csv"], ["data.path"]),
+            (["data=csv", "data.path=none.csv"], ["none.csv"]),
+            (["device=warp"], ["'warp'"]),
+            (["device=meta"], ["'meta'"]),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_is_answered_in_one_line_and_nothing_is_written(self, arguments, parts, run, tmp_path):
+        code, _, err = run("data=iris", *arguments, "progress=false")
+        assert code == 2
+        lines = [line for line in err.splitlines() if line and not line.startswith("Error executing job")]
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        for part in parts:
+            assert part in lines[0]
+        assert not (tmp_path / "runs").exists()
+
+    def test_another_config_in_the_same_folder(self, run, tmp_path):
+        where = f"run_dir={tmp_path}/one"
+        assert run(*QUICK, where)[0] == 0
+        code, _, err = run(*QUICK, where, "model.C=2")
+        assert code == 2
+        assert "model.C was 1.0, is 2" in err
+
+
+def test_a_machine_without_cuda_gets_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.pick_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.gpu
+def test_a_machine_with_cuda_gets_it():
+    assert command.pick_device("auto").type == "cuda"
+
+
+def test_the_command_line_itself_has_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "sampler=none_such", f"runs={tmp_path}/runs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"},
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,42 @@
+"""Every strategy that has a yaml file keeps the contract; the names, the files and the classes agree."""
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tests.contracts import SamplerContract
+from torchal import ConfigError, samplers
+
+YAMLS = sorted((Path(__file__).parents[2] / "experiments" / "conf" / "sampler").glob("*.yaml"))
+
+
+def from_yaml(path):
+    return instantiate(OmegaConf.load(path), _convert_="object")
+
+
+class TestEveryYaml(SamplerContract):
+    @pytest.fixture(params=YAMLS, ids=[path.stem for path in YAMLS])
+    def sampler(self, request):
+        return from_yaml(request.param)
+
+
+def test_yaml_files_and_names_agree():
+    assert [path.stem for path in YAMLS] == samplers.names()
+    assert YAMLS
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=[path.stem for path in YAMLS])
+def test_a_yaml_gives_what_its_name_gives(path):
+    assert from_yaml(path) == samplers.from_name(path.stem)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'margn'; there are entropy, least_confidence, margin, uniform"):
+        samplers.from_name("margn")
+
+
+def test_state_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match="Margin has no state, got weights"):
+        samplers.Margin().load_state_dict({"weights": 1})

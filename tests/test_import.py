@@ -1,0 +1,38 @@
+import subprocess
+import sys
+
+HEAVY = ("sklearn", "scipy", "torchvision", "tensorboard", "torch.utils.tensorboard", "hydra", "faiss", "matplotlib")
+
+
+def modules_after(code):
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(shown.stdout.split())
+
+
+def test_import_torchal_loads_torch_and_nothing_else_heavy():
+    loaded = modules_after("import torchal, torchal.data, torchal.models, torchal.charts, torchal.curves")
+    assert {"torch", "torchal.trainer", "torchal.pool"} <= loaded
+    assert not loaded.intersection(HEAVY)
+
+
+def test_models_bring_scikit_learn_when_they_are_asked_for():
+    assert "sklearn" in modules_after("from torchal import TorchClassifier")
+
+
+def test_every_public_name_is_there():
+    import torchal
+
+    for name in dir(torchal):
+        assert getattr(torchal, name) is not None
+    assert torchal.LogisticRegression is torchal.models.LogisticRegression
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import pytest
+
+    import torchal
+
+    with pytest.raises(AttributeError, match="'torchal' has no attribute 'Marginal'"):
+        _ = torchal.Marginal

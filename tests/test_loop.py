@@ -1,0 +1,379 @@
+import csv
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
+
+from tests.contracts import NearestMean, make_pool
+from torchal import (
+    ActiveLearner,
+    BudgetError,
+    CapabilityError,
+    ConfigError,
+    DataError,
+    LabeledData,
+    Pool,
+    RunError,
+    Schedule,
+    ShapeError,
+    rounds,
+)
+from torchal.metrics import balanced_accuracy
+from torchal.samplers import Entropy, Margin, Sampler, Uniform
+
+
+def make(sampler=None, *, n_labeled=6, model=None, **settings):
+    pool, targets, validation = make_pool(n_labeled=n_labeled)
+    settings = {"validation": validation, "test": LabeledData(pool.inputs, targets)} | settings
+    learner = ActiveLearner(model or NearestMean(), sampler or Margin(), pool, **settings)
+    return learner, lambda rows: targets[rows]
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({}, "one of batch_size and batch_fraction"),
+            ({"batch_size": 2, "batch_fraction": 0.1}, "one of batch_size and batch_fraction"),
+            ({"batch_size": 0}, "batch_size must be an int of at least 1, got 0"),
+            ({"batch_size": -3}, "got -3"),
+            ({"batch_size": 2.0}, "got 2.0"),
+            ({"batch_size": True}, "got True"),
+            ({"batch_fraction": 0.0}, r"\(0, 1\], got 0.0"),
+            ({"batch_fraction": 1.5}, "got 1.5"),
+            ({"batch_fraction": math.nan}, "got nan"),
+            ({"batch_size": 2, "budget": 0}, "budget must be"),
+            ({"batch_size": 2, "budget": 9, "budget_fraction": 0.5}, "at most one of budget"),
+            ({"batch_size": 2, "max_rounds": -1}, "max_rounds must be"),
+            ({"batch_size": 2, "target_value": 0.9}, "go together"),
+        ],
+    )
+    def test_refuses(self, settings, message):
+        with pytest.raises(ConfigError, match=message):
+            Schedule(**settings)
+
+    @pytest.mark.parametrize(
+        ("settings", "n_start", "batches"),
+        [
+            ({"batch_size": 20, "budget": 400}, 20, 19),
+            ({"batch_size": 30, "budget": 400}, 20, 13),
+            ({"batch_size": 30, "budget": 400, "max_rounds": 5}, 20, 5),
+            ({"batch_fraction": 0.02, "budget_fraction": 0.5}, 20, 24),
+            ({"batch_fraction": 0.0001}, 20, 980),
+            ({"batch_size": 20, "budget": 10}, 20, 0),
+        ],
+    )
+    def test_counts_batches_of_a_thousand_rows(self, settings, n_start, batches):
+        assert Schedule(**settings).n_batches(1000, n_start) == batches
+
+
+class TestRounds:
+    def test_scores_before_the_first_query_and_after_every_batch_the_last_one_included(self):
+        learner, oracle = make()
+        results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=31)))
+        assert [result.n_labeled for result in results] == [6, 16, 26, 31]
+        assert [result.round for result in results] == [0, 1, 2, 3]
+        assert [len(result.rows) for result in results] == [6, 10, 10, 5]
+        for result in results:
+            assert set(result.test) == set(result.validation) == {"accuracy", "log_loss"}
+        assert {"fit", "score"} <= results[0].seconds.keys()
+        assert results[1].seconds.keys() == {"select", "label", "fit", "score"}
+        assert [result.picked_by for result in results] == ["start", "Margin", "Margin", "Margin"]
+        assert torch.isnan(results[0].scores).all()
+        assert (results[1].scores <= 0).all()
+
+    def test_the_record_maps_picks_to_the_source(self):
+        pool, targets, _ = make_pool(n_labeled=0)
+        source = torch.randperm(1000)[:60]
+        pool = Pool.unlabeled(pool.inputs, n_classes=3, source_rows=source)
+        learner = ActiveLearner(NearestMean(), Uniform(), pool)
+        for result in rounds(learner, lambda rows: targets[rows], Schedule(batch_size=7, budget=40), start=12):
+            assert result.source_rows.equal(source[result.rows])
+            assert result.labels.equal(targets[result.rows])
+        assert torch.cat([result.rows for result in learner.history]).unique().shape == (40,)
+
+    def test_the_pool_runs_dry_cleanly(self):
+        learner, oracle = make()
+        results = list(rounds(learner, oracle, Schedule(batch_size=25)))
+        assert [result.n_labeled for result in results] == [6, 31, 56, 60]
+        with pytest.raises(BudgetError, match="0 can be picked"):
+            learner.ask(1)
+
+    def test_one_row_left(self):
+        learner, oracle = make()
+        results = list(rounds(learner, oracle, Schedule(batch_size=53)))
+        assert [result.n_labeled for result in results] == [6, 59, 60]
+
+    @pytest.mark.parametrize("sampler", [Margin(), Uniform()])
+    def test_the_same_seed_gives_the_same_rounds(self, sampler):
+        def picks(seed):
+            learner, oracle = make(sampler, n_labeled=0, seed=seed)
+            schedule = Schedule(batch_size=5, budget=40)
+            return [result.rows.tolist() for result in rounds(learner, oracle, schedule, start=10)]
+
+        assert picks(1) == picks(1)
+        assert picks(1) != picks(2)
+
+    def test_stops_after_max_rounds(self):
+        learner, oracle = make()
+        assert len(list(rounds(learner, oracle, Schedule(batch_size=1, max_rounds=3)))) == 4
+
+    def test_stops_at_the_target_of_the_validation_part(self):
+        learner, oracle = make(metrics={"balanced": balanced_accuracy})
+        schedule = Schedule(batch_size=1, target_metric="balanced", target_value=0.0)
+        assert len(list(rounds(learner, oracle, schedule))) == 1
+        with pytest.raises(ConfigError, match="'auc'; there are accuracy, log_loss"):
+            list(rounds(make()[0], oracle, Schedule(batch_size=1, target_metric="auc", target_value=1.0)))
+        learner, oracle = make(validation=None)
+        with pytest.raises(ConfigError, match="there is none"):
+            rounds(learner, oracle, Schedule(batch_size=1, target_metric="accuracy", target_value=1.0))
+
+    @pytest.mark.parametrize(
+        ("start", "n_labeled", "error", "message"),
+        [
+            (None, 0, ConfigError, "no row of the pool is labeled"),
+            (61, 0, BudgetError, "61 rows, the pool has 60"),
+            (0, 0, BudgetError, "0 rows"),
+            (31, 0, BudgetError, "31 rows, the budget is 30"),
+            (torch.tensor([1, 1]), 0, ShapeError, "repeats"),
+            (torch.tensor([60]), 0, ShapeError, "got 60"),
+            (3, 6, ConfigError, "6 rows of the pool are labeled already"),
+        ],
+    )
+    def test_refuses_a_start_set_before_the_oracle_is_asked(self, start, n_labeled, error, message):
+        def oracle(rows):
+            raise AssertionError("asked")
+
+        learner, _ = make(n_labeled=n_labeled)
+        with pytest.raises(error, match=message):
+            rounds(learner, oracle, Schedule(batch_size=5, budget=30), start=start)
+
+    def test_an_oracle_may_be_unable_to_label(self):
+        learner, truth = make()
+
+        def oracle(rows):
+            return torch.where(rows % 2 == 0, truth(rows), -1)
+
+        results = list(rounds(learner, oracle, Schedule(batch_size=10)))
+        bought = torch.cat([result.rows for result in results[1:]])
+        assert (bought % 2 == 0).all()
+        assert not learner.pool.candidates.any()
+        assert learner.pool.skipped.sum() == 60 - learner.pool.n_labeled
+
+    def test_an_oracle_that_answers_too_few_labels_is_refused(self):
+        learner, _ = make()
+        with pytest.raises(DataError, match=r"asked for 5 labels and answered with shape \(2,\)"):
+            list(rounds(learner, lambda rows: [0, 1], Schedule(batch_size=5)))
+
+    def test_buys_at_random_until_there_are_two_classes(self):
+        inputs = torch.arange(50.0)[:, None]
+        targets = (torch.arange(50) >= 45).long()
+        learner = ActiveLearner(LogisticRegression(), Margin(), Pool.unlabeled(inputs, n_classes=2), seed=3)
+        results = list(rounds(learner, lambda rows: targets[rows], Schedule(batch_size=4, budget=40), start=[1, 2]))
+        assert results[0].n_labeled > 2
+        assert results[0].labels.unique().tolist() == [0, 1]
+        assert results[0].picked_by == "start"
+
+    def test_one_class_in_all_is_an_error_that_says_so(self):
+        learner = ActiveLearner(LogisticRegression(), Margin(), Pool.unlabeled(torch.rand(9, 2), n_classes=2))
+        with pytest.raises(DataError, match="8 labels of 1 classes are there; a classifier needs 2"):
+            list(rounds(learner, lambda rows: torch.zeros_like(rows), Schedule(batch_size=3, budget=8), start=2))
+
+    def test_a_model_without_clone_is_fitted_again_in_place(self):
+        class Plain:
+            fits = 0
+
+            def fit(self, X, y):
+                self.fits += 1
+                self.label = np.bincount(y).argmax()
+
+            def predict(self, X):
+                return np.full(len(X), self.label)
+
+        model = Plain()
+        learner, oracle = make(Uniform(), model=model)
+        results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=26)))
+        assert model.fits == len(results) == 3
+        assert set(results[0].test) == {"accuracy"}
+
+
+@dataclass
+class Recorder(Sampler):
+    seen: list = field(default_factory=list, init=False)
+
+    def select(self, view, n):
+        return Uniform().select(view, n)
+
+    def observe(self, result):
+        self.seen.append(result)
+
+    def report(self):
+        return {"rounds": len(self.seen)}
+
+    def state_dict(self):
+        return {"rounds": len(self.seen)}
+
+    def load_state_dict(self, state):
+        self.seen = [None] * state["rounds"]
+
+
+class TestSamplersInTheLoop:
+    def test_see_validation_scores_and_never_test_scores(self):
+        recorder = Recorder()
+        learner, oracle = make(recorder)
+        results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=26)))
+        assert [seen.round for seen in recorder.seen] == [0, 1, 2]
+        for seen, result in zip(recorder.seen, results, strict=True):
+            assert seen.test == {}
+            assert seen.validation == result.validation
+            assert seen.rows.equal(result.rows)
+            assert result.test
+
+    def test_reports_go_into_the_record(self):
+        learner, oracle = make(Recorder())
+        results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=26)))
+        assert [result.report for result in results] == [{}, {"rounds": 1}, {"rounds": 2}]
+
+    @pytest.mark.parametrize(
+        ("sampler", "model", "error"),
+        [(Entropy(), LinearSVC(), "predict_proba"), (Margin(), object(), "fit and predict; object has no fit")],
+        ids=["no probabilities", "no model"],
+    )
+    def test_capabilities_are_checked_before_the_first_fit(self, sampler, model, error):
+        with pytest.raises(CapabilityError, match=error):
+            make(sampler, model=model)
+
+    def test_a_model_with_decision_values_only_works_with_margin(self):
+        learner, oracle = make(Margin(), model=LinearSVC(random_state=0))
+        results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=36)))
+        assert results[-1].test.keys() == {"accuracy"}
+
+    def test_a_model_with_probabilities_only_works_with_margin(self):
+        learner, oracle = make(Margin(), model=KNeighborsClassifier(3))
+        assert len(list(rounds(learner, oracle, Schedule(batch_size=10, budget=36)))) == 4
+
+    @pytest.mark.parametrize("part", ["validation", "test"])
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (LabeledData(torch.zeros(2, 4), torch.tensor([0, 3])), r"\[0, 3\), got 0 to 3"),
+            (LabeledData(torch.zeros(0, 4), torch.tensor([])), "0 inputs and 0 targets"),
+            (LabeledData(torch.full((2, 4), math.nan), torch.tensor([0, 1])), "finite"),
+        ],
+    )
+    def test_refuses_parts_that_cannot_be_scored(self, part, data, message):
+        with pytest.raises(DataError, match=message):
+            make(**{part: data})
+
+
+class TestAskTell:
+    def test_labels_come_in_any_order_and_in_part(self):
+        learner, oracle = make()
+        rows = learner.ask(5)
+        later = rows.flip(0)
+        learner.tell(later[:2], oracle(later[:2]))
+        assert learner.asked.tolist() == rows[:3].tolist()
+        with pytest.raises(RunError, match="3 rows asked for earlier"):
+            learner.ask(1)
+        learner.tell(later[2:].tolist(), oracle(later[2:]).tolist())
+        assert len(learner.asked) == 0
+        learner.ask(2)
+        assert [result.n_labeled for result in learner.history] == [6, 11]
+        assert sorted(learner.history[1].rows.tolist()) == sorted(rows.tolist())
+
+    def test_gives_what_rounds_gives(self):
+        learner, oracle = make()
+        for _ in range(3):
+            rows = learner.ask(10)
+            learner.tell(rows, oracle(rows))
+        learner.finish_round()
+        other, oracle = make()
+        results = list(rounds(other, oracle, Schedule(batch_size=10, budget=36)))
+        assert [r.rows.tolist() for r in learner.history] == [r.rows.tolist() for r in results]
+        assert [r.test for r in learner.history] == [r.test for r in results]
+
+    def test_what_cannot_be_labeled_is_not_asked_again(self):
+        learner, oracle = make()
+        rows = learner.ask(3)
+        learner.cannot_label(rows[:1])
+        learner.tell(rows[1:], oracle(rows[1:]))
+        assert not torch.isin(rows[:1], learner.ask(50)).any()
+
+    def test_withdrawn_rows_are_asked_again(self):
+        learner, _ = make()
+        rows = learner.ask(3)
+        learner.withdraw()
+        assert learner.ask(3).equal(rows)
+
+    def test_labels_of_rows_that_were_not_asked_are_welcome(self):
+        learner, oracle = make()
+        row = learner.pool.candidates.nonzero()[0]
+        learner.tell(row, oracle(row))
+        assert learner.finish_round().n_labeled == 7
+
+    def test_a_refused_label_changes_nothing(self):
+        learner, _ = make()
+        rows = learner.ask(2)
+        with pytest.raises(DataError, match="got 0 to 9"):
+            learner.tell(rows, [0, 9])
+        assert learner.asked.equal(rows)
+        assert learner.pool.n_labeled == 6
+
+    def test_starts_with_nothing(self):
+        learner, oracle = make(n_labeled=0)
+        while not learner.can_fit:
+            rows = learner.ask(2)
+            learner.tell(rows, oracle(rows))
+        learner.ask(5)
+        assert learner.history[0].picked_by == "start"
+
+    def test_a_round_without_news_is_refused(self):
+        learner, _ = make()
+        learner.finish_round()
+        with pytest.raises(RunError, match="no label came in"):
+            learner.finish_round()
+
+    def test_goes_on_another_day(self, tmp_path):
+        first, oracle = make(Recorder(), seed=5)
+        rows = first.ask(6)
+        first.cannot_label(rows[:1])
+        first.tell(rows[1:3], oracle(rows[1:3]))
+        first.save(tmp_path / "day1.pt")
+        second, _ = make(Recorder(), seed=5)
+        second.load(tmp_path / "day1.pt")
+        assert second.asked.equal(first.asked)
+        for learner in (first, second):
+            learner.tell(rows[3:], oracle(rows[3:]))
+        assert second.ask(8).equal(first.ask(8))
+        assert [r.to_json()["test"] for r in second.history] == [r.to_json()["test"] for r in first.history]
+        assert second.history[-1].rows.equal(first.history[-1].rows)
+        assert second.pool.skipped.equal(first.pool.skipped)
+        assert len(second.sampler.seen) == len(first.sampler.seen)
+
+    def test_refuses_a_file_of_another_pool_seed_or_sampler(self, tmp_path):
+        learner, _ = make()
+        learner.save(tmp_path / "a.pt")
+        with pytest.raises(RunError, match="another seed: it was 0, is 1"):
+            make(seed=1)[0].load(tmp_path / "a.pt")
+        with pytest.raises(RunError, match="another sampler: it was 'Margin', is 'Uniform'"):
+            make(Uniform())[0].load(tmp_path / "a.pt")
+        other = ActiveLearner(NearestMean(), Margin(), Pool.unlabeled(torch.rand(60, 4), n_classes=3))
+        with pytest.raises(RunError, match="another pool"):
+            other.load(tmp_path / "a.pt")
+        (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:100])
+        with pytest.raises(RunError, match="is damaged"):
+            make()[0].load(tmp_path / "b.pt")
+
+    def test_exports_what_waits_for_a_label(self, tmp_path):
+        learner, _ = make()
+        rows = learner.ask(3)
+        learner.export_asked(tmp_path / "asked.csv")
+        with (tmp_path / "asked.csv").open() as file:
+            table = list(csv.DictReader(file))
+        assert [int(line["row"]) for line in table] == rows.tolist()
+        assert all(float(line["score"]) <= 0 and line["label"] == "" for line in table)

@@ -1,0 +1,13 @@
+"""Data sets, one function per source, each returning `Splits`; and the start set of a simulation."""
+
+from torchal.data.files import csv as csv
+from torchal.data.files import npz as npz
+from torchal.data.sources import breast_cancer as breast_cancer
+from torchal.data.sources import checkerboard as checkerboard
+from torchal.data.sources import digits as digits
+from torchal.data.sources import iris as iris
+from torchal.data.sources import wine as wine
+from torchal.data.splits import Splits as Splits
+from torchal.data.splits import SplitSettings as SplitSettings
+from torchal.data.splits import make_splits as make_splits
+from torchal.data.start import start_rows as start_rows

@@ -1,0 +1,406 @@
+"""Cut labeled data into a training, a validation and a test part.
+
+Every source ends here, so that every data set is split, filtered and scaled in one way. The split settings are typed
+once, as `SplitSettings`. A source takes them as `**settings: Unpack[SplitSettings]`, which is not the open `**kwargs`
+where a typo disappears: a type checker knows each name, and `check_settings` refuses any other before data are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchal._checks import as_rows
+from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.pool import LabeledData, Pool
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Rows: TypeAlias = Sequence[int] | np.ndarray | Tensor
+
+_THIRDS = (2 / 3, 1 / 6, 1 / 6)
+_PARTS = ("train", "validation", "test")
+_SUM_TOLERANCE = 2e-3  # a config file says 0.667, 0.167, 0.167
+_LARGEST_DENOMINATOR = (
+    10**6
+)  # fractions are read as the nearest n / d: 0.29 of 100 rows is 29, not int(28.999999999999996)
+_EXACT_INTEGERS = 2.0**53  # float64 holds every whole number up to here
+
+
+class SplitSettings(TypedDict, total=False):
+    """How to choose, split and scale rows: what every source takes beside its own settings.
+
+    Keys:
+        seed: seeds the shuffle; 0 unless given.
+        fractions: shares of training, validation and test, which sum to 1 (within 0.002). Training and validation are
+            rounded down and test is the rest, or training where the share of test is 0. 2/3, 1/6, 1/6 unless given.
+        max_rows: use at most this many rows, drawn at random after `keep`.
+        keep: use only these classes, by label or by class name.
+        normalize: scale every row to unit L2 norm, before `standardize`.
+        standardize: scale every column to mean 0 and variance 1 over the training part; a column that is constant
+            there is only centred.
+        train_rows, validation_rows, test_rows: source rows of each part, all three together, in place of `fractions`
+            and `max_rows`. Rows outside `keep` are dropped from them.
+    """
+
+    seed: int
+    fractions: Sequence[float]
+    max_rows: int | None
+    keep: Sequence[int | str] | None
+    normalize: bool
+    standardize: bool
+    train_rows: Rows | None
+    validation_rows: Rows | None
+    test_rows: Rows | None
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set in three disjoint parts. The labels of the training part are what a simulation hides.
+
+    Args:
+        train, validation, test: the parts.
+        train_rows, validation_rows, test_rows: each row's number in the source, before any row was left out.
+        class_names: names of the labels 0 to C - 1.
+        name: what the data set is called.
+
+    Shapes:
+        train.inputs: (N, ...) float32, and likewise validation and test.
+        train.targets: (N,) int64.
+        train_rows: (N,) int64.
+
+    Example:
+        >>> data = make_splits(torch.rand(12, 2), [3, 7] * 6, name="dice")
+        >>> len(data.train.targets), len(data.validation.targets), len(data.test.targets), data.class_names
+        (8, 2, 2, ('3', '7'))
+    """
+
+    train: LabeledData
+    validation: LabeledData
+    test: LabeledData
+    train_rows: Tensor
+    validation_rows: Tensor
+    test_rows: Tensor
+    class_names: tuple[str, ...]
+    name: str
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def to(self, device: torch.device | str) -> Splits:
+        """Return the splits with every tensor on `device`; inputs that are not one tensor stay where they are."""
+        parts: dict[str, Any] = {}
+        for part in _PARTS:
+            inputs, targets = getattr(self, part)
+            parts[part] = LabeledData(inputs.to(device) if isinstance(inputs, Tensor) else inputs, targets.to(device))
+            parts[f"{part}_rows"] = getattr(self, f"{part}_rows").to(device)
+        return replace(self, **parts)
+
+    def pool(self) -> Pool:
+        """Return the training part as a pool with no label bought yet."""
+        return Pool.unlabeled(self.train.inputs, n_classes=self.n_classes, source_rows=self.train_rows)
+
+    def oracle(self) -> Callable[[Tensor], Tensor]:
+        """Return the simulated oracle: it answers rows (n,) of the pool with their hidden labels (n,).
+
+        Example:
+            >>> data = make_splits(torch.rand(12, 2), [3, 7] * 6, name="dice")
+            >>> bool((data.oracle()(torch.tensor([5, 0])) == data.train.targets[[5, 0]]).all())
+            True
+        """
+        targets = self.train.targets
+        return lambda rows: targets[rows.to(targets.device)]
+
+
+def make_splits(
+    inputs: object,
+    labels: object,
+    *,
+    name: str,
+    class_names: Sequence[str] | None = None,
+    **settings: Unpack[SplitSettings],
+) -> Splits:
+    """Cut inputs and labels into a training, a validation and a test part, shuffled by a seed.
+
+    The labels may be any whole numbers or text; sorted (as numbers where all of them are), they become the classes 0
+    to C - 1. What is left out by `keep` takes no part in that. Scaling is computed in float64.
+
+    Args:
+        inputs: rows of numbers; a tensor, an array or nested lists.
+        labels: one label per row.
+        name: what the data set is called.
+        class_names: names of the sorted distinct labels; the labels themselves unless given.
+        settings: see `SplitSettings`.
+
+    Shapes:
+        inputs: (M, ...) of two or more axes.
+        labels: (M,).
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        DataError: inputs are not finite, labels are not classes, there is one class, or too few rows for the fractions.
+        ShapeError: inputs and labels disagree in rows; explicit rows repeat or lie outside the source.
+
+    Reference:
+        The sizes are those of google/active-learning, `utils.get_train_val_test_splits`: int(2/3 M), int(1/6 M) and the
+        rest. Deviation: it shuffles three times and until its start set holds each class; here it is shuffled once,
+        and a start set is drawn afterwards by `start_rows`.
+
+    Example:
+        >>> x = torch.arange(24.0).reshape(12, 2)
+        >>> data = make_splits(x, ["no", "yes", "perhaps"] * 4, name="answers", keep=["no", "yes"], standardize=True)
+        >>> data.class_names, data.train_rows.tolist()
+        (('no', 'yes'), [3, 6, 4, 9, 7])
+        >>> data.train.inputs.mean(0).abs() < 1e-6
+        tensor([True, True])
+    """
+    check_settings(settings)
+    array = as_inputs("inputs", inputs)
+    return _split(array, as_classes("labels", labels, n_rows=len(array)), name=name, names=class_names, **settings)
+
+
+def check_settings(settings: Iterable[str], *own: str) -> None:
+    """Require that every setting is one of `SplitSettings`; `own` are the further ones of a source, for the message.
+
+    Raises:
+        ConfigError: one is not; the message names those there are.
+    """
+    valid = [*own, *SplitSettings.__annotations__]
+    unknown = [key for key in settings if key not in valid]
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(map(repr, unknown))}; the settings are {', '.join(valid)}")
+
+
+def as_inputs(what: str, inputs: object) -> np.ndarray:
+    """Return inputs as an array (M, ...) of finite numbers.
+
+    Raises:
+        DataError: they are not numbers or not finite, or there are no rows or columns.
+        ShapeError: there are fewer than two axes.
+    """
+    if isinstance(inputs, Tensor):
+        inputs = inputs.detach().cpu()
+        inputs = (inputs.float() if inputs.dtype == torch.bfloat16 else inputs).numpy()
+    array = np.asarray(inputs)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} must be real numbers, got {array.dtype}")
+    if array.ndim < 2:
+        raise ShapeError(f"{what} must have a row axis and at least one more, got shape {array.shape}")
+    if array.size == 0:
+        raise DataError(f"{what} must have at least one row and one column, got shape {array.shape}")
+    place = find_not_finite(array)
+    if place is not None:
+        raise DataError(f"{what} must be finite: row {place[0]}, column {_column(place)} is {array[place]}")
+    return array
+
+
+def as_classes(what: str, labels: object, *, n_rows: int) -> np.ndarray:
+    """Return labels as an array (M,) of whole numbers where every label is one, else of text.
+
+    Raises:
+        DataError: a label is neither a whole number nor text.
+        ShapeError: there is not one label per row.
+    """
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim != 1:
+        raise ShapeError(f"{what} must have one axis, got shape {array.shape}: one label per row, not multi-label")
+    if len(array) != n_rows:
+        raise ShapeError(f"{what} must be one per row: {n_rows} rows of inputs, {len(array)} labels")
+    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array):
+        array = array.astype(str)
+    if array.dtype.kind not in "biufSU":
+        raise DataError(f"{what} must be whole numbers or text, got {array.dtype}")
+    values, codes = np.unique(array, return_inverse=True)
+    if values.dtype.kind in "SU":
+        values = _as_numbers(values.astype(str))
+    if values.dtype.kind == "f":
+        # comparisons with NaN are false, so this refuses NaN and infinity too
+        fractional = ~((values == np.floor(values)) & (np.abs(values) <= _EXACT_INTEGERS))
+        if fractional.any():
+            row = int(fractional[codes].argmax())
+            raise DataError(f"{what} must be classes, but row {row} has {array[row]}: regression is not supported")
+        values = values.astype(np.int64)
+    return np.asarray(values[codes])
+
+
+def find_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
+    """Return the place (row, column, ...) of the first value that is NaN or infinite, or None."""
+    if array.dtype.kind != "f":
+        return None
+    finite = np.isfinite(array)
+    if finite.all():
+        return None
+    return tuple(int(i) for i in np.unravel_index(finite.argmin(), array.shape))
+
+
+def check_whole(what: str, value: object, *, least: int) -> None:
+    """Require a whole number of at least `least`.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{what} must be a whole number of at least {least}, got {value!r}")
+
+
+def _column(place: tuple[int, ...]) -> int | tuple[int, ...]:
+    return place[1] if len(place) == 2 else place[1:]
+
+
+def _as_numbers(values: np.ndarray) -> np.ndarray:
+    """Return text as numbers where all of it is."""
+    if any("_" in value for value in values):  # Python and NumPy read "1_0" as 10
+        return values
+    with suppress(ValueError, OverflowError):
+        return values.astype(np.int64)
+    with suppress(ValueError):
+        return values.astype(np.float64)
+    return values
+
+
+def _split(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    *,
+    name: str,
+    names: Sequence[str] | None,
+    seed: int = 0,
+    fractions: Sequence[float] = _THIRDS,
+    max_rows: int | None = None,
+    keep: Sequence[int | str] | None = None,
+    normalize: bool = False,
+    standardize: bool = False,
+    train_rows: Rows | None = None,
+    validation_rows: Rows | None = None,
+    test_rows: Rows | None = None,
+) -> Splits:
+    values, codes = np.unique(labels, return_inverse=True)
+    names = [str(value) for value in values] if names is None else list(names)
+    if len(names) != len(values):
+        raise ConfigError(f"class_names must name the {len(values)} classes, got {len(names)} names")
+    if len(values) < 2:
+        raise DataError(f"two classes are needed, but every one of {len(labels)} labels is {names[0]!r}")
+    kept = _kept_classes(values, names, keep)
+    given = dict(zip(_PARTS, (train_rows, validation_rows, test_rows), strict=True))
+    if all(rows is None for rows in given.values()):
+        parts = _shuffled_rows(np.flatnonzero(kept[codes]), seed=seed, fractions=fractions, max_rows=max_rows)
+    else:
+        if max_rows is not None:
+            raise ConfigError(f"max_rows={max_rows} cannot go with explicit rows: shorten the lists instead")
+        parts = [rows[kept[codes[rows]]] for rows in _explicit_rows(given, n_rows=len(inputs))]
+        if len(parts[0]) == 0:
+            raise DataError("train_rows has no row" + ("" if keep is None else f" of the classes in keep={list(keep)}"))
+    rows = np.concatenate(parts)
+    scaled = _scaled(inputs[rows], n_train=len(parts[0]), normalize=normalize, standardize=standardize)
+    targets = (np.cumsum(kept) - 1)[codes[rows]]
+    sizes = [len(part) for part in parts]
+    all_inputs = torch.from_numpy(scaled).split(sizes)
+    all_targets = torch.from_numpy(targets.astype(np.int64)).split(sizes)
+    train, validation, test = (LabeledData(x, y) for x, y in zip(all_inputs, all_targets, strict=True))
+    source_rows = torch.from_numpy(rows).split(sizes)
+    class_names = tuple(str(each) for each, is_kept in zip(names, kept, strict=True) if is_kept)
+    return Splits(train, validation, test, source_rows[0], source_rows[1], source_rows[2], class_names, name)
+
+
+def _kept_classes(values: np.ndarray, names: Sequence[str], keep: Sequence[int | str] | None) -> np.ndarray:
+    """Return which classes are kept, (C,) bool."""
+    if keep is None:
+        return np.ones(len(values), dtype=bool)
+    if isinstance(keep, str) or not isinstance(keep, Sequence):
+        raise ConfigError(f"keep must be a list of labels, got {keep!r}")
+    wanted = [str(label) for label in keep]
+    known = {*map(str, values), *names}
+    unknown = [label for label in wanted if label not in known]
+    if unknown:
+        raise ConfigError(f"keep names {', '.join(unknown)}, which is not among the classes {', '.join(names)}")
+    kept = np.array([str(value) in wanted or each in wanted for value, each in zip(values, names, strict=True)])
+    if kept.sum() < 2:
+        raise ConfigError(f"keep must leave at least two classes, got {list(keep)}")
+    return kept
+
+
+def _shuffled_rows(
+    rows: np.ndarray, *, seed: int, fractions: Sequence[float], max_rows: int | None
+) -> list[np.ndarray]:
+    check_whole("seed", seed, least=0)
+    if max_rows is not None:
+        check_whole("max_rows", max_rows, least=1)
+    rows = np.random.default_rng(seed).permutation(rows)[:max_rows]
+    return np.split(rows, np.cumsum(_part_sizes(len(rows), fractions))[:2])
+
+
+def _part_sizes(n: int, fractions: Sequence[float]) -> tuple[int, int, int]:
+    """Return the sizes of the three parts of n rows."""
+    shares = list(fractions)
+    if (
+        len(shares) != len(_PARTS)
+        or not all(share >= 0 for share in shares)
+        or not abs(sum(shares) - 1) <= _SUM_TOLERANCE
+    ):
+        raise ConfigError(f"fractions must be three numbers of at least 0 that sum to 1, got {shares}")
+    if shares[0] == 0:
+        raise ConfigError(f"fractions must leave some rows for training, got {shares}")
+    train, validation = (int(n * Fraction(share).limit_denominator(_LARGEST_DENOMINATOR)) for share in shares[:2])
+    train = min(train, n)
+    validation = min(validation, n - train)
+    if shares[2] == 0:
+        train = n - validation
+    sizes = (train, validation, n - train - validation)
+    empty = [part for part, size, share in zip(_PARTS, sizes, shares, strict=True) if share and not size]
+    if empty:
+        raise DataError(f"{n} rows are too few for fractions {shares}: no row is left for {' and '.join(empty)}")
+    return sizes
+
+
+def _explicit_rows(given: dict[str, Any], *, n_rows: int) -> list[np.ndarray]:
+    missing = [f"{part}_rows" for part, rows in given.items() if rows is None]
+    if missing:
+        raise ConfigError(
+            f"train_rows, validation_rows and test_rows go together, but {', '.join(missing)} is not given"
+        )
+    parts = []
+    for part, rows in given.items():
+        listed = rows if isinstance(rows, Tensor | np.ndarray) else list(rows)
+        parts.append(as_rows(f"{part}_rows", listed, n_rows=n_rows, device=torch.device("cpu")).numpy())
+    owner = np.full(n_rows, -1)
+    for i, (part, rows) in enumerate(zip(_PARTS, parts, strict=True)):
+        shared = rows[owner[rows] >= 0]
+        if len(shared):
+            other = _PARTS[owner[shared[0]]]
+            raise ConfigError(
+                f"{part}_rows and {other}_rows must be disjoint: {len(shared)} of {len(rows)} rows are in an earlier "
+                f"part, the first is row {shared[0]}"
+            )
+        owner[rows] = i
+    return parts
+
+
+def _scaled(inputs: np.ndarray, *, n_train: int, normalize: bool, standardize: bool) -> np.ndarray:
+    """Return inputs as float32, scaled in float64 by what the first n_train rows say."""
+    scaled = inputs
+    if normalize or standardize:
+        from sklearn import preprocessing
+
+        flat = inputs.reshape(len(inputs), -1).astype(np.float64)
+        if normalize:
+            flat = preprocessing.normalize(flat)
+        if standardize:
+            scaler = preprocessing.StandardScaler().fit(flat[:n_train])
+            flat = scaler.transform(flat)
+        scaled = flat.reshape(inputs.shape)
+    with np.errstate(over="ignore"):  # said below, with the value
+        result = scaled.astype(np.float32)
+    place = find_not_finite(result)
+    if place is not None:
+        raise DataError(f"inputs must fit float32: column {_column(place)} has {scaled[place]}; rescale it")
+    return result
