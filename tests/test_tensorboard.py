@@ -55,9 +55,10 @@ def test_hyperparameters_are_in_the_runs_own_table(tmp_path):
     shown = {name: value.WhichOneof("kind") for name, value in start.hparams.items()}
     assert start.hparams["sampler"].string_value == "drift"
     assert start.hparams["data"].string_value == "blobs"
-    assert start.hparams["batch_size"].number_value == 6
-    assert start.hparams["max_rounds"].string_value == "None"
+    assert start.hparams["schedule"].string_value == "batch_size=6, budget=54"
+    assert start.hparams["seed"].number_value == 0
     assert set(shown.values()) == {"string_value", "number_value"}
+    assert len(shown) == 5  # as many as the page shows
 
 
 def test_an_aggregate_is_a_margin_chart_of_mean_and_band(tmp_path):

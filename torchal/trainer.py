@@ -157,9 +157,14 @@ class Trainer:
         }
 
     def _hparams(self) -> dict[str, Any]:
-        """Return the settings that tell runs apart in TensorBoard's table: the same names in every run."""
+        """Return the settings that tell runs apart in TensorBoard's table: the same names in every run.
+
+        TensorBoard shows the first five columns by name, so there are no more than five.
+        """
         names = {"model": type(self.model).__name__, "sampler": type(self.sampler).__name__}
-        return names | dict((self.config or {}).get("names", {})) | {"seed": self.seed} | asdict(self.schedule)
+        rules = [f"{name}={value}" for name, value in asdict(self.schedule).items() if value is not None]
+        rest = {"schedule": ", ".join(rules), "seed": self.seed}
+        return names | dict((self.config or {}).get("names", {})) | rest
 
 
 def _n_start(pool: Pool, start: int | Tensor | None) -> int:

@@ -1,0 +1,50 @@
+"""Times alternatives side by side and prints one table."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    work: str
+    who: str
+    seconds: float
+    """Median."""
+    times_ours: float
+    """How many times ours this takes."""
+
+
+def compare(work: str, candidates: Mapping[str, Callable[[], object]], *, repeats: int, device: str) -> Iterator[Row]:
+    """Time the candidates in turn, A B A B ..., after one warm-up each, so that a drift of the machine hits all alike.
+
+    Args:
+        work: what is done.
+        candidates: by name; one is called "ours".
+        repeats: timed calls of each; the median counts.
+        device: where they run; CUDA is waited for before and after.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(repeats + 1):
+        for name, candidate in candidates.items():
+            _wait(device)
+            started = time.perf_counter()
+            candidate()
+            _wait(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, median in medians.items():
+        yield Row(work, name, median, median / medians["ours"])
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

@@ -1,0 +1,49 @@
+"""Run every benchmark into one table: `python -m benchmarks.run --size medium --device cpu --json table.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks import import_time, logistic, uncertainty
+
+BENCHMARKS = {"import": import_time, "uncertainty": uncertainty, "logistic": logistic}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, and write it as JSON where asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--size", choices=["small", "medium", "large"], default="medium")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--only", choices=list(BENCHMARKS), nargs="+", default=list(BENCHMARKS))
+    parser.add_argument("--json", type=Path, help="also write the table here")
+    options = parser.parse_args(arguments)
+    cuda = options.device.startswith("cuda")
+    machine = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": torch.cuda.get_device_name(options.device) if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    print("  ".join(f"{name}: {value}" for name, value in machine.items()))
+    table = []
+    for name in options.only:
+        for row in BENCHMARKS[name].rows(options.size, options.device):
+            table.append(asdict(row))
+            print(f"{row.work:45} {row.who:32} {row.seconds * 1e3:10.2f} ms {row.times_ours:8.2f} x ours", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "rows": table}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
