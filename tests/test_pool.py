@@ -68,7 +68,7 @@ class TestPool:
             ([-1], [0], ShapeError, r"got -1 to -1"),
             ([1], [3], DataError, r"labels must lie in \[0, 3\), got 3 to 3"),
             ([1], [-1], DataError, "got -1 to -1"),
-            ([1, 2], [0], ShapeError, r"labels must be \(2,\) integers"),
+            ([1, 2], [0], ShapeError, r"labels must be \(2,\) integers, got shape \(1,\)"),
             ([1], [0.5], ShapeError, "labels must be"),
             ([1.0], [0], ShapeError, "integers, got torch.float32"),
         ],

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from torchal import interop
-from torchal._checks import as_rows, check_budget, check_finite
+from torchal._checks import as_integers, as_rows, check_budget, check_finite
 from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, RunError
 from torchal.metrics import Metric, evaluate
 from torchal.pool import LabeledData, Pool, as_labels
@@ -466,7 +466,7 @@ def _rounds(
 ) -> Iterator[RoundResult]:
     def buy(rows: Tensor) -> None:
         with learner._timed("label"):
-            labels = torch.as_tensor(oracle(rows)).to(rows.device)
+            labels = as_integers("the oracle's labels", oracle(rows)).to(rows.device)
         if labels.shape != rows.shape:
             raise DataError(
                 f"the oracle was asked for {len(rows)} labels and answered with shape {tuple(labels.shape)}"

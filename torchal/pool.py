@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchal import interop
-from torchal._checks import as_rows, check_finite, check_mask
+from torchal._checks import as_integers, as_rows, check_finite, check_mask
 from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.protocols import (
     UNLABELED,
@@ -427,10 +427,9 @@ def as_labels(labels: object, *, n: int, n_classes: int, device: torch.device) -
         ShapeError: there are not n labels, or they are not whole numbers.
         DataError: a label is not in [0, n_classes).
     """
-    tensor = torch.as_tensor(labels)
-    if tensor.shape != (n,) or (n and (tensor.is_floating_point() or tensor.dtype == torch.bool)):
-        raise ShapeError(f"labels must be ({n},) integers, got {tensor.dtype} of shape {tuple(tensor.shape)}")
-    tensor = tensor.to(device=device, dtype=torch.int64)
+    tensor = as_integers("labels", labels).to(device)
+    if len(tensor) != n:
+        raise ShapeError(f"labels must be ({n},) integers, got shape {tuple(tensor.shape)}")
     _check_labels(tensor, n_classes)
     return tensor
 

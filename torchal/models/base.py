@@ -89,7 +89,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         device = resolve_device(self.device, X)
         if isinstance(X, Tensor):
             inputs = self._check_tensor(X, reset=True).to(device)
-            _check_finite_by_chunk(inputs)
+            check_finite("X", inputs)
         else:
             array, y = self._check_array(X, y)
             inputs = _to_tensor(array).to(device)
@@ -306,13 +306,6 @@ def _with_weights(data: TrainingData, sample_weight: Any) -> TrainingData:
 def _rows_per_chunk(inputs: Tensor) -> int:
     fewest, most = _CHUNK_ROWS
     return min(most, max(fewest, _CHUNK_NUMBERS // math.prod(inputs.shape[1:])))
-
-
-def _check_finite_by_chunk(inputs: Tensor) -> None:
-    """Require finite values, without a temporary as large as the inputs."""
-    finite = [torch.isfinite(rows).all() for rows in inputs.split(_rows_per_chunk(inputs))]
-    if not bool(torch.stack(finite).all()):
-        check_finite("X", inputs)
 
 
 def _decision(logits: Tensor) -> Tensor:
