@@ -13,7 +13,7 @@ run: $(VENV)/.installed
 	$(VENV_PYTHON) -m experiments.run data=digits model=logistic sampler=margin,entropy,uniform seed=0,1,2,3,4 runs="$(RUNS)" -m
 
 test: $(VENV)/.installed-dev
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest --numprocesses auto --maxprocesses 8
 
 lint: $(VENV)/.installed-dev
 	$(VENV_PYTHON) -m ruff check .

@@ -143,9 +143,14 @@ def _comparison(row: Row, baseline: Row) -> Iterator[str]:
         )
 
 
-def _uses(config: DictConfig) -> dict[Path, int]:
-    """Return when each run folder was last used."""
-    return {lock: lock.stat().st_mtime_ns for lock in Path(config.runs).glob("*/*/*/lock")}
+def _uses(config: DictConfig, file: str) -> dict[Path, int]:
+    """Return when this file of each run folder was last changed."""
+    return {path.parent: path.stat().st_mtime_ns for path in Path(config.runs).glob(f"*/*/*/{file}")}
+
+
+def _changed(before: dict[Path, int], after: dict[Path, int]) -> list[Path]:
+    """Return the folders whose times differ. No clock is read, so none of another machine comes in."""
+    return sorted(folder for folder, when in after.items() if before.get(folder) != when)
 
 
 class ReportCallback(Callback):
@@ -174,12 +179,14 @@ class ReportCallback(Callback):
         self._report(config)
 
     def _start(self, config: DictConfig) -> None:
-        self._before = _uses(config)
+        self._before = {file: _uses(config, file) for file in ("lock", "checkpoint.pt")}
 
     def _report(self, config: DictConfig) -> None:
-        # A run touches its lock. Two looks are compared, so that no clock of another machine comes in.
-        used = {lock.parent.parent.parent for lock, when in _uses(config).items() if self._before.get(lock) != when}
-        for folder in sorted(used):
+        # A run touches its lock; a run that was not finished before also writes its checkpoint.
+        used, ran = (_changed(self._before[file], _uses(config, file)) for file in ("lock", "checkpoint.pt"))
+        if len(ran) < len(used):
+            print(f"{len(used) - len(ran)} of {len(used)} runs were finished before and only read")
+        for folder in sorted({run.parent.parent for run in used}):
             report = Report.of(folder)
             print()
             for line in report.lines():

@@ -66,6 +66,7 @@ class TestSweep:
         _, out, _ = run(*QUICK, "sampler=margin,uniform", "seed=1,2", "-m")
         assert fitted == [2, 2]
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
+        assert "2 of 4 runs were finished before and only read" in out
         assert "paired over 3 seeds" in out
 
     def test_the_report_covers_what_the_command_used_only(self, run):

@@ -1,0 +1,87 @@
+"""What the documentation says to type works."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PLAYGROUND = (ROOT / "docs" / "playground.md").read_text()
+COMMANDS = re.findall(r"^python -m experiments\.run (.*?)(?:\s+#.*)?$", README + PLAYGROUND, re.MULTILINE)
+TABLE = [
+    text.replace("FILE", "a.csv").replace("COLUMN", "label").replace("DIR", "elsewhere")
+    for line in PLAYGROUND.splitlines()
+    if line.startswith("|")
+    for text in re.findall(r"`([^`]+)`", line.split("|")[2])
+    if all("=" in word for word in text.split()) and "--" not in text
+]
+
+
+def composed(overrides):
+    """Return the config of the first run that some overrides make; an unknown name or setting is an error."""
+    first = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        value = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
+        first.append(override.input_line if value is None else f"{override.get_key_element()}={value}")
+    with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
+        return compose("config", first)
+
+
+def test_the_python_examples_run_one_after_another(tmp_path):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("([20, 40, 60, 80, 100], [0.")
+    assert (tmp_path / "to_label.csv").exists()
+    assert (tmp_path / "runs" / "mine" / "rounds.jsonl").exists()
+
+
+def test_there_are_commands_and_a_table():
+    assert len(COMMANDS) == 5
+    assert len(TABLE) >= 20
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_compose(command):
+    assert composed([word for word in shlex.split(command) if word != "-m"])
+
+
+@pytest.mark.parametrize("text", TABLE)
+def test_translations_compose(text):
+    words = [word for word in text.split() if word != "schedule=playground"]
+    needs_csv = ["data=csv"] if "data.path" in text and "data=" not in text else []
+    assert composed(needs_csv + [word for word in words if word != "-m"])
+
+
+def test_schedule_playground_is_what_the_table_says():
+    config = composed(["schedule=playground"])
+    assert OmegaConf.to_object(config.schedule)["batch_fraction"] == 0.02
+    assert config.start.fraction == 0.02
+    assert config.start.how == "playground"
+
+
+def test_the_default_is_what_the_readme_says():
+    config = composed([])
+    assert (config.start.n, config.start.min_per_class) == (20, 2)
+    assert (config.schedule.batch_size, config.schedule.budget) == (20, 400)
+
+
+@pytest.mark.parametrize("group", ["data", "model", "sampler", "schedule", "experiment"])
+def test_the_table_of_choices_is_complete(group):
+    line = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
+    files = {path.stem for path in (ROOT / "experiments" / "conf" / group).glob("*.yaml")}
+    assert set(re.findall(r"`(\w+)`", line.split("|")[2])) == files
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(path):
+    assert (ROOT / path).exists()
