@@ -126,7 +126,7 @@ def hydra_main(config: DictConfig) -> float:
     """Return the final test accuracy, for sweepers that optimise."""
     done = run(config)
     if SWEEP_RUNS not in os.environ:
-        print(f"run: {done.folder}")
+        print(f"run: {done.folder} on {pick_device(config.device)}")
     return done.rounds[-1].test["accuracy"]
 
 

@@ -45,15 +45,17 @@ class Drift(Sampler):
 
 def trainer(folder, *, model=None, sampler=None, **settings):
     schedule = Schedule(batch_size=6, budget=54)
-    settings = {"progress": False, "tensorboard": False, "config": {"what": "test"}} | settings
-    return Trainer(model or NearestMean(), sampler or Drift(), schedule=schedule, run_dir=folder, **settings)
+    settings = {"progress": False, "tensorboard": False, "config": {"what": "test"}, "schedule": schedule} | settings
+    return Trainer(model or NearestMean(), sampler or Drift(), run_dir=folder, **settings)
 
 
-def run(folder, *, oracle=None, **settings):
+def run(folder, *, oracle=None, start=None, **settings):
     pool, targets, validation = make_pool(n_labeled=0)
     test = LabeledData(pool.inputs, targets)
     answer = oracle or (lambda rows: targets[rows])
-    return trainer(folder, **settings).fit(pool, answer, validation=validation, test=test, start=torch.arange(6))
+    return trainer(folder, **settings).fit(
+        pool, answer, validation=validation, test=test, start=torch.arange(6) if start is None else start
+    )
 
 
 def run_until(folder, moment):

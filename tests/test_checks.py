@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from torchal import DataError, ShapeError
-from torchal._checks import as_rows, check_finite
+from torchal import DataError, MissingExtraError, ShapeError
+from torchal._checks import as_rows, check_finite, check_installed
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -33,3 +33,12 @@ def test_no_rows_are_rows(rows):
 def test_what_is_no_row_numbers_is_refused(rows):
     with pytest.raises(ShapeError, match=r"rows must be \(n,\) integers"):
         as_rows("rows", rows, n_rows=3, device=torch.device("cpu"))
+
+
+def test_a_missing_package_names_its_extra():
+    check_installed("torch", extra="none")
+    with pytest.raises(
+        MissingExtraError, match=r"hydra_of_lerna is not installed; pip install 'torchal\[experiments\]'"
+    ):
+        check_installed("hydra_of_lerna", extra="experiments")
+    assert issubclass(MissingExtraError, ImportError)

@@ -377,3 +377,19 @@ class TestAskTell:
             table = list(csv.DictReader(file))
         assert [int(line["row"]) for line in table] == rows.tolist()
         assert all(float(line["score"]) <= 0 and line["label"] == "" for line in table)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sampler", [Margin(), Entropy(), Uniform()])
+def test_a_pool_on_cuda_gives_the_picks_of_the_cpu(sampler):
+    def picks(device):
+        pool, targets, validation = make_pool(n_labeled=0)
+        targets = targets.to(device)
+        pool = Pool.unlabeled(pool.inputs.double().to(device), n_classes=3)
+        parts = LabeledData(validation.inputs.double().to(device), validation.targets.to(device))
+        learner = ActiveLearner(NearestMean(), sampler, pool, validation=parts, test=parts)
+        schedule = Schedule(batch_size=5, budget=40)
+        results = list(rounds(learner, lambda rows: targets[rows], schedule, start=torch.arange(6)))
+        return [(result.rows.tolist(), result.test["accuracy"]) for result in results]
+
+    assert picks("cuda") == picks("cpu")

@@ -70,6 +70,12 @@ class TestFolder:
             killed_run.run(undisturbed.folder, config={"what": "new", "more": {"a": 1}})
         assert told(RunFolder(undisturbed.folder).read()) == told(undisturbed)
 
+    def test_another_schedule_or_start_set_is_refused(self, undisturbed):
+        with pytest.raises(ConfigError, match=r"schedule.budget was 54, is 58"):
+            killed_run.run(undisturbed.folder, schedule=Schedule(batch_size=6, budget=58))
+        with pytest.raises(ConfigError, match=r"start was \[0, 1, 2, 3, 4, 5\], is \[0, 1\]"):
+            killed_run.run(undisturbed.folder, start=torch.arange(2))
+
     def test_another_seed_or_pool_is_refused(self, undisturbed):
         with pytest.raises(RunError, match="another seed"):
             killed_run.run(undisturbed.folder, seed=1)

@@ -12,6 +12,7 @@ from torchal.errors import BudgetError as BudgetError
 from torchal.errors import CapabilityError as CapabilityError
 from torchal.errors import ConfigError as ConfigError
 from torchal.errors import DataError as DataError
+from torchal.errors import MissingExtraError as MissingExtraError
 from torchal.errors import RunError as RunError
 from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError

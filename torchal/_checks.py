@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
-from torchal.errors import BudgetError, DataError, ShapeError
+from torchal.errors import BudgetError, DataError, MissingExtraError, ShapeError
+
+
+def check_installed(package: str, *, extra: str) -> None:
+    """Require an optional package; the error says how to get it."""
+    if find_spec(package) is None:
+        raise MissingExtraError(f"{package} is not installed; pip install 'torchal[{extra}]' brings it", name=package)
 
 
 def check_float(name: str, tensor: Tensor, *, ndim: int | tuple[int, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchal._checks import check_installed
 from torchal.curves import LearningCurve
 from torchal.errors import ConfigError
 
@@ -40,6 +41,7 @@ def learning_curves(
     Raises:
         ConfigError: there is no curve to draw.
     """
+    check_installed("matplotlib", extra="experiments")
     from matplotlib.figure import Figure
 
     if not curves:

@@ -25,5 +25,9 @@ class ConfigError(TorchalError, ValueError):
     """A setting is unknown, impossible, or differs from the one that a run folder was made with."""
 
 
+class MissingExtraError(TorchalError, ImportError):
+    """A package that torchal does not always need is not installed; the message says which extra brings it."""
+
+
 class RunError(TorchalError, RuntimeError):
     """A run folder is in use, damaged or not writable."""

@@ -270,13 +270,13 @@ class ActiveLearner:
                 else {}
                 for name, part in (("test", self.test), ("validation", self.validation))
             }
-        rows = torch.tensor(self._bought, dtype=torch.int64)
+        rows = torch.tensor(self._bought, dtype=torch.int64, device=self.pool.device)
         result = RoundResult(
             round=len(self.history),
             n_labeled=self.pool.n_labeled,
-            rows=rows,
-            source_rows=self.pool.source_rows.cpu()[rows],
-            labels=self.pool.targets.cpu()[rows],
+            rows=rows.cpu(),
+            source_rows=self.pool.source_rows[rows].cpu(),
+            labels=self.pool.targets[rows].cpu(),
             scores=torch.tensor([self._asked_scores.get(row, math.nan) for row in self._bought], dtype=torch.float64),
             picked_by=self._picked_by,
             **scored,

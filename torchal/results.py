@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -131,10 +132,10 @@ class RunFolder:
         """
         plain = json.loads(json.dumps(config))
         if self._config.exists():
-            differences = list(_differences(self._read_config(), plain))
-            if differences:
+            different = differences(self._read_config(), plain)
+            if different:
                 raise ConfigError(
-                    f"{self.path} holds a run with another config: {'; '.join(differences)}. "
+                    f"{self.path} holds a run with another config: {different}. "
                     "Choose another folder, or delete this one"
                 )
             return
@@ -277,6 +278,10 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+_SHORT = reprlib.Repr()  # a difference of thousands of rows is told by the first few
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
 def _finite_or_none(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -287,13 +292,17 @@ def _finite_or_none(value: Any) -> Any:
     return value
 
 
+def differences(old: Any, new: Any) -> str:
+    """Return each setting in which two configs differ, as `a.b was 1, is 2`; empty where they are the same."""
+    return "; ".join(_differences(old, new))
+
+
 def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
-    """Name each setting in which two configs differ, as `a.b was 1, is 2`."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
     elif old != new:
-        yield f"{at} was {old!r}, is {new!r}"
+        yield f"{at} was {_SHORT.repr(old)}, is {_SHORT.repr(new)}"
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

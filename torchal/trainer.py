@@ -8,14 +8,16 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torchal.errors import ConfigError
 from torchal.loop import ActiveLearner, Schedule, check_start, rounds
 from torchal.metrics import Metric
 from torchal.pool import LabeledData, Pool
 from torchal.protocols import Classifier, Oracle
-from torchal.results import RoundResult, Run, RunFolder, environment
+from torchal.results import RoundResult, Run, RunFolder, differences, environment
 from torchal.samplers.base import Sampler
 from torchal.tensorboard import open_log
 
@@ -89,7 +91,7 @@ class Trainer:
         Raises:
             CapabilityError, BudgetError, ConfigError, DataError: see `ActiveLearner` and `rounds`; nothing is written
                 then.
-            ConfigError: the folder's run has another config; the message names the differences.
+            ConfigError: the folder's run has another config, schedule or start set; the message names the differences.
             RunError: the folder is in use, damaged or not writable, or its run is of another pool.
         """
         learner = ActiveLearner(
@@ -106,17 +108,19 @@ class Trainer:
         with folder.locked():
             folder.open(self._config(), environment(pool.device))
             checkpoint = folder.read_checkpoint()
-            state = checkpoint["state"] if checkpoint else None
-            folder.keep_rounds(state["n_rounds"] if state else 0)
-            if state is not None:
-                learner.load_state_dict(state, folder.read_rounds())
+            folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
+            if checkpoint is not None:
+                changed = differences(checkpoint["state"]["settings"], self._settings(start))
+                if changed:
+                    raise ConfigError(f"{folder.path} holds a run with other settings: {changed}")
+                learner.load_state_dict(checkpoint["state"], folder.read_rounds())
             if not (checkpoint and checkpoint["finished"]):
                 self._run(learner, oracle, folder, start)
             return folder.read()
 
     def _run(self, learner: ActiveLearner, oracle: Oracle, folder: RunFolder, start: int | Tensor | None) -> None:
         def checkpoint(*, finished: bool = False) -> None:
-            folder.write_checkpoint(learner.state_dict(), finished=finished)
+            folder.write_checkpoint(learner.state_dict() | {"settings": self._settings(start)}, finished=finished)
 
         n_start = learner.history[0].n_labeled if learner.history else _n_start(learner.pool, start)
         with ExitStack() as stack:
@@ -155,6 +159,11 @@ class Trainer:
             "schedule": asdict(self.schedule),
             "seed": self.seed,
         }
+
+    def _settings(self, start: int | Tensor | None) -> dict[str, Any]:
+        """Return what a run must go on with, whatever the config says of it."""
+        rows = start if start is None or isinstance(start, int) else torch.as_tensor(start).tolist()
+        return {"schedule": asdict(self.schedule), "start": rows}
 
     def _hparams(self) -> dict[str, Any]:
         """Return the settings that tell runs apart in TensorBoard's table: the same names in every run.
