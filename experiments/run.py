@@ -21,9 +21,9 @@ from experiments.report import SWEEP_RUNS
 from torchal import interop
 from torchal.data import Splits, start_rows
 from torchal.errors import ConfigError, TorchalError
-from torchal.loop import Schedule
 from torchal.metrics import evaluate
 from torchal.results import Run
+from torchal.schedule import Schedule
 from torchal.trainer import Trainer
 
 # Part of a run's folder name; a slash in a setting (a path) must not make a folder.

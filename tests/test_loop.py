@@ -34,44 +34,6 @@ def make(sampler=None, *, n_labeled=6, model=None, **settings):
     return learner, lambda rows: targets[rows]
 
 
-class TestSchedule:
-    @pytest.mark.parametrize(
-        ("settings", "message"),
-        [
-            ({}, "one of batch_size and batch_fraction"),
-            ({"batch_size": 2, "batch_fraction": 0.1}, "one of batch_size and batch_fraction"),
-            ({"batch_size": 0}, "batch_size must be an int of at least 1, got 0"),
-            ({"batch_size": -3}, "got -3"),
-            ({"batch_size": 2.0}, "got 2.0"),
-            ({"batch_size": True}, "got True"),
-            ({"batch_fraction": 0.0}, r"\(0, 1\], got 0.0"),
-            ({"batch_fraction": 1.5}, "got 1.5"),
-            ({"batch_fraction": math.nan}, "got nan"),
-            ({"batch_size": 2, "budget": 0}, "budget must be"),
-            ({"batch_size": 2, "budget": 9, "budget_fraction": 0.5}, "at most one of budget"),
-            ({"batch_size": 2, "max_rounds": -1}, "max_rounds must be"),
-            ({"batch_size": 2, "target_value": 0.9}, "go together"),
-        ],
-    )
-    def test_refuses(self, settings, message):
-        with pytest.raises(ConfigError, match=message):
-            Schedule(**settings)
-
-    @pytest.mark.parametrize(
-        ("settings", "n_start", "batches"),
-        [
-            ({"batch_size": 20, "budget": 400}, 20, 19),
-            ({"batch_size": 30, "budget": 400}, 20, 13),
-            ({"batch_size": 30, "budget": 400, "max_rounds": 5}, 20, 5),
-            ({"batch_fraction": 0.02, "budget_fraction": 0.5}, 20, 24),
-            ({"batch_fraction": 0.0001}, 20, 980),
-            ({"batch_size": 20, "budget": 10}, 20, 0),
-        ],
-    )
-    def test_counts_batches_of_a_thousand_rows(self, settings, n_start, batches):
-        assert Schedule(**settings).n_batches(1000, n_start) == batches
-
-
 class TestRounds:
     def test_scores_before_the_first_query_and_after_every_batch_the_last_one_included(self):
         learner, oracle = make()

@@ -18,7 +18,6 @@ from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError
 from torchal.functional import Selection as Selection
 from torchal.loop import ActiveLearner as ActiveLearner
-from torchal.loop import Schedule as Schedule
 from torchal.loop import rounds as rounds
 from torchal.pool import LabeledData as LabeledData
 from torchal.pool import Pool as Pool
@@ -28,6 +27,7 @@ from torchal.results import RoundResult as RoundResult
 from torchal.results import Run as Run
 from torchal.samplers import Sampler as Sampler
 from torchal.samplers import ScoreSampler as ScoreSampler
+from torchal.schedule import Schedule as Schedule
 from torchal.trainer import Trainer as Trainer
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torchal.errors import ConfigError
-from torchal.loop import ActiveLearner, Schedule, check_start, rounds
+from torchal.loop import ActiveLearner, check_start, rounds
 from torchal.metrics import Metric
 from torchal.pool import LabeledData, Pool
 from torchal.protocols import Classifier, Oracle
 from torchal.results import RoundResult, Run, RunFolder, differences, environment
 from torchal.samplers.base import Sampler
+from torchal.schedule import Schedule
 from torchal.tensorboard import open_log
 
 
