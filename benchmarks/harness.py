@@ -47,4 +47,4 @@ def compare(work: str, candidates: Mapping[str, Callable[[], object]], *, repeat
 
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)

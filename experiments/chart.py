@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torchal import charts
 from torchal.curves import learning_curve
@@ -20,35 +21,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("chart.png"), help="where to write: .png, .pdf or .svg")
     parser.add_argument("--metric", default="accuracy", help="accuracy, log_loss, or another that the runs recorded")
     parser.add_argument("--part", default="test", choices=["test", "validation"])
-    parser.add_argument("--by", default="sampler", help="what a curve stands for: sampler, model or data")
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        default=["sampler"],
+        metavar="SETTING",
+        help="what a curve stands for: sampler, model, data, or a setting of the runs, as schedule.batch_size",
+    )
     parser.add_argument("--title", default="")
     options = parser.parse_args(arguments)
     try:
-        groups: dict[str, list[Run]] = {}
-        for folder in options.folders:
-            for run in find_runs(folder):
-                groups.setdefault(_name(run, options.by), []).append(run)
-        if not groups:
-            raise ConfigError(f"there is no run below {', '.join(map(str, options.folders))}")
+        runs = [run for folder in options.folders for run in find_runs(folder)]
+        finished = [run for run in runs if run.finished]
+        if len(finished) < len(runs):
+            print(f"left out: {len(runs) - len(finished)} runs that are not finished", file=sys.stderr)
+        if not finished:
+            raise ConfigError(f"there is no finished run below {', '.join(map(str, options.folders))}")
         curves = {
-            name: learning_curve(runs, metric=options.metric, part=options.part)
-            for name, runs in sorted(groups.items())
+            name: learning_curve(group, metric=options.metric, part=options.part)
+            for name, group in sorted(grouped(finished, options.by).items())
         }
         ylabel = f"{options.part} {options.metric.replace('_', ' ')}"
         figure = charts.learning_curves(curves, title=options.title, ylabel=ylabel)
         print(charts.save(figure, options.out))
-    except TorchalError as error:
+    except (TorchalError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _name(run: Run, by: str) -> str:
-    """Return what a run is called in the legend; runs of a plain Trainer go by the settings it noted."""
-    names = run.config.get("names", run.config)
-    if by not in names:
-        raise ConfigError(f"{run.folder} has no {by!r} to group by; it has {', '.join(names)}")
-    return str(names[by])
+def grouped(runs: Sequence[Run], by: Sequence[str]) -> dict[str, list[Run]]:
+    """Return the runs by what their curve is called: the settings in `by`, and data and model where they differ.
+
+    Raises:
+        ConfigError: a run does not have one of the settings, or the runs of one curve differ in more than their seed.
+    """
+    settings = {id(run): {**_flat(run.config), **run.config.get("names", {})} for run in runs}
+    differing = [
+        name for name in ("data", "model") if name not in by and len({str(s.get(name)) for s in settings.values()}) > 1
+    ]
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        own = settings[id(run)]
+        for name in by:
+            if name not in own:
+                raise ConfigError(f"{run.folder} has no {name!r} to group by; it has {', '.join(own)}")
+        groups.setdefault(", ".join(str(own[name]) for name in (*by, *differing)), []).append(run)
+    for label, group in groups.items():
+        mixed = _mixed([settings[id(run)] for run in group])
+        if mixed:
+            raise ConfigError(f"the runs of {label!r} differ in {', '.join(mixed)}; name it by --by, or fewer folders")
+    return groups
+
+
+def _flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{at}{key}.")
+        else:
+            flat[f"{at}{key}"] = value
+    return flat
+
+
+def _mixed(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings in which runs differ, but for those that are their seed."""
+    names = dict.fromkeys(name for own in settings for name in own)
+    return [
+        name
+        for name in names
+        if len({str(own.get(name)) for own in settings}) > 1
+        and not all(own.get(name) == own.get("seed") for own in settings)
+    ]
 
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from numpy.typing import NDArray
+from omegaconf import DictConfig, open_dict, read_write
 
 from torchal import charts
 from torchal.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
-from torchal.errors import DataError
+from torchal.errors import DataError, TorchalError
 from torchal.results import Run, find_runs
 from torchal.tensorboard import write_aggregate
 
@@ -37,7 +38,7 @@ class Row:
     sampler: str
     runs: list[Run]
     curve: LearningCurve
-    areas: np.ndarray
+    areas: NDArray[Any]
     labels_to_reach: list[int | None]
 
     @property
@@ -53,6 +54,8 @@ class Report:
     folder: Path
     rows: list[Row]
     full_data: dict[int, float]
+    """Test accuracy with all training data, by seed."""
+    n_unfinished: int
 
     @classmethod
     def of(cls, folder: Path) -> Report:
@@ -60,17 +63,20 @@ class Report:
 
         Raises:
             DataError: no run in it is finished.
+            RunError: a run in it is damaged.
         """
         full_data = {
             int(path.stem.removeprefix("seed=")): json.loads(path.read_text())["accuracy"]
             for path in (folder / "full_data").glob("seed=*.json")
         }
         by_sampler: dict[str, list[Run]] = {}
-        for run in find_runs(folder):
-            if run.finished:
-                by_sampler.setdefault(run.config["names"]["sampler"], []).append(run)
+        runs = find_runs(folder)
+        finished = [run for run in runs if run.finished]
+        for run in finished:
+            by_sampler.setdefault(run.config["names"]["sampler"], []).append(run)
         if not by_sampler:
             raise DataError(f"no run below {folder} is finished")
+        seeds = {run.config["seed"] for run in finished}
         rows = []
         for sampler, runs in by_sampler.items():
             curves = [run.curve() for run in runs]
@@ -81,7 +87,8 @@ class Report:
             areas = np.array([area_under_curve(*curve) for curve in curves])
             rows.append(Row(sampler, runs, learning_curve(runs), areas, reached))
         rows.sort(key=lambda row: -row.areas.mean())
-        return cls(folder, rows, full_data)
+        shown = {seed: accuracy for seed, accuracy in full_data.items() if seed in seeds}
+        return cls(folder, rows, shown, len(runs) - len(finished))
 
     def lines(self) -> Iterator[str]:
         """Return the table, and how each sampler compares with the baseline on the same seeds."""
@@ -103,6 +110,8 @@ class Report:
         for row in self.rows:
             if baseline is not None and row is not baseline:
                 yield from _comparison(row, baseline)
+        if self.n_unfinished:
+            yield f"{self.n_unfinished} more runs are not finished; the command that began them goes on with them"
 
     def write(self) -> Path:
         """Write the chart and the TensorBoard aggregates into the experiment folder; return the chart's path."""
@@ -143,55 +152,78 @@ def _comparison(row: Row, baseline: Row) -> Iterator[str]:
         )
 
 
-def _uses(config: DictConfig, file: str) -> dict[Path, int]:
-    """Return when this file of each run folder was last changed."""
-    return {path.parent: path.stat().st_mtime_ns for path in Path(config.runs).glob(f"*/*/*/{file}")}
+@dataclass(frozen=True)
+class Command:
+    """One command line: what it can have run, and what was there before it."""
+
+    runs: Path
+    before: dict[Path, tuple[int, int]]
+
+    def report(self) -> bool:
+        """Print and draw what the command ran, experiment by experiment; return whether that worked for all."""
+        # A run touches its lock; one that was not finished before also writes its checkpoint.
+        now = _times(self.runs)
+        used = [run for run, times in now.items() if self.before.get(run) != times]
+        read = [run for run in used if run in self.before and self.before[run][1] == now[run][1]]
+        good = True
+        if read:
+            print(f"{len(read)} of {len(used)} runs were finished before and only read")
+        for folder in sorted({run.parent.parent for run in used}):
+            try:
+                report = Report.of(folder)
+                print()
+                for line in report.lines():
+                    print(line)
+                print(f"chart: {report.write()}")
+            except DataError:
+                continue  # nothing is finished yet
+            except (TorchalError, OSError) as error:
+                print(f"error: no report on {folder}: {error}", file=sys.stderr)
+                good = False
+        if used:
+            command = [os.path.relpath(sys.executable), "-m", "tensorboard.main", "--logdir", str(self.runs)]
+            print(f"TensorBoard: {shlex.join(command)}")
+        return good
 
 
-def _changed(before: dict[Path, int], after: dict[Path, int]) -> list[Path]:
-    """Return the folders whose times differ. No clock is read, so none of another machine comes in."""
-    return sorted(folder for folder, when in after.items() if before.get(folder) != when)
+def _times(runs: Path) -> dict[Path, tuple[int, int]]:
+    """Return when the lock and the checkpoint of each run folder were changed. Only such times are compared, with each
+    other, so that no clock of another machine comes in.
+    """
+    folders = [lock.parent for lock in runs.rglob("lock") if (lock.parent / "config.yaml").exists()]
+    files = {folder: (folder / "lock", folder / "checkpoint.pt") for folder in folders}
+    return {
+        folder: (lock.stat().st_mtime_ns, checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0)
+        for folder, (lock, checkpoint) in files.items()
+    }
 
 
 class ReportCallback(Callback):
-    """Tells the runs of a sweep how many they are, and reports on every experiment folder that a command used."""
+    """Remembers what was there when a command started, and tells the runs of a sweep how many they are."""
+
+    command: ClassVar[Command | None] = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Note when the command started."""
+        """Look at the runs that are there."""
         self._start(config)
 
-    def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        """Report after a single run."""
-        self._report(config)
-
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Note when the command started, and count the runs that its overrides make."""
+        """Look at the runs that are there, and count the runs that the command makes."""
         self._start(config)
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         params = config.hydra.sweeper.get("params") or {}
+        with read_write(config), open_dict(config):  # what the command line says counts, not both
+            for override in overrides:
+                params.pop(override.key_or_group, None)
         overrides += OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
         sizes = [len(list(o.sweep_string_iterator())) for o in overrides if o.is_sweep_override()]
         os.environ[SWEEP_RUNS] = str(math.prod(sizes))
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Report after a sweep."""
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002 - Hydra's signature
+        """Forget the count."""
         os.environ.pop(SWEEP_RUNS, None)
-        self._report(config)
 
     def _start(self, config: DictConfig) -> None:
-        self._before = {file: _uses(config, file) for file in ("lock", "checkpoint.pt")}
-
-    def _report(self, config: DictConfig) -> None:
-        # A run touches its lock; a run that was not finished before also writes its checkpoint.
-        used, ran = (_changed(self._before[file], _uses(config, file)) for file in ("lock", "checkpoint.pt"))
-        if len(ran) < len(used):
-            print(f"{len(used) - len(ran)} of {len(used)} runs were finished before and only read")
-        for folder in sorted({run.parent.parent for run in used}):
-            report = Report.of(folder)
-            print()
-            for line in report.lines():
-                print(line)
-            print(f"chart: {report.write()}")
-        if used:
-            command = [os.path.relpath(sys.executable), "-m", "tensorboard.main", "--logdir", str(config.runs)]
-            print(f"TensorBoard: {shlex.join(command)}")
+        os.environ.pop(SWEEP_RUNS, None)  # of a sweep that failed in this process
+        runs = Path(config.runs)
+        ReportCallback.command = Command(runs, _times(runs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -17,50 +18,75 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.report import SWEEP_RUNS
+from experiments.report import SWEEP_RUNS, ReportCallback
 from torchal import interop
+from torchal._checks import check_flag, check_fraction, check_whole, rows_in
 from torchal.data import Splits, start_rows
 from torchal.errors import ConfigError, TorchalError
-from torchal.metrics import evaluate
-from torchal.results import Run
+from torchal.metrics import BY_NAME, evaluate
+from torchal.results import Run, write_atomically
 from torchal.schedule import Schedule
 from torchal.trainer import Trainer
 
-# Part of a run's folder name; a slash in a setting (a path) must not make a folder.
-OmegaConf.register_new_resolver("overrides", lambda text: f",{text}".replace("/", "_") if text else "", replace=True)
+_LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
+
+
+def source_name(choice: str, path: str | None) -> str:
+    """Return what a data set is called: a file by its name, anything else by its choice."""
+    return choice if path is None else Path(Path(path).name.removesuffix(".gz")).stem
+
+
+def override_suffix(text: str) -> str:
+    """Return the settings of a command as the end of a folder's name: no slash, and a digest for what is too long."""
+    suffix = f",{text}".replace("/", "_") if text else ""
+    if len(suffix.encode()) <= _LONGEST_NAME:
+        return suffix
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return suffix.encode()[: _LONGEST_NAME - 9].decode(errors="ignore") + "~" + digest
+
+
+OmegaConf.register_new_resolver("source", source_name, replace=True)
+OmegaConf.register_new_resolver("overrides", override_suffix, replace=True)
 
 
 def run(config: DictConfig) -> Run:
     """Run what a config describes into its folder, and return the run."""
     hydra_config = HydraConfig.get()
-    choices = hydra_config.runtime.choices
+    choices: Any = hydra_config.runtime.choices
+    check_flag("progress", config.progress)
     device = pick_device(config.device)
     schedule = Schedule(**OmegaConf.to_object(config.schedule))  # type: ignore[arg-type]
     splits: Splits = instantiate(config.data, _convert_="object").to(device)
+    if not len(splits.test.targets):
+        raise ConfigError(f"an experiment needs a test part, data.fractions are {config.data.fractions}")
     model = instantiate(config.model, _convert_="object")
     sampler = instantiate(config.sampler, _convert_="object")
-    metrics = instantiate(config.metrics, _convert_="object")
+    unknown = [name for name in config.metrics if name not in BY_NAME]
+    if unknown:
+        raise ConfigError(f"no metric is named {', '.join(map(repr, unknown))}; there are {', '.join(BY_NAME)}")
     start = draw_start(splits, config.start, seed=config.seed)
 
-    folder = Path(config.run_dir)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    for setting in ("progress", "runs", "name", "run_dir"):
+    for setting in ("progress", "runs", "name", "run_dir", "device"):  # where and how, not what
         del plain[setting]
-    plain["names"] = {group: choices[group] for group in ("data", "model", "sampler")}
+    plain["model"].pop("device", None)
+    data = source_name(choices.data, OmegaConf.select(config, "data.path"))
+    plain["names"] = {"data": data, "model": choices.model, "sampler": choices.sampler}
     which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
     trainer = Trainer(
         model,
         sampler,
         schedule=schedule,
-        run_dir=folder,
+        run_dir=config.run_dir,
         seed=config.seed,
-        metrics=metrics,
+        metrics={name: BY_NAME[name] for name in config.metrics},
         config=plain,
         progress=config.progress,
-        description=f"{which}{choices['sampler']} seed={config.seed} {device.type}",
+        description=f"{which}{choices.sampler} seed={config.seed} {device.type}",
     )
-    done = trainer.fit(splits.pool(), splits.oracle(), validation=splits.validation, test=splits.test, start=start)
-    full_data_accuracy(config, model, splits, folder.parent.parent / "full_data" / f"seed={config.seed}.json")
+    validation = splits.validation if len(splits.validation.targets) else None
+    done = trainer.fit(splits.pool(), splits.oracle(), validation=validation, test=splits.test, start=start)
+    full_data_accuracy(plain, model, splits, Path(config.runs) / config.name / "full_data")
     return done
 
 
@@ -70,6 +96,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: the device is not there.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"device must be auto, cpu, cuda, cuda:1, ...; got {name!r}")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -91,19 +119,25 @@ def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.T
         raise ConfigError(f"start.how must be one of {', '.join(ways)}; got {start.how!r}")
     if (start.n is None) == (start.fraction is None):
         raise ConfigError(f"give one of start.n and start.fraction, got {start.n} and {start.fraction}")
-    n = start.n if start.fraction is None else max(1, int(start.fraction * len(splits.train.targets)))
+    if start.fraction is None:
+        check_whole("start.n", start.n, least=1)
+        n = int(start.n)
+    else:
+        check_fraction("start.fraction", start.fraction)
+        n = max(1, rows_in(start.fraction, len(splits.train.targets)))
     if start.how == "random":
-        return int(n)
+        return n
     settings = {} if start.min_per_class is None else {"min_per_class": start.min_per_class}
     return start_rows(splits.train.targets, n, generator=torch.Generator().manual_seed(seed), how=start.how, **settings)
 
 
-def full_data_accuracy(config: DictConfig, model: Any, splits: Splits, path: Path) -> float:
+def full_data_accuracy(plain: dict[str, Any], model: Any, splits: Splits, folder: Path) -> float:
     """Return the test accuracy of the model fitted on all training rows; fitted once, and kept in a file.
 
     The samplers of a sweep share it: it depends on data, split, model and seed only.
     """
-    key: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, ["data", "model", "seed", "device"]), resolve=True)
+    key = {name: plain[name] for name in ("data", "model", "seed")}
+    path = folder / f"seed={plain['seed']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # two runs of a parallel sweep must not both fit it
         if path.exists():
@@ -115,9 +149,7 @@ def full_data_accuracy(config: DictConfig, model: Any, splits: Splits, path: Pat
         interop.fit(model, splits.train.inputs, splits.train.targets)
         seen = interop.seen_classes(model, splits.train.targets)
         accuracy = evaluate(model, splits.test, n_classes=splits.n_classes, seen=seen, metrics={})["accuracy"]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"config": key, "accuracy": accuracy}))
-        temporary.replace(path)
+        write_atomically(path, json.dumps({"config": key, "accuracy": accuracy}).encode())
     return accuracy
 
 
@@ -131,22 +163,28 @@ def hydra_main(config: DictConfig) -> float:
 
 
 def main() -> int:
-    """Run the command line; a mistake of the caller ends in one line, not in a traceback."""
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        hydra_main()
-        return 0
+    """Run the command line, and report on what it ran; a mistake of the caller ends in one line, not in a traceback."""
+    debug = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them
+    ReportCallback.command = None
+    problem, code = "", 0
     try:
         hydra_main()
-    except (HydraException, OmegaConfBaseException, TorchalError) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
-        return 2
+    except (HydraException, OmegaConfBaseException, TorchalError, OSError) as error:
+        if debug:
+            raise
+        problem, code = f"error: {explain(error)}", 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        problem, code = "\nstopped; the same command goes on from here", 130
     finally:
-        del os.environ["HYDRA_FULL_ERROR"]
-    return 0
+        if not debug:
+            del os.environ["HYDRA_FULL_ERROR"]
+    # Here and not in a callback: a run that failed must not lose the table of the others.
+    if ReportCallback.command is not None and not ReportCallback.command.report():
+        code = code or 2
+    if problem:
+        print(problem, file=sys.stderr)
+    return code
 
 
 def explain(error: BaseException) -> str:

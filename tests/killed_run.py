@@ -1,4 +1,4 @@
-"""A small run with state, and ways to die in the middle of it. Run as a program: FOLDER MOMENT."""
+"""A small run with state, and ways to die in the middle of it. Run as a program: FOLDER MOMENT ROUND."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ from tests.contracts import NearestMean, make_pool
 from torchal import LabeledData, Schedule, Trainer, results
 from torchal.samplers import Sampler, Uniform
 
-MOMENTS = ("fit", "select", "label", "labeled", "half a line", "line", "half a checkpoint", "checkpoint", "end")
-AT_ROUND = 3
+MOMENTS = ("label", "half a checkpoint", "labeled", "fit", "half a line", "line", "checkpoint")
+PLACES = [(moment, number) for number in (0, 3) for moment in MOMENTS] + [("select", 3), ("end", 8)]
 
 
 def die():
@@ -58,20 +58,20 @@ def run(folder, *, oracle=None, start=None, **settings):
     )
 
 
-def run_until(folder, moment):
-    """Run, and die at this moment of round 3."""
-    count = {"fit": 0, "select": 0, "label": 0}
+def run_until(folder, moment, number):
+    """Run, and die at this moment of this round."""
+    count = {"fit": -1, "select": 0, "label": -1}  # round 0 has no selection
 
-    def at(phase, rounds=AT_ROUND):
+    def at(phase):
         count[phase] += 1
-        return moment == phase and count[phase] == rounds
+        return moment == phase and count[phase] == number
 
     class Model(NearestMean):
         def __sklearn_clone__(self):
             return Model()
 
         def fit(self, X, y):
-            if at("fit", AT_ROUND + 1):
+            if at("fit"):
                 die()
             super().fit(X, y)
 
@@ -85,46 +85,38 @@ def run_until(folder, moment):
     targets = make_pool(n_labeled=0)[1]
 
     def oracle(rows):
-        if at("label", AT_ROUND + 1):
+        if at("label"):
             die()
         return targets[rows]
 
-    whole_append, whole_checkpoint, whole_save = (
-        results.RunFolder.append,
-        results.RunFolder.write_checkpoint,
-        torch.save,
-    )
+    whole_append, whole_checkpoint = results.RunFolder.append, results.RunFolder.write_checkpoint
 
     def append(self, result):
-        if result.round == AT_ROUND and moment == "half a line":
-            line = str(result.to_json())[:40]
+        if result.round == number and moment == "half a line":
             with (self.path / "rounds.jsonl").open("a") as file:
-                file.write(line)
+                file.write(str(result.to_json())[:40])
             die()
         whole_append(self, result)
-        if result.round == AT_ROUND and moment == "line":
+        if result.round == number and moment == "line":
             die()
 
     def write_checkpoint(self, state, *, finished):
-        if moment == "labeled" and state["bought"] and state["n_rounds"] == AT_ROUND:
-            whole_checkpoint(self, state, finished=finished)
-            die()
         if moment == "end" and finished:
             die()
+        labeled = state["bought"] and state["n_rounds"] == number
+        if moment == "half a checkpoint" and labeled:
+            results.write_atomically = half_write
         whole_checkpoint(self, state, finished=finished)
-        if moment == "checkpoint" and state["n_rounds"] == AT_ROUND:
+        if (moment == "labeled" and labeled) or (moment == "checkpoint" and state["n_rounds"] == number + 1):
             die()
 
-    def save(content, file):
-        if moment == "half a checkpoint" and content["state"]["n_rounds"] == AT_ROUND:
-            file.write(b"PK" + bytes(500))
-            file.flush()
-            die()
-        whole_save(content, file)
+    def half_write(path, content):
+        with path.with_name(path.name + ".tmp").open("wb") as file:
+            file.write(content[: len(content) // 2])
+        die()
 
     results.RunFolder.append = append
     results.RunFolder.write_checkpoint = write_checkpoint
-    torch.save = save
     run(folder, model=Model(), sampler=Sampling(), oracle=oracle)
 
 
@@ -140,4 +132,5 @@ def run_slowly(folder):
 
 
 if __name__ == "__main__":
-    run_slowly(Path(sys.argv[1])) if sys.argv[2] == "slowly" else run_until(Path(sys.argv[1]), sys.argv[2])
+    where, when = Path(sys.argv[1]), sys.argv[2]
+    run_slowly(where) if when == "slowly" else run_until(where, when, int(sys.argv[3]))

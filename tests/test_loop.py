@@ -5,9 +5,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.cluster import KMeans
+from sklearn.ensemble import StackingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.svm import LinearSVC
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
 
 from tests.contracts import NearestMean, make_pool
 from torchal import (
@@ -20,6 +25,7 @@ from torchal import (
     Pool,
     RunError,
     Schedule,
+    Selection,
     ShapeError,
     rounds,
 )
@@ -90,7 +96,7 @@ class TestRounds:
         schedule = Schedule(batch_size=1, target_metric="balanced", target_value=0.0)
         assert len(list(rounds(learner, oracle, schedule))) == 1
         with pytest.raises(ConfigError, match="'auc'; there are accuracy, log_loss"):
-            list(rounds(make()[0], oracle, Schedule(batch_size=1, target_metric="auc", target_value=1.0)))
+            rounds(make()[0], oracle, Schedule(batch_size=1, target_metric="auc", target_value=1.0))
         learner, oracle = make(validation=None)
         with pytest.raises(ConfigError, match="there is none"):
             rounds(learner, oracle, Schedule(batch_size=1, target_metric="accuracy", target_value=1.0))
@@ -196,6 +202,22 @@ class TestSamplersInTheLoop:
             assert seen.rows.equal(result.rows)
             assert result.test
 
+    def test_a_report_may_hold_arrays_and_is_refused_where_it_cannot_be_written(self):
+        class Reports(Recorder):
+            said = {"a": np.float64(1.5), "b": torch.arange(2), "c": [np.int64(3)]}
+
+            def report(self):
+                return self.said
+
+        sampler = Reports()
+        learner, oracle = make(sampler)
+        results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=16)))
+        assert results[1].report == {"a": 1.5, "b": [0, 1], "c": [3]}
+        assert type(results[1].report["a"]) is float
+        sampler.said = {"a": {1, 2}}
+        with pytest.raises(ConfigError, match="can be written down, got set"):
+            learner.ask(1)
+
     def test_reports_go_into_the_record(self):
         learner, oracle = make(Recorder())
         results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=26)))
@@ -231,6 +253,127 @@ class TestSamplersInTheLoop:
     def test_refuses_parts_that_cannot_be_scored(self, part, data, message):
         with pytest.raises(DataError, match=message):
             make(**{part: data})
+
+
+class Bad(Sampler):
+    """Picks whatever it is told to."""
+
+    def __init__(self, pick):
+        self.pick = pick
+
+    def select(self, view, n):
+        picked = torch.as_tensor(self.pick(view.candidates.nonzero().squeeze(1), n))
+        return Selection(picked, torch.zeros(len(picked)))
+
+
+@pytest.mark.parametrize(
+    ("pick", "message"),
+    [
+        (lambda rows, n: rows[:0], "Bad was asked for 5 rows and picked 0"),
+        (lambda rows, n: rows[: n - 1], "asked for 5 rows and picked 4"),
+        (lambda rows, n: rows[:1].repeat(n), "Bad picked must be distinct"),
+        (lambda rows, n: torch.arange(n), "picked 5, 1 of them no candidates"),
+        (lambda rows, n: rows[:n].double(), "Bad picked must be .* integers"),
+        (lambda rows, n: rows[:n] + 60, r"Bad picked must lie in \[0, 60\)"),
+    ],
+)
+def test_a_bad_selection_is_refused_before_anybody_is_asked(pick, message):
+    learner, _ = make(Bad(pick))
+
+    def oracle(rows):
+        raise AssertionError("asked")
+
+    with pytest.raises(ShapeError, match=message):
+        list(rounds(learner, oracle, Schedule(batch_size=5)))
+
+
+class TestModels:
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            (LinearRegression(), "LinearRegression is a regressor"),
+            (KMeans(), "KMeans is a clusterer"),
+            (StandardScaler(), "StandardScaler is a transformer"),
+            (MultiOutputClassifier(LogisticRegression()), "learns several labels per row"),
+            (LogisticRegression, r"got the class LogisticRegression; call it"),
+        ],
+        ids=lambda value: getattr(value, "__name__", type(value).__name__),
+    )
+    def test_what_is_no_classifier_of_one_label_is_refused_by_name(self, model, message):
+        with pytest.raises(CapabilityError, match=message):
+            make(Uniform(), model=model)
+
+    def test_a_model_that_can_predict_only_once_it_is_fitted_is_accepted(self):
+        model = StackingClassifier([("a", GaussianNB()), ("b", KNeighborsClassifier(1))], cv=2)
+        learner, oracle = make(Uniform(), model=model, n_labeled=12)
+        assert list(rounds(learner, oracle, Schedule(batch_size=20, budget=32)))
+
+    def test_predictions_in_a_column_are_labels(self):
+        class Column(NearestMean):
+            def __sklearn_clone__(self):
+                return Column()
+
+            def predict(self, X):
+                return super().predict(X)[:, None]
+
+        learner, _ = make(model=Column())
+        plain, _ = make()
+        assert learner.finish_round().test == plain.finish_round().test
+
+    @pytest.mark.parametrize("answer", [lambda y: y + 0.5, lambda y: torch.stack([y, y], 1)])
+    def test_predictions_that_are_no_labels_are_refused(self, answer):
+        class Odd(NearestMean):
+            def __sklearn_clone__(self):
+                return Odd()
+
+            def predict(self, X):
+                return answer(super().predict(X))
+
+        with pytest.raises(ShapeError, match=r"Odd\.predict must answer with one whole number per row"):
+            make(model=Odd())[0].finish_round()
+
+    def test_values_of_pairs_of_classes_are_refused(self):
+        learner, _ = make(Margin(), model=SVC(decision_function_shape="ovo"))
+        with pytest.raises(ShapeError, match="decision_function_shape='ovr'"):
+            learner.ask(3)
+
+    def test_columns_must_be_the_classes(self):
+        class Wide(NearestMean):
+            def __sklearn_clone__(self):
+                return Wide()
+
+            def decision_function(self, X):
+                return super().decision_function(X).repeat(1, 2)
+
+        with pytest.raises(ShapeError, match="Wide has 6 columns for the 3 classes it has seen"):
+            make(Margin(), model=Wide())[0].finish_round()
+
+
+class TestBadInput:
+    def test_a_sampler_is_an_object(self):
+        for sampler in ("margin", Margin):
+            with pytest.raises(ConfigError, match="sampler must be a Sampler"):
+                ActiveLearner(NearestMean(), sampler, make_pool()[0])
+
+    @pytest.mark.parametrize("metrics", [{"accuracy": balanced_accuracy}, {"mine": None}])
+    def test_metrics_are_new_names_of_callables(self, metrics):
+        with pytest.raises(ConfigError, match="new names to callables"):
+            make(metrics=metrics)
+
+    def test_parts_may_be_arrays_and_lists(self):
+        pool, targets, _ = make_pool()
+        for part in ((pool.inputs.numpy(), targets.numpy()), (pool.inputs.tolist(), targets.tolist())):
+            learner, _ = make(model=GaussianNB(), test=LabeledData(*part))
+            assert learner.finish_round().test["accuracy"] > 0.3
+
+    def test_an_oracle_that_answers_with_text_is_refused(self):
+        with pytest.raises(ShapeError, match="the oracle's labels must be"):
+            list(rounds(make()[0], lambda rows: ["cat"] * len(rows), Schedule(batch_size=5)))
+
+    def test_numpy_numbers_are_numbers(self):
+        learner, oracle = make(n_labeled=0)
+        schedule = Schedule(batch_size=np.int64(5), budget=np.int32(20))
+        assert len(list(rounds(learner, oracle, schedule, start=np.int64(10)))) == 3
 
 
 class TestAskTell:
@@ -285,6 +428,39 @@ class TestAskTell:
             learner.tell(rows, [0, 9])
         assert learner.asked.equal(rows)
         assert learner.pool.n_labeled == 6
+
+    def test_what_the_sampler_thought_of_a_row_is_kept_until_its_label_comes(self):
+        learner, oracle = make()
+        rows = learner.ask(4)
+        learner.tell(rows[:2], oracle(rows[:2]))
+        first = learner.finish_round()
+        learner.tell(rows[2:], oracle(rows[2:]))
+        second = learner.finish_round()
+        assert first.picked_by == second.picked_by == "Margin"
+        assert not torch.cat([first.scores, second.scores]).isnan().any()
+
+    def test_what_was_withdrawn_is_not_in_the_record(self):
+        learner, oracle = make(Recorder())
+        rows = learner.ask(4)
+        learner.withdraw()
+        learner.tell(rows[:1], oracle(rows[:1]))
+        result = learner.finish_round()
+        assert (result.picked_by, result.report) == ("start", {})
+        assert result.scores.isnan().all()
+
+    def test_no_labels_at_all_keep_the_model(self):
+        learner, _ = make()
+        rows = learner.ask(2)
+        model = learner.model
+        learner.cannot_label(rows)
+        learner.tell([], [])
+        assert learner.model is model
+
+    def test_rounds_goes_on_with_rows_that_were_asked_for(self):
+        learner, oracle = make(n_labeled=0)
+        asked = learner.ask(9)
+        results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=19)))
+        assert results[0].rows.equal(asked)
 
     def test_starts_with_nothing(self):
         learner, oracle = make(n_labeled=0)

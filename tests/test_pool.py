@@ -89,6 +89,30 @@ class TestPool:
         with pytest.raises(DataError, match="1 of 3 rows are not, the first is row 2"):
             Pool.unlabeled(inputs, n_classes=2)
 
+    @pytest.mark.parametrize("n_classes", [0, 1, -1, 2.0, True, "3"])
+    def test_refuses_less_than_two_classes(self, n_classes):
+        with pytest.raises(DataError, match="n_classes must be a whole number of at least 2"):
+            Pool.unlabeled(torch.zeros(3, 1), n_classes=n_classes)
+
+    def test_takes_arrays_of_every_kind(self):
+        rows = np.arange(6.0).reshape(3, 2)
+        read_only = rows.copy()
+        read_only.setflags(write=False)
+        for inputs in (rows.tolist(), rows[::-1], read_only):
+            assert Pool(inputs, np.array([0, -1, 1])).inputs.tolist() == np.asarray(inputs).tolist()
+
+    def test_source_rows_are_whole_numbers(self):
+        pool = Pool.unlabeled(torch.zeros(2, 1), n_classes=2, source_rows=np.array([7, 5], dtype=np.int32))
+        assert pool.source_rows.dtype == torch.int64
+        with pytest.raises(ShapeError, match="source_rows must be"):
+            Pool.unlabeled(torch.zeros(2, 1), n_classes=2, source_rows=torch.tensor([1.5, 2.0]))
+
+    def test_counts_follow_the_labels(self):
+        pool = Pool.unlabeled(torch.zeros(4, 1), n_classes=2)
+        assert (pool.n_labeled, int(pool.candidates.sum())) == (0, 4)
+        more = pool.with_labels([1], [0]).without([2])
+        assert (more.n_labeled, more.candidates.tolist()) == (1, [True, False, False, True])
+
     def test_refuses_an_empty_pool(self):
         with pytest.raises(DataError, match="at least one row"):
             Pool.unlabeled(torch.zeros(0, 2), n_classes=2)
@@ -221,6 +245,7 @@ class TestPoolView:
             {"scores": torch.zeros(3, 2), "labeled": torch.zeros(2, dtype=torch.bool)},
             {"scores": torch.zeros(3, 2), "targets": torch.zeros(3)},
             {"labeled": torch.tensor([True]), "candidates": torch.tensor([True])},
+            {"scores": torch.zeros(0, 2)},
         ],
     )
     def test_from_tensors_refuses_what_does_not_fit(self, wrong):
@@ -259,6 +284,16 @@ class TestRefit:
         pool = Pool.unlabeled(torch.rand(6, 2), n_classes=3).with_labels([0, 1], [0, 1])
         with pytest.raises(DataError, match="different classes"):
             make_view(pool).refit(torch.tensor([[2], [3]]), torch.tensor([[0], [2]]))
+
+    def test_refuses_shapes_that_are_no_refits(self):
+        view = make_view(make_pool(n_labeled=6)[0])
+        with pytest.raises(ShapeError, match="T at least 1"):
+            view.refit(torch.empty(0, 2), torch.empty(0, 2))
+        with pytest.raises(ShapeError, match=r"\(1, 2\) and \(2, 1\)"):
+            view.refit(torch.tensor([[1, 2]]), torch.tensor([[0], [1]]))
+        rows = view.candidates.nonzero().squeeze(1)[:2].reshape(1, 2)
+        with pytest.raises(ShapeError, match="of 1 refits already"):
+            view.refit(rows, torch.tensor([[0, 1]])).refit(rows, torch.tensor([[0, 1]]))
 
     def test_needs_a_model_that_can_be_cloned(self):
         class Once:

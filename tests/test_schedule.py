@@ -10,7 +10,7 @@ from torchal import ConfigError, Schedule
     [
         ({}, "one of batch_size and batch_fraction"),
         ({"batch_size": 2, "batch_fraction": 0.1}, "one of batch_size and batch_fraction"),
-        ({"batch_size": 0}, "batch_size must be an int of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"batch_size": -3}, "got -3"),
         ({"batch_size": 2.0}, "got 2.0"),
         ({"batch_size": True}, "got True"),

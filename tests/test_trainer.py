@@ -27,8 +27,9 @@ def told(run):
     return records
 
 
-def start_process(folder, moment):
-    return subprocess.Popen([sys.executable, "-m", "tests.killed_run", str(folder), moment], cwd=ROOT)
+def start_process(folder, moment, number=3):
+    command = [sys.executable, "-m", "tests.killed_run", str(folder), moment, str(number)]
+    return subprocess.Popen(command, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +77,39 @@ class TestFolder:
         with pytest.raises(ConfigError, match=r"start was \[0, 1, 2, 3, 4, 5\], is \[0, 1\]"):
             killed_run.run(undisturbed.folder, start=torch.arange(2))
 
-    def test_another_seed_or_pool_is_refused(self, undisturbed):
+    def test_another_seed_or_pool_is_refused(self, undisturbed, monkeypatch):
         with pytest.raises(RunError, match="another seed"):
             killed_run.run(undisturbed.folder, seed=1)
+        monkeypatch.setattr(killed_run, "make_pool", lambda **settings: make_pool(seed=1, **settings))
+        with pytest.raises(RunError, match="another pool"):
+            killed_run.run(undisturbed.folder)
+
+    def test_one_sampler_object_may_serve_many_runs(self, tmp_path, undisturbed):
+        sampler = killed_run.Drift()
+        for name in ("a", "b"):
+            assert told(killed_run.run(tmp_path / name, sampler=sampler)) == told(undisturbed)
+        assert sampler.observed == 0
+
+    def test_a_config_that_cannot_be_written_is_refused_before_anything_is(self, tmp_path):
+        with pytest.raises(ConfigError, match="only numbers, text, lists, dicts and arrays can be written"):
+            killed_run.run(tmp_path / "run", config={"model": object()})
+        assert not (tmp_path / "run").exists()
+
+    def test_the_default_config_has_no_addresses(self, tmp_path):
+        class Plain(NearestMean):
+            pass
+
+        assert " at 0x" in repr(Plain())
+        config = killed_run.run(tmp_path, model=Plain(), config=None).config
+        assert " at 0x" not in config["model"]
+
+    def test_state_that_cannot_be_read_back_is_refused_at_once(self, tmp_path):
+        class Odd(killed_run.Drift):
+            def state_dict(self):
+                return {"observed": {object}}
+
+        with pytest.raises(RunError, match="state_dict"):
+            killed_run.run(tmp_path, sampler=Odd())
 
     def test_a_second_process_is_refused_while_the_first_runs(self, tmp_path):
         first = start_process(tmp_path, "slowly")
@@ -98,13 +129,14 @@ class TestFolder:
 
 
 class TestKilled:
-    @pytest.mark.parametrize("moment", killed_run.MOMENTS)
-    def test_goes_on_as_if_never_killed(self, moment, tmp_path, undisturbed):
-        process = start_process(tmp_path, moment)
+    @pytest.mark.parametrize(("moment", "number"), killed_run.PLACES)
+    def test_goes_on_as_if_never_killed(self, moment, number, tmp_path, undisturbed):
+        process = start_process(tmp_path, moment, number)
         assert process.wait(60) == -signal.SIGKILL
         before = RunFolder(tmp_path).read()
         assert not before.finished
         assert told(before) == told(undisturbed)[: len(before.rounds)]
+        assert len(before.rounds) in (number, number + 1)
         resumed = killed_run.run(tmp_path)
         assert told(resumed) == told(undisturbed)
         assert resumed.finished
@@ -119,7 +151,48 @@ class TestKilled:
 
         killed_run.run(tmp_path, oracle=oracle)
         bought = torch.cat([result.rows for result in undisturbed.rounds]).tolist()
-        assert asked == bought[6 * (killed_run.AT_ROUND + 1) :]
+        assert asked == bought[6 * 4 :]
+
+    def test_goes_on_after_an_exception_with_the_same_trainer(self, tmp_path):
+        """No config is given, the sampler has state, and the start set is drawn at random."""
+        pool, targets, validation = make_pool(n_labeled=0)
+        calls = []
+
+        def oracle(rows):
+            calls.append(len(rows))
+            if len(calls) in (1, 4):
+                raise KeyboardInterrupt
+            return targets[rows]
+
+        def fit(folder, answer):
+            trainer = killed_run.trainer(folder, config=None)
+            for _ in range(3):
+                try:
+                    return trainer.fit(pool, answer, validation=validation, test=validation, start=6)
+                except KeyboardInterrupt:
+                    pass
+            raise AssertionError("not finished")
+
+        alone = fit(tmp_path / "alone", lambda rows: targets[rows])
+        assert told(fit(tmp_path / "interrupted", oracle)) == told(alone)
+        assert len(calls) == 9 + 2
+
+    def test_an_exception_in_the_first_fit_does_not_lose_the_start_set(self, tmp_path, undisturbed):
+        class FailsOnce(NearestMean):
+            failed = False
+
+            def __sklearn_clone__(self):
+                return FailsOnce()
+
+            def fit(self, X, y):
+                if not FailsOnce.failed:
+                    FailsOnce.failed = True
+                    raise MemoryError
+                super().fit(X, y)
+
+        with pytest.raises(MemoryError):
+            killed_run.run(tmp_path, model=FailsOnce())
+        assert told(killed_run.run(tmp_path, model=FailsOnce())) == told(undisturbed)
 
     def test_at_random_moments_until_it_is_done(self, tmp_path, undisturbed):
         chance = random.Random(0)
@@ -205,4 +278,11 @@ class TestBadInput:
             killed_run.run(tmp_path)
         (tmp_path / "checkpoint.pt").write_bytes(os.urandom(100))
         with pytest.raises(RunError, match=r"checkpoint.pt is damaged"):
+            killed_run.run(tmp_path)
+        (tmp_path / "checkpoint.pt").unlink()
+        with pytest.raises(RunError, match=r"it has 9 rounds and no checkpoint.pt"):
+            killed_run.run(tmp_path)
+        assert (tmp_path / "rounds.jsonl").read_text() == "{}\n" * 9
+        (tmp_path / "config.yaml").unlink()
+        with pytest.raises(RunError, match=r"no config.yaml"):
             killed_run.run(tmp_path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from importlib.util import find_spec
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from torchal.errors import BudgetError, DataError, MissingExtraError, ShapeError
+from torchal.errors import BudgetError, ConfigError, DataError, MissingExtraError, ShapeError
 
 
 def check_installed(package: str, *, extra: str) -> None:
@@ -53,10 +55,38 @@ def check_mask(name: str, mask: Tensor, *, n_rows: int, device: torch.device) ->
 
 def check_budget(n: int, available: int) -> None:
     """Require 1 <= n <= available."""
-    if isinstance(n, bool) or not isinstance(n, int):
+    if isinstance(n, bool) or not isinstance(n, Integral):
         raise BudgetError(f"the number of rows to pick must be an int, got {n!r}")
     if not 1 <= n <= available:
         raise BudgetError(f"asked for {n} rows, {available} can be picked")
+
+
+def check_whole(name: str, value: object, *, least: int) -> None:
+    """Require a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Require True or False: other values, as the text "no" of a config file, have a truth of their own."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
+
+
+def check_fraction(name: str, value: object) -> None:
+    """Require a number in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= 1:
+        raise ConfigError(f"{name} must be a number in (0, 1], got {value!r}")
+
+
+def rows_in(fraction: float, n_rows: int) -> int:
+    """Return how many of n rows a fraction is, rounded down: 0.29 of 100 is 29, which float arithmetic makes 28.
+
+    Example:
+        >>> rows_in(0.29, 100), int(0.29 * 100)
+        (29, 28)
+    """
+    return int(n_rows * Fraction(fraction).limit_denominator(1_000_000))
 
 
 def as_integers(name: str, values: object) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ def learning_curves(
     """
     check_installed("matplotlib", extra="experiments")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not curves:
         raise ConfigError("a chart needs at least one curve, got none")
@@ -60,13 +62,26 @@ def learning_curves(
             axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=colour, alpha=0.18, linewidth=0)
     if full_data is not None:
         axes.axhline(full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="all training data")
-    axes.set(xlabel="labels", ylabel=ylabel, title=title)
+    axes.set(xlabel="labels", ylabel=ylabel)
+    axes.set_title("\n".join(textwrap.wrap(title, 70)), fontsize=11 if len(title) <= 70 else 8)
+    axes.set_ylim(_limits(curves, full_data))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(
         frameon=False, title="mean and 95 % interval" if any(len(c.values) > 1 for c in curves.values()) else None
     )
     return figure
+
+
+def _limits(curves: Mapping[str, LearningCurve], full_data: float | None) -> tuple[float, float]:
+    """Return a vertical range that shows all lines, and of the bands no more than leaves the lines readable."""
+    lines = np.concatenate([curve.mean for curve in curves.values()] + ([] if full_data is None else [[full_data]]))
+    bands = np.concatenate([np.concatenate([lines, curve.lower, curve.upper]) for curve in curves.values()])
+    room = np.ptp(lines) or abs(lines[0]) or 1.0
+    low, high = max(np.nanmin(bands), lines.min() - room), min(np.nanmax(bands), lines.max() + room)
+    edge = 0.04 * ((high - low) or room)
+    return float(low - edge), float(high + edge)
 
 
 def save(figure: Figure, path: Path) -> Path:

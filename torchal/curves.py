@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchal.errors import ConfigError, DataError
 from torchal.results import Run
@@ -22,11 +24,11 @@ class LearningCurve:
         mean, lower, upper: (P,) float64; the two bounds are NaN for a single run.
     """
 
-    n_labeled: np.ndarray
-    values: np.ndarray
-    mean: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
+    n_labeled: NDArray[Any]
+    values: NDArray[Any]
+    mean: NDArray[Any]
+    lower: NDArray[Any]
+    upper: NDArray[Any]
 
 
 def learning_curve(
@@ -52,7 +54,7 @@ def learning_curve(
     return LearningCurve(grid, values, values.mean(0), lower, upper)
 
 
-def mean_interval(values: np.ndarray, *, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def mean_interval(values: NDArray[Any], *, confidence: float = 0.95) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the lower and upper end of Student's t interval of the mean over the first axis.
 
     Shapes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,15 +51,55 @@ def fit(model: Classifier, inputs: Any, targets: Tensor) -> None:
     model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
 
 
+def check_classifier(model: object) -> None:
+    """Require a classifier that learns one label per row.
+
+    Raises:
+        CapabilityError: it has no fit or predict, or is a class, a regressor, or a classifier of several labels.
+    """
+    name = model.__name__ if isinstance(model, type) else type(model).__name__
+    if isinstance(model, type):
+        raise CapabilityError(f"a model is an object, got the class {name}; call it: {name}()")
+    if hasattr(model, "__sklearn_tags__"):  # asked first: a meta-estimator may have predict only once it is fitted
+        tags = model.__sklearn_tags__()
+        if tags.estimator_type != "classifier":
+            raise CapabilityError(f"a model must be a classifier; {name} is a {tags.estimator_type or 'transformer'}")
+        if not tags.target_tags.single_output:
+            raise CapabilityError(f"{name} learns several labels per row; torchal learns one")
+        return
+    for needed in ("fit", "predict"):
+        if not hasattr(model, needed):
+            raise CapabilityError(f"a model needs fit and predict; {name} has no {needed}")
+
+
 def predictions(model: Classifier, inputs: Inputs) -> Tensor:
-    """Return the predicted labels, (N,) int64."""
-    return _by_chunk(model, model.predict, inputs).to(torch.int64)
+    """Return the predicted labels, (N,) int64.
+
+    Raises:
+        ShapeError: the model answers with something else than one whole number per row.
+    """
+    labels = _by_chunk(model, model.predict, inputs)
+    labels = labels.squeeze(1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim != 1 or (labels.is_floating_point() and not bool((labels == labels.trunc()).all())):
+        raise ShapeError(
+            f"{type(model).__name__}.predict must answer with one whole number per row, "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    return labels.to(torch.int64)
 
 
 def decision_values(model: Classifier, inputs: Inputs) -> Tensor:
-    """Return decision values, (N, C), or (N, 1) where the model has one value for two classes."""
+    """Return decision values, (N, C), or (N, 1) where the model has one value for two classes.
+
+    Raises:
+        ShapeError: the values are of pairs of classes (scikit-learn's SVC with decision_function_shape="ovo").
+    """
     check_provides(model, HasDecisionFunction, needed_by="decision values")
     values = _by_chunk(model, model.decision_function, inputs)  # type: ignore[attr-defined]
+    if values.ndim == 2 and getattr(model, "decision_function_shape", None) == "ovo":
+        raise ShapeError(
+            f"{type(model).__name__} has decision values of pairs of classes; set decision_function_shape='ovr'"
+        )
     return values.unsqueeze(1) if values.ndim == 1 else values
 
 
@@ -86,6 +127,32 @@ def seen_classes(model: Classifier, targets: Tensor) -> Tensor:
     """Return the classes of the model's columns, (C,) int64 ascending: its `classes_`, else those it was fitted on."""
     classes = getattr(model, "classes_", None)
     return targets.unique() if classes is None else torch.as_tensor(classes).to(targets.device, torch.int64)
+
+
+def check_columns(model: object, output: Tensor, classes: Tensor, *, one_for_two: bool) -> Tensor:
+    """Return an output (N, C) of a model that has one column per seen class, or one for two where that is allowed.
+
+    Raises:
+        ShapeError: the number of columns is another.
+    """
+    n_columns, n_classes = output.shape[1], len(classes)
+    if n_columns != n_classes and not (one_for_two and n_columns == 1 and n_classes == 2):
+        raise ShapeError(
+            f"{type(model).__name__} has {n_columns} columns for the {n_classes} classes it has seen; a model whose "
+            "columns are other classes than those it was fitted on must say so in classes_"
+        )
+    return output
+
+
+def as_inputs(inputs: Any) -> Inputs:
+    """Return a list or an array as a tensor, sharing its memory where torch can; anything else as it is."""
+    if isinstance(inputs, list | tuple):
+        inputs = np.asarray(inputs)
+    if isinstance(inputs, np.ndarray) and not isinstance(inputs, np.memmap):
+        # torch shares no memory that is read-only or runs backwards
+        inputs = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
+    rows: Inputs = inputs
+    return rows
 
 
 def raw_features(inputs: Inputs) -> Tensor:

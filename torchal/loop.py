@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from torch import Tensor
 
 from torchal import interop
 from torchal._checks import as_integers, as_rows, check_budget, check_finite
-from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, RunError
-from torchal.metrics import Metric, evaluate
+from torchal.errors import BudgetError, ConfigError, DataError, RunError, ShapeError
+from torchal.metrics import STANDARD, Metric, evaluate
 from torchal.pool import LabeledData, Pool, as_labels
-from torchal.protocols import UNLABELED, Classifier, Oracle
-from torchal.results import RoundResult
+from torchal.protocols import UNLABELED, Classifier, HasProbabilities, Oracle, provides
+from torchal.results import RoundResult, as_plain, as_safe_bytes, write_atomically
 from torchal.samplers.base import Sampler
 from torchal.schedule import Schedule
 
@@ -51,7 +52,8 @@ class ActiveLearner:
         metrics: further metrics, beside accuracy and log-loss.
 
     Raises:
-        CapabilityError: the sampler needs something that the model does not have.
+        CapabilityError: the model is no classifier, or lacks something that the sampler needs.
+        ConfigError: something that is no sampler or no metric, or a metric with the name of a standard one.
         DataError: a validation or test part that is empty, not finite or has labels outside [0, n_classes).
 
     Example:
@@ -78,28 +80,27 @@ class ActiveLearner:
         test: LabeledData | None = None,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
-        for needed in ("fit", "predict"):
-            if not hasattr(model, needed):
-                raise CapabilityError(f"a model needs fit and predict; {type(model).__name__} has no {needed}")
+        interop.check_classifier(model)
+        if not isinstance(sampler, Sampler):
+            raise ConfigError(f"sampler must be a Sampler, got {sampler!r}; by name: torchal.samplers.from_name")
         sampler.check_model(model)
-        for name, part in (("validation", validation), ("test", test)):
-            _check_part(name, part, pool.n_classes)
         self.sampler = sampler
         self.pool = pool
-        self.seed = seed
-        self.validation = validation
-        self.test = test
+        self.seed = int(seed)
+        self.validation = _checked_part("validation", validation, pool.n_classes)
+        self.test = _checked_part("test", test, pool.n_classes)
         self.metrics = dict(metrics or {})
+        for name, metric in self.metrics.items():
+            if name in STANDARD or not callable(metric):
+                raise ConfigError(f"metrics maps new names to callables on an Outcome, got {name!r}: {metric!r}")
         self.history: list[RoundResult] = []
         """The finished rounds."""
         self.asked = torch.empty(0, dtype=torch.int64, device=pool.device)
         """(n,) int64, rows that were asked for and are not answered yet."""
         self._recipe = model
         self._model: Classifier | None = None
-        self._asked_scores: dict[int, float] = {}
-        start = pool.labeled.nonzero().squeeze(1)
-        self._bought: list[int] = start.tolist()
-        self._picked_by = START
+        self._scores: dict[int, float] = {}  # of rows that the sampler picked and no finished round has
+        self._bought: list[int] = pool.labeled.nonzero().squeeze(1).tolist()
         self._seconds: dict[str, float] = {}
         self._report: dict[str, Any] = {}
 
@@ -117,6 +118,12 @@ class ActiveLearner:
     def has_news(self) -> bool:
         """Whether labels came in since the last finished round, or no round was finished yet."""
         return bool(self._bought) or not self.history
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that each round records."""
+        standard = STANDARD if provides(self._recipe, HasProbabilities) else STANDARD[:1]
+        return [*standard, *self.metrics]
 
     @property
     def can_fit(self) -> bool:
@@ -137,21 +144,22 @@ class ActiveLearner:
                 f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
                 "tell their labels, call cannot_label, or withdraw"
             )
-        check_budget(n, int(self.pool.candidates.sum()))
+        candidates = self.pool.candidates.nonzero().squeeze(1)
+        check_budget(n, len(candidates))
         if not self.can_fit:
-            order = torch.randperm(int(self.pool.candidates.sum()), generator=self._generator())[:n]
-            self.asked = self.pool.candidates.nonzero().squeeze(1)[order.to(self.pool.device)]
+            order = torch.randperm(len(candidates), generator=self._generator())[:n]
+            self.asked = candidates[order.to(self.pool.device)]
             return self.asked.clone()
         if self.has_news:
             self.finish_round()
         view = self.pool.view(self.model, generator=self._generator(), validation=self.validation)
         with self._timed("select"):
             selection = self.sampler.select(view, n)
-            rows, scores = selection.indices.tolist(), selection.scores.tolist()
-        self.asked = selection.indices
-        self._asked_scores = dict(zip(rows, scores, strict=True))
-        self._picked_by = type(self.sampler).__name__
-        self._report = self.sampler.report()
+            rows = self._checked_rows(selection.indices, n)
+            scores = selection.scores.tolist()
+        self._report = as_plain(self.sampler.report())
+        self._scores = dict(zip(rows.tolist(), scores, strict=True))
+        self.asked = rows
         return self.asked.clone()
 
     def tell(self, rows: Any, labels: Any) -> None:
@@ -166,10 +174,13 @@ class ActiveLearner:
             ShapeError: rows repeat or lie outside the pool, or there are not as many labels as rows.
         """
         rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
-        self.pool = self.pool.with_labels(rows, labels)
+        pool = self.pool.with_labels(rows, labels)
+        if not len(rows):
+            return  # and keep the fitted model
+        self.pool = pool
         self._bought += rows.tolist()
         self._model = None
-        self._forget(rows)
+        self.asked = self.asked[~torch.isin(self.asked, rows)]
 
     def cannot_label(self, rows: Any) -> None:
         """Take rows out of the candidates for good, as when nobody can tell what they are.
@@ -179,11 +190,11 @@ class ActiveLearner:
         """
         rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
         self.pool = self.pool.without(rows)
-        self._forget(rows)
+        self._drop(rows)
 
     def withdraw(self) -> None:
         """Take back what was asked and not answered; these rows may be asked for again."""
-        self._forget(self.asked)
+        self._drop(self.asked)
 
     def finish_round(self) -> RoundResult:
         """Fit on all labels, score, let the sampler learn from it, and return the record.
@@ -208,6 +219,8 @@ class ActiveLearner:
                 else {}
                 for name, part in (("test", self.test), ("validation", self.validation))
             }
+        picked = any(row in self._scores for row in self._bought)
+        scores = [self._scores.pop(row, math.nan) for row in self._bought]
         rows = torch.tensor(self._bought, dtype=torch.int64, device=self.pool.device)
         result = RoundResult(
             round=len(self.history),
@@ -215,17 +228,18 @@ class ActiveLearner:
             rows=rows.cpu(),
             source_rows=self.pool.source_rows[rows].cpu(),
             labels=self.pool.targets[rows].cpu(),
-            scores=torch.tensor([self._asked_scores.get(row, math.nan) for row in self._bought], dtype=torch.float64),
-            picked_by=self._picked_by,
+            scores=torch.tensor(scores, dtype=torch.float64),
+            picked_by=type(self.sampler).__name__ if picked else START,
             **scored,
-            seconds=dict(self._seconds),
-            report=self._report,
+            seconds=self._seconds,
+            report=self._report if picked else {},
         )
         # The sampler must not see the test part; everything else in the result it may.
         self.sampler.observe(replace(result, test={}))
         self.history.append(result)
-        self._bought, self._asked_scores, self._picked_by = [], {}, START
-        self._seconds, self._report = {}, {}
+        self._bought, self._seconds = [], {}
+        if not len(self.asked):  # rows that are still asked for keep their scores and the report
+            self._scores, self._report = {}, {}
         return result
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,13 +249,13 @@ class ActiveLearner:
             "seed": self.seed,
             "sampler": type(self.sampler).__name__,
             "sampler_state": self.sampler.state_dict(),
-            "targets": self.pool.targets.cpu(),
-            "skipped": self.pool.skipped.cpu(),
+            "labeled": self.pool.labeled.nonzero().squeeze(1).cpu(),
+            "labels": self.pool.targets[self.pool.labeled].cpu(),
+            "skipped": self.pool.skipped.nonzero().squeeze(1).cpu(),
             "n_rounds": len(self.history),
             "asked": self.asked.cpu(),
-            "asked_scores": self._asked_scores,
+            "scores": self._scores,
             "bought": self._bought,
-            "picked_by": self._picked_by,
             "seconds": self._seconds,
             "report": self._report,
         }
@@ -250,22 +264,21 @@ class ActiveLearner:
         """Go on where `state_dict` was taken, with the rounds finished until then.
 
         Raises:
-            RunError: the state is of another pool, seed or sampler.
+            RunError: the state is of another pool, seed or sampler, or damaged.
         """
+        missing = self.state_dict().keys() - state.keys()
+        if missing:
+            raise RunError(f"the saved state is damaged: it has no {', '.join(sorted(missing))}")
         own = {"pool": self._fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
         for name, value in own.items():
             if state[name] != value:
                 raise RunError(f"the saved state is of another {name}: it was {state[name]!r}, is {value!r}")
-        device = self.pool.device
         pool = Pool.unlabeled(self.pool.inputs, n_classes=self.pool.n_classes, source_rows=self.pool.source_rows)
-        labeled = (state["targets"] != UNLABELED).nonzero().squeeze(1)
-        pool = pool.with_labels(labeled, state["targets"][labeled])
-        self.pool = pool.without(state["skipped"].nonzero().squeeze(1))
+        self.pool = pool.with_labels(state["labeled"], state["labels"]).without(state["skipped"])
         self.history = list(history)
-        self.asked = state["asked"].to(device)
-        self._asked_scores = dict(state["asked_scores"])
+        self.asked = state["asked"].to(self.pool.device)
+        self._scores = dict(state["scores"])
         self._bought = list(state["bought"])
-        self._picked_by = state["picked_by"]
         self._seconds = dict(state["seconds"])
         self._report = dict(state["report"])
         self._model = None
@@ -273,10 +286,8 @@ class ActiveLearner:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the inputs and the model to one file, replaced as a whole."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        torch.save({"state": self.state_dict(), "history": [result.to_json() for result in self.history]}, temporary)
-        temporary.replace(path)
+        history = [result.to_json() for result in self.history]
+        write_atomically(Path(path), as_safe_bytes({"state": self.state_dict(), "history": history}))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on where `save` was called, in a learner made with the same pool, model, sampler and seed.
@@ -299,14 +310,26 @@ class ActiveLearner:
             writer = csv.writer(file)
             writer.writerow(["row", "source_row", "score", "label"])
             for row, source in zip(self.asked.tolist(), self.pool.source_rows[self.asked].tolist(), strict=True):
-                writer.writerow([row, source, self._asked_scores.get(row, ""), ""])
+                writer.writerow([row, source, self._scores.get(row, ""), ""])
 
     def _generator(self) -> torch.Generator:
         """Return this round's randomness: a function of the seed and the round, so there is none to save."""
         words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
 
-    def _forget(self, rows: Tensor) -> None:
+    def _checked_rows(self, rows: Tensor, n: int) -> Tensor:
+        """Require what every sampler promises, before anybody is asked to label: n distinct candidates."""
+        name = type(self.sampler).__name__
+        rows = as_rows(f"the rows that {name} picked", rows, n_rows=len(self.pool), device=self.pool.device)
+        wrong = int((~self.pool.candidates[rows]).sum())
+        if len(rows) != n or wrong:
+            raise ShapeError(f"{name} was asked for {n} rows and picked {len(rows)}, {wrong} of them no candidates")
+        return rows
+
+    def _drop(self, rows: Tensor) -> None:
+        """Forget that rows were asked for, and what the sampler thought of them."""
+        for row in rows.tolist():
+            self._scores.pop(row, None)
         self.asked = self.asked[~torch.isin(self.asked, rows)]
 
     def _fingerprint(self) -> str:
@@ -324,17 +347,22 @@ class ActiveLearner:
     def _timed(self, phase: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
+        if self.pool.device.type == "cuda":
+            torch.cuda.synchronize(self.pool.device)  # or the next phase would be charged for this one's work
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
 
 
-def _check_part(name: str, part: LabeledData | None, n_classes: int) -> None:
+def _checked_part(name: str, part: LabeledData | None, n_classes: int) -> LabeledData | None:
+    """Return a part as tensors, after checking that it can be scored."""
     if part is None:
-        return
-    if len(part.inputs) == 0 or len(part.inputs) != len(part.targets):
-        raise DataError(f"the {name} part has {len(part.inputs)} inputs and {len(part.targets)} targets")
-    if isinstance(part.inputs, Tensor) and part.inputs.is_floating_point():
-        check_finite(f"the {name} inputs", part.inputs)
-    as_labels(part.targets, n=len(part.targets), n_classes=n_classes, device=part.targets.device)
+        return None
+    inputs = interop.as_inputs(part[0])
+    device = inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
+    if len(inputs) == 0 or len(inputs) != len(part[1]):
+        raise DataError(f"the {name} part has {len(inputs)} inputs and {len(part[1])} targets")
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        check_finite(f"the {name} inputs", inputs)
+    return LabeledData(inputs, as_labels(part[1], n=len(inputs), n_classes=n_classes, device=device))
 
 
 def rounds(
@@ -379,15 +407,22 @@ def rounds(
 def check_start(learner: ActiveLearner, schedule: Schedule, start: int | Tensor | None) -> None:
     """Require that `rounds` can begin: see its `Raises`."""
     n_rows, pool = len(learner.pool), learner.pool
-    if schedule.target_metric is not None and learner.validation is None:
-        raise ConfigError(f"the target {schedule.target_metric!r} is of the validation part, and there is none")
-    if learner.history or pool.n_labeled:
-        if start is not None and not learner.history:
+    if schedule.target_metric is not None:
+        if learner.validation is None:
+            raise ConfigError(f"the target {schedule.target_metric!r} is of the validation part, and there is none")
+        if schedule.target_metric not in learner.metric_names:
+            raise ConfigError(
+                f"no metric is named {schedule.target_metric!r}; there are {', '.join(learner.metric_names)}"
+            )
+    if learner.history or pool.n_labeled or len(learner.asked):
+        if start is not None and not learner.history and pool.n_labeled:
             raise ConfigError(f"a start set was given, and {pool.n_labeled} rows of the pool are labeled already")
         return
     if start is None:
         raise ConfigError("no row of the pool is labeled: give start=, the rows to label first or how many")
-    n_start = start if isinstance(start, int) else len(as_rows("start", start, n_rows=n_rows, device=pool.device))
+    n_start = (
+        int(start) if isinstance(start, Integral) else len(as_rows("start", start, n_rows=n_rows, device=pool.device))
+    )
     available = int(pool.candidates.sum())
     if not 1 <= n_start <= available:
         raise BudgetError(f"the start set has {n_start} rows, the pool has {available} that can be labeled")
@@ -418,8 +453,8 @@ def _rounds(
     if len(learner.asked):
         buy(learner.asked)
     if start is not None and not learner.history and not learner.pool.n_labeled:
-        if isinstance(start, int):
-            buy(learner.ask(start))
+        if isinstance(start, Integral):
+            buy(learner.ask(int(start)))
         else:
             buy(as_rows("start", start, n_rows=n_rows, device=learner.pool.device))
     if learner.has_news and learner.can_fit:
@@ -444,6 +479,4 @@ def _is_done(learner: ActiveLearner, schedule: Schedule) -> bool:
         return True
     if schedule.target_metric is None or schedule.target_value is None:
         return False
-    if schedule.target_metric not in last.validation:
-        raise ConfigError(f"no metric is named {schedule.target_metric!r}; there are {', '.join(last.validation)}")
     return last.validation[schedule.target_metric] >= schedule.target_value

@@ -17,6 +17,10 @@ from torchal.protocols import Classifier, HasProbabilities, provides
 _LOWEST_LOG = math.log(1e-15)  # so that one sure mistake does not make a log-loss infinite
 
 
+STANDARD = ("accuracy", "log_loss")
+"""Metrics that every round records; the second where the model has probabilities."""
+
+
 class Outcome(NamedTuple):
     """A model's answers beside the truth.
 
@@ -83,6 +87,10 @@ def auc(outcome: Outcome) -> float:
     return float(roc_auc_score(torch.nn.functional.one_hot(targets, probs.shape[1]), probs, average="macro"))
 
 
+BY_NAME: dict[str, Metric] = {"auc": auc, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+"""Metrics that a config can ask for by name, beside the standard ones."""
+
+
 def evaluate(
     model: Classifier, data: LabeledData, *, n_classes: int, seen: Tensor, metrics: Mapping[str, Metric]
 ) -> dict[str, float]:
@@ -93,12 +101,12 @@ def evaluate(
     """
     log_probs = None
     if provides(model, HasProbabilities):
-        narrow = interop.log_probs(model, data.inputs)
+        narrow = interop.check_columns(model, interop.log_probs(model, data.inputs), seen, one_for_two=False)
         log_probs = narrow.new_full((len(narrow), n_classes), -math.inf)
         log_probs[:, seen.to(narrow.device)] = narrow
     predictions = interop.predictions(model, data.inputs)
     outcome = Outcome(data.targets.to(predictions.device), predictions, log_probs)
-    standard: dict[str, Metric] = {"accuracy": accuracy}
+    standard: dict[str, Metric] = {"accuracy": accuracy}  # the names of STANDARD
     if log_probs is not None:
         standard["log_loss"] = log_loss
     return {name: float(metric(outcome)) for name, metric in {**standard, **metrics}.items()}

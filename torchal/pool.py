@@ -10,9 +10,9 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +51,7 @@ class Pool:
         inputs: N rows; a tensor, a NumPy array, or anything with a length that is indexed by row numbers.
         targets: labels where they were bought, `UNLABELED` (-1) elsewhere.
         labeled: where labels were bought; where `targets` has one, unless given.
-        n_classes: number of classes, known before each has a label; unless given, the largest label plus 1.
+        n_classes: number of classes, at least 2, known before each has a label; unless given, the largest label plus 1.
         skipped: rows that cannot be labeled and are not asked again.
         source_rows: each row's number where the data came from; 0 to N - 1 unless given.
 
@@ -62,7 +62,8 @@ class Pool:
         source_rows: (N,) int64.
 
     Raises:
-        DataError: no rows; inputs that are not finite; a label outside [0, n_classes); a target of an unlabeled row.
+        DataError: no rows; inputs that are not finite; fewer than 2 classes; a label outside [0, n_classes); a target
+            of an unlabeled row.
         ShapeError: the tensors disagree in rows, dtype or device.
 
     Example:
@@ -82,8 +83,9 @@ class Pool:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        if isinstance(self.inputs, np.ndarray):
-            put("inputs", torch.from_numpy(self.inputs))
+        put("inputs", interop.as_inputs(self.inputs))
+        if not isinstance(self.targets, Tensor):
+            put("targets", as_integers("targets", self.targets))
         n_rows = len(self.inputs)
         if n_rows == 0:
             raise DataError("a pool needs at least one row, got none")
@@ -99,10 +101,12 @@ class Pool:
             put("labeled", self.targets != UNLABELED)
         if self.skipped is None:
             put("skipped", torch.zeros(n_rows, dtype=torch.bool, device=device))
-        if self.source_rows is None:
-            put("source_rows", torch.arange(n_rows, device=device))
+        rows = torch.arange(n_rows) if self.source_rows is None else as_integers("source_rows", self.source_rows)
+        put("source_rows", rows.to(device))
         if self.n_classes is None:
             put("n_classes", int(self.targets.max()) + 1)
+        if isinstance(self.n_classes, bool) or not isinstance(self.n_classes, Integral) or self.n_classes < 2:
+            raise DataError(f"n_classes must be a whole number of at least 2, got {self.n_classes!r}")
         check_mask("labeled", self.labeled, n_rows=n_rows, device=device)
         check_mask("skipped", self.skipped, n_rows=n_rows, device=device)
         if self.source_rows.shape != (n_rows,):
@@ -123,6 +127,7 @@ class Pool:
             inputs: (N, ...).
             source_rows: (N,) int64.
         """
+        inputs = interop.as_inputs(inputs)
         device = inputs.device if isinstance(inputs, Tensor) else None
         targets = torch.full((len(inputs),), UNLABELED, device=device)
         return cls(inputs, targets, n_classes=n_classes, source_rows=source_rows)  # type: ignore[arg-type]
@@ -135,12 +140,12 @@ class Pool:
         """Where the masks and targets are."""
         return self.targets.device
 
-    @property
+    @cached_property
     def candidates(self) -> Tensor:
         """(N,) bool: rows that may be asked, neither labeled nor skipped."""
         return ~(self.labeled | self.skipped)
 
-    @property
+    @cached_property
     def n_labeled(self) -> int:
         """Number of labels bought."""
         return int(self.labeled.sum())
@@ -182,6 +187,8 @@ class Pool:
     def _changed(self, **changes: Tensor) -> Pool:
         """Return a copy with other masks, without the checks: they read all inputs, which have not changed."""
         changed = copy.copy(self)
+        for derived in ("candidates", "n_labeled"):
+            changed.__dict__.pop(derived, None)
         for name, value in changes.items():
             object.__setattr__(changed, name, value)
         return changed
@@ -250,7 +257,8 @@ class PoolView:
             targets: (N,) int64, `UNLABELED` (-1) where there is no label.
 
         Raises:
-            ShapeError: nothing is given, or the tensors disagree in rows, dtype or device.
+            ShapeError: nothing is given, no rows, or the tensors disagree in rows, dtype or device.
+            DataError: a row that is not labeled has a target.
 
         Example:
             >>> view = PoolView.from_tensors(scores=torch.tensor([[2.0, 1.0], [0.0, 3.0]]))
@@ -265,6 +273,8 @@ class PoolView:
         if anything is None:
             raise ShapeError("a view needs at least one tensor, got none")
         n_rows, device = len(anything), anything.device
+        if n_rows == 0:
+            raise ShapeError("a view needs at least one row, got none")
         for name, tensor in given.items():
             if tensor.ndim != 2 or len(tensor) != n_rows or tensor.device != device:
                 raise ShapeError(
@@ -281,6 +291,9 @@ class PoolView:
         check_mask("candidates", candidates, n_rows=n_rows, device=device)
         if bool((labeled & candidates).any()):
             raise ShapeError(f"{int((labeled & candidates).sum())} rows are both labeled and candidates")
+        extra = int((targets[~labeled] != UNLABELED).sum())
+        if extra:
+            raise DataError(f"{extra} rows that are not labeled have a target")
         columns = [t.shape[1] for name, t in given.items() if name != "features"]
         columns = [max(2, c) for c in columns]
         return cls(
@@ -311,12 +324,12 @@ class PoolView:
     @cached_property
     def scores(self) -> Tensor:
         """(N, C) decision values; one column where the model has one value for two classes."""
-        return self._output("scores", interop.decision_values)
+        return self._output("scores", interop.decision_values, one_for_two=True)
 
     @cached_property
     def log_probs(self) -> Tensor:
         """(N, C) log-probabilities of the classes that the model has seen."""
-        return self._output("log_probs", interop.log_probs)
+        return self._output("log_probs", interop.log_probs, one_for_two=False)
 
     @cached_property
     def features(self) -> Tensor:
@@ -353,9 +366,14 @@ class PoolView:
             CapabilityError: there is no model, or it cannot be cloned.
             DataError: a row is labeled already, or the T fits saw different classes.
         """
+        if self.trials:
+            raise ShapeError(f"this view is of {len(self.trials)} refits already; refit one of its .trials")
         model = interop.unfitted(self._fitted("refit"))
         rows, labels = torch.as_tensor(rows), torch.as_tensor(labels)
         if rows.ndim == 2:
+            if rows.shape != labels.shape or not len(rows):
+                shapes = f"{tuple(rows.shape)} and {tuple(labels.shape)}"
+                raise ShapeError(f"rows and labels must be (T, n) with T at least 1, got {shapes}")
             trials = tuple(self.refit(r, y) for r, y in zip(rows, labels, strict=True))
             if any(not torch.equal(trial.classes, trials[0].classes) for trial in trials):
                 raise DataError("the refits saw different classes, so their outputs have different columns")
@@ -380,12 +398,14 @@ class PoolView:
         predicted = interop.predictions(model, self.validation.inputs)
         return float((predicted == self.validation.targets).double().mean())
 
-    def _output(self, name: str, compute: Any) -> Tensor:
+    def _output(self, name: str, compute: Any, *, one_for_two: bool | None = None) -> Tensor:
         if self.trials:
             return torch.stack([getattr(trial, name) for trial in self.trials])
         if name in self.given:
             return self.given[name]
         output: Tensor = compute(self._fitted(name), self.inputs)
+        if one_for_two is not None:
+            interop.check_columns(self.model, output, self.classes, one_for_two=one_for_two)
         return output.to(self.targets.device)
 
     def _fitted(self, what: str) -> Classifier:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal.errors import CapabilityError
@@ -28,7 +28,7 @@ class Inputs(Protocol):
         """Gather rows (n,) int64; the answer has n rows."""
 
 
-Oracle = Callable[[Tensor], Tensor | np.ndarray | Sequence[int]]
+Oracle = Callable[[Tensor], Tensor | NDArray[Any] | Sequence[int]]
 """Answers rows (n,) int64 of the pool with their labels (n,). It may be a simulation or a person."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import pickle
 import reprlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,8 +49,7 @@ class RoundResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, text, lists and dicts; a number that is not finite becomes None."""
-        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
-        return {name: _finite_or_none(value) for name, value in plain.items()}
+        return {name: as_plain(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RoundResult:
@@ -130,7 +132,7 @@ class RunFolder:
         Raises:
             ConfigError: the folder's run has another config; the message names the differences.
         """
-        plain = json.loads(json.dumps(config))
+        plain = as_plain(config)
         if self._config.exists():
             different = differences(self._read_config(), plain)
             if different:
@@ -139,9 +141,11 @@ class RunFolder:
                     "Choose another folder, or delete this one"
                 )
             return
+        if self._rounds.exists() or self._checkpoint.exists():
+            raise RunError(f"{self.path} is damaged: it has a run and no config.yaml")
         with self.reported():
-            _write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode() + b"\n")
-            _write_atomically(self._config, json.dumps(plain, indent=2).encode() + b"\n")
+            write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode() + b"\n")
+            write_atomically(self._config, json.dumps(plain, indent=2).encode() + b"\n")
 
     def read(self) -> Run:
         """Return the run with the rounds that are complete.
@@ -173,7 +177,7 @@ class RunFolder:
             raise RunError(f"{self._rounds} is damaged: it has {len(lines)} rounds, the checkpoint counts {n}")
         if len(lines) > n or self._rounds.stat().st_size != sum(len(line) + 1 for line in lines):
             with self.reported():
-                _write_atomically(self._rounds, b"".join(line + b"\n" for line in lines[:n]))
+                write_atomically(self._rounds, b"".join(line + b"\n" for line in lines[:n]))
 
     def append(self, result: RoundResult) -> None:
         """Write one more round, and wait until it is on disk."""
@@ -184,22 +188,26 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def write_checkpoint(self, state: Mapping[str, Any], *, finished: bool) -> None:
-        """Replace the checkpoint as a whole."""
-        temporary = self._checkpoint.with_suffix(".tmp")
+        """Replace the checkpoint as a whole.
+
+        Raises:
+            RunError: the state holds what cannot be read back without unpickling; the old checkpoint stays.
+        """
+        content = as_safe_bytes({"finished": finished, "state": state})
         with self.reported():
-            with temporary.open("wb") as file:
-                torch.save({"finished": finished, "state": state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _replace(temporary, self._checkpoint)
+            write_atomically(self._checkpoint, content)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """Return the checkpoint, None where there is none yet.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or there are rounds without one.
         """
         if not self._checkpoint.exists():
+            # The first checkpoint comes before the first line, so lines without one are not a run that was cut off.
+            n_rounds = self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
+            if n_rounds:
+                raise RunError(f"{self.path} is damaged: it has {n_rounds} rounds and no checkpoint.pt")
             return None
         try:
             checkpoint: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
@@ -282,14 +290,23 @@ _SHORT = reprlib.Repr()  # a difference of thousands of rows is told by the firs
 _SHORT.maxstring = _SHORT.maxother = 200
 
 
-def _finite_or_none(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """Return a value as numbers, text, lists and dicts; a number that is not finite becomes None.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
     if isinstance(value, Mapping):
-        return {str(key): _finite_or_none(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite_or_none(item) for item in value]
-    return value
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [as_plain(item) for item in value]
+    raise ConfigError(f"only numbers, text, lists, dicts and arrays can be written down, got {type(value).__name__}")
 
 
 def differences(old: Any, new: Any) -> str:
@@ -305,17 +322,33 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
         yield f"{at} was {_SHORT.repr(old)}, is {_SHORT.repr(new)}"
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def as_safe_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return what `torch.save` writes, after reading it back with `weights_only=True`.
+
+    Raises:
+        RunError: it holds more than tensors, numbers, text, lists and dicts.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    buffer.seek(0)
+    try:
+        torch.load(buffer, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            "the state of a run may hold tensors, numbers, text, lists and dicts (a sampler's state_dict, for one); "
+            f"something else is in it: {reason}"
+        ) from error
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put whole contents in the place of a file, so that there is never half of it, and wait until it is on disk."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _replace(temporary, path)
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Put a whole file in the place of another, and wait until the folder says so on disk."""
     temporary.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

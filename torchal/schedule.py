@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
+from torchal._checks import check_fraction, check_whole, rows_in
 from torchal.errors import ConfigError
 
 
@@ -46,24 +48,28 @@ class Schedule:
             raise ConfigError(
                 f"target_metric and target_value go together, got {self.target_metric!r} and {self.target_value}"
             )
-        for name, lowest in (("batch_size", 1), ("budget", 1), ("max_rounds", 0)):
+        for name, least in (("batch_size", 1), ("budget", 1), ("max_rounds", 0)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
-                raise ConfigError(f"{name} must be an int of at least {lowest}, got {value!r}")
+            if value is not None:
+                check_whole(name, value, least=least)
+                object.__setattr__(self, name, int(value))
+        target = self.target_value
+        if target is not None and not (isinstance(target, Real) and math.isfinite(target)):
+            raise ConfigError(f"target_value must be a finite number, got {target!r}")
         for name in ("batch_fraction", "budget_fraction"):
             value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise ConfigError(f"{name} must lie in (0, 1], got {value!r}")
+            if value is not None:
+                check_fraction(name, value)
 
     def labels_in_all(self, n_rows: int) -> int:
         """Return the budget for a pool of this many rows."""
         if self.budget_fraction is not None:
-            return max(1, int(self.budget_fraction * n_rows))
+            return max(1, rows_in(self.budget_fraction, n_rows))
         return n_rows if self.budget is None else min(self.budget, n_rows)
 
     def batch(self, n_rows: int) -> int:
         """Return the batch size for a pool of this many rows."""
-        return self.batch_size or max(1, int((self.batch_fraction or 0) * n_rows))
+        return self.batch_size or max(1, rows_in(self.batch_fraction or 0, n_rows))
 
     def n_batches(self, n_rows: int, n_start: int) -> int:
         """Return how many batches follow a start set, if every row can be labeled and no target stops the loop."""

@@ -51,6 +51,8 @@ class RunLog:
         n_labeled = [result.n_labeled for result in self._results]
         metrics = {}
         for name in self._results[-1].test:
+            if any(name not in result.test for result in self._results):
+                continue  # a metric that was added when the run went on
             values = [result.test[name] for result in self._results]
             metrics[f"summary/final_{name}"] = values[-1]
             metrics[f"summary/area_{name}"] = area_under_curve(n_labeled, values)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,7 +19,7 @@ from torchal.loop import ActiveLearner, check_start, rounds
 from torchal.metrics import Metric
 from torchal.pool import LabeledData, Pool
 from torchal.protocols import Classifier, Oracle
-from torchal.results import RoundResult, Run, RunFolder, differences, environment
+from torchal.results import RoundResult, Run, RunFolder, as_plain, differences, environment
 from torchal.samplers.base import Sampler
 from torchal.schedule import Schedule
 from torchal.tensorboard import open_log
@@ -28,9 +30,9 @@ class Trainer:
     """Runs `torchal.loop.rounds` into a run folder, with TensorBoard, a progress bar, checkpoints and resume.
 
     The folder holds `config.yaml`, `environment.json`, `rounds.jsonl` (one line a round), `checkpoint.pt` and `tb/`.
-    A run that was killed goes on when `fit` is called again, with the same picks and metrics as one left alone; labels
-    are saved before the model is fitted on them. A finished run is read, not run again. One process at a time may use
-    a folder.
+    A run that was killed goes on when `fit` is called again, with the same picks and metrics as one left alone (if the
+    model is deterministic: scikit-learn's `random_state=None` is not). Labels are saved before the model is fitted on
+    them. A finished run is read, not run again. One process at a time may use a folder.
 
     Args:
         model: any classifier with `fit` and `predict`.
@@ -40,7 +42,8 @@ class Trainer:
         seed: all randomness of the samplers follows from it.
         metrics: further metrics, beside accuracy and log-loss.
         config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
-            Made from the settings above unless given.
+            Made from the settings above unless given. A mapping `names` in it (as data, model, sampler) is what charts
+            and TensorBoard's table call them.
         progress: show a progress bar.
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.
@@ -95,9 +98,10 @@ class Trainer:
             ConfigError: the folder's run has another config, schedule or start set; the message names the differences.
             RunError: the folder is in use, damaged or not writable, or its run is of another pool.
         """
+        config = as_plain(self._config())
         learner = ActiveLearner(
             self.model,
-            self.sampler,
+            copy.deepcopy(self.sampler),  # its state belongs to the run
             pool,
             seed=self.seed,
             validation=validation,
@@ -105,9 +109,12 @@ class Trainer:
             metrics=self.metrics,
         )
         check_start(learner, self.schedule, start)
+        if start is not None:
+            rows = torch.as_tensor(start)
+            start = rows if rows.ndim else int(rows)
         folder = RunFolder(self.run_dir)
         with folder.locked():
-            folder.open(self._config(), environment(pool.device))
+            folder.open(config, environment(pool.device))
             checkpoint = folder.read_checkpoint()
             folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
             if checkpoint is not None:
@@ -120,8 +127,10 @@ class Trainer:
             return folder.read()
 
     def _run(self, learner: ActiveLearner, oracle: Oracle, folder: RunFolder, start: int | Tensor | None) -> None:
+        settings = self._settings(start)
+
         def checkpoint(*, finished: bool = False) -> None:
-            folder.write_checkpoint(learner.state_dict() | {"settings": self._settings(start)}, finished=finished)
+            folder.write_checkpoint(learner.state_dict() | {"settings": settings}, finished=finished)
 
         n_start = learner.history[0].n_labeled if learner.history else _n_start(learner.pool, start)
         with ExitStack() as stack:
@@ -138,6 +147,8 @@ class Trainer:
                     disable=not self.progress,
                 )
             )
+            # A run that was cut off in round 0 has its start set already.
+            start = None if learner.pool.n_labeled else start
             for result in rounds(learner, oracle, self.schedule, start=start, on_labels=checkpoint):
                 folder.append(result)
                 checkpoint()
@@ -155,16 +166,16 @@ class Trainer:
         if self.config is not None:
             return self.config
         return {
-            "model": repr(self.model),
-            "sampler": repr(self.sampler),
+            "model": _without_addresses(self.model),
+            "sampler": _without_addresses(self.sampler),
             "schedule": asdict(self.schedule),
             "seed": self.seed,
+            "metrics": sorted(self.metrics or {}),
         }
 
     def _settings(self, start: int | Tensor | None) -> dict[str, Any]:
         """Return what a run must go on with, whatever the config says of it."""
-        rows = start if start is None or isinstance(start, int) else torch.as_tensor(start).tolist()
-        return {"schedule": asdict(self.schedule), "start": rows}
+        return {"schedule": asdict(self.schedule), "start": start.tolist() if isinstance(start, Tensor) else start}
 
     def _hparams(self) -> dict[str, Any]:
         """Return the settings that tell runs apart in TensorBoard's table: the same names in every run.
@@ -174,13 +185,19 @@ class Trainer:
         names = {"model": type(self.model).__name__, "sampler": type(self.sampler).__name__}
         rules = [f"{name}={value}" for name, value in asdict(self.schedule).items() if value is not None]
         rest = {"schedule": ", ".join(rules), "seed": self.seed}
-        return names | dict((self.config or {}).get("names", {})) | rest
+        given = (self.config or {}).get("names")
+        return names | (dict(given) if isinstance(given, Mapping) else {}) | rest
+
+
+def _without_addresses(thing: object) -> str:
+    """Return an object's repr without addresses in memory, which are others in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
 def _n_start(pool: Pool, start: int | Tensor | None) -> int:
     if start is None:
         return pool.n_labeled
-    return start if isinstance(start, int) else len(start)
+    return len(start) if isinstance(start, Tensor) else start
 
 
 def _headline(result: RoundResult) -> dict[str, str]:

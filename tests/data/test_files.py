@@ -119,7 +119,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
         ("b,3", ["row 8", "2 cells", "3 cells", "column 1"]),
         ("b,3,4,5", ["row 8", "4 cells", "3 cells", "column 2"]),
         ("", ["row 8", "nothing", "3 cells"]),
-        ('"b,3,4', ["row 8", "1 cell,", "3 cells"]),
+        ('"b,3,4', ["row 8", "a quote is not closed"]),
     ],
 )
 def test_a_bad_cell_is_named_by_row_and_column(tmp_path, row, words):
@@ -278,3 +278,24 @@ def test_a_file_that_is_no_archive_is_named(tmp_path):
         assert name in str(caught.value)
     with pytest.raises(ConfigError, match=r"'input'.*inputs, targets, seed"):
         npz(tmp_path / "none.npz", input="x")
+
+
+def test_a_quote_that_is_not_closed_is_found(tmp_path):
+    lines = [f'{i},{i % 7},"{"ab"[i % 2]}"' for i in range(40)]
+    lines[11] = '11,4,"b'
+    (tmp_path / "a.csv").write_text("x,y,label\n" + "\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"a.csv, row 13: a quote is not closed"):
+        csv(tmp_path / "a.csv", target="label")
+
+
+def test_a_tab_may_be_spelled(tmp_path):
+    (tmp_path / "a.tsv").write_text("label\tx\n" + "a\t1\nb\t2\n" * 9)
+    for delimiter in ("\t", "\\t", "tab"):
+        assert csv(tmp_path / "a.tsv", target="label", delimiter=delimiter).class_names == ("a", "b")
+
+
+def test_a_header_with_numbers_is_hinted_at(tmp_path):
+    (tmp_path / "a.csv").write_text("f1,2010,label\n" + "1,2,a\n2,3,b\n" * 9)
+    with pytest.raises(DataError, match="row 1 has it, so say header=true"):
+        csv(tmp_path / "a.csv", target="label")
+    assert csv(tmp_path / "a.csv", target="label", header=True).train.inputs.shape[1] == 2

@@ -2,6 +2,8 @@ import pytest
 
 from experiments import chart
 from tests import killed_run
+from tests.test_trainer import start_process
+from torchal import ConfigError, Run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def test_draws_run_folders(suffix, runs, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--metric", "auc"], "no test 'auc'; it has accuracy, log_loss"),
-        (["--by", "planet"], "no 'planet' to group by; it has sampler, model"),
+        (["--by", "planet"], "no 'planet' to group by; it has"),
         (["--out", "chart.bmp"], ".pdf, .png, .svg"),
     ],
 )
@@ -36,5 +38,29 @@ def test_says_what_is_wrong_in_one_line(arguments, message, runs, capsys):
 
 def test_a_folder_without_runs(tmp_path, capsys):
     assert chart.main([str(tmp_path)]) == 2
-    assert f"there is no run below {tmp_path}" in capsys.readouterr().err
+    assert f"there is no finished run below {tmp_path}" in capsys.readouterr().err
     assert chart.main([str(tmp_path / "none")]) == 2
+
+
+class TestGroups:
+    def make(self, folder, number, **changes):
+        names = {"sampler": "drift", "model": "means", "data": "blobs"} | changes.pop("names", {})
+        config = {"names": names, "seed": number, "data": {"seed": number}, "schedule": {"batch_size": 6}} | changes
+        return Run(folder, config, [], finished=True)
+
+    def test_seeds_are_averaged_and_nothing_else(self, tmp_path):
+        same = [self.make(tmp_path, seed) for seed in (0, 1)]
+        assert chart.grouped(same, ["sampler"]) == {"drift": same}
+        other = self.make(tmp_path, 0, names={"data": "moons"})
+        assert chart.grouped([*same, other], ["sampler"]) == {"drift, blobs": same, "drift, moons": [other]}
+        larger = self.make(tmp_path, 0, schedule={"batch_size": 9})
+        with pytest.raises(ConfigError, match=r"the runs of 'drift' differ in schedule.batch_size"):
+            chart.grouped([*same, larger], ["sampler"])
+        assert chart.grouped([*same, larger], ["schedule.batch_size"]) == {"6": same, "9": [larger]}
+
+    def test_unfinished_runs_are_left_out_and_counted(self, tmp_path, capsys):
+        config = {"names": {"sampler": "drift", "model": "means"}, "seed": 0}
+        start_process(tmp_path / "killed", "line").wait(60)
+        killed_run.run(tmp_path / "whole", config=config)
+        assert chart.main([str(tmp_path), "--out", str(tmp_path / "chart.png")]) == 0
+        assert "left out: 1 runs that are not finished" in capsys.readouterr().err

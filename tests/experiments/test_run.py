@@ -14,6 +14,7 @@ from torchal.results import find_runs
 from torchal.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("train", "validation", "test")
 QUICK = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
 
 
@@ -75,9 +76,48 @@ class TestSweep:
         assert "iris-logistic" in out
         assert "wine" not in out
 
-    def test_an_experiment_can_be_a_sweep(self, run, tmp_path):
-        run(*QUICK, "experiment=compare", "seed=0")
-        assert len(find_runs(tmp_path / "runs")) == 3
+    def test_an_experiment_can_be_a_sweep_and_the_command_line_can_change_it(self, run, tmp_path):
+        code, out, _ = run(*QUICK, "experiment=compare", "seed=0,7", "sampler=margin,uniform", "-m")
+        assert code == 0
+        assert "paired over 2 seeds" in out
+        runs = find_runs(tmp_path / "runs")
+        assert len(runs) == 4
+        assert {done.folder.parents[1].name for done in runs} == {"iris-logistic,schedule.batch_size=20,start.n=9"}
+
+    def test_a_run_that_fails_does_not_lose_the_table_of_the_others(self, run):
+        code, out, err = run(*QUICK, "model=linear_svm", "sampler=margin,entropy,uniform", "seed=0", "-m")
+        assert code == 2
+        assert re.search(r"^margin +1 ", out, re.MULTILINE)
+        assert re.search(r"^uniform +1 ", out, re.MULTILINE)
+        assert err.splitlines()[-1] == "error: Entropy needs a model with predict_proba; LinearSVC has none"
+
+    def test_a_damaged_run_does_not_lose_the_table_of_other_experiments(self, run, tmp_path):
+        run(*QUICK, "data=iris,wine", "seed=0", "-m")
+        damaged = next((tmp_path / "runs").glob("iris*/*/*/checkpoint.pt"))
+        damaged.write_bytes(b"PK")
+        code, out, err = run(*QUICK, "data=iris,wine", "seed=1", "-m")
+        assert code == 2
+        assert "wine-logistic" in out
+        assert f"error: no report on {damaged.parents[2]}: {damaged} is damaged" in err
+
+    def test_stopping_says_so_and_the_same_command_goes_on(self, run, monkeypatch):
+        whole, calls = Trainer._run, []
+
+        def stopped(self, *rest):
+            calls.append(self.seed)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            whole(self, *rest)
+
+        monkeypatch.setattr(Trainer, "_run", stopped)
+        code, out, err = run(*QUICK, "seed=0,1,2", "-m")
+        assert code == 130
+        assert "the same command goes on" in err
+        assert re.search(r"^margin +1 ", out, re.MULTILINE)
+        code, out, _ = run(*QUICK, "seed=0,1,2", "-m")
+        assert code == 0
+        assert re.search(r"^margin +3 ", out, re.MULTILINE)
+        assert calls == [0, 1, 1, 2]
 
 
 class TestSingleRun:
@@ -91,10 +131,36 @@ class TestSingleRun:
         assert config["start"]["how"] == "stratified"
         assert config["data"]["seed"] == config["seed"] == 3
 
+    def test_the_folder_of_a_file_is_called_by_its_name(self, run, tmp_path):
+        np.savez(tmp_path / "my set.npz", inputs=np.random.default_rng(0).random((60, 2)), targets=np.arange(60) % 2)
+        source = ["data=npz", f"data.path='{tmp_path}/my set.npz'", "start.n=4", "progress=false"]
+        assert run(*source)[0] == 0
+        assert (tmp_path / "runs" / "my set-logistic,start.n=4" / "margin" / "seed=0" / "rounds.jsonl").exists()
+
+    def test_long_settings_are_cut_in_the_folders_name_and_whole_in_the_record(self, run, tmp_path):
+        rows = [f"data.{part}_rows={list(range(i, 150, 3))}".replace(" ", "") for i, part in enumerate(PARTS)]
+        for number in (9, 8):
+            assert run("data=iris", f"start.n={number}", *rows, "progress=false", "schedule.max_rounds=1")[0] == 0
+        runs = find_runs(tmp_path / "runs")
+        assert len({done.folder.parents[1].name for done in runs}) == 2
+        assert all(done.config["data"]["test_rows"] == list(range(2, 150, 3)) for done in runs)
+
+    @pytest.mark.parametrize("where", ["name=my/sub", "name=mine", "run_dir={}/elsewhere"])
+    def test_nothing_is_written_outside_its_folders(self, where, run, tmp_path):
+        code, out, _ = run(*QUICK, where.format(tmp_path))
+        assert code == 0
+        assert {path.name for path in tmp_path.iterdir()} <= {"runs", "elsewhere"}
+        assert ("chart: " in out) == ("run_dir" not in where)
+
+    def test_without_a_validation_part(self, run, tmp_path):
+        assert run(*QUICK, "data.fractions=[0.8,0,0.2]")[0] == 0
+        assert find_runs(tmp_path / "runs")[0].rounds[-1].validation == {}
+
     def test_metrics_by_name(self, run, tmp_path):
-        metric = "metrics.auc={_target_: torchal.metrics.auc, _partial_: true}"
-        assert run(*QUICK, f"+{metric}")[0] == 0
-        assert 0.5 < find_runs(tmp_path / "runs")[0].rounds[-1].test["auc"] <= 1
+        assert run(*QUICK, "metrics=[auc,macro_f1]")[0] == 0
+        last = find_runs(tmp_path / "runs")[0].rounds[-1].test
+        assert last.keys() == {"accuracy", "log_loss", "auc", "macro_f1"}
+        assert 0.5 < last["auc"] <= 1
 
     def test_the_start_set_of_the_playground(self, run, tmp_path):
         assert run("data=digits", "schedule=playground", "schedule.max_rounds=1", "progress=false")[0] == 0
@@ -162,13 +228,23 @@ class TestBadInput:
             (["sampler=entropy", "model=linear_svm"], ["predict_proba", "LinearSVC"]),
             (["data=csv"], ["data.path"]),
             (["data=csv", "data.path=none.csv"], ["none.csv"]),
+            (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, macro_f1"]),
+            (["data.standardize=no"], ["standardize must be true or false, got 'no'"]),
+            (["progress=maybe"], ["progress must be true or false"]),
+            (["schedule.batch_size=null", "schedule.batch_fraction=abc"], ["batch_fraction", "'abc'"]),
+            (["schedule.target_metric=accuracy", "schedule.target_value=high"], ["target_value", "'high'"]),
+            (["schedule.target_metric=acc", "schedule.target_value=1"], ["'acc'; there are accuracy, log_loss"]),
+            (["start.how=random", "start.n=2.5"], ["start.n must be a whole number", "2.5"]),
+            (["start.n=null", "start.fraction=abc"], ["start.fraction", "'abc'"]),
+            (["data.fractions=[0.8,0.2,0]"], ["needs a test part"]),
+            (["device=null"], ["device must be", "None"]),
             (["device=warp"], ["'warp'"]),
             (["device=meta"], ["'meta'"]),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_is_answered_in_one_line_and_nothing_is_written(self, arguments, parts, run, tmp_path):
-        code, _, err = run("data=iris", *arguments, "progress=false")
+        code, _, err = run("data=iris", "progress=false", *arguments)
         assert code == 2
         lines = [line for line in err.splitlines() if line and not line.startswith("Error executing job")]
         assert len(lines) == 1, err
@@ -183,6 +259,15 @@ class TestBadInput:
         code, _, err = run(*QUICK, where, "model.C=2")
         assert code == 2
         assert "model.C was 1.0, is 2" in err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for extra in ([], ["-m"]):
+        code, _, err = run(*QUICK, f"runs={tmp_path}/file", *extra)
+        assert code == 2
+        assert err.splitlines()[-1].startswith("error: ")
+        assert f"{tmp_path}/file" in err.splitlines()[-1]
 
 
 def test_a_machine_without_cuda_gets_the_cpu(monkeypatch):

@@ -99,3 +99,16 @@ def test_refuses_wrong_shapes(name, shape):
 def test_log_probs_need_two_axes(name):
     with pytest.raises(ShapeError, match="2 axes"):
         getattr(functional, name)(torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", ON_LOG_PROBS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("n_classes", [2, 10, 1000])
+def test_half_precision_is_taken_and_scored_in_float32(name, dtype, n_classes):
+    log_probs = torch.randn(500, n_classes, generator=torch.Generator().manual_seed(0)).to(dtype).log_softmax(1)
+    scores = getattr(functional, name)(log_probs)
+    assert scores.dtype == torch.float32
+    exact = getattr(functional, name)(log_probs.double().log_softmax(1))
+    assert scores.numpy() == pytest.approx(exact.numpy(), rel=0.1, abs=0.01)
+    with pytest.raises(DataError, match="row 0 sums to"):
+        getattr(functional, name)(log_probs.exp())

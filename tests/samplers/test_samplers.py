@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from tests.contracts import SamplerContract
+from tests.killed_run import Drift
 from torchal import ConfigError, samplers
 
 YAMLS = sorted((Path(__file__).parents[2] / "experiments" / "conf" / "sampler").glob("*.yaml"))
@@ -40,3 +41,21 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 def test_state_is_refused_where_there_is_none():
     with pytest.raises(ValueError, match="Margin has no state, got weights"):
         samplers.Margin().load_state_dict({"weights": 1})
+
+
+class TestOneWithState(SamplerContract):
+    """The contract itself, on a sampler whose state matters."""
+
+    @pytest.fixture
+    def sampler(self):
+        return Drift()
+
+
+class Forgetful(Drift):
+    def load_state_dict(self, state):
+        pass
+
+
+def test_the_contract_notices_lost_state(tmp_path):
+    with pytest.raises(AssertionError):
+        SamplerContract().test_state_goes_through_a_file(Forgetful(), tmp_path)

@@ -6,15 +6,18 @@ import gzip
 import os
 import zipfile
 import zlib
+from csv import Error as CsvError
 from csv import reader as csv_reader
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from torchal._checks import check_flag
 from torchal.data.splits import (
     Splits,
     SplitSettings,
@@ -49,7 +52,7 @@ def csv(
             Column 0 unless given; a file with a header must say.
         header: whether the first line names the columns. Unless given, it does where none of its cells is a number,
             or where its numbers only count the columns (0, 1, 2, ... or 1, 2, 3, ...) and its one text is no label.
-        delimiter: the character between cells.
+        delimiter: the character between cells; "tab" or "\\t" for a tab.
         settings: how to choose, split and scale the rows; see `SplitSettings`. Source rows count data rows from 0.
 
     Returns:
@@ -76,6 +79,9 @@ def csv(
         >>> folder.cleanup()
     """
     check_settings(settings, "target", "header", "delimiter")
+    if header is not None:
+        check_flag("header", header)
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ConfigError(f"delimiter must be one character, got {delimiter!r}")
     table = _read_table(Path(path).expanduser(), header=header, delimiter=delimiter)
@@ -159,6 +165,7 @@ class _Table:
     def check_widths(self) -> None:
         """Require that every row has as many cells as the first line of the file."""
         if self.quoted:
+            self._check_quotes()
             widths = (len(_cells(line, self.delimiter)) for line in self.lines)
         else:
             widths = (line.count(self.delimiter) + 1 for line in self.lines)
@@ -169,6 +176,17 @@ class _Table:
                     f"{self.path}, row {self.line_number(row)}: {found}, where row 1 has {self.n_columns} cells; "
                     f"the row ends at {self.column_name(min(width, self.n_columns) - 1)}, {self.known_columns()}"
                 )
+
+    def _check_quotes(self) -> None:
+        """Require that quotes are closed in their own line: NumPy would join all lines to the next quote."""
+        for row, line in enumerate(self.lines):
+            if '"' in line:
+                try:
+                    list(csv_reader([line], delimiter=self.delimiter, strict=True))
+                except CsvError as error:
+                    raise DataError(
+                        f"{self.path}, row {self.line_number(row)}: a quote is not closed: {error}"
+                    ) from error
 
     @cached_property
     def quoted(self) -> bool:
@@ -193,14 +211,16 @@ class _Table:
                 raise DataError(f"{start}: there is no column {target}; {self.known_columns()}")
             return target % self.n_columns
         if self.names is None:
-            raise DataError(f"{start}: there is no header to find column {target!r} in; {self.known_columns()}")
+            named = target in [cell.strip() for cell in _cells(self.lines[0], self.delimiter)]
+            hint = "; row 1 has it, so say header=true" if named else ""
+            raise DataError(f"{start}: there is no header to find column {target!r} in; {self.known_columns()}{hint}")
         count = self.names.count(target)
         if count != 1:
             found = "no column is" if count == 0 else f"{count} columns are"
             raise DataError(f"{start}: {found} named {target!r}; {self.known_columns()}")
         return self.names.index(target)
 
-    def features(self, target: int) -> np.ndarray:
+    def features(self, target: int) -> NDArray[Any]:
         """Return all columns but one as numbers."""
         columns = [column for column in range(self.n_columns) if column != target]
         try:
@@ -214,7 +234,7 @@ class _Table:
             raise DataError(f"{self.place(row, columns[column])}: a feature must be finite, got {values[place]}")
         return values
 
-    def labels(self, target: int) -> np.ndarray:
+    def labels(self, target: int) -> NDArray[Any]:
         """Return one column as labels."""
         labels = np.char.strip(self._load([target], str)[:, 0])
         values, first = np.unique(labels, return_index=True)
@@ -240,8 +260,8 @@ class _Table:
             raise DataError(f"{self.path}, {rows}, {column}: every label is {str(labels[0])!r}; two classes are needed")
         return classes
 
-    def _load(self, columns: list[int], dtype: type) -> np.ndarray:
-        return np.loadtxt(
+    def _load(self, columns: list[int], dtype: type) -> NDArray[Any]:
+        values: NDArray[Any] = np.loadtxt(
             self.lines,
             dtype=dtype,
             comments=None,
@@ -250,6 +270,9 @@ class _Table:
             quotechar='"' if self.quoted else None,
             ndmin=2,
         )
+        if len(values) != len(self.lines):
+            raise ValueError(f"{len(self.lines)} lines were read as {len(values)} rows")
+        return values
 
     def _bad_feature(self, columns: list[int]) -> DataError | None:
         for row, line in enumerate(self.lines):
@@ -320,12 +343,13 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 def _number(cell: str) -> float | None:
     try:
-        return None if "_" in cell else float(cell)  # Python reads "1_0" as 10, NumPy does not
+        # Python reads "1_0" as 10, and the digits of other scripts; NumPy does not
+        return float(cell) if cell.isascii() and "_" not in cell else None
     except ValueError:
         return None
 
 
-def _read_npz(path: Path, *keys: str) -> list[np.ndarray]:
+def _read_npz(path: Path, *keys: str) -> list[NDArray[Any]]:
     try:
         file = path.open("rb")  # not by np.load, which leaves it open where the archive is damaged
     except OSError as error:
@@ -343,9 +367,9 @@ def _read_npz(path: Path, *keys: str) -> list[np.ndarray]:
         return [_member(path, archive, key) for key in keys]
 
 
-def _member(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+def _member(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> NDArray[Any]:
     try:
-        array: np.ndarray = archive[key]
+        array: NDArray[Any] = archive[key]
     except ValueError as error:
         raise DataError(
             f"{path}, array {key!r} cannot be loaded: {error}; arrays of Python objects never are, save numbers or text"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchal.data.splits import Splits, SplitSettings, check_settings, check_whole, make_splits
+from torchal._checks import check_whole
+from torchal.data.splits import Splits, SplitSettings, check_settings, make_splits
 from torchal.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,29 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from torchal._checks import as_rows
+from torchal._checks import as_rows, check_flag, check_whole, rows_in
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.pool import LabeledData, Pool
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Rows: TypeAlias = Sequence[int] | np.ndarray | Tensor
+Rows: TypeAlias = Sequence[int] | NDArray[Any] | Tensor
 
 _THIRDS = (2 / 3, 1 / 6, 1 / 6)
 _PARTS = ("train", "validation", "test")
-_SUM_TOLERANCE = 2e-3  # a config file says 0.667, 0.167, 0.167
-_LARGEST_DENOMINATOR = (
-    10**6
-)  # fractions are read as the nearest n / d: 0.29 of 100 rows is 29, not int(28.999999999999996)
 _EXACT_INTEGERS = 2.0**53  # float64 holds every whole number up to here
+_SUM_TOLERANCE = 2e-3  # a config file says 0.667, 0.167, 0.167
 
 
 class SplitSettings(TypedDict, total=False):
@@ -181,7 +178,7 @@ def check_settings(settings: Iterable[str], *own: str) -> None:
         raise ConfigError(f"unknown setting {', '.join(map(repr, unknown))}; the settings are {', '.join(valid)}")
 
 
-def as_inputs(what: str, inputs: object) -> np.ndarray:
+def as_inputs(what: str, inputs: object) -> NDArray[Any]:
     """Return inputs as an array (M, ...) of finite numbers.
 
     Raises:
@@ -204,7 +201,7 @@ def as_inputs(what: str, inputs: object) -> np.ndarray:
     return array
 
 
-def as_classes(what: str, labels: object, *, n_rows: int) -> np.ndarray:
+def as_classes(what: str, labels: object, *, n_rows: int) -> NDArray[Any]:
     """Return labels as an array (M,) of whole numbers where every label is one, else of text.
 
     Raises:
@@ -233,7 +230,7 @@ def as_classes(what: str, labels: object, *, n_rows: int) -> np.ndarray:
     return np.asarray(values[codes])
 
 
-def find_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
+def find_not_finite(array: NDArray[Any]) -> tuple[int, ...] | None:
     """Return the place (row, column, ...) of the first value that is NaN or infinite, or None."""
     if array.dtype.kind != "f":
         return None
@@ -243,21 +240,11 @@ def find_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.unravel_index(finite.argmin(), array.shape))
 
 
-def check_whole(what: str, value: object, *, least: int) -> None:
-    """Require a whole number of at least `least`.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{what} must be a whole number of at least {least}, got {value!r}")
-
-
 def _column(place: tuple[int, ...]) -> int | tuple[int, ...]:
     return place[1] if len(place) == 2 else place[1:]
 
 
-def _as_numbers(values: np.ndarray) -> np.ndarray:
+def _as_numbers(values: NDArray[Any]) -> NDArray[Any]:
     """Return text as numbers where all of it is."""
     if any("_" in value for value in values):  # Python and NumPy read "1_0" as 10
         return values
@@ -269,8 +256,8 @@ def _as_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def _split(
-    inputs: np.ndarray,
-    labels: np.ndarray,
+    inputs: NDArray[Any],
+    labels: NDArray[Any],
     *,
     name: str,
     names: Sequence[str] | None,
@@ -290,6 +277,8 @@ def _split(
         raise ConfigError(f"class_names must name the {len(values)} classes, got {len(names)} names")
     if len(values) < 2:
         raise DataError(f"two classes are needed, but every one of {len(labels)} labels is {names[0]!r}")
+    check_flag("normalize", normalize)
+    check_flag("standardize", standardize)
     kept = _kept_classes(values, names, keep)
     given = dict(zip(_PARTS, (train_rows, validation_rows, test_rows), strict=True))
     if all(rows is None for rows in given.values()):
@@ -312,7 +301,7 @@ def _split(
     return Splits(train, validation, test, source_rows[0], source_rows[1], source_rows[2], class_names, name)
 
 
-def _kept_classes(values: np.ndarray, names: Sequence[str], keep: Sequence[int | str] | None) -> np.ndarray:
+def _kept_classes(values: NDArray[Any], names: Sequence[str], keep: Sequence[int | str] | None) -> NDArray[Any]:
     """Return which classes are kept, (C,) bool."""
     if keep is None:
         return np.ones(len(values), dtype=bool)
@@ -330,8 +319,8 @@ def _kept_classes(values: np.ndarray, names: Sequence[str], keep: Sequence[int |
 
 
 def _shuffled_rows(
-    rows: np.ndarray, *, seed: int, fractions: Sequence[float], max_rows: int | None
-) -> list[np.ndarray]:
+    rows: NDArray[Any], *, seed: int, fractions: Sequence[float], max_rows: int | None
+) -> list[NDArray[Any]]:
     check_whole("seed", seed, least=0)
     if max_rows is not None:
         check_whole("max_rows", max_rows, least=1)
@@ -350,7 +339,7 @@ def _part_sizes(n: int, fractions: Sequence[float]) -> tuple[int, int, int]:
         raise ConfigError(f"fractions must be three numbers of at least 0 that sum to 1, got {shares}")
     if shares[0] == 0:
         raise ConfigError(f"fractions must leave some rows for training, got {shares}")
-    train, validation = (int(n * Fraction(share).limit_denominator(_LARGEST_DENOMINATOR)) for share in shares[:2])
+    train, validation = (rows_in(share, n) for share in shares[:2])
     train = min(train, n)
     validation = min(validation, n - train)
     if shares[2] == 0:
@@ -362,7 +351,7 @@ def _part_sizes(n: int, fractions: Sequence[float]) -> tuple[int, int, int]:
     return sizes
 
 
-def _explicit_rows(given: dict[str, Any], *, n_rows: int) -> list[np.ndarray]:
+def _explicit_rows(given: dict[str, Any], *, n_rows: int) -> list[NDArray[Any]]:
     missing = [f"{part}_rows" for part, rows in given.items() if rows is None]
     if missing:
         raise ConfigError(
@@ -385,7 +374,7 @@ def _explicit_rows(given: dict[str, Any], *, n_rows: int) -> list[np.ndarray]:
     return parts
 
 
-def _scaled(inputs: np.ndarray, *, n_train: int, normalize: bool, standardize: bool) -> np.ndarray:
+def _scaled(inputs: NDArray[Any], *, n_train: int, normalize: bool, standardize: bool) -> NDArray[Any]:
     """Return inputs as float32, scaled in float64 by what the first n_train rows say."""
     scaled = inputs
     if normalize or standardize:
@@ -393,9 +382,9 @@ def _scaled(inputs: np.ndarray, *, n_train: int, normalize: bool, standardize: b
 
         flat = inputs.reshape(len(inputs), -1).astype(np.float64)
         if normalize:
-            flat = preprocessing.normalize(flat)
+            flat = preprocessing.normalize(flat, copy=False)
         if standardize:
-            scaler = preprocessing.StandardScaler().fit(flat[:n_train])
+            scaler = preprocessing.StandardScaler(copy=False).fit(flat[:n_train])
             flat = scaler.transform(flat)
         scaled = flat.reshape(inputs.shape)
     with np.errstate(over="ignore"):  # said below, with the value

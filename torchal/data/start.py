@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget
-from torchal.data.splits import check_whole
+from torchal._checks import check_budget, check_whole
 from torchal.errors import BudgetError, ConfigError, DataError, ShapeError
 
 _WAYS = ("stratified", "playground")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,7 +92,7 @@ class LogisticRegression(TensorClassifier):
         return np.zeros(len(self.coef_)) if bias is None else _as_array(bias)
 
     def _fit(self, data: TrainingData) -> nn.Module:
-        if not 0 < self.C < float("inf"):
+        if not isinstance(self.C, Real) or not 0 < self.C < float("inf"):
             raise ConfigError(f"C must be above 0 and finite, got {self.C!r}")
         if not self.tol >= 0 or self.max_iter < 1:
             raise ConfigError(f"tol must be at least 0 and max_iter at least 1, got {self.tol!r} and {self.max_iter!r}")

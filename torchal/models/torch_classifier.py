@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
@@ -121,7 +122,7 @@ class TorchClassifier(TransformerMixin, TensorClassifier):  # type: ignore[misc]
         asked = inspect.signature(self.module).parameters
         return self.module(**{name: value for name, value in known.items() if name in asked and name not in bound})
 
-    def _train(self, module: nn.Module, data: TrainingData, generator: torch.Generator) -> np.ndarray[Any, Any]:
+    def _train(self, module: nn.Module, data: TrainingData, generator: torch.Generator) -> NDArray[Any]:
         """Run all epochs; return the mean loss of each."""
         device, n = data.inputs.device, len(data.inputs)
         inputs = data.inputs.to(_dtype(module))
