@@ -1,3 +1,8 @@
+import os
+
+# scikit-learn skips its checks of array API input unless this is set before scipy is imported
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 import pytest
 import torch
 
