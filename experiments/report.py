@@ -69,14 +69,13 @@ class Report:
             int(path.stem.removeprefix("seed=")): json.loads(path.read_text())["accuracy"]
             for path in (folder / "full_data").glob("seed=*.json")
         }
+        found = find_runs(folder)
         by_sampler: dict[str, list[Run]] = {}
-        runs = find_runs(folder)
-        finished = [run for run in runs if run.finished]
-        for run in finished:
-            by_sampler.setdefault(run.config["names"]["sampler"], []).append(run)
+        for run in found:
+            if run.finished:
+                by_sampler.setdefault(run.config["names"]["sampler"], []).append(run)
         if not by_sampler:
             raise DataError(f"no run below {folder} is finished")
-        seeds = {run.config["seed"] for run in finished}
         rows = []
         for sampler, runs in by_sampler.items():
             curves = [run.curve() for run in runs]
@@ -87,8 +86,9 @@ class Report:
             areas = np.array([area_under_curve(*curve) for curve in curves])
             rows.append(Row(sampler, runs, learning_curve(runs), areas, reached))
         rows.sort(key=lambda row: -row.areas.mean())
+        seeds = {run.config["seed"] for row in rows for run in row.runs}
         shown = {seed: accuracy for seed, accuracy in full_data.items() if seed in seeds}
-        return cls(folder, rows, shown, len(runs) - len(finished))
+        return cls(folder, rows, shown, n_unfinished=sum(not run.finished for run in found))
 
     def lines(self) -> Iterator[str]:
         """Return the table, and how each sampler compares with the baseline on the same seeds."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from experiments import run as command
-from torchal.results import find_runs
+from torchal.results import RunFolder, find_runs
 from torchal.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -101,23 +101,25 @@ class TestSweep:
         assert f"error: no report on {damaged.parents[2]}: {damaged} is damaged" in err
 
     def test_stopping_says_so_and_the_same_command_goes_on(self, run, monkeypatch):
-        whole, calls = Trainer._run, []
+        whole, written = RunFolder.append, []
 
-        def stopped(self, *rest):
-            calls.append(self.seed)
-            if len(calls) == 2:
+        def stopped(self, result):
+            whole(self, result)
+            written.append(result.round)
+            if len(written) == 8:
                 raise KeyboardInterrupt
-            whole(self, *rest)
 
-        monkeypatch.setattr(Trainer, "_run", stopped)
+        monkeypatch.setattr(RunFolder, "append", stopped)
         code, out, err = run(*QUICK, "seed=0,1,2", "-m")
         assert code == 130
         assert "the same command goes on" in err
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
+        assert "1 more runs are not finished" in out
         code, out, _ = run(*QUICK, "seed=0,1,2", "-m")
         assert code == 0
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
-        assert calls == [0, 1, 1, 2]
+        assert "not finished" not in out
+        assert written == [*range(6), 0, 1, *range(1, 6), *range(6)]
 
 
 class TestSingleRun:
