@@ -66,7 +66,10 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> dict[str, list[Run]]:
         for name in by:
             if name not in own:
                 raise ConfigError(f"{run.folder} has no {name!r} to group by; it has {', '.join(own)}")
-        groups.setdefault(", ".join(str(own[name]) for name in (*by, *differing)), []).append(run)
+        label = ", ".join(
+            [*(str(own[name]) for name in by), *(str(own.get(name, run.folder.name)) for name in differing)]
+        )
+        groups.setdefault(label, []).append(run)
     for label, group in groups.items():
         mixed = _mixed([settings[id(run)] for run in group])
         if mixed:

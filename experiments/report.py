@@ -20,7 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from torchal import charts
 from torchal.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
-from torchal.errors import DataError, TorchalError
+from torchal.errors import ConfigError, DataError, TorchalError
 from torchal.results import Run, find_runs
 from torchal.tensorboard import write_aggregate
 
@@ -64,12 +64,17 @@ class Report:
         Raises:
             DataError: no run in it is finished.
             RunError: a run in it is damaged.
+            ConfigError: its runs are of different data sets or models, as an explicit name= can bring about.
         """
         full_data = {
             int(path.stem.removeprefix("seed=")): json.loads(path.read_text())["accuracy"]
             for path in (folder / "full_data").glob("seed=*.json")
         }
         found = find_runs(folder)
+        sources = {(run.config["names"]["data"], run.config["names"]["model"]) for run in found}
+        if len(sources) > 1:
+            kinds = "; ".join(sorted(", ".join(source) for source in sources))
+            raise ConfigError(f"{folder} holds runs of different data or models ({kinds}); give each another name=")
         by_sampler: dict[str, list[Run]] = {}
         for run in found:
             if run.finished:
@@ -168,7 +173,8 @@ class Command:
         good = True
         if read:
             print(f"{len(read)} of {len(used)} runs were finished before and only read")
-        for folder in sorted({run.parent.parent for run in used}):
+        # <runs>/<name>/<sampler>/seed=<seed>; a run that was put elsewhere by run_dir is compared with nothing
+        for folder in sorted({run.parent.parent for run in used if _is_compared(run, self.runs)}):
             try:
                 report = Report.of(folder)
                 print()
@@ -184,6 +190,10 @@ class Command:
             command = [os.path.relpath(sys.executable), "-m", "tensorboard.main", "--logdir", str(self.runs)]
             print(f"TensorBoard: {shlex.join(command)}")
         return good
+
+
+def _is_compared(run: Path, runs: Path) -> bool:
+    return len(run.relative_to(runs).parts) > 2 and run.name.startswith("seed=")
 
 
 def _times(runs: Path) -> dict[Path, tuple[int, int]]:

@@ -28,6 +28,7 @@ from torchal.results import Run, write_atomically
 from torchal.schedule import Schedule
 from torchal.trainer import Trainer
 
+_EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
 _LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
 
 
@@ -53,6 +54,11 @@ def run(config: DictConfig) -> Run:
     """Run what a config describes into its folder, and return the run."""
     hydra_config = HydraConfig.get()
     choices: Any = hydra_config.runtime.choices
+    for setting in ("data", "model", "sampler", "schedule", "start", "runs", "name", "run_dir"):
+        if config[setting] is None:
+            raise ConfigError(f"{setting} must not be null")
+    if not OmegaConf.is_list(config.metrics):
+        raise ConfigError(f"metrics must be a list of {', '.join(BY_NAME)}; got {config.metrics!r}")
     check_flag("progress", config.progress)
     device = pick_device(config.device)
     schedule = Schedule(**OmegaConf.to_object(config.schedule))  # type: ignore[arg-type]
@@ -170,12 +176,14 @@ def main() -> int:
     problem, code = "", 0
     try:
         hydra_main()
-    except (HydraException, OmegaConfBaseException, TorchalError, OSError) as error:
-        if debug:
-            raise
-        problem, code = f"error: {explain(error)}", 2
     except KeyboardInterrupt:
         problem, code = "\nstopped; the same command goes on from here", 130
+    except Exception as error:
+        if debug:
+            raise
+        # What a model or a library refuses (scikit-learn's own errors, say) is a mistake in a setting like any other.
+        more = "" if isinstance(error, _EXPECTED) else f" ({type(error).__name__}; HYDRA_FULL_ERROR=1 shows where)"
+        problem, code = f"error: {explain(error)}{more}", 2
     finally:
         if not debug:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -44,3 +44,22 @@ def test_draws_line_band_and_level_with_names_and_units():
 def test_refuses_no_curves():
     with pytest.raises(ConfigError, match="at least one curve"):
         charts.learning_curves({})
+
+
+def test_a_wide_band_does_not_flatten_the_lines():
+    curve = make_curve(3)
+    wide = LearningCurve(curve.n_labeled, curve.values, curve.mean, curve.mean - 9, curve.mean + 9)
+    low, high = charts.learning_curves({"margin": wide}).axes[0].get_ylim()
+    assert high - low < 4 * np.ptp(curve.mean)
+    assert low < curve.mean.min() < curve.mean.max() < high
+
+
+def test_values_that_are_missing_are_left_out():
+    curve = make_curve(3)
+    gaps = LearningCurve(
+        curve.n_labeled, curve.values, np.where(curve.mean > 0.6, curve.mean, np.nan), curve.lower, curve.upper
+    )
+    assert charts.learning_curves({"auc": gaps}).axes[0].get_ylim()[1] > 0.9
+    nothing = LearningCurve(curve.n_labeled, curve.values, curve.mean * np.nan, curve.lower, curve.upper)
+    with pytest.raises(ConfigError, match="no finite value"):
+        charts.learning_curves({"auc": nothing})

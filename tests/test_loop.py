@@ -11,6 +11,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
@@ -266,6 +267,28 @@ class Bad(Sampler):
         return Selection(picked, torch.zeros(len(picked)))
 
 
+def test_scores_must_be_one_a_row():
+    class Short(Bad):
+        def select(self, view, n):
+            picked = super().select(view, n)
+            return picked._replace(scores=picked.scores[1:])
+
+    with pytest.raises(ShapeError, match=r"Short picked 5 rows with scores of shape \(4,\)"):
+        make(Short(lambda rows, n: rows[:n]))[0].ask(5)
+
+
+def test_a_sampler_that_writes_into_its_view_does_not_reach_the_pool():
+    class Scribbles(Bad):
+        def select(self, view, n):
+            picked = super().select(view, n)
+            view.candidates[:], view.labeled[:], view.targets[:] = False, True, 0
+            return picked
+
+    learner, oracle = make(Scribbles(lambda rows, n: rows[:n]))
+    results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=26)))
+    assert [len(result.rows) for result in results] == [6, 10, 10]
+
+
 @pytest.mark.parametrize(
     ("pick", "message"),
     [
@@ -291,9 +314,9 @@ class TestModels:
     @pytest.mark.parametrize(
         ("model", "message"),
         [
-            (LinearRegression(), "LinearRegression is a regressor"),
-            (KMeans(), "KMeans is a clusterer"),
-            (StandardScaler(), "StandardScaler is a transformer"),
+            (LinearRegression(), "LinearRegression is regressor"),
+            (KMeans(), "KMeans is clusterer"),
+            (StandardScaler(), "StandardScaler is no classifier by its tags"),
             (MultiOutputClassifier(LogisticRegression()), "learns several labels per row"),
             (LogisticRegression, r"got the class LogisticRegression; call it"),
         ],
@@ -332,8 +355,9 @@ class TestModels:
         with pytest.raises(ShapeError, match=r"Odd\.predict must answer with one whole number per row"):
             make(model=Odd())[0].finish_round()
 
-    def test_values_of_pairs_of_classes_are_refused(self):
-        learner, _ = make(Margin(), model=SVC(decision_function_shape="ovo"))
+    @pytest.mark.parametrize("wrap", [lambda model: model, make_pipeline], ids=["alone", "in a pipeline"])
+    def test_values_of_pairs_of_classes_are_refused(self, wrap):
+        learner, _ = make(Margin(), model=wrap(SVC(decision_function_shape="ovo")))
         with pytest.raises(ShapeError, match="decision_function_shape='ovr'"):
             learner.ask(3)
 
@@ -475,6 +499,38 @@ class TestAskTell:
         learner.finish_round()
         with pytest.raises(RunError, match="no label came in"):
             learner.finish_round()
+
+    def test_a_state_is_cut_off_from_what_happens_later(self):
+        learner, oracle = make(Recorder())
+        rows = learner.ask(4)
+        learner.tell(rows[:2], oracle(rows[:2]))
+        state, history = learner.state_dict(), list(learner.history)
+        learner.tell(rows[2:], oracle(rows[2:]))
+        other, _ = make(Recorder())
+        other.load_state_dict(state, history)
+        result = other.finish_round()
+        assert result.rows.equal(rows[:2])
+        assert result.labels.equal(oracle(rows[:2]))
+
+    def test_scores_and_report_of_asked_rows_are_saved(self, tmp_path):
+        first, oracle = make(Recorder())
+        rows = first.ask(4)
+        first.save(tmp_path / "a.pt")
+        second, _ = make(Recorder())
+        second.load(tmp_path / "a.pt")
+        for learner in (first, second):
+            learner.tell(rows, oracle(rows))
+        one, two = first.finish_round(), second.finish_round()
+        assert one.to_json() | {"seconds": {}} == two.to_json() | {"seconds": {}}
+        assert one.report == {"rounds": 1}
+        assert not two.scores.isnan().any()
+
+    def test_a_state_that_lacks_something_is_damaged(self):
+        learner, _ = make()
+        state = learner.state_dict()
+        del state["bought"]
+        with pytest.raises(RunError, match="it has no bought"):
+            make()[0].load_state_dict(state, [])
 
     def test_goes_on_another_day(self, tmp_path):
         first, oracle = make(Recorder(), seed=5)

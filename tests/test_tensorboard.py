@@ -6,6 +6,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests import killed_run
 from tests.test_trainer import start_process
+from torchal import ConfigError
 from torchal.curves import LearningCurve, area_under_curve, mean_interval
 from torchal.tensorboard import write_aggregate
 
@@ -85,3 +86,15 @@ def test_an_aggregate_of_one_run_has_a_band_without_width(tmp_path):
     )
     events = read(tmp_path)
     assert scalars(events, "mean/accuracy_lower") == scalars(events, "mean/accuracy")
+
+
+def test_a_metric_that_was_added_when_the_run_went_on_has_no_area(tmp_path):
+    start_process(tmp_path, "line").wait(60)
+    run = killed_run.run(tmp_path, tensorboard=True, metrics={"mine": lambda outcome: 1.0})
+    events = read(tmp_path / "tb")
+    assert run.finished
+    assert len(events.Scalars("test/mine")) == 6
+    assert "summary/area_accuracy" in events.Tags()["scalars"]
+    assert "summary/area_mine" not in events.Tags()["scalars"]
+    with pytest.raises(ConfigError, match="no test 'mine'; it has accuracy, log_loss"):
+        run.curve("mine")

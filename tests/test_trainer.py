@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,13 +105,20 @@ class TestFolder:
         config = killed_run.run(tmp_path, model=Plain(), config=None).config
         assert " at 0x" not in config["model"]
 
-    def test_state_that_cannot_be_read_back_is_refused_at_once(self, tmp_path):
+    @pytest.mark.parametrize("held", [{object}, lambda: 0], ids=["a class", "a function"])
+    def test_state_that_cannot_be_read_back_is_refused_at_once(self, held, tmp_path):
         class Odd(killed_run.Drift):
             def state_dict(self):
-                return {"observed": {object}}
+                return {"observed": held}
 
         with pytest.raises(RunError, match="state_dict"):
             killed_run.run(tmp_path, sampler=Odd())
+
+    def test_numbers_of_numpy_are_numbers(self, tmp_path, undisturbed):
+        schedule = Schedule(
+            batch_fraction=np.float64(0.1), budget=np.int64(54), target_metric="accuracy", target_value=np.float32(2)
+        )
+        assert told(killed_run.run(tmp_path, schedule=schedule, start=np.arange(6))) == told(undisturbed)
 
     def test_a_second_process_is_refused_while_the_first_runs(self, tmp_path):
         first = start_process(tmp_path, "slowly")
@@ -176,6 +185,26 @@ class TestKilled:
         alone = fit(tmp_path / "alone", lambda rows: targets[rows])
         assert told(fit(tmp_path / "interrupted", oracle)) == told(alone)
         assert len(calls) == 9 + 2
+
+    @pytest.mark.parametrize("start", [12, torch.arange(12)], ids=["random", "given"])
+    def test_a_start_set_that_nobody_could_label_is_not_asked_for_again(self, start, tmp_path):
+        pool, targets, validation = make_pool(n_labeled=0)
+
+        def fit(folder, *, interrupted):
+            asked = []
+
+            def oracle(rows):
+                asked.append(rows.tolist())
+                if interrupted and len(asked) == 2:
+                    raise KeyboardInterrupt
+                return targets[rows] if len(asked) > 1 else torch.full_like(rows, -1)
+
+            trainer = killed_run.trainer(folder)
+            with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+                trainer.fit(pool, oracle, validation=validation, start=start)
+            return trainer.fit(pool, lambda rows: targets[rows], validation=validation, start=start)
+
+        assert told(fit(tmp_path / "a", interrupted=True)) == told(fit(tmp_path / "b", interrupted=False))
 
     def test_an_exception_in_the_first_fit_does_not_lose_the_start_set(self, tmp_path, undisturbed):
         class FailsOnce(NearestMean):
@@ -269,15 +298,21 @@ class TestBadInput:
 
     def test_a_damaged_file_is_named(self, tmp_path):
         killed_run.run(tmp_path)
+        whole = RunFolder(tmp_path).read()
         lines = (tmp_path / "rounds.jsonl").read_text().splitlines(keepends=True)
         (tmp_path / "rounds.jsonl").write_text("".join(lines[:3]))
-        with pytest.raises(RunError, match="it has 3 rounds, the checkpoint counts 9"):
-            killed_run.run(tmp_path)
+        for read in (killed_run.run, lambda path: RunFolder(path).read()):
+            with pytest.raises(RunError, match="it has 3 rounds, the checkpoint counts 9"):
+                read(tmp_path)
+        assert whole.finished
         (tmp_path / "rounds.jsonl").write_text("{}\n" * 9)
         with pytest.raises(RunError, match=r"rounds.jsonl is damaged"):
             killed_run.run(tmp_path)
         (tmp_path / "checkpoint.pt").write_bytes(os.urandom(100))
         with pytest.raises(RunError, match=r"checkpoint.pt is damaged"):
+            killed_run.run(tmp_path)
+        torch.save({"x": 1}, tmp_path / "checkpoint.pt")
+        with pytest.raises(RunError, match=r"it is not a run's checkpoint"):
             killed_run.run(tmp_path)
         (tmp_path / "checkpoint.pt").unlink()
         with pytest.raises(RunError, match=r"it has 9 rounds and no checkpoint.pt"):

@@ -40,7 +40,7 @@ def learning_curves(
         full_data: the value with all training data, drawn as a level line.
 
     Raises:
-        ConfigError: there is no curve to draw.
+        ConfigError: there is no curve to draw, or no finite value in them.
     """
     check_installed("matplotlib", extra="experiments")
     from matplotlib.figure import Figure
@@ -77,6 +77,9 @@ def learning_curves(
 def _limits(curves: Mapping[str, LearningCurve], full_data: float | None) -> tuple[float, float]:
     """Return a vertical range that shows all lines, and of the bands no more than leaves the lines readable."""
     lines = np.concatenate([curve.mean for curve in curves.values()] + ([] if full_data is None else [[full_data]]))
+    lines = lines[np.isfinite(lines)]
+    if not len(lines):
+        raise ConfigError("the curves have no finite value to draw")
     bands = np.concatenate([np.concatenate([lines, curve.lower, curve.upper]) for curve in curves.values()])
     room = np.ptp(lines) or abs(lines[0]) or 1.0
     low, high = max(np.nanmin(bands), lines.min() - room), min(np.nanmax(bands), lines.max() + room)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal.errors import CapabilityError, ShapeError
+from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.protocols import (
     Classifier,
     HasDecisionFunction,
@@ -63,7 +63,8 @@ def check_classifier(model: object) -> None:
     if hasattr(model, "__sklearn_tags__"):  # asked first: a meta-estimator may have predict only once it is fitted
         tags = model.__sklearn_tags__()
         if tags.estimator_type != "classifier":
-            raise CapabilityError(f"a model must be a classifier; {name} is a {tags.estimator_type or 'transformer'}")
+            kind = tags.estimator_type or "no classifier by its tags (ClassifierMixin stands before BaseEstimator)"
+            raise CapabilityError(f"a model must be a classifier; {name} is {kind}")
         if not tags.target_tags.single_output:
             raise CapabilityError(f"{name} learns several labels per row; torchal learns one")
         return
@@ -96,7 +97,9 @@ def decision_values(model: Classifier, inputs: Inputs) -> Tensor:
     """
     check_provides(model, HasDecisionFunction, needed_by="decision values")
     values = _by_chunk(model, model.decision_function, inputs)  # type: ignore[attr-defined]
-    if values.ndim == 2 and getattr(model, "decision_function_shape", None) == "ovo":
+    settings = model.get_params() if hasattr(model, "get_params") else vars(model)
+    of_pairs = any(name.split("__")[-1] == "decision_function_shape" and v == "ovo" for name, v in settings.items())
+    if values.ndim == 2 and of_pairs:
         raise ShapeError(
             f"{type(model).__name__} has decision values of pairs of classes; set decision_function_shape='ovr'"
         )
@@ -135,6 +138,8 @@ def check_columns(model: object, output: Tensor, classes: Tensor, *, one_for_two
     Raises:
         ShapeError: the number of columns is another.
     """
+    if output.ndim != 2:
+        raise ShapeError(f"{type(model).__name__} must answer with (N, C), got shape {tuple(output.shape)}")
     n_columns, n_classes = output.shape[1], len(classes)
     if n_columns != n_classes and not (one_for_two and n_columns == 1 and n_classes == 2):
         raise ShapeError(
@@ -149,7 +154,10 @@ def as_inputs(inputs: Any) -> Inputs:
     if isinstance(inputs, list | tuple):
         inputs = np.asarray(inputs)
     if isinstance(inputs, np.ndarray) and not isinstance(inputs, np.memmap):
-        # torch shares no memory that is read-only or runs backwards
+        if inputs.dtype.kind not in "biuf":
+            raise DataError(f"inputs must be numbers, got an array of {inputs.dtype}")
+        # torch takes the machine's own byte order, and shares no memory that is read-only or runs backwards
+        inputs = inputs.astype(inputs.dtype.newbyteorder("="), copy=False)
         inputs = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
     rows: Inputs = inputs
     return rows

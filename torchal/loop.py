@@ -23,7 +23,8 @@ from torch import Tensor
 
 from torchal import interop
 from torchal._checks import as_integers, as_rows, check_budget, check_finite
-from torchal.errors import BudgetError, ConfigError, DataError, RunError, ShapeError
+from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, RunError, ShapeError
+from torchal.functional.selection import Selection
 from torchal.metrics import STANDARD, Metric, evaluate
 from torchal.pool import LabeledData, Pool, as_labels
 from torchal.protocols import UNLABELED, Classifier, HasProbabilities, Oracle, provides
@@ -111,6 +112,8 @@ class ActiveLearner:
             with self._timed("fit"):
                 model = interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
                 interop.fit(model, *self.pool.training_data())
+                if not hasattr(model, "predict"):
+                    raise CapabilityError(f"{type(model).__name__} has no predict once it is fitted")
                 self._model = model
         return self._model
 
@@ -155,10 +158,9 @@ class ActiveLearner:
         view = self.pool.view(self.model, generator=self._generator(), validation=self.validation)
         with self._timed("select"):
             selection = self.sampler.select(view, n)
-            rows = self._checked_rows(selection.indices, n)
-            scores = selection.scores.tolist()
+            rows, scores = self._checked(selection, n)
         self._report = as_plain(self.sampler.report())
-        self._scores = dict(zip(rows.tolist(), scores, strict=True))
+        self._scores = dict(zip(rows.tolist(), scores.tolist(), strict=True))
         self.asked = rows
         return self.asked.clone()
 
@@ -254,10 +256,10 @@ class ActiveLearner:
             "skipped": self.pool.skipped.nonzero().squeeze(1).cpu(),
             "n_rounds": len(self.history),
             "asked": self.asked.cpu(),
-            "scores": self._scores,
-            "bought": self._bought,
-            "seconds": self._seconds,
-            "report": self._report,
+            "scores": dict(self._scores),
+            "bought": list(self._bought),
+            "seconds": dict(self._seconds),
+            "report": dict(self._report),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], history: list[RoundResult]) -> None:
@@ -317,14 +319,16 @@ class ActiveLearner:
         words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
 
-    def _checked_rows(self, rows: Tensor, n: int) -> Tensor:
-        """Require what every sampler promises, before anybody is asked to label: n distinct candidates."""
-        name = type(self.sampler).__name__
+    def _checked(self, selection: Selection, n: int) -> Selection:
+        """Require what every sampler promises, before anybody is asked to label: n distinct candidates, each scored."""
+        name, (rows, scores) = type(self.sampler).__name__, selection
         rows = as_rows(f"the rows that {name} picked", rows, n_rows=len(self.pool), device=self.pool.device)
+        if scores.shape != rows.shape:
+            raise ShapeError(f"{name} picked {len(rows)} rows with scores of shape {tuple(scores.shape)}")
         wrong = int((~self.pool.candidates[rows]).sum())
         if len(rows) != n or wrong:
             raise ShapeError(f"{name} was asked for {n} rows and picked {len(rows)}, {wrong} of them no candidates")
-        return rows
+        return Selection(rows, scores)
 
     def _drop(self, rows: Tensor) -> None:
         """Forget that rows were asked for, and what the sampler thought of them."""
@@ -386,7 +390,8 @@ def rounds(
         ConfigError: a start set that is missing, or given beside labels; a target without a validation part.
         BudgetError: a start set larger than the pool or the budget.
 
-    Everything is checked when this is called, before the oracle is asked. Until labels of two classes are there,
+    Rows that the learner asked for earlier are bought first, whatever the budget. Everything is checked when this is
+    called, before the oracle is asked. Until labels of two classes are there,
     batches are drawn at random and belong to round 0.
 
     Example:
@@ -401,7 +406,7 @@ def rounds(
         [11, 16, 20]
     """
     check_start(learner, schedule, start)
-    return _rounds(learner, oracle, schedule, start, on_labels)
+    return run_rounds(learner, oracle, schedule, start, on_labels)
 
 
 def check_start(learner: ActiveLearner, schedule: Schedule, start: int | Tensor | None) -> None:
@@ -430,13 +435,15 @@ def check_start(learner: ActiveLearner, schedule: Schedule, start: int | Tensor 
         raise BudgetError(f"the start set has {n_start} rows, the budget is {schedule.labels_in_all(n_rows)}")
 
 
-def _rounds(
+def run_rounds(
     learner: ActiveLearner,
     oracle: Oracle,
     schedule: Schedule,
     start: int | Tensor | None,
     on_labels: Callable[[], None],
 ) -> Iterator[RoundResult]:
+    """Do what `rounds` does, without its checks; no start means that it was asked for already."""
+
     def buy(rows: Tensor) -> None:
         with learner._timed("label"):
             labels = as_integers("the oracle's labels", oracle(rows)).to(rows.device)
@@ -479,4 +486,5 @@ def _is_done(learner: ActiveLearner, schedule: Schedule) -> bool:
         return True
     if schedule.target_metric is None or schedule.target_value is None:
         return False
-    return last.validation[schedule.target_metric] >= schedule.target_value
+    value = last.validation.get(schedule.target_metric)  # None in a round of before there was this part
+    return value is not None and value >= schedule.target_value

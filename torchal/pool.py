@@ -196,9 +196,9 @@ class Pool:
     def view(self, model: Classifier, *, generator: torch.Generator, validation: LabeledData | None = None) -> PoolView:
         """Return what a sampler may see, with a model fitted on the labels bought so far."""
         return PoolView(
-            labeled=self.labeled,
-            candidates=self.candidates,
-            targets=self.targets,
+            labeled=self.labeled.clone(),
+            candidates=self.candidates.clone(),  # what a sampler does to its view must not reach the pool
+            targets=self.targets.clone(),
             inputs=self.inputs,
             n_classes=self.n_classes,
             generator_state=generator.clone_state(),

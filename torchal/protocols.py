@@ -91,4 +91,6 @@ def check_provides(model: object, *alternatives: type, needed_by: str) -> None:
     """
     if not any(provides(model, capability) for capability in alternatives):
         names = [name for capability in alternatives for name in vars(capability) if not name.startswith("_")]
-        raise CapabilityError(f"{needed_by} needs a model with {' or '.join(names)}; {type(model).__name__} has none")
+        raise CapabilityError(
+            f"{needed_by} needs a model with {' or '.join(names)}; {type(model).__name__} has none before it is fitted"
+        )

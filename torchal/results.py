@@ -79,8 +79,8 @@ class Run:
             ConfigError: the run did not record this metric on this part; the message lists what it did.
         """
         records = [getattr(result, part) for result in self.rounds]
-        if not records or metric not in records[0]:
-            have = ", ".join(records[0]) if records else "no rounds"
+        if not records or any(metric not in record for record in records):
+            have = ", ".join(name for name in records[0] if all(name in r for r in records)) if records else "no rounds"
             raise ConfigError(f"{self.folder} has no {part} {metric!r}; it has {have or f'no {part} part'}")
         return [result.n_labeled for result in self.rounds], [record[metric] for record in records]
 
@@ -155,8 +155,10 @@ class RunFolder:
         """
         if not self._config.exists():
             raise RunError(f"{self.path} is not a run folder: it has no config.yaml")
-        checkpoint = self.read_checkpoint()
-        return Run(self.path, self._read_config(), self.read_rounds(), bool(checkpoint and checkpoint["finished"]))
+        config, checkpoint, rounds = self._read_config(), self.read_checkpoint(), self.read_rounds()
+        if checkpoint is not None:
+            self._check_count(len(rounds), checkpoint["state"]["n_rounds"])
+        return Run(self.path, config, rounds, finished=bool(checkpoint and checkpoint["finished"]))
 
     def read_rounds(self) -> list[RoundResult]:
         """Return the rounds of all whole lines; a last line that was cut off does not count."""
@@ -165,7 +167,7 @@ class RunFolder:
         lines = self._rounds.read_bytes().split(b"\n")[:-1]
         try:
             return [RoundResult.from_json(json.loads(line)) for line in lines]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._rounds} is damaged: {error}") from error
 
     def keep_rounds(self, n: int) -> None:
@@ -173,11 +175,14 @@ class RunFolder:
         if not self._rounds.exists() and n == 0:
             return
         lines = self._rounds.read_bytes().split(b"\n")[:-1] if self._rounds.exists() else []
-        if len(lines) < n:
-            raise RunError(f"{self._rounds} is damaged: it has {len(lines)} rounds, the checkpoint counts {n}")
+        self._check_count(len(lines), n)
         if len(lines) > n or self._rounds.stat().st_size != sum(len(line) + 1 for line in lines):
             with self.reported():
                 write_atomically(self._rounds, b"".join(line + b"\n" for line in lines[:n]))
+
+    def _check_count(self, n_lines: int, n_rounds: int) -> None:
+        if n_lines < n_rounds:
+            raise RunError(f"{self._rounds} is damaged: it has {n_lines} rounds, the checkpoint counts {n_rounds}")
 
     def append(self, result: RoundResult) -> None:
         """Write one more round, and wait until it is on disk."""
@@ -213,6 +218,9 @@ class RunFolder:
             checkpoint: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
         except Exception as error:
             raise RunError(f"{self._checkpoint} is damaged: {error}") from error
+        state = checkpoint.get("state") if isinstance(checkpoint, dict) else None
+        if not isinstance(state, dict) or "finished" not in checkpoint or "n_rounds" not in state:
+            raise RunError(f"{self._checkpoint} is damaged: it is not a run's checkpoint")
         return checkpoint
 
     def _read_config(self) -> dict[str, Any]:
@@ -220,6 +228,8 @@ class RunFolder:
             config: dict[str, Any] = json.loads(self._config.read_text())
         except ValueError as error:
             raise RunError(f"{self._config} is damaged: {error}") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{self._config} is damaged: it holds no settings")
         return config
 
     @contextmanager
@@ -329,15 +339,14 @@ def as_safe_bytes(content: Mapping[str, Any]) -> bytes:
         RunError: it holds more than tensors, numbers, text, lists and dicts.
     """
     buffer = io.BytesIO()
-    torch.save(content, buffer)
-    buffer.seek(0)
     try:
+        torch.save(content, buffer)
+        buffer.seek(0)
         torch.load(buffer, weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+    except (pickle.PickleError, AttributeError, TypeError) as error:
         raise RunError(
-            "the state of a run may hold tensors, numbers, text, lists and dicts (a sampler's state_dict, for one); "
-            f"something else is in it: {reason}"
+            "the state of a run (a sampler's state_dict, for one) may hold tensors, numbers, text, lists and dicts; "
+            "something else is in it"
         ) from error
     return buffer.getvalue()
 

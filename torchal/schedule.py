@@ -56,10 +56,13 @@ class Schedule:
         target = self.target_value
         if target is not None and not (isinstance(target, Real) and math.isfinite(target)):
             raise ConfigError(f"target_value must be a finite number, got {target!r}")
+        if target is not None:
+            object.__setattr__(self, "target_value", float(target))
         for name in ("batch_fraction", "budget_fraction"):
             value = getattr(self, name)
             if value is not None:
                 check_fraction(name, value)
+                object.__setattr__(self, name, float(value))
 
     def labels_in_all(self, n_rows: int) -> int:
         """Return the budget for a pool of this many rows."""

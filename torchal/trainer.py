@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torchal.errors import ConfigError
-from torchal.loop import ActiveLearner, check_start, rounds
+from torchal.loop import ActiveLearner, check_start, run_rounds
 from torchal.metrics import Metric
 from torchal.pool import LabeledData, Pool
 from torchal.protocols import Classifier, Oracle
@@ -93,8 +93,8 @@ class Trainer:
             start: rows to label first, or how many to draw at random, if the pool has no label yet.
 
         Raises:
-            CapabilityError, BudgetError, ConfigError, DataError: see `ActiveLearner` and `rounds`; nothing is written
-                then.
+            CapabilityError, BudgetError, ConfigError, DataError: see `ActiveLearner` and `rounds`; what can be known
+                before the first fit is refused before anything is written.
             ConfigError: the folder's run has another config, schedule or start set; the message names the differences.
             RunError: the folder is in use, damaged or not writable, or its run is of another pool.
         """
@@ -118,15 +118,24 @@ class Trainer:
             checkpoint = folder.read_checkpoint()
             folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
             if checkpoint is not None:
-                changed = differences(checkpoint["state"]["settings"], self._settings(start))
+                changed = differences(checkpoint["state"].get("settings", {}), self._settings(start))
                 if changed:
                     raise ConfigError(f"{folder.path} holds a run with other settings: {changed}")
                 learner.load_state_dict(checkpoint["state"], folder.read_rounds())
             if not (checkpoint and checkpoint["finished"]):
-                self._run(learner, oracle, folder, start)
+                # The first checkpoint comes after the start set was answered: it is not asked for again.
+                self._run(learner, oracle, folder, start, resumed=checkpoint is not None)
             return folder.read()
 
-    def _run(self, learner: ActiveLearner, oracle: Oracle, folder: RunFolder, start: int | Tensor | None) -> None:
+    def _run(
+        self,
+        learner: ActiveLearner,
+        oracle: Oracle,
+        folder: RunFolder,
+        start: int | Tensor | None,
+        *,
+        resumed: bool,
+    ) -> None:
         settings = self._settings(start)
 
         def checkpoint(*, finished: bool = False) -> None:
@@ -147,9 +156,7 @@ class Trainer:
                     disable=not self.progress,
                 )
             )
-            # A run that was cut off in round 0 has its start set already.
-            start = None if learner.pool.n_labeled else start
-            for result in rounds(learner, oracle, self.schedule, start=start, on_labels=checkpoint):
+            for result in run_rounds(learner, oracle, self.schedule, None if resumed else start, checkpoint):
                 folder.append(result)
                 checkpoint()
                 if log is not None:

@@ -119,7 +119,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
         ("b,3", ["row 8", "2 cells", "3 cells", "column 1"]),
         ("b,3,4,5", ["row 8", "4 cells", "3 cells", "column 2"]),
         ("", ["row 8", "nothing", "3 cells"]),
-        ('"b,3,4', ["row 8", "a quote is not closed"]),
+        ('"b,3,4', ["row 8", "its quotes cannot be read"]),
     ],
 )
 def test_a_bad_cell_is_named_by_row_and_column(tmp_path, row, words):
@@ -284,7 +284,7 @@ def test_a_quote_that_is_not_closed_is_found(tmp_path):
     lines = [f'{i},{i % 7},"{"ab"[i % 2]}"' for i in range(40)]
     lines[11] = '11,4,"b'
     (tmp_path / "a.csv").write_text("x,y,label\n" + "\n".join(lines) + "\n")
-    with pytest.raises(DataError, match=r"a.csv, row 13: a quote is not closed"):
+    with pytest.raises(DataError, match=r"a.csv, row 13: its quotes cannot be read"):
         csv(tmp_path / "a.csv", target="label")
 
 

@@ -63,7 +63,7 @@ class TestSweep:
         run(*QUICK, "sampler=margin,uniform", "seed=0,1", "-m")
         fitted = []
         whole = Trainer._run
-        monkeypatch.setattr(Trainer, "_run", lambda self, *rest: (fitted.append(self.seed), whole(self, *rest)))
+        monkeypatch.setattr(Trainer, "_run", lambda self, *a, **k: (fitted.append(self.seed), whole(self, *a, **k)))
         _, out, _ = run(*QUICK, "sampler=margin,uniform", "seed=1,2", "-m")
         assert fitted == [2, 2]
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
@@ -89,7 +89,14 @@ class TestSweep:
         assert code == 2
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
         assert re.search(r"^uniform +1 ", out, re.MULTILINE)
-        assert err.splitlines()[-1] == "error: Entropy needs a model with predict_proba; LinearSVC has none"
+        assert err.splitlines()[-1].startswith("error: Entropy needs a model with predict_proba; LinearSVC has none")
+
+    def test_what_a_library_refuses_is_one_line_too(self, run):
+        code, out, err = run(*QUICK, "model=linear_svm", "model.C=1,-1", "-m")
+        assert code == 2
+        assert re.search(r"^margin +1 ", out, re.MULTILINE)
+        assert "error: The 'C' parameter of LinearSVC must be" in err.splitlines()[-1]
+        assert "HYDRA_FULL_ERROR=1 shows where" in err.splitlines()[-1]
 
     def test_a_damaged_run_does_not_lose_the_table_of_other_experiments(self, run, tmp_path):
         run(*QUICK, "data=iris,wine", "seed=0", "-m")
@@ -147,8 +154,11 @@ class TestSingleRun:
         assert len({done.folder.parents[1].name for done in runs}) == 2
         assert all(done.config["data"]["test_rows"] == list(range(2, 150, 3)) for done in runs)
 
-    @pytest.mark.parametrize("where", ["name=my/sub", "name=mine", "run_dir={}/elsewhere"])
-    def test_nothing_is_written_outside_its_folders(self, where, run, tmp_path):
+    @pytest.mark.parametrize(
+        "where", ["name=my/sub", "name=mine", "run_dir={}/elsewhere", "run_dir={}/runs/a", "run_dir={}/runs/a/b"]
+    )
+    def test_nothing_is_written_outside_its_folders(self, where, run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
         code, out, _ = run(*QUICK, where.format(tmp_path))
         assert code == 0
         assert {path.name for path in tmp_path.iterdir()} <= {"runs", "elsewhere"}
@@ -157,6 +167,12 @@ class TestSingleRun:
     def test_without_a_validation_part(self, run, tmp_path):
         assert run(*QUICK, "data.fractions=[0.8,0,0.2]")[0] == 0
         assert find_runs(tmp_path / "runs")[0].rounds[-1].validation == {}
+
+    def test_different_data_under_one_name_are_not_averaged(self, run):
+        run(*QUICK, "name=mine")
+        code, _, err = run(*QUICK, "name=mine", "data=wine", "sampler=uniform")
+        assert code == 2
+        assert "different data or models (iris, logistic; wine, logistic)" in err
 
     def test_metrics_by_name(self, run, tmp_path):
         assert run(*QUICK, "metrics=[auc,macro_f1]")[0] == 0
@@ -230,6 +246,9 @@ class TestBadInput:
             (["sampler=entropy", "model=linear_svm"], ["predict_proba", "LinearSVC"]),
             (["data=csv"], ["data.path"]),
             (["data=csv", "data.path=none.csv"], ["none.csv"]),
+            (["metrics=auc"], ["metrics must be a list"]),
+            (["start=null"], ["start must not be null"]),
+            (["name=null"], ["name must not be null"]),
             (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, macro_f1"]),
             (["data.standardize=no"], ["standardize must be true or false, got 'no'"]),
             (["progress=maybe"], ["progress must be true or false"]),

@@ -81,7 +81,8 @@ def csv(
     check_settings(settings, "target", "header", "delimiter")
     if header is not None:
         check_flag("header", header)
-    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+    if delimiter in ("\\t", "tab"):
+        delimiter = "\t"
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ConfigError(f"delimiter must be one character, got {delimiter!r}")
     table = _read_table(Path(path).expanduser(), header=header, delimiter=delimiter)
@@ -185,7 +186,7 @@ class _Table:
                     list(csv_reader([line], delimiter=self.delimiter, strict=True))
                 except CsvError as error:
                     raise DataError(
-                        f"{self.path}, row {self.line_number(row)}: a quote is not closed: {error}"
+                        f"{self.path}, row {self.line_number(row)}: its quotes cannot be read: {error}"
                     ) from error
 
     @cached_property

@@ -66,7 +66,7 @@ def entropy(log_probs: Tensor) -> Tensor:
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
 
     Returns:
-        (N,), between 0 and log(C); float32 for half-precision input.
+        (N,), between 0 and log(C) up to the rounding of the input; float32 for half-precision input.
 
     Raises:
         ShapeError: log_probs is not a float tensor of two axes.
@@ -91,7 +91,7 @@ def least_confidence(log_probs: Tensor) -> Tensor:
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
 
     Returns:
-        (N,), between 0 and 1 - 1 / C; float32 for half-precision input.
+        (N,), between 0 and 1 - 1 / C up to the rounding of the input; float32 for half-precision input.
 
     Raises:
         ShapeError: log_probs is not a float tensor of two axes.
