@@ -17,7 +17,7 @@ from torchal.errors import RunError as RunError
 from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError
 from torchal.functional import Selection as Selection
-from torchal.loop import ActiveLearner as ActiveLearner
+from torchal.learner import ActiveLearner as ActiveLearner
 from torchal.loop import rounds as rounds
 from torchal.pool import LabeledData as LabeledData
 from torchal.pool import Pool as Pool

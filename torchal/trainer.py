@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torchal.errors import ConfigError
-from torchal.loop import ActiveLearner, check_start, run_rounds
+from torchal.learner import ActiveLearner
+from torchal.loop import check_start, run_rounds
 from torchal.metrics import Metric
 from torchal.pool import LabeledData, Pool
 from torchal.protocols import Classifier, Oracle
