@@ -31,8 +31,8 @@ class TestModels:
     @pytest.mark.parametrize(
         ("model", "message"),
         [
-            (LinearRegression(), "LinearRegression is regressor"),
-            (KMeans(), "KMeans is clusterer"),
+            (LinearRegression(), "LinearRegression is a regressor"),
+            (KMeans(), "KMeans is a clusterer"),
             (StandardScaler(), "StandardScaler is no classifier by its tags"),
             (MultiOutputClassifier(LogisticRegression()), "learns several labels per row"),
             (LogisticRegression, r"got the class LogisticRegression; call it"),

@@ -63,7 +63,11 @@ def check_classifier(model: object) -> None:
     if hasattr(model, "__sklearn_tags__"):  # asked first: a meta-estimator may have predict only once it is fitted
         tags = model.__sklearn_tags__()
         if tags.estimator_type != "classifier":
-            kind = tags.estimator_type or "no classifier by its tags (ClassifierMixin stands before BaseEstimator)"
+            kind = (
+                f"a {tags.estimator_type}"
+                if tags.estimator_type
+                else "no classifier by its tags (ClassifierMixin stands before BaseEstimator)"
+            )
             raise CapabilityError(f"a model must be a classifier; {name} is {kind}")
         if not tags.target_tags.single_output:
             raise CapabilityError(f"{name} learns several labels per row; torchal learns one")

@@ -41,7 +41,9 @@ def rounds(
     batches are drawn at random and belong to round 0.
 
     Example:
+        >>> import torch
         >>> from sklearn.naive_bayes import GaussianNB
+        >>> from torchal import Pool
         >>> from torchal.samplers import Margin
         >>> x = torch.linspace(0, 1, 101)[:, None]
         >>> truth = (x[:, 0] > 0.3).long()
