@@ -20,7 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from torchal import charts
 from torchal.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
-from torchal.errors import ConfigError, DataError, TorchalError
+from torchal.errors import ConfigError, TorchalError
 from torchal.results import Run, find_runs
 from torchal.tensorboard import write_aggregate
 
@@ -40,6 +40,7 @@ class Row:
     curve: LearningCurve
     areas: NDArray[Any]
     labels_to_reach: list[int | None]
+    """Of each run whose full-data accuracy is known; None where the curve stays below."""
 
     @property
     def seconds(self) -> float:
@@ -58,11 +59,10 @@ class Report:
     n_unfinished: int
 
     @classmethod
-    def of(cls, folder: Path) -> Report:
-        """Read the finished runs of an experiment folder.
+    def of(cls, folder: Path) -> Report | None:
+        """Read the finished runs of an experiment folder; return None where there is none.
 
         Raises:
-            DataError: no run in it is finished.
             RunError: a run in it is damaged.
             ConfigError: its runs are of different data sets or models, as an explicit name= can bring about.
         """
@@ -80,14 +80,12 @@ class Report:
             if run.finished:
                 by_sampler.setdefault(run.config["names"]["sampler"], []).append(run)
         if not by_sampler:
-            raise DataError(f"no run below {folder} is finished")
+            return None
         rows = []
         for sampler, runs in by_sampler.items():
             curves = [run.curve() for run in runs]
-            reached = [
-                labels_to_reach(*curve, REACH * full_data.get(run.config["seed"], math.inf))
-                for run, curve in zip(runs, curves, strict=True)
-            ]
+            known = [(curve, full_data.get(run.config["seed"])) for run, curve in zip(runs, curves, strict=True)]
+            reached = [labels_to_reach(*curve, REACH * full) for curve, full in known if full is not None]
             areas = np.array([area_under_curve(*curve) for curve in curves])
             rows.append(Row(sampler, runs, learning_curve(runs), areas, reached))
         rows.sort(key=lambda row: -row.areas.mean())
@@ -136,7 +134,8 @@ def _cells(row: Row) -> Iterator[str]:
     yield str(len(row.runs))
     yield f"{row.curve.mean[-1]:.4f}"
     yield f"{row.areas.mean():.4f}" + (f" [{lower:.4f}, {upper:.4f}]" if math.isfinite(lower) else " [one seed]")
-    yield (f"{np.mean(reached):.0f}" if reached else "") + (f" (not in {missed} of {len(row.runs)})" if missed else "")
+    unreached = f" (not in {missed} of {len(row.labels_to_reach)})" if missed else ""
+    yield (f"{np.mean(reached):.0f}" if reached else "") + unreached
     yield f"{row.seconds:.2f}"
 
 
@@ -177,12 +176,12 @@ class Command:
         for folder in sorted({run.parent.parent for run in used if _is_compared(run, self.runs)}):
             try:
                 report = Report.of(folder)
+                if report is None:
+                    continue
                 print()
                 for line in report.lines():
                     print(line)
                 print(f"chart: {report.write()}")
-            except DataError:
-                continue  # nothing is finished yet
             except (TorchalError, OSError) as error:
                 print(f"error: no report on {folder}: {error}", file=sys.stderr)
                 good = False

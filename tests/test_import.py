@@ -1,5 +1,10 @@
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
 
 HEAVY = ("sklearn", "scipy", "torchvision", "tensorboard", "torch.utils.tensorboard", "hydra", "faiss", "matplotlib")
 
@@ -21,6 +26,20 @@ def test_models_bring_scikit_learn_when_they_are_asked_for():
     assert "sklearn" in modules_after("from torchal import TorchClassifier")
 
 
+@pytest.mark.parametrize(
+    ("package", "code"),
+    [("hydra", "import experiments.run"), ("matplotlib", "from torchal import charts; charts.learning_curves({})")],
+)
+def test_an_absent_package_is_answered_with_its_extra(package, code):
+    absent = (
+        "import importlib.util as util\n"
+        f"whole = util.find_spec\nutil.find_spec = lambda name: None if name == {package!r} else whole(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", absent + code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.strip().endswith(f"{package} is not installed; pip install 'torchal[experiments]' brings it")
+
+
 def test_every_public_name_is_there():
     import torchal
 
@@ -30,8 +49,6 @@ def test_every_public_name_is_there():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    import pytest
-
     import torchal
 
     with pytest.raises(AttributeError, match="'torchal' has no attribute 'Marginal'"):

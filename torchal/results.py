@@ -237,9 +237,7 @@ class RunFolder:
         """Turn an error of the file system into one that says what is safe."""
         try:
             yield
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-            if isinstance(error, RunError):
-                raise
+        except OSError as error:
             saved = len(self._rounds.read_bytes().split(b"\n")) - 1 if self._rounds.exists() else 0
             raise RunError(
                 f"cannot write to {self.path}: {error}. {saved} rounds are saved there and stay loadable"

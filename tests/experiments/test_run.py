@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from experiments import run as command
+from experiments.report import Report
 from torchal.results import RunFolder, find_runs
 from torchal.trainer import Trainer
 
@@ -69,6 +70,16 @@ class TestSweep:
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
         assert "2 of 4 runs were finished before and only read" in out
         assert "paired over 3 seeds" in out
+
+    def test_a_seed_whose_full_data_accuracy_is_unknown_does_not_count_as_never_reached(self, run, tmp_path):
+        run(*QUICK, "seed=0,1", "-m")
+        folder = next((tmp_path / "runs").glob("iris-*"))
+        whole = Report.of(folder)
+        (folder / "full_data" / "seed=0.json").unlink()
+        rest = Report.of(folder)
+        assert rest.rows[0].labels_to_reach == whole.rows[0].labels_to_reach[1:]
+        assert rest.full_data == {1: whole.full_data[1]}
+        assert "not in" not in "".join(rest.lines())
 
     def test_the_report_covers_what_the_command_used_only(self, run):
         run(*QUICK, "data=wine")

@@ -270,7 +270,6 @@ def test_bad_weights():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_stays_on_the_gpu():
     x, y, x_test, _ = data("digits")
     model = LogisticRegression().fit(torch.tensor(x).cuda(), torch.tensor(y).cuda())

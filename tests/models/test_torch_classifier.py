@@ -400,7 +400,6 @@ def test_tensor_on_another_accelerator():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_stays_on_the_gpu(monkeypatch):
     x, y = iris()
     cuda_state = torch.cuda.get_rng_state()
