@@ -31,3 +31,7 @@ class MissingExtraError(TorchalError, ImportError):
 
 class RunError(TorchalError, RuntimeError):
     """A run folder is in use, damaged or not writable."""
+
+
+class DeviceMemoryError(TorchalError, MemoryError):
+    """The device is out of memory even for the smallest chunk of work."""

@@ -1,5 +1,12 @@
 """The math: tensors in, tensors out. Nothing here knows a pool, a model or a config."""
 
+from torchal.functional.k_center import Assignment as Assignment
+from torchal.functional.k_center import Cover as Cover
+from torchal.functional.k_center import assign_to_centers as assign_to_centers
+from torchal.functional.k_center import k_center_greedy as k_center_greedy
+from torchal.functional.kmeans import Clusters as Clusters
+from torchal.functional.kmeans import kmeans as kmeans
+from torchal.functional.kmeans import kmeans_plus_plus as kmeans_plus_plus
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
 from torchal.functional.uncertainty import entropy as entropy

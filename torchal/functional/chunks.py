@@ -1,0 +1,235 @@
+"""Rows of features wherever they live, read in chunks: no temporary is larger than a chunk, whatever N is."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchal._checks import check_float, check_whole
+from torchal.errors import DataError, DeviceMemoryError, ShapeError
+
+Features: TypeAlias = "Tensor | np.memmap[tuple[int, ...], np.dtype[Any]]"
+"""(N, D) float: a tensor on any device, or a memory-mapped file."""
+
+_SMALLEST = 64  # rows; a chunk that still does not fit with fewer is not worth halving again
+_MAX_GAP = 1 << 14  # bytes between two wanted rows of a file that are read rather than skipped
+
+
+def values_per_chunk(device: torch.device) -> int:
+    """Return how many numbers a temporary may hold: what stays in a CPU's cache, or keeps a GPU busy."""
+    return 1 << 20 if device.type == "cpu" else 1 << 25
+
+
+class Chunker:
+    """Does work chunk by chunk. Once the device ran out of memory, chunks are smaller for good."""
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+
+    def __call__(self, n_rows: int, size: int, work: Callable[[int, int], None]) -> None:
+        """Call work(start, stop) on consecutive chunks of at most `size` rows.
+
+        When the device is out of memory, the chunk is halved and done again, with one warning, so `work` must be able
+        to start a chunk anew.
+
+        Raises:
+            DeviceMemoryError: even the smallest chunk does not fit.
+        """
+        start = 0
+        while start < n_rows:
+            stop = min(start + min(size, self._most or size), n_rows)
+            if self._fits(work, start, stop):
+                start = stop
+                continue
+            if self._most is None:
+                warnings.warn("out of device memory: going on with smaller chunks", stacklevel=4)
+            self._most = max(_SMALLEST, (stop - start) // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _fits(self, work: Callable[[int, int], None], start: int, stop: int) -> bool:
+        try:
+            work(start, stop)
+        except torch.OutOfMemoryError as error:
+            if stop - start <= _SMALLEST:
+                message = f"a chunk of {stop - start} rows does not fit on the device: {error}"
+                raise DeviceMemoryError(message) from error
+            return False  # here, the failed call's tensors are let go
+        return True
+
+
+def in_chunks(n_rows: int, size: int, work: Callable[[int, int], None]) -> None:
+    """Do work in chunks by a new `Chunker`."""
+    Chunker()(n_rows, size, work)
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute without gradients, autocast, TF32 or bfloat16 products, whatever the caller's settings."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class FeatureReader:
+    """Reads rows of a tensor or of a memory-mapped file onto the device where the work is done.
+
+    Pages of a mapped file that were touched count as the process's memory, so such a file is read by ordinary reads
+    into one buffer, the next chunk while the last one is worked on.
+
+    Args:
+        features: (N, D) float.
+        device: where the work is done; where the features are, unless given.
+        chunk_rows: rows read at once; as many as `values_per_chunk` allows, unless given.
+
+    Raises:
+        ShapeError: features is no float matrix, or has no columns.
+        DataError: it has no rows.
+    """
+
+    def __init__(
+        self, features: Features, *, device: torch.device | str | None = None, chunk_rows: int | None = None
+    ) -> None:
+        self.home: torch.device
+        self.dtype: torch.dtype
+        if isinstance(features, np.memmap):
+            if features.ndim != 2 or features.dtype.kind != "f":
+                raise ShapeError(
+                    f"features must be (N, D) floating point, got a memory map of {features.dtype} "
+                    f"with shape {features.shape}"
+                )
+            if features.dtype.itemsize > 8:
+                raise ShapeError(f"features must be float16, float32 or float64, got {features.dtype}")
+            self.home = torch.device("cpu")
+            self.dtype = torch.from_numpy(np.empty(0, features.dtype.newbyteorder("="))).dtype
+        else:
+            check_float("features", features, ndim=2)
+            features = features.detach()
+            self.home, self.dtype = features.device, features.dtype
+        if chunk_rows is not None:
+            check_whole("chunk_rows", chunk_rows, least=1)
+        self.device = self.home if device is None else _with_index(torch.device(device))
+        self.n_rows, self.n_columns = int(features.shape[0]), int(features.shape[1])
+        if self.n_rows == 0:
+            raise DataError("features has no rows")
+        if self.n_columns == 0:
+            raise ShapeError(f"features must have at least one column, got shape {(self.n_rows, 0)}")
+        self.in_chunks = Chunker()
+        """To be called for all work on these rows, so that it is known which chunks fit."""
+        self._chunk_rows = chunk_rows
+        self._features = features
+        self._file = _MappedFile(features) if isinstance(features, np.memmap) else None
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def chunk_rows(self, width: int = 1) -> int:
+        """Return how many rows to take at once when each makes `width` further values."""
+        return self._chunk_rows or max(_SMALLEST, values_per_chunk(self.device) // max(self.n_columns, width))
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return rows start to stop on the device, (stop - start, D), in their own dtype; not to be written to."""
+        if self._file is not None:
+            return self._file.read(start, stop).to(self.device)
+        assert isinstance(self._features, Tensor)
+        return self._features[start:stop].to(self.device, non_blocking=True)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return a copy of the rows of this index (n,) int64 on the device, (n, D)."""
+        if self._file is not None:
+            return self._file.rows(index.cpu()).to(self.device)
+        assert isinstance(self._features, Tensor)
+        return self._features.index_select(0, index.to(self.home)).to(self.device)
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """Return "cuda" as "cuda:0", so that devices can be compared."""
+    return torch.empty(0, device=device).device
+
+
+class _MappedFile:
+    """Rows of a memory map, by reads of its file."""
+
+    def __init__(self, rows: np.memmap[tuple[int, ...], np.dtype[Any]]) -> None:
+        self._array = rows
+        self._dtype = rows.dtype
+        self._native = rows.dtype.newbyteorder("=")
+        self._row_bytes = rows.shape[1] * rows.dtype.itemsize
+        # Private changes (mode "c") are not in the file, and rows with gaps between their numbers are not one read.
+        whole_rows = rows.strides[1] == rows.dtype.itemsize and rows.strides[0] == self._row_bytes
+        mapping = getattr(rows, "_mmap", None)
+        self._descriptor: int | None = None
+        if rows.filename is not None and rows.mode != "c" and whole_rows and mapping is not None:
+            # A slice has the .offset of what it was cut from; only its address says where it begins.
+            mapped = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
+            page = rows.offset - rows.offset % _granularity()
+            self._begin = page + rows.__array_interface__["data"][0] - mapped
+            self._descriptor = os.open(rows.filename, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+            self._ahead: tuple[int, int, Future[Tensor]] | None = None
+            self._pool = ThreadPoolExecutor(1)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return rows start to stop, and begin to read as many behind them."""
+        if self._descriptor is None:
+            return torch.from_numpy(np.array(self._array[start:stop], dtype=self._native))
+        rows = None
+        if self._ahead is not None:
+            begun, end, reading = self._ahead
+            self._ahead = None
+            rows = reading.result() if (begun, end) == (start, stop) else None
+        rows = self._load(start, stop) if rows is None else rows
+        end = min(2 * stop - start, len(self._array))
+        if end > stop:
+            self._ahead = stop, end, self._pool.submit(self._load, stop, end)
+        return rows
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return the rows of this index: rows that lie close together in one read."""
+        if self._descriptor is None:
+            return torch.from_numpy(np.array(self._array[index.numpy()], dtype=self._native))
+        order = index.sort()
+        wanted = order.values.numpy()
+        out = torch.empty(len(wanted), self._array.shape[1], dtype=torch.from_numpy(np.empty(0, self._native)).dtype)
+        most = max(1, (1 << 22) // self._row_bytes)  # rows of one read
+        first = 0
+        while first < len(wanted):
+            last = first
+            end = np.searchsorted(wanted, wanted[first] + most)
+            gaps = np.diff(wanted[first:end]) * self._row_bytes > _MAX_GAP
+            last = first + (int(gaps.argmax()) if gaps.any() else len(gaps))
+            span = self._load(int(wanted[first]), int(wanted[last]) + 1)
+            out[order.indices[first : last + 1]] = span[torch.from_numpy(wanted[first : last + 1] - wanted[first])]
+            first = last + 1
+        return out
+
+    def _load(self, start: int, stop: int) -> Tensor:
+        assert self._descriptor is not None
+        buffer = np.empty((stop - start, self._array.shape[1]), self._dtype)
+        view = buffer.reshape(-1).view(np.uint8)
+        done = 0
+        while done < len(view):
+            got = os.preadv(self._descriptor, [view[done:].data], self._begin + start * self._row_bytes + done)
+            if got == 0:
+                raise DataError(f"{self._array.filename} ends before row {stop}: it was cut short since it was mapped")
+            done += got
+        return torch.from_numpy(buffer.astype(self._native, copy=False))
+
+
+def _granularity() -> int:
+    import mmap
+
+    return mmap.ALLOCATIONGRANULARITY

@@ -1,0 +1,260 @@
+"""K-means: its D^2-weighted start, exact and in blocks, and Lloyd's iterations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchal._checks import check_budget, check_finite, check_float, check_whole
+from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.functional.chunks import FeatureReader, Features, exact_arithmetic
+from torchal.functional.distances import Rows, Space, make_space, survey
+from torchal.functional.greedy import Picks, Pool, draw, sample_by_value
+from torchal.functional.k_center import check_masks
+from torchal.functional.selection import Selection
+from torchal.functional.sources import StreamedRows, nearest_centers, nearest_in_chunk
+
+
+def kmeans_plus_plus(
+    features: Features,
+    n: int,
+    *,
+    generator: torch.Generator,
+    weights: Tensor | None = None,
+    labeled: Tensor | None = None,
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Selection:
+    """Draw rows one after another, each in proportion to its squared distance from the nearest one drawn so far.
+
+    The first is drawn in proportion to the weights alone. The draws have the distribution of the sequential algorithm,
+    but are made in blocks, by rejection (`torchal.functional.greedy`). A row is never drawn twice. Once every row
+    equals one that was drawn, the rest are drawn in proportion to the weights.
+
+    Args:
+        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        n: how many rows to draw.
+        generator: the randomness.
+        weights: what each squared distance is multiplied with; 0 for a row that must not be drawn. 1 unless given.
+        labeled: rows that count as drawn already, so that the first draw too keeps away from them.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: rows read at once; as many as fit into a cache (CPU) or 128 MiB (GPU), unless given.
+
+    Shapes:
+        features: (N, D) float. Any N: sums of the weights are taken in float64.
+        weights: (N,) float, on the features' device.
+        labeled: (N,) bool, on the features' device.
+
+    Returns:
+        indices (n,) in the order of the draws; scores (n,), weight times squared distance at the time of the draw, and
+        the weight of a first draw. Both on the features' device.
+
+    Raises:
+        BudgetError: n is not between 1 and the number of rows that are not labeled and have a positive weight.
+        ShapeError: features is no float matrix, or a tensor disagrees in shape, dtype or device.
+        DataError: no rows; features that are not finite; a weight that is negative or not finite.
+        DeviceMemoryError: the smallest chunk does not fit on the device.
+
+    Reference:
+        Arthur & Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007, with one draw per step.
+
+    Complexity:
+        N D n multiply-adds in a handful of matrix products; O(N) memory beyond the features, and chunks.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [0.0], [9.0], [9.0]])
+        >>> picks = kmeans_plus_plus(x, 2, generator=torch.Generator().manual_seed(0)).indices
+        >>> x[picks].sort(0).values.tolist()
+        [[0.0], [9.0]]
+    """
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    labeled, candidates = check_masks(labeled, None, n_rows=len(reader), device=reader.home)
+    weights = _checked_weights(weights, reader)
+    candidates = candidates & (weights > 0)
+    check_budget(n, int(candidates.sum()))
+    with exact_arithmetic(reader.device):
+        space, source = _open(reader)
+        rows, scores = _draw_start(
+            source, space, n, weights.to(reader.device), candidates.to(reader.device), labeled, generator
+        )
+    dtype = torch.promote_types(reader.dtype, torch.float32)
+    return Selection(rows.to(reader.home), scores.to(reader.home, dtype))
+
+
+class Clusters(NamedTuple):
+    """The result of `kmeans`.
+
+    Shapes:
+        centers: (k, D) float.
+        assignments: (N,) int64, the cluster of each row.
+        inertia: () float64, the sum of weight times squared distance from the row to its centre.
+    """
+
+    centers: Tensor
+    assignments: Tensor
+    inertia: Tensor
+
+
+def kmeans(
+    features: Features,
+    k: int,
+    *,
+    generator: torch.Generator,
+    weights: Tensor | None = None,
+    max_iterations: int = 300,
+    tolerance: float = 1e-4,
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Clusters:
+    """Cluster rows around k means: a start by `kmeans_plus_plus`, then Lloyd's iterations.
+
+    A cluster that has lost all its rows starts anew at the row farthest from its centre. With fewer than k different
+    rows, some clusters share a centre, and all but the first of them are empty.
+
+    Args:
+        features: as in `kmeans_plus_plus`.
+        k: number of clusters, at most the number of rows with a positive weight.
+        generator: the randomness of the start.
+        weights: of the rows; 1 unless given.
+        max_iterations: of Lloyd's algorithm.
+        tolerance: stop when the squared distance that the centres move, in all, is below this fraction of the mean
+            variance of a column.
+        device: as in `kmeans_plus_plus`.
+        chunk_rows: as in `kmeans_plus_plus`.
+
+    Shapes:
+        features: (N, D) float.
+        weights: (N,) float.
+
+    Raises:
+        ConfigError: max_iterations or tolerance are out of range.
+        See `kmeans_plus_plus` for the others.
+
+    Reference:
+        Lloyd, "Least Squares Quantization in PCM", 1982.
+
+    Complexity:
+        N D k multiply-adds per iteration, in one pass; O(N) memory beyond the features, and chunks.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [8.0], [9.0]])
+        >>> clusters = kmeans(x, 2, generator=torch.Generator().manual_seed(0))
+        >>> clusters.centers.sort(0).values.tolist(), float(clusters.inertia)
+        ([[0.5], [8.5]], 1.0)
+    """
+    check_whole("k", k, least=1)
+    check_whole("max_iterations", max_iterations, least=1)
+    if not tolerance >= 0:
+        raise ConfigError(f"tolerance must be at least 0, got {tolerance!r}")
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    weights = _checked_weights(weights, reader).to(reader.device)
+    check_budget(k, int((weights > 0).sum()))
+    with exact_arithmetic(reader.device):
+        space, source = _open(reader)
+        start, _ = _draw_start(source, space, k, weights, weights > 0, None, generator)
+        lloyd = _Lloyd(source, space, weights, source.select(start))
+        for _ in range(max_iterations):
+            if lloyd.step() <= tolerance:
+                break
+        assigned, values = nearest_centers(source, space, lloyd.centers)
+        inertia = (values.double() * weights).sum() / space.scale**2
+        centers = space.restore(lloyd.centers.x)
+    dtype = torch.promote_types(reader.dtype, torch.float32)
+    return Clusters(centers.to(reader.home, dtype), assigned.to(reader.home), inertia.to(reader.home))
+
+
+class _Lloyd:
+    """Centres that move to the means of their rows."""
+
+    def __init__(self, source: StreamedRows, space: Space, weights: Tensor, centers: Rows) -> None:
+        self.centers = centers
+        self._source = source
+        self._space = space
+        self._weights = weights
+
+    def step(self) -> float:
+        """Move the centres once; return the sum of their squared moves, in mean variances of a column."""
+        k, n_columns = self.centers.x.shape
+        device = self.centers.x.device
+        sums = torch.zeros(k, n_columns, dtype=torch.float64, device=device)
+        squares = torch.zeros((), dtype=torch.float64, device=device)
+        masses = torch.zeros(k, dtype=torch.float64, device=device)
+        misfits = torch.empty(len(self._source), dtype=self._space.dtype, device=device)
+
+        def gather(where: slice, rows: Rows) -> None:
+            index, values = nearest_in_chunk(rows, self._space, self.centers)
+            weights = self._weights[where]
+            part = _sum_by(index, rows.x * weights.unsqueeze(1), k)
+            mass = _sum_by(index, weights.unsqueeze(1), k).squeeze(1)
+            misfits[where] = values * (weights > 0)
+            square = (rows.sq * weights).sum(dtype=torch.float64)
+            sums.add_(part)
+            masses.add_(mass)
+            squares.add_(square)
+
+        self._source.each(gather, width=k)
+        empty = (masses == 0).nonzero().squeeze(1)
+        means = (sums / masses.unsqueeze(1)).to(self._space.dtype)
+        if len(empty):
+            means[empty] = self._source.select(misfits.topk(len(empty)).indices).x
+        moved = float((means - self.centers.x).square().sum())
+        self.centers = Rows(means, means.square().sum(1))
+        variance = float(squares / masses.sum() - (sums.sum(0) / masses.sum()).square().sum()) / n_columns
+        return moved / variance if moved else 0.0
+
+
+def _sum_by(index: Tensor, rows: Tensor, k: int) -> Tensor:
+    """Return the sums of the rows (R, D) with each index, (k, D); on a GPU by a product, always in the same order."""
+    if rows.device.type == "cpu":
+        return rows.new_zeros(k, rows.shape[1]).index_add_(0, index, rows)
+    return (index == torch.arange(k, device=index.device).unsqueeze(1)).to(rows.dtype) @ rows
+
+
+def _open(reader: FeatureReader) -> tuple[Space, StreamedRows]:
+    """Return the space and the rows; without exact arithmetic for whole numbers, since there are no ties to keep."""
+    space = make_space(reader, survey(reader, "euclidean")._replace(whole=False), "euclidean")
+    return space, StreamedRows(reader, space)
+
+
+def _checked_weights(weights: Tensor | None, reader: FeatureReader) -> Tensor:
+    dtype = torch.promote_types(reader.dtype, torch.float32)
+    if weights is None:
+        return torch.ones(len(reader), dtype=dtype, device=reader.home)
+    check_float("weights", weights, ndim=1)
+    if len(weights) != len(reader) or weights.device != reader.home:
+        raise ShapeError(
+            f"weights must have shape ({len(reader)},) on {reader.home}, got {tuple(weights.shape)} on {weights.device}"
+        )
+    check_finite("weights", weights)
+    if bool((weights < 0).any()):
+        raise DataError(f"weights must not be negative: {int((weights < 0).sum())} of {len(weights)} are")
+    return weights.to(dtype)
+
+
+def _draw_start(  # noqa: PLR0917 - both functions above pass all of it
+    source: StreamedRows,
+    space: Space,
+    n: int,
+    weights: Tensor,
+    candidates: Tensor,
+    labeled: Tensor | None,
+    generator: torch.Generator,
+) -> Picks:
+    """Do what `kmeans_plus_plus` does, after its checks."""
+    values = torch.where(candidates, torch.inf, -torch.inf).to(space.dtype)
+    pool = Pool(source, space, values, source.longest_sq)
+    weights = weights.to(space.dtype)
+    centers = None if labeled is None else labeled.to(values.device).nonzero().squeeze(1)
+    if centers is None or not len(centers):
+        centers = draw(torch.where(candidates, weights, 0), 1, generator)
+        first = centers, weights[centers]
+    else:
+        first = centers[:0], weights[:0]
+    values[centers] = -torch.inf
+    if n == len(first[0]):
+        return first
+    pool.lower(centers)
+    rows, scores = sample_by_value(pool, n - len(first[0]), weights, generator)
+    return torch.cat([first[0], rows]), torch.cat([first[1], scores / space.scale**2])
