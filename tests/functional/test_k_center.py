@@ -388,10 +388,9 @@ def test_the_loop_for_gpus_makes_the_same_picks(dtype):
         distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
         values = torch.where(torch.rand(40, generator=generator) < 0.3, -torch.inf, distances[case].clone())
         pool = greedy.Pool(
-            greedy.HeldRows(greedy.Rows(rows, rows.square().sum(1)), Chunker()),
+            greedy.HeldRows(greedy.Rows(rows, rows.square().sum(1)), torch.tensor(9.0), Chunker()),
             Space(n_columns=3, dtype=dtype, exact=case % 2 == 0),
             values.square().where(values > -torch.inf, values),
-            torch.tensor(9.0),
         )
         n, least = case + 1, [-torch.inf, 0.5][case % 3 == 0]
         other = pool.values.clone()

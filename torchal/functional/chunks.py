@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import warnings
 import weakref
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal._checks import check_float, check_whole
@@ -21,7 +23,6 @@ Features: TypeAlias = "Tensor | np.memmap[tuple[int, ...], np.dtype[Any]]"
 """(N, D) float: a tensor on any device, or a memory-mapped file."""
 
 _SMALLEST = 64  # rows; a chunk that still does not fit with fewer is not worth halving again
-_MAX_GAP = 1 << 14  # bytes between two wanted rows of a file that are read rather than skipped
 
 
 def values_per_chunk(device: torch.device) -> int:
@@ -141,7 +142,7 @@ class FeatureReader:
         return self._chunk_rows or max(_SMALLEST, values_per_chunk(self.device) // max(self.n_columns, width))
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return rows start to stop on the device, (stop - start, D), in their own dtype; not to be written to."""
+        """Return rows start to stop on the device, (stop - start, D), in their own dtype, until the next read."""
         if self._file is not None:
             return self._file.read(start, stop).to(self.device)
         assert isinstance(self._features, Tensor)
@@ -165,7 +166,6 @@ class _MappedFile:
 
     def __init__(self, rows: np.memmap[tuple[int, ...], np.dtype[Any]]) -> None:
         self._array = rows
-        self._dtype = rows.dtype
         self._native = rows.dtype.newbyteorder("=")
         self._row_bytes = rows.shape[1] * rows.dtype.itemsize
         # Private changes (mode "c") are not in the file, and rows with gaps between their numbers are not one read.
@@ -175,61 +175,65 @@ class _MappedFile:
         if rows.filename is not None and rows.mode != "c" and whole_rows and mapping is not None:
             # A slice has the .offset of what it was cut from; only its address says where it begins.
             mapped = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
-            page = rows.offset - rows.offset % _granularity()
+            page = rows.offset - rows.offset % mmap.ALLOCATIONGRANULARITY
             self._begin = page + rows.__array_interface__["data"][0] - mapped
             self._descriptor = os.open(rows.filename, os.O_RDONLY)
             weakref.finalize(self, os.close, self._descriptor)
-            self._ahead: tuple[int, int, Future[Tensor]] | None = None
-            self._pool = ThreadPoolExecutor(1)
+            # Two chunks' room, used in turn: new memory for each chunk would cost more than reading it.
+            self._room = [self._empty(0), self._empty(0)]
+            self._ahead: tuple[int, int, Future[NDArray[Any]]] | None = None
+            self._thread = ThreadPoolExecutor(1)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return rows start to stop, and begin to read as many behind them."""
+        """Return rows start to stop, and begin to read as many behind them; for use until the next read."""
         if self._descriptor is None:
-            return torch.from_numpy(np.array(self._array[start:stop], dtype=self._native))
+            return self._tensor(np.array(self._array[start:stop]))
         rows = None
         if self._ahead is not None:
             begun, end, reading = self._ahead
-            self._ahead = None
-            rows = reading.result() if (begun, end) == (start, stop) else None
+            self._ahead, rows = None, reading.result()
+            rows = rows if (begun, end) == (start, stop) else None
         rows = self._load(start, stop) if rows is None else rows
         end = min(2 * stop - start, len(self._array))
         if end > stop:
-            self._ahead = stop, end, self._pool.submit(self._load, stop, end)
-        return rows
+            self._ahead = stop, end, self._thread.submit(self._load, stop, end)
+        return self._tensor(rows)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Return the rows of this index: rows that lie close together in one read."""
+        """Return the rows of this index; each run of neighbours is one read."""
         if self._descriptor is None:
-            return torch.from_numpy(np.array(self._array[index.numpy()], dtype=self._native))
+            return self._tensor(np.array(self._array[index.numpy()]))
         order = index.sort()
         wanted = order.values.numpy()
-        out = torch.empty(len(wanted), self._array.shape[1], dtype=torch.from_numpy(np.empty(0, self._native)).dtype)
-        most = max(1, (1 << 22) // self._row_bytes)  # rows of one read
-        first = 0
-        while first < len(wanted):
-            last = first
-            end = np.searchsorted(wanted, wanted[first] + most)
-            gaps = np.diff(wanted[first:end]) * self._row_bytes > _MAX_GAP
-            last = first + (int(gaps.argmax()) if gaps.any() else len(gaps))
-            span = self._load(int(wanted[first]), int(wanted[last]) + 1)
-            out[order.indices[first : last + 1]] = span[torch.from_numpy(wanted[first : last + 1] - wanted[first])]
-            first = last + 1
-        return out
+        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
+        out = self._empty(len(wanted))
+        for first, last in zip(starts.tolist(), [*starts[1:].tolist(), len(wanted)], strict=True):
+            self._fill(out[first:last], int(wanted[first]))
+        found = self._tensor(out)
+        return torch.empty_like(found).index_copy_(0, order.indices, found)
 
-    def _load(self, start: int, stop: int) -> Tensor:
+    def _load(self, start: int, stop: int) -> NDArray[Any]:
+        if len(self._room[0]) < stop - start:
+            self._room[0] = self._empty(stop - start)
+        self._room.reverse()
+        rows = self._room[1][: stop - start]
+        self._fill(rows, start)
+        return rows
+
+    def _fill(self, rows: NDArray[Any], start: int) -> None:
         assert self._descriptor is not None
-        buffer = np.empty((stop - start, self._array.shape[1]), self._dtype)
-        view = buffer.reshape(-1).view(np.uint8)
-        done = 0
-        while done < len(view):
-            got = os.preadv(self._descriptor, [view[done:].data], self._begin + start * self._row_bytes + done)
+        left = rows.reshape(-1).view(np.uint8).data
+        offset = self._begin + start * self._row_bytes
+        while len(left):
+            got = os.preadv(self._descriptor, [left], offset)
             if got == 0:
-                raise DataError(f"{self._array.filename} ends before row {stop}: it was cut short since it was mapped")
-            done += got
-        return torch.from_numpy(buffer.astype(self._native, copy=False))
+                raise DataError(
+                    f"{self._array.filename} ends before row {start + len(rows)}: it was cut short since it was mapped"
+                )
+            left, offset = left[got:], offset + got
 
+    def _empty(self, n_rows: int) -> NDArray[Any]:
+        return np.empty((n_rows, self._array.shape[1]), self._array.dtype)
 
-def _granularity() -> int:
-    import mmap
-
-    return mmap.ALLOCATIONGRANULARITY
+    def _tensor(self, rows: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(rows.astype(self._native, copy=False))

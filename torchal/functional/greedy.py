@@ -32,7 +32,7 @@ from torchal.functional.distances import Rows, Space
 from torchal.functional.sources import HeldRows, Source, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
-_BLOCKS = 16  # a block may be this many times as large as a chunk
+_BLOCKS = 4  # a block may be this many times as large as a chunk
 _STEPS = 64  # picks between two looks at whether a block is done
 _PICKED = -torch.inf  # the value of a row that may not be picked
 
@@ -47,16 +47,15 @@ class Pool:
         values: (N,) float.
     """
 
-    def __init__(self, source: Source, space: Space, values: Tensor, longest_sq: Tensor) -> None:
+    def __init__(self, source: Source, space: Space, values: Tensor) -> None:
         self.source = source
         self.space = space
         self.values = values
-        self.longest_sq = longest_sq
 
     def block(self, index: Tensor) -> Pool:
         """Return some of the rows as a pool of their own, in memory."""
-        rows = HeldRows(self.source.select(index), self.source.in_chunks)
-        return Pool(rows, self.space, self.values[index], self.longest_sq)
+        rows = HeldRows(self.source.select(index), self.source.longest_sq, self.source.in_chunks)
+        return Pool(rows, self.space, self.values[index])
 
     def lower(self, picked: Tensor) -> None:
         """Make these rows (p,) int64 centres: lower the values of all rows near them, in one pass."""
@@ -123,7 +122,7 @@ def _block(pool: Pool, least: Tensor | float) -> tuple[Tensor, Tensor | None, Te
     wanted = max(1, min(len(values) // _SHARE, max(room, pool.space.block_rows)))
     threshold = values.topk(wanted, sorted=False).values.min().clamp(min=0)  # not -inf, where few may be picked
     threshold = torch.maximum(threshold, torch.as_tensor(least, dtype=values.dtype, device=values.device))
-    inside = (values >= threshold - pool.space.slack(threshold, pool.longest_sq)).nonzero().squeeze(1)
+    inside = (values >= threshold - pool.space.slack(threshold, pool.source.longest_sq)).nonzero().squeeze(1)
     if len(inside) <= 4 * wanted:
         return inside, threshold, None
     if not pool.space.exact:

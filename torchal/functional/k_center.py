@@ -218,7 +218,7 @@ class Cover:
         return first, space_distance.to(self._space.dtype)
 
     def _pool(self, values: Tensor) -> Pool:
-        return Pool(self._source, self._space, values, self._source.longest_sq)
+        return Pool(self._source, self._space, values)
 
 
 class Assignment(NamedTuple):

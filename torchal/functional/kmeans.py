@@ -244,7 +244,7 @@ def _draw_start(  # noqa: PLR0917 - both functions above pass all of it
 ) -> Picks:
     """Do what `kmeans_plus_plus` does, after its checks."""
     values = torch.where(candidates, torch.inf, -torch.inf).to(space.dtype)
-    pool = Pool(source, space, values, source.longest_sq)
+    pool = Pool(source, space, values)
     weights = weights.to(space.dtype)
     centers = None if labeled is None else labeled.to(values.device).nonzero().squeeze(1)
     if centers is None or not len(centers):

@@ -20,6 +20,10 @@ class Source(Protocol):
     n_columns: int
     in_chunks: Chunker
 
+    @property
+    def longest_sq(self) -> Tensor:
+        """() the largest squared length of a row of the whole pool; after the first pass."""
+
     def __len__(self) -> int:
         """Return N."""
 
@@ -31,12 +35,18 @@ class Source(Protocol):
 
 
 class HeldRows:
-    """Rows in the memory of the device, ready."""
+    """Rows in the memory of the device, ready: some of a pool."""
 
-    def __init__(self, rows: Rows, in_chunks: Chunker) -> None:
+    def __init__(self, rows: Rows, longest_sq: Tensor, in_chunks: Chunker) -> None:
         self.rows = rows
+        self._longest_sq = longest_sq
         self.n_columns = rows.x.shape[1]
         self.in_chunks = in_chunks
+
+    @property
+    def longest_sq(self) -> Tensor:
+        """() the largest squared length of a row of the whole pool."""
+        return self._longest_sq
 
     def __len__(self) -> int:
         return len(self.rows.x)
@@ -65,28 +75,32 @@ class StreamedRows:
         self.n_columns = reader.n_columns
         self.in_chunks = reader.in_chunks
         self._sq = torch.empty(len(reader), dtype=space.dtype, device=reader.device)
-
-        def measure(start: int, stop: int) -> None:
-            self._sq[start:stop] = space.prepare(reader.read(start, stop)).sq
-
-        self.in_chunks(len(reader), reader.chunk_rows(), measure)
-        self.longest_sq = self._sq.max()
-        """() the largest squared length of a row."""
+        self._measured = False
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def select(self, index: Tensor) -> Rows:
         """Return a copy of some rows."""
-        return self.space.prepare(self.reader.rows(index), self._sq[index])
+        return self.space.prepare(self.reader.rows(index))
+
+    @property
+    def longest_sq(self) -> Tensor:
+        """() the largest squared length of a row; after the first pass."""
+        return self._sq.max()
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work on all rows in chunks."""
 
         def part(start: int, stop: int) -> None:
-            work(slice(start, stop), self.space.prepare(self.reader.read(start, stop), self._sq[start:stop]))
+            known = self._sq[start:stop] if self._measured else None
+            rows = self.space.prepare(self.reader.read(start, stop), known)
+            if known is None:
+                self._sq[start:stop] = rows.sq
+            work(slice(start, stop), rows)
 
         self.in_chunks(len(self), self.reader.chunk_rows(min(width, _CENTERS)), part)
+        self._measured = True
 
 
 def split(rows: Rows) -> Iterator[Rows]:
