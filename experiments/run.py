@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.report import SWEEP_RUNS, ReportCallback
-from torchal import interop
+from torchal import interop, samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
 from torchal.data import Splits, start_rows
 from torchal.errors import ConfigError, TorchalError
@@ -159,6 +159,14 @@ def full_data_accuracy(plain: dict[str, Any], model: Any, splits: Splits, folder
     return accuracy
 
 
+def with_full_names(argument: str) -> str:
+    """Return `sampler=...` with the listed names in the place of aliases, and any other argument as it is."""
+    group, equals, choices = argument.partition("=")
+    if group != "sampler" or not equals:
+        return argument
+    return f"sampler={','.join(samplers.full_name(choice) for choice in choices.split(','))}"
+
+
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="config")
 def hydra_main(config: DictConfig) -> float:
     """Return the final test accuracy, for sweepers that optimise."""
@@ -173,6 +181,7 @@ def main() -> int:
     debug = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them
     ReportCallback.command = None
+    sys.argv[1:] = [with_full_names(argument) for argument in sys.argv[1:]]
     problem, code = "", 0
     try:
         hydra_main()

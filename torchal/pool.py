@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -336,9 +336,18 @@ class PoolView:
         """(N, D) the model's embedding where it has one, else the flattened inputs."""
         if self.trials:
             return torch.stack([trial.features for trial in self.trials])
-        if self.model is not None and not provides(self.model, HasEmbedding):
+        if self.features_from == "inputs":
             return interop.raw_features(self.inputs)
         return self._output("features", interop.embedding)
+
+    @property
+    def features_from(self) -> Literal["embedding", "inputs", "given"]:
+        """What `features` are: the model's embedding, the flattened inputs, or tensors that the view was made from."""
+        if self.trials:
+            return self.trials[0].features_from
+        if self.model is None:
+            return "given"
+        return "embedding" if provides(self.model, HasEmbedding) else "inputs"
 
     def posterior_log_probs(self, k: int) -> Tensor:
         """(N, K, C) log-probabilities under k draws from the model's posterior."""

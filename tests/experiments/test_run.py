@@ -227,6 +227,11 @@ class TestOptions:
     def test_every_model(self, model, run):
         assert run(*QUICK, f"model={model}", "schedule.max_rounds=1")[0] == 0
 
+    def test_a_sampler_by_another_name(self, run, tmp_path):
+        code, out, err = run(*QUICK, "sampler=kcenter,margin", "schedule.max_rounds=1", "-m")
+        assert code == 0, err
+        assert re.search(r"^k_center +1 ", out, re.MULTILINE)
+
     @pytest.mark.parametrize("sampler", options("sampler"))
     def test_every_sampler(self, sampler, run):
         assert run(*QUICK, f"sampler={sampler}", "schedule.max_rounds=1")[0] == 0

@@ -153,6 +153,11 @@ class Cover:
         self._values = torch.full((len(self),), torch.inf, dtype=self._space.dtype, device=self._reader.device)
         self._is_center = torch.zeros(len(self), dtype=torch.bool, device=self._reader.device)
 
+    @property
+    def is_center(self) -> Tensor:
+        """(N,) bool, the centres so far."""
+        return self._is_center.to(self._reader.home)
+
     def __len__(self) -> int:
         return len(self._reader)
 

@@ -1,0 +1,120 @@
+import copy
+
+import pytest
+import torch
+
+from tests.contracts import NearestMean, make_pool, make_view
+from torchal import ActiveLearner, ConfigError, Pool, PoolView, Schedule, rounds, samplers
+from torchal.functional import Cover, k_center_greedy
+from torchal.samplers import KCenterGreedy
+
+
+class Plain(NearestMean):
+    """A model without an embedding."""
+
+    @property
+    def transform(self):
+        raise AttributeError("transform")
+
+    def __sklearn_clone__(self):
+        return Plain(self.sharpness)
+
+
+def plain_view(pool):
+    model = Plain()
+    model.fit(*pool.training_data())
+    return pool.view(model, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def surveys(monkeypatch):
+    """Count how often distances are begun from nothing."""
+    made = []
+    start = Cover.__init__
+    monkeypatch.setattr(Cover, "__init__", lambda self, *a, **k: (made.append(1), start(self, *a, **k))[1])
+    return made
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
+def test_picks_what_the_function_picks(metric):
+    view = make_view(make_pool()[0])
+    want = k_center_greedy(view.features, 9, labeled=view.labeled, metric=metric)
+    got = KCenterGreedy(metric=metric).select(view, 9)
+    assert got.indices.equal(want.indices)
+    assert got.scores.equal(want.scores)
+
+
+def test_the_embedding_is_taken_where_there_is_one_and_the_record_says_which():
+    pool, targets, _ = make_pool()
+    squeezed = pool.inputs * torch.tensor([1.0, 0.01, 0.01, 0.01])
+    view = PoolView.from_tensors(features=squeezed, labeled=pool.labeled)
+    sampler = KCenterGreedy()
+    assert sampler.report() == {}
+    sampler.select(view, 3)
+    assert sampler.report() == {"features": "given", "n_features": 4}
+    for model, source in ((NearestMean(), "embedding"), (Plain(), "inputs")):
+        learner = ActiveLearner(model, KCenterGreedy(), pool)
+        *_, last = rounds(learner, lambda rows: targets[rows], Schedule(batch_size=5, max_rounds=2))
+        assert last.report == {"features": source, "n_features": 4}
+
+
+def test_rounds_go_on_from_each_other_on_the_same_inputs(surveys):
+    pool, targets, _ = make_pool()
+    sampler = KCenterGreedy()
+    for _ in range(4):
+        view = plain_view(pool)
+        picked = sampler.select(view, 8).indices
+        assert picked.equal(k_center_greedy(view.features, 8, labeled=view.labeled).indices)
+        surveys.pop()  # the line above
+        pool = pool.with_labels(picked[:5], targets[picked[:5]])
+    assert len(surveys) == 1
+
+
+def test_images_too(surveys):
+    images = torch.rand(40, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    sampler = KCenterGreedy()
+    for labeled in (torch.arange(40) < 4, torch.arange(40) < 9):
+        view = PoolView.from_tensors(features=images.flatten(1), labeled=labeled)
+        assert len(sampler.select(view, 3).indices) == 3
+    assert len(surveys) == 1
+
+
+@pytest.mark.parametrize("change", ["in place", "fewer labels", "other rows", "embedding"])
+def test_anything_else_starts_from_nothing(change, surveys):
+    pool, targets, _ = make_pool()
+    sampler = KCenterGreedy()
+    sampler.select(make_view(pool) if change == "embedding" else plain_view(pool), 5)
+    if change == "in place":
+        pool.inputs[3:9] *= 4
+    elif change == "fewer labels":
+        pool = Pool.unlabeled(pool.inputs, n_classes=3).with_labels(torch.arange(3), targets[:3])
+    elif change == "other rows":
+        pool = make_pool(seed=1)[0]
+    view = make_view(pool) if change == "embedding" else plain_view(pool)
+    assert sampler.select(view, 5).indices.equal(KCenterGreedy().select(view, 5).indices)
+    assert len(surveys) == 3
+
+
+def test_a_copy_in_the_middle_of_a_run_picks_the_same():
+    view = plain_view(make_pool()[0])
+    sampler = KCenterGreedy()
+    want = sampler.select(view, 5).indices
+    assert copy.deepcopy(sampler).select(view, 5).indices.equal(want)
+
+
+def test_inference_tensors_are_taken():
+    with torch.inference_mode():
+        features = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    sampler = KCenterGreedy()
+    for _ in range(2):
+        assert len(sampler.select(PoolView.from_tensors(features=features), 4).indices) == 4
+
+
+def test_the_playgrounds_name():
+    assert samplers.from_name("kcenter") == KCenterGreedy()
+    assert "kcenter" not in samplers.names()
+
+
+def test_refuses_an_unknown_metric():
+    with pytest.raises(ConfigError, match="euclidean, cosine, manhattan, got 'l1'"):
+        KCenterGreedy(metric="l1")

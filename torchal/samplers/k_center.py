@@ -1,0 +1,90 @@
+"""K-center greedy, also called core-set selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from torchal._checks import check_budget
+from torchal.functional.distances import Metric, check_metric
+from torchal.functional.k_center import Cover
+from torchal.functional.selection import Selection
+from torchal.pool import PoolView
+from torchal.samplers.base import Sampler
+
+
+@dataclass
+class KCenterGreedy(Sampler):
+    """Picks the rows that leave no row of the pool far from a labeled one, in the model's embedding where it has one.
+
+    While the features are the pool's inputs themselves, and not changed, what one round has computed is kept for the
+    next; an embedding is another one in every round. Either way the picks are those of a start from nothing.
+
+    Args:
+        metric: euclidean, cosine or manhattan.
+
+    Raises:
+        ConfigError: an unknown metric.
+
+    Reference:
+        See `torchal.functional.k_center_greedy`.
+
+    Example:
+        >>> import torch
+        >>> from torchal import PoolView
+        >>> labeled = torch.tensor([True, False, False, False])
+        >>> view = PoolView.from_tensors(features=torch.tensor([[0.0], [1.0], [5.0], [9.0]]), labeled=labeled)
+        >>> KCenterGreedy().select(view, 2).indices
+        tensor([3, 2])
+    """
+
+    metric: Metric = "euclidean"
+    _cover: Cover | None = field(default=None, init=False, repr=False, compare=False)
+    _covered: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _version: int = field(default=0, init=False, repr=False, compare=False)
+    _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric)
+
+    def select(self, view: PoolView, n: int) -> Selection:
+        """Pick the n candidates that `k_center_greedy` picks from the view's features."""
+        check_budget(n, int(view.candidates.sum()))
+        features = view.features
+        cover = self._cover_of(features, view)
+        cover.add((view.labeled & ~cover.is_center).nonzero().squeeze(1))
+        self._report = {"features": view.features_from, "n_features": features.shape[1]}
+        return cover.pick(n, candidates=view.candidates)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the distances were measured on: the model's embedding, the inputs, or what was given."""
+        return dict(self._report)
+
+    def _cover_of(self, features: Tensor, view: PoolView) -> Cover:
+        """Return the cover of the round before if it is still right, else a new one."""
+        if (
+            self._cover is not None
+            and _is_same(features, self._covered, self._version)
+            and not bool((self._cover.is_center & ~view.labeled).any())
+        ):
+            return self._cover
+        cover = Cover(features, metric=self.metric)
+        # An embedding is not kept: it will be another one in the next round, and this one takes memory.
+        keep = isinstance(view.inputs, Tensor) and features.data_ptr() == view.inputs.data_ptr()
+        keep = keep and not features.is_inference()  # such tensors do not count their changes
+        self._cover, self._covered = (cover, features) if keep else (None, None)
+        self._version = features._version if keep else 0
+        return cover
+
+
+def _is_same(features: Tensor, old: Tensor | None, version: int) -> bool:
+    """Tell whether the features are the memory of old ones, and unchanged since."""
+    return (
+        old is not None
+        and features.data_ptr() == old.data_ptr()
+        and (features.shape, features.stride(), features.dtype) == (old.shape, old.stride(), old.dtype)
+        and not features.is_inference()
+        and features._version == version
+    )
