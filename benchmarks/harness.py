@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +20,18 @@ class Row:
     """Median."""
     times_ours: float
     """How many times ours this takes."""
+    note: str = ""
 
 
-def compare(work: str, candidates: Mapping[str, Callable[[], object]], *, repeats: int, device: str) -> Iterator[Row]:
+def compare(
+    work: str,
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    device: str,
+    once: Collection[str] = (),
+    notes: Mapping[str, str] | None = None,
+) -> Iterator[Row]:
     """Time the candidates in turn, A B A B ..., after one warm-up each, so that a drift of the machine hits all alike.
 
     Args:
@@ -30,10 +39,14 @@ def compare(work: str, candidates: Mapping[str, Callable[[], object]], *, repeat
         candidates: by name; one is called "ours".
         repeats: timed calls of each; the median counts.
         device: where they run; CUDA is waited for before and after.
+        once: those that take so long that one call must do, without a warm-up.
+        notes: what else there is to say, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(repeats + 1):
         for name, candidate in candidates.items():
+            if name in once and turn != 1:
+                continue
             _wait(device)
             started = time.perf_counter()
             candidate()
@@ -42,7 +55,7 @@ def compare(work: str, candidates: Mapping[str, Callable[[], object]], *, repeat
                 seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     for name, median in medians.items():
-        yield Row(work, name, median, median / medians["ours"])
+        yield Row(work, name, median, median / medians["ours"], (notes or {}).get(name, ""))
 
 
 def _wait(device: str) -> None:

@@ -13,9 +13,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import import_time, logistic, uncertainty
+from benchmarks import import_time, k_center, kmeans, logistic, memory, uncertainty
 
-BENCHMARKS = {"import": import_time, "uncertainty": uncertainty, "logistic": logistic}
+BENCHMARKS = {
+    "import": import_time,
+    "uncertainty": uncertainty,
+    "logistic": logistic,
+    "k_center": k_center,
+    "kmeans": kmeans,
+    "memory": memory,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.only:
         for row in BENCHMARKS[name].rows(options.size, options.device):
             table.append(asdict(row))
-            print(f"{row.work:45} {row.who:32} {row.seconds * 1e3:10.2f} ms {row.times_ours:8.2f} x ours", flush=True)
+            line = f"{row.work:60} {row.who:34} {row.seconds * 1e3:10.2f} ms {row.times_ours:8.2f} x ours  {row.note}"
+            print(line.rstrip(), flush=True)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "rows": table}, indent=2) + "\n")
     return 0

@@ -14,10 +14,13 @@ near ones. Features that are whole numbers, so small that every product and sum 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal._checks import check_finite
@@ -126,6 +129,7 @@ class Space:
         self.scale = scale
         self.exact = exact
         self.bound = 0.0 if exact else (n_columns + 4) * torch.finfo(dtype).eps
+        self._room = torch.empty(0, dtype=dtype)
 
     def prepare(self, x: Tensor, sq: Tensor | None = None) -> Rows:
         """Return rows (R, D) made ready; their squared lengths are computed unless known."""
@@ -152,18 +156,46 @@ class Space:
                 values[some, others] = (a.x[some] - b.x[others]).square_().sum(1)
         return values
 
+    def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
+        """Return a function that gives the values (R,) of one row with all others, for few rows on a CPU.
+
+        The pairs that are to be computed again are found row by row, since few of the rows are ever asked for.
+        """
+        matrix = torch.addmm(rows.sq, rows.x, rows.x.T, alpha=-2).add_(rows.sq.unsqueeze(1)).fill_diagonal_(0).numpy()
+        if self.exact:
+            return lambda i: matrix[i]
+        x, sq = rows.x.numpy(), rows.sq.numpy()
+        limits = (self.bound * (sq + sq.max())).tolist()
+
+        def row(i: int) -> NDArray[Any]:
+            values: NDArray[Any] = matrix[i]
+            close = (values <= limits[i]).nonzero()[0]
+            if len(close) > 1:
+                close = close[values[close] <= self.bound * (sq[close] + sq[i])]
+                values[close] = np.square(x[close] - x[i]).sum(1)
+            return values
+
+        return row
+
     def nearest(self, a: Rows, b: Rows) -> Tensor:
         """Return the value of each row of a with the nearest row of b, (A,)."""
-        values = torch.addmm(b.sq, a.x, b.x.T, alpha=-2).amin(1).add_(a.sq)
+        values = self._product(a, b).amin(1).add_(a.sq)
         if not self.exact:
             close = (values <= self.bound * (a.sq + b.sq.max())).nonzero().squeeze(1)
             if len(close):
                 values[close] = self.pairwise(a.select(close), b).amin(1)
         return values
 
+    def _product(self, a: Rows, b: Rows) -> Tensor:
+        """Return |b|^2 - 2 ab for all pairs, (A, B), in memory used again: new memory would cost more than the product."""
+        if len(self._room) < len(a.x) * len(b.x) or self._room.device != a.x.device:
+            self._room = a.x.new_empty(len(a.x) * len(b.x))
+        out = self._room[: len(a.x) * len(b.x)].view(len(a.x), len(b.x))
+        return torch.addmm(b.sq, a.x, b.x.T, alpha=-2, out=out)
+
     def nearest_index(self, a: Rows, b: Rows) -> tuple[Tensor, Tensor]:
         """Return the value of each row of a with the nearest row of b, and which, (A,) both; ties to the first."""
-        values, index = torch.addmm(b.sq, a.x, b.x.T, alpha=-2).min(1)
+        values, index = self._product(a, b).min(1)
         values += a.sq
         close = (values <= self.bound * (a.sq + b.sq.max())).nonzero().squeeze(1)
         if len(close) and not self.exact:
@@ -206,6 +238,11 @@ class WholeCosineSpace(Space):
         products = a.x @ b.x.T
         return (products * products.abs()).div_(a.sq.unsqueeze(1) * b.sq).neg_().add_(1)
 
+    def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
+        """Return a function that gives the values (R,) of one row with all others."""
+        matrix: NDArray[Any] = self.pairwise(rows, rows).numpy()
+        return lambda i: matrix[i]
+
     def nearest(self, a: Rows, b: Rows) -> Tensor:
         """Return the value of each row of a with the nearest row of b, (A,)."""
         return self.pairwise(a, b).amin(1)
@@ -246,6 +283,11 @@ class ManhattanSpace(Space):
         if self._use_faiss:
             return _faiss.l1_pairwise(a.x, b.x)
         return torch.cdist(a.x, b.x, p=1)
+
+    def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
+        """Return a function that gives the values (R,) of one row with all others."""
+        matrix: NDArray[Any] = self.pairwise(rows, rows).numpy()
+        return lambda i: matrix[i]
 
     def nearest(self, a: Rows, b: Rows) -> Tensor:
         """Return the distance from each row of a to the nearest row of b, (A,)."""

@@ -138,21 +138,23 @@ def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float) -> Picks:
     """Do what `farthest_first` does on few rows, by the matrix of all their distances."""
     everything = torch.arange(len(pool.source), device=pool.values.device)
     rows = pool.source.select(everything)
-    matrix = pool.space.pairwise(rows, rows)
-    if matrix.device.type != "cpu":
-        return _pick_masked(pool.values, matrix, n, least)
-    values, distances = pool.values.numpy(), matrix.numpy()
+    if pool.values.device.type != "cpu":
+        return _pick_masked(pool.values, pool.space.pairwise(rows, rows), n, least)
+    values, distances_of = pool.values.numpy(), pool.space.lookup(rows)
+    least = float(least)
     picked, scores = [], []
     for _ in range(n):
-        row = values.argmax()
+        row = int(values.argmax())
         best = values[row]
         if best < least or best == _PICKED:
             break
+        distances = distances_of(row)
         if best > 0:  # then no row like this one was picked, and the lowest of them is meant
-            row = ((distances[row] == 0) & (values > _PICKED)).argmax()
+            alike = (distances == 0).nonzero()[0]
+            row = row if len(alike) == 1 else int(alike[values[alike] > _PICKED][0])
         picked.append(row)
         scores.append(best)
-        np.minimum(values, distances[row], out=values)
+        np.minimum(values, distances, out=values)
         values[row] = _PICKED
     return torch.tensor(np.array(picked, np.int64)), torch.tensor(np.array(scores, values.dtype))
 

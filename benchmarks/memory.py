@@ -1,0 +1,115 @@
+"""What selections hold in memory beyond the features and the result, and selection from a file larger than that.
+
+Each is a process of its own. Its peak is the largest resident size that Linux saw, mapped file pages included.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Row
+from torchal import functional
+
+ROWS = {"small": 20_000, "medium": 1_000_000, "large": 1_000_000}
+FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+WORKS: dict[str, Callable[[torch.Tensor], object]] = {
+    "k-center, 1000 picks": lambda x: functional.k_center_greedy(x, 1000),
+    "k-center manhattan, 100 picks": lambda x: functional.k_center_greedy(x, 100, metric="manhattan"),
+    "k-means++, 1000 draws": lambda x: functional.kmeans_plus_plus(x, 1000, generator=_seeded()),
+    "k-means, k=100, 5 iterations": lambda x: functional.kmeans(
+        x, 100, generator=_seeded(), max_iterations=5, tolerance=0
+    ),
+}
+
+
+def rows(size: str, device: str) -> Iterator[Row]:
+    """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory."""
+    if not Path("/proc/self/clear_refs").exists() or device != "cpu":
+        return
+    for name in WORKS:
+        n_rows = ROWS[size]
+        took = _measured({"work": name, "n_rows": n_rows})
+        note = f"{took['beyond_mib']:.0f} MiB beyond the features"
+        yield Row(f"{name}, {n_rows} x 64", "ours", took["seconds"], 1.0, note)
+    n_rows, n_columns = FILE[size]
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        for start in range(0, n_rows, 50_000):
+            some = min(50_000, n_rows - start)
+            torch.randn(some, n_columns, generator=torch.Generator().manual_seed(start)).numpy().tofile(file)
+        file.flush()
+        job = {"file": file.name, "n_rows": n_rows, "n_columns": n_columns}
+        turns = [(_measured({**job, "mapped": True}), _measured({**job, "mapped": False})) for _ in range(3)]
+    mapped, held = (sorted(turn, key=lambda took: took["seconds"])[1] for turn in zip(*turns, strict=True))
+    work = f"k-center from a file, {n_rows} x {n_columns}, 500 picks"
+    same = "the same picks" if mapped["picks"] == held["picks"] else "OTHER PICKS"
+    note = f"peak {mapped['peak_mib']:.0f} MiB in all, {same}"
+    yield Row(work, "ours", mapped["seconds"], 1.0, note)
+    note = f"peak {held['peak_mib']:.0f} MiB in all"
+    yield Row(work, "ours, all in memory", held["seconds"], held["seconds"] / mapped["seconds"], note)
+
+
+def _measured(job: dict[str, object]) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", json.dumps(job)], check=True, capture_output=True, text=True
+    )
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def main() -> None:
+    """Do one job, given as JSON, and print what it took."""
+    job = json.loads(sys.argv[1])
+    if "file" in job:
+        shape = (job["n_rows"], job["n_columns"])
+        with Path(job["file"]).open("rb", buffering=0) as file:  # the page cache is warm for both
+            room = bytearray(1 << 22)
+            while file.readinto(room):
+                pass
+        features: Any = np.memmap(job["file"], np.float32, "r", shape=shape)
+        if not job["mapped"]:
+            features = torch.from_numpy(np.fromfile(job["file"], np.float32).reshape(shape))
+        labeled = torch.arange(shape[0]) < 100
+
+        def work() -> object:
+            return functional.k_center_greedy(features, 500, labeled=labeled)
+    else:
+        features = torch.randn(job["n_rows"], 64, generator=_seeded())
+        kernel = WORKS[job["work"]]
+        kernel(features[:5000].clone())  # libraries are loaded and threads started
+
+        def work() -> object:
+            return kernel(features)
+
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    started = time.perf_counter()
+    result = work()
+    seconds = time.perf_counter() - started
+    peak = _resident("VmHWM")
+    picks = result.indices.tolist() if "file" in job else []  # type: ignore[attr-defined]
+    print(json.dumps({"seconds": seconds, "beyond_mib": peak - before, "peak_mib": peak, "picks": picks}))
+
+
+def _resident(what: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
