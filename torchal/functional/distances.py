@@ -187,7 +187,7 @@ class Space:
         return values
 
     def _product(self, a: Rows, b: Rows) -> Tensor:
-        """Return |b|^2 - 2 ab for all pairs, (A, B), in memory used again: new memory would cost more than the product."""
+        """Return |b|^2 - 2 ab for all pairs, (A, B), in memory used again: new memory costs too much."""
         if len(self._room) < len(a.x) * len(b.x) or self._room.device != a.x.device:
             self._room = a.x.new_empty(len(a.x) * len(b.x))
         out = self._room[: len(a.x) * len(b.x)].view(len(a.x), len(b.x))
