@@ -275,6 +275,15 @@ def test_rows_that_are_no_candidates_are_neither_picked_nor_centres(block_rows):
     assert k_center_greedy(x, 50, labeled=labeled, candidates=candidates).indices.tolist() == want
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_lie_apart_in_memory(metric):
+    x = normal(200, 12, dtype=torch.float32)
+    wanted = k_center_greedy(x[:, ::2].contiguous(), 30, labeled=mask(200, [0]), metric=metric).indices
+    assert k_center_greedy(x[:, ::2], 30, labeled=mask(200, [0]), metric=metric).indices.equal(wanted)
+    turned = x[:, ::2].T.contiguous().T
+    assert k_center_greedy(turned, 30, labeled=mask(200, [0]), metric=metric).indices.equal(wanted)
+
+
 def test_half_precision_is_computed_in_single():
     x = normal(300, 8, dtype=torch.float32).half()
     half, single = (k_center_greedy(rows, 40, labeled=mask(300, [0])) for rows in (x, x.float()))
@@ -296,6 +305,20 @@ def test_the_callers_settings_are_neither_used_nor_changed():
         torch.set_float32_matmul_precision(before)
     assert got.indices.equal(want.indices)
     assert got.scores.equal(want.scores)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9 has no setting per backend"
+)
+def test_the_settings_per_backend_are_kept_too():
+    matmul, x = torch.backends.cuda.matmul, normal(50, 3)
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        assert len(k_center_greedy(x, 5).indices) == 5
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
 
 
 @pytest.mark.parametrize("metric", METRICS)

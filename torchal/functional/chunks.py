@@ -76,13 +76,24 @@ def in_chunks(n_rows: int, size: int, work: Callable[[int, int], None]) -> None:
 @contextmanager
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
     """Compute without gradients, autocast, TF32 or bfloat16 products, whatever the caller's settings."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+        if all(hasattr(backend, "fp32_precision") for backend in backends):
+            before = [backend.fp32_precision for backend in backends]
+            try:
+                for backend in backends:
+                    backend.fp32_precision = "ieee"
+                yield
+            finally:
+                for backend, precision in zip(backends, before, strict=True):
+                    backend.fp32_precision = precision
+        else:  # torch before 2.9; newer ones refuse this setting where the one above was ever used
+            legacy = torch.get_float32_matmul_precision()
+            try:
+                torch.set_float32_matmul_precision("highest")
+                yield
+            finally:
+                torch.set_float32_matmul_precision(legacy)
 
 
 class FeatureReader:

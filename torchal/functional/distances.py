@@ -357,11 +357,12 @@ def make_space(reader: FeatureReader, seen: Survey, metric: Metric, backend: Bac
 def _center(reader: FeatureReader, whole: bool) -> Tensor:
     """Return what to take off each column, (D,): about its mean, or 0 where that would round more than it saves.
 
-    From 1 024 rows, whatever the chunks, so that these change nothing. A difference to a number of like size has no
+    From some rows, the same whatever the chunks, so that these change nothing. A difference to a number of like size has no
     rounding error, so only columns far from 0 are shifted; of whole numbers each is, by a whole number, since a
     fraction would break exact ties.
     """
-    some = torch.linspace(0, len(reader) - 1, min(len(reader), 1024), dtype=torch.float64, device=reader.device).long()
+    n = min(len(reader), 1024, max(16, (1 << 20) // reader.n_columns))
+    some = torch.linspace(0, len(reader) - 1, n, dtype=torch.float64, device=reader.device).long()
     rows = reader.rows(some).double()
     mean = rows.mean(0)
     if whole:

@@ -164,6 +164,7 @@ def _pick_masked(values: Tensor, distances: Tensor, n: int, least: Tensor | floa
 
     When the block is done, further steps change nothing, and now and then it is asked whether it is.
     """
+    n = min(n, len(values))
     picked = torch.full((n,), -1, device=values.device)
     scores = torch.zeros(n, dtype=values.dtype, device=values.device)
     for step in range(n):
