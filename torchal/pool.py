@@ -340,6 +340,11 @@ class PoolView:
             return interop.raw_features(self.inputs)
         return self._output("features", interop.embedding)
 
+    @cached_property
+    def flat_inputs(self) -> Tensor:
+        """(N, D) the inputs themselves as flat rows, whatever the model; the features of a view made from tensors."""
+        return self.features if self.model is None else interop.raw_features(self.inputs)
+
     @property
     def features_from(self) -> Literal["embedding", "inputs", "given"]:
         """What `features` are: the model's embedding, the flattened inputs, or tensors that the view was made from."""

@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from torchal.errors import DataError, DeviceMemoryError, ShapeError
 
 Features: TypeAlias = "Tensor | np.memmap[tuple[int, ...], np.dtype[Any]]"
 """(N, D) float: a tensor on any device, or a memory-mapped file."""
+
+Result = TypeVar("Result")
 
 _SMALLEST = 64  # rows; a chunk that still does not fit with fewer is not worth halving again
 
@@ -48,29 +51,37 @@ class Chunker:
         start = 0
         while start < n_rows:
             stop = min(start + min(size, self._most or size), n_rows)
-            if self._fits(work, start, stop):
+            if self.fits(partial(work, start, stop), stop - start):
                 start = stop
-                continue
-            if self._most is None:
-                warnings.warn("out of device memory: going on with smaller chunks", stacklevel=4)
-            self._most = max(_SMALLEST, (stop - start) // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
-    def _fits(self, work: Callable[[int, int], None], start: int, stop: int) -> bool:
+    def halve(self, size: int, work: Callable[[int], Result]) -> Result:
+        """Return work(size), or with half the size as long as the device is out of memory, as above."""
+        results: list[Result] = []
+        while not results:
+            size = min(size, self._most or size)
+
+            def collect(now: int = size) -> None:
+                results.append(work(now))
+
+            self.fits(collect, size)
+        return results[0]
+
+    def fits(self, work: Callable[[], None], size: int) -> bool:
+        """Do work of some size; where that is too large for the device, remember to do half of it at once."""
         try:
-            work(start, stop)
+            work()
         except torch.OutOfMemoryError as error:
-            if stop - start <= _SMALLEST:
-                message = f"a chunk of {stop - start} rows does not fit on the device: {error}"
-                raise DeviceMemoryError(message) from error
-            return False  # here, the failed call's tensors are let go
-        return True
-
-
-def in_chunks(n_rows: int, size: int, work: Callable[[int, int], None]) -> None:
-    """Do work in chunks by a new `Chunker`."""
-    Chunker()(n_rows, size, work)
+            if size <= _SMALLEST:
+                raise DeviceMemoryError(f"a chunk of {size} rows does not fit on the device: {error}") from error
+        else:
+            return True
+        # only here, after the handler, is the memory of the failed call let go
+        if self._most is None:
+            warnings.warn("out of device memory: going on with smaller chunks", stacklevel=4)
+        self._most = max(_SMALLEST, size // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return False
 
 
 @contextmanager

@@ -156,6 +156,10 @@ class Space:
                 values[some, others] = (a.x[some] - b.x[others]).square_().sum(1)
         return values
 
+    def rough(self, a: Rows, b: Rows) -> Tensor:
+        """Return the values of all pairs, (A, B), near ones as they are rounded; to be used before the next call."""
+        return self._product(a, b).add_(a.sq.unsqueeze(1))
+
     def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
         """Return a function that gives the values (R,) of one row with all others, for few rows on a CPU.
 
@@ -238,6 +242,10 @@ class WholeCosineSpace(Space):
         products = a.x @ b.x.T
         return (products * products.abs()).div_(a.sq.unsqueeze(1) * b.sq).neg_().add_(1)
 
+    def rough(self, a: Rows, b: Rows) -> Tensor:
+        """Return the values of all pairs, (A, B)."""
+        return self.pairwise(a, b)
+
     def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
         """Return a function that gives the values (R,) of one row with all others."""
         matrix: NDArray[Any] = self.pairwise(rows, rows).numpy()
@@ -284,6 +292,10 @@ class ManhattanSpace(Space):
             return _faiss.l1_pairwise(a.x, b.x)
         return torch.cdist(a.x, b.x, p=1)
 
+    def rough(self, a: Rows, b: Rows) -> Tensor:
+        """Return the values of all pairs, (A, B)."""
+        return self.pairwise(a, b)
+
     def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
         """Return a function that gives the values (R,) of one row with all others."""
         matrix: NDArray[Any] = self.pairwise(rows, rows).numpy()
@@ -320,15 +332,22 @@ class ManhattanSpace(Space):
         return values / self.scale
 
 
-def make_space(reader: FeatureReader, seen: Survey, metric: Metric, backend: Backend = "auto") -> Space:
-    """Return the space of a metric for features that were surveyed.
+def make_space(
+    reader: FeatureReader,
+    seen: Survey,
+    metric: Metric,
+    backend: Backend = "auto",
+    dtype: torch.dtype = torch.float32,
+) -> Space:
+    """Return the space of a metric for features that were surveyed; it computes at least in `dtype`.
 
     Raises:
         ConfigError: an unknown metric or backend.
         CapabilityError: the backend lacks the metric, the device or the dtype.
     """
     check_metric(metric)
-    dtype = torch.promote_types(reader.dtype, torch.float32)
+    check_backend(backend)
+    dtype = torch.promote_types(reader.dtype, dtype)
     n_columns = reader.n_columns
     # The largest partial sum of a distance, if all numbers are whole; 4: |a|^2 + |b|^2 + 2 ab
     largest = {
@@ -346,8 +365,6 @@ def make_space(reader: FeatureReader, seen: Survey, metric: Metric, backend: Bac
         return ManhattanSpace(n_columns=n_columns, dtype=dtype, scale=scale, exact=exact, use_faiss=use_faiss)
     if backend == "faiss":
         raise CapabilityError(f"the faiss backend is for manhattan distances here, got {metric!r}; use backend='torch'")
-    if backend not in get_args(Backend):
-        raise ConfigError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
     if metric == "cosine":
         kind = WholeCosineSpace if exact else CosineSpace
         return kind(n_columns=n_columns, dtype=dtype, exact=exact)
@@ -357,8 +374,8 @@ def make_space(reader: FeatureReader, seen: Survey, metric: Metric, backend: Bac
 def _center(reader: FeatureReader, whole: bool) -> Tensor:
     """Return what to take off each column, (D,): about its mean, or 0 where that would round more than it saves.
 
-    From some rows, the same whatever the chunks, so that these change nothing. A difference to a number of like size has no
-    rounding error, so only columns far from 0 are shifted; of whole numbers each is, by a whole number, since a
+    From some rows, the same whatever the chunks, so that these change nothing. A difference to a number of like size
+    has no rounding error, so only columns far from 0 are shifted; of whole numbers each is, by a whole number, since a
     fraction would break exact ties.
     """
     n = min(len(reader), 1024, max(16, (1 << 20) // reader.n_columns))
@@ -376,13 +393,17 @@ def check_metric(metric: object) -> None:
         raise ConfigError(f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}")
 
 
-def _use_faiss(backend: object, device: torch.device, dtype: torch.dtype) -> bool:
+def check_backend(backend: object) -> None:
+    """Require a backend that is known."""
     if backend not in get_args(Backend):
         raise ConfigError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+
+
+def _use_faiss(backend: Backend, device: torch.device, dtype: torch.dtype) -> bool:
     able = device.type == "cpu" and dtype == torch.float32
     if backend == "faiss":
         if not able:
             raise CapabilityError(f"the faiss backend computes on the CPU in float32, asked for {device} in {dtype}")
-        _faiss.faiss()
+        _faiss.load()
         return True
     return backend == "auto" and able and find_spec("faiss") is not None

@@ -22,7 +22,7 @@ class Source(Protocol):
 
     @property
     def longest_sq(self) -> Tensor:
-        """() the largest squared length of a row of the whole pool; after the first pass."""
+        """() the largest squared length of a row of the whole pool."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -84,20 +84,31 @@ class StreamedRows:
         """Return a copy of some rows."""
         return self.space.prepare(self.reader.rows(index))
 
+    def part(self, start: int, stop: int) -> Rows:
+        """Return rows start to stop; for use until the next call."""
+        known = self._sq[start:stop] if self._measured else None
+        rows = self.space.prepare(self.reader.read(start, stop), known)
+        if known is None:
+            self._sq[start:stop] = rows.sq
+        return rows
+
+    @property
+    def sq(self) -> Tensor:
+        """(N,) the squared lengths of the rows; a pass, unless there was one already."""
+        if not self._measured:
+            self.each(lambda *_: None, width=1)
+        return self._sq
+
     @property
     def longest_sq(self) -> Tensor:
-        """() the largest squared length of a row; after the first pass."""
-        return self._sq.max()
+        """() the largest squared length of a row."""
+        return self.sq.max()
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work on all rows in chunks."""
 
         def part(start: int, stop: int) -> None:
-            known = self._sq[start:stop] if self._measured else None
-            rows = self.space.prepare(self.reader.read(start, stop), known)
-            if known is None:
-                self._sq[start:stop] = rows.sq
-            work(slice(start, stop), rows)
+            work(slice(start, stop), self.part(start, stop))
 
         self.in_chunks(len(self), self.reader.chunk_rows(min(width, _CENTERS)), part)
         self._measured = True

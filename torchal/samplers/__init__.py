@@ -4,6 +4,7 @@ from torchal.errors import ConfigError
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.entropy import Entropy as Entropy
+from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
 from torchal.samplers.margin import Margin as Margin
@@ -11,6 +12,7 @@ from torchal.samplers.uniform import Uniform as Uniform
 
 _BY_NAME: dict[str, type[Sampler]] = {
     "entropy": Entropy,
+    "graph_density": GraphDensity,
     "k_center": KCenterGreedy,
     "least_confidence": LeastConfidence,
     "margin": Margin,

@@ -13,6 +13,7 @@ from torchal.functional.k_center import Cover
 from torchal.functional.selection import Selection
 from torchal.pool import PoolView
 from torchal.samplers.base import Sampler
+from torchal.samplers.remembered import Remembered
 
 
 @dataclass
@@ -42,8 +43,7 @@ class KCenterGreedy(Sampler):
 
     metric: Metric = "euclidean"
     _cover: Cover | None = field(default=None, init=False, repr=False, compare=False)
-    _covered: Tensor | None = field(default=None, init=False, repr=False, compare=False)
-    _version: int = field(default=0, init=False, repr=False, compare=False)
+    _covered: Remembered | None = field(default=None, init=False, repr=False, compare=False)
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,25 +66,13 @@ class KCenterGreedy(Sampler):
         """Return the cover of the round before if it is still right, else a new one."""
         if (
             self._cover is not None
-            and _is_same(features, self._covered, self._version)
+            and self._covered is not None
+            and self._covered.is_same(features)
             and not bool((self._cover.is_center & ~view.labeled).any())
         ):
             return self._cover
         cover = Cover(features, metric=self.metric)
         # An embedding is not kept: it will be another one in the next round, and this one takes memory.
         keep = isinstance(view.inputs, Tensor) and features.data_ptr() == view.inputs.data_ptr()
-        keep = keep and not features.is_inference()  # such tensors do not count their changes
-        self._cover, self._covered = (cover, features) if keep else (None, None)
-        self._version = features._version if keep else 0
+        self._cover, self._covered = (cover, Remembered(features)) if keep else (None, None)
         return cover
-
-
-def _is_same(features: Tensor, old: Tensor | None, version: int) -> bool:
-    """Tell whether the features are the memory of old ones, and unchanged since."""
-    return (
-        old is not None
-        and features.data_ptr() == old.data_ptr()
-        and (features.shape, features.stride(), features.dtype) == (old.shape, old.stride(), old.dtype)
-        and not features.is_inference()
-        and features._version == version
-    )

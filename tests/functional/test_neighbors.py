@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.references import neighbors as reference
+from torchal import CapabilityError, ConfigError, DataError, ShapeError
+from torchal.errors import DeviceMemoryError
+from torchal.functional import knn_graph
+from torchal.functional.distances import Space
+
+METRICS = ["euclidean", "cosine", "manhattan"]
+BACKENDS = ["torch", pytest.param("faiss", marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"))]
+
+
+def normal(n_rows, n_columns, seed=0, dtype=torch.float64):
+    return torch.randn(n_rows, n_columns, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def exact(x, metric):
+    """Return all distances in float64."""
+    x = x.double()
+    if metric == "cosine":
+        x = x / x.norm(dim=1, keepdim=True)
+        return (x[:, None] - x).square().sum(2) / 2
+    return (x[:, None] - x).abs().sum(2) if metric == "manhattan" else (x[:, None] - x).square().sum(2).sqrt()
+
+
+def assert_nearest(x, found, metric, rel=1e-5):
+    """Compare distances with those of all pairs in float64: of ties any row may be there."""
+    far = exact(x, metric)
+    at = far.gather(1, found.indices)
+    assert torch.allclose(found.distances.double(), at, rtol=rel, atol=1e-6)
+    want = far.fill_diagonal_(torch.inf).sort(1).values[:, : at.shape[1]]
+    assert torch.allclose(at, want, rtol=rel, atol=1e-6)
+    assert all(len(set(row)) == len(row) for row in found.indices.tolist())
+    assert not (found.indices == torch.arange(len(x)).unsqueeze(1)).any()
+
+
+def test_by_hand():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 3.0], [0.0, 0.0]])
+    found = knn_graph(x, 2)
+    assert found.indices.tolist() == [[3, 2], [2, 0], [1, 0], [0, 2]]
+    root = 18**0.5
+    assert torch.allclose(found.distances, torch.tensor([[0, root], [1, 5], [1, root], [0, root]]))
+    assert knn_graph(x, 2, metric="manhattan").distances.tolist() == [[0, 6], [1, 7], [1, 6], [0, 6]]
+    graph = found.to_csr()
+    assert graph.layout == torch.sparse_csr
+    assert graph.crow_indices().tolist() == [0, 2, 4, 6, 8]
+    assert graph.col_indices().tolist() == [2, 3, 0, 2, 0, 1, 0, 2]
+    assert graph.values().tolist() == pytest.approx([18**0.5, 0, 5, 1, 18**0.5, 1, 0, 18**0.5])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_agrees_with_exact_arithmetic(metric, whole):
+    numbers = st.integers(-2, 2).map(float) if whole else st.floats(-4, 4, width=16)
+    shapes = st.tuples(st.integers(2, 24), st.integers(1, 3))
+
+    @settings(max_examples=80, deadline=None)
+    @given(
+        shapes.flatmap(lambda s: hnp.arrays(np.float32, s, elements=numbers)), st.integers(1, 23), st.integers(1, 30)
+    )
+    def check(features, k, chunk_rows):
+        if metric == "cosine":
+            features[(np.abs(features) < 0.01).all(1)] = 1
+        k = min(k, len(features) - 1)
+        found = knn_graph(torch.from_numpy(features), k, metric=metric, chunk_rows=chunk_rows)
+        want = reference.knn(features, k, metric)
+        values = reference.distances(features, metric)
+        for row, (near, far) in enumerate(zip(found.indices.tolist(), found.distances.tolist(), strict=True)):
+            assert row not in near
+            assert len(set(near)) == k
+            for (value, _), j, got in zip(want[row], near, far, strict=True):
+                if whole:
+                    assert values[row][j] == value
+                size = float(values[row][j])
+                size = {"euclidean": size**0.5, "manhattan": size}.get(
+                    metric, 1 - np.sign(1 - size) * abs(1 - size) ** 0.5
+                )
+                assert got == pytest.approx(size, rel=1e-4, abs=2e-6)
+                assert float(values[row][j]) == pytest.approx(float(value), rel=1e-4, abs=4e-6)
+
+    check()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("chunk_rows", [None, 64, 333])
+def test_blocks_and_backends_agree(metric, backend, chunk_rows):
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    x = normal(900, 12, dtype=torch.float32)
+    found = knn_graph(x, 10, metric=metric, backend=backend, chunk_rows=chunk_rows)
+    assert_nearest(x, found, metric)
+    assert found.indices.equal(knn_graph(x, 10, metric=metric, backend="torch").indices)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_duplicates_are_neighbours_and_a_row_is_not(metric, backend):
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    x = normal(40, 5, dtype=torch.float32).repeat(5, 1)  # rows i, i + 40, ...
+    found = knn_graph(x, 6, metric=metric, backend=backend)
+    copies = found.indices[:, :4] % 40 == torch.arange(200).unsqueeze(1) % 40
+    assert copies.all()
+    assert not found.distances[:, :4].any()
+    assert (found.indices[:, :4].diff() > 0).all()
+    assert_nearest(x, found, metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_constant_features(metric):
+    found = knn_graph(torch.full((30, 2), 0.7), 3, metric=metric, chunk_rows=8)
+    assert not found.distances.any()
+    assert not (found.indices == torch.arange(30).unsqueeze(1)).any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("offset", [50.0, 1e4])
+def test_offsets_and_far_groups_hide_no_neighbour(backend, offset):
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    x = normal(300, 8, dtype=torch.float32) + offset
+    assert_nearest(x, knn_graph(x, 5, backend=backend), "euclidean")
+    # groups so tight that a product of single precision sees nothing of their inside
+    groups = (normal(4, 8, seed=1) * 1000)[torch.arange(400) % 4]
+    tight = (groups + normal(400, 8, seed=2) * 0.05).float()
+    assert_nearest(tight, knn_graph(tight, 5, backend=backend), "euclidean", rel=1e-3)
+
+
+def test_float64_stays_float64_and_half_becomes_single():
+    x = normal(100, 4)
+    assert knn_graph(x, 3).distances.dtype == torch.float64
+    assert_nearest(x, knn_graph(x, 3), "euclidean", rel=1e-12)
+    assert knn_graph(x.half(), 3).distances.dtype == torch.float32
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_as_many_neighbours_as_there_are(k):
+    x = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    assert_nearest(x, knn_graph(x, k, chunk_rows=1), "euclidean")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_memory_mapped_file_gives_the_same(metric, tmp_path):
+    x = normal(500, 6, dtype=torch.float32)
+    np.save(tmp_path / "x.npy", x.numpy())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    want, got = knn_graph(x, 4, metric=metric), knn_graph(mapped, 4, metric=metric, chunk_rows=64)
+    assert got.indices.equal(want.indices)
+    assert torch.allclose(got.distances, want.distances, rtol=1e-5)
+
+
+def test_out_of_memory_halves_the_block_with_one_warning(monkeypatch):
+    x = normal(1000, 4)
+    want = knn_graph(x, 3)
+    rough, most = Space.rough, 300
+
+    def scarce(space, a, b):
+        if len(a.x) > most:
+            raise torch.OutOfMemoryError("Tried to allocate 7.00 GiB")
+        return rough(space, a, b)
+
+    monkeypatch.setattr(Space, "rough", scarce)
+    with pytest.warns(UserWarning, match="smaller chunks") as warned:
+        assert knn_graph(x, 3).indices.equal(want.indices)
+    assert len(warned) == 1
+    most = 10
+    with pytest.raises(DeviceMemoryError, match=r"7\.00 GiB"), pytest.warns(UserWarning, match="smaller chunks"):
+        knn_graph(x, 3)
+
+
+X = normal(10, 3, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("features", "k", "settings", "error", "match"),
+    [
+        (X, 10, {}, ConfigError, "10 neighbours of each row need at least 11 rows, features has 10"),
+        (X[:1], 1, {}, ConfigError, "need at least 2 rows, features has 1"),
+        (X, 0, {}, ConfigError, "k must be a whole number of at least 1, got 0"),
+        (X, 2, {"metric": "l2"}, ConfigError, "got 'l2'"),
+        (X, 2, {"backend": "annoy"}, ConfigError, "auto, faiss, torch, got 'annoy'"),
+        (X, 2, {"chunk_rows": 0}, ConfigError, "chunk_rows"),
+        (X[:0], 2, {}, DataError, "no rows"),
+        (X.long(), 2, {}, ShapeError, "floating point"),
+        (X / 0, 2, {}, DataError, "10 of 10 rows are not"),
+        (X * 0, 2, {"metric": "cosine"}, DataError, "row 0 is all zeros"),
+        (X.double(), 2, {"backend": "faiss"}, CapabilityError, "float32, these features need torch.float64"),
+        (X.double(), 2, {"backend": "faiss", "metric": "manhattan"}, CapabilityError, "float32"),
+    ],
+)
+def test_bad_input(features, k, settings, error, match):
+    with pytest.raises(error, match=match):
+        knn_graph(features, k, **settings)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("backend", ["auto", "faiss"])
+def test_cuda_finds_the_same(metric, backend):
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+        if metric == "manhattan":
+            pytest.skip("faiss has manhattan distances on the CPU only, here")
+    x = normal(5000, 16, dtype=torch.float32)
+    found = knn_graph(x.cuda(), 10, metric=metric, backend=backend)
+    assert found.indices.is_cuda
+    assert found.indices.cpu().equal(knn_graph(x, 10, metric=metric).indices)

@@ -1,0 +1,253 @@
+"""The nearest neighbours of every row: exact, in blocks, and never an N x N matrix."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchal._checks import check_whole
+from torchal.errors import CapabilityError, ConfigError
+from torchal.functional import _faiss
+from torchal.functional.chunks import FeatureReader, Features, exact_arithmetic, values_per_chunk
+from torchal.functional.distances import Backend, Metric, Rows, check_backend, check_metric, make_space, survey
+from torchal.functional.sources import StreamedRows
+
+_SPARE = 8  # candidates kept beyond k, since rounding may hide a neighbour behind them
+_BLOCKS = 4  # a block may be this many times as large as a chunk
+
+
+class Neighbors(NamedTuple):
+    """The nearest other rows of each row, the nearest first; of equally near ones the lowest row.
+
+    Shapes:
+        indices: (N, k) int64.
+        distances: (N, k) float.
+    """
+
+    indices: Tensor
+    distances: Tensor
+
+    def to_csr(self) -> Tensor:
+        """Return the distances as a sparse CSR tensor (N, N); a distance of 0 is an entry too."""
+        n_rows, k = self.indices.shape
+        columns, order = self.indices.sort(1)
+        starts = torch.arange(0, n_rows * k + 1, k, device=columns.device)
+        return as_csr(starts, columns.flatten(), self.distances.gather(1, order).flatten(), n_rows)
+
+
+def as_csr(starts: Tensor, columns: Tensor, values: Tensor, n_rows: int) -> Tensor:
+    """Return a sparse CSR tensor (N, N)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns, values, (n_rows, n_rows), check_invariants=False)
+
+
+def knn_graph(
+    features: Features,
+    k: int,
+    *,
+    metric: Metric = "euclidean",
+    backend: Backend = "auto",
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Neighbors:
+    """Find the k nearest other rows of each row, exactly.
+
+    A row is not its own neighbour; its duplicates are. Every pair of blocks is compared once, for both its sides. The
+    distances of the best candidates are computed again as sums of differences; where rounding might have hidden a
+    neighbour behind them, the row is compared once more in float64. Of rows that are equally far at the k-th place, any
+    may be returned.
+
+    Args:
+        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        k: neighbours of each row.
+        metric: euclidean; cosine, which is 1 - cos; or manhattan.
+        backend: "faiss", "torch", or "auto": faiss for manhattan distances on a CPU where it is installed, else torch,
+            which is faster there.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: rows compared at once with as many others; what makes a block of 16 MiB (CPU) or 512 MiB (GPU),
+            unless given.
+
+    Shapes:
+        features: (N, D) float. Half precision is computed in float32, float64 in float64.
+
+    Returns:
+        indices and distances, (N, k), on the features' device.
+
+    Raises:
+        ConfigError: k is not between 1 and N - 1; an unknown metric or backend.
+        ShapeError: features is no float matrix.
+        DataError: no rows; features that are not finite; a row of zeros with cosine distances.
+        CapabilityError: the faiss backend is asked for float64, or for manhattan distances on a GPU.
+        MissingExtraError: faiss is asked for and not installed.
+        DeviceMemoryError: the smallest block does not fit on the device.
+
+    Complexity:
+        N^2 D / 2 multiply-adds; O(N k) memory beyond the features, and blocks.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [3.0], [3.0]])
+        >>> knn_graph(x, 2).indices
+        tensor([[1, 2],
+                [0, 2],
+                [3, 1],
+                [2, 1]])
+    """
+    check_whole("k", k, least=1)
+    check_metric(metric)
+    check_backend(backend)
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    if k >= len(reader):
+        raise ConfigError(f"{k} neighbours of each row need at least {k + 1} rows, features has {len(reader)}")
+    with exact_arithmetic(reader.device):
+        seen = survey(reader, metric)
+        space = make_space(reader, seen, metric, backend if metric == "manhattan" else "torch")
+        rounds = metric != "manhattan" and not space.exact  # by more than sums of differences do
+        kept = min(k + (_SPARE if rounds else 1), len(reader) - 1)
+        source = StreamedRows(reader, space)
+        size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
+        if backend == "faiss" and metric != "manhattan":
+            candidates = _search_by_faiss(source, kept)
+        else:
+            candidates = reader.in_chunks.halve(size, lambda size: _search(source, kept, size))
+        found = _measured_again(source, candidates, k)
+        if rounds and kept < len(reader) - 1:
+            # What was not kept is at least as far as the last one kept, up to the rounding of both.
+            error = space.bound * (source.sq + source.longest_sq)
+            doubtful = (found.distances[:, -1] > candidates.distances[:, -1] - error).nonzero().squeeze(1)
+            if len(doubtful):
+                fine = StreamedRows(reader, make_space(reader, seen._replace(whole=False), metric, dtype=torch.float64))
+                again = reader.in_chunks.halve(size, lambda size: _search_for(fine, doubtful, kept, size))
+                again = _measured_again(source, again, k, rows=doubtful)
+                found.indices[doubtful], found.distances[doubtful] = again
+        distances = space.distance(found.distances)
+    dtype = torch.promote_types(reader.dtype, torch.float32)
+    return Neighbors(found.indices.to(reader.home), distances.to(reader.home, dtype))
+
+
+class _Best:
+    """The nearest candidates so far, of some rows; their distances are values of a space.
+
+    Shapes:
+        values: (R, K).
+        indices: (R, K) int64.
+    """
+
+    def __init__(self, n_rows: int, k: int, like: Tensor) -> None:
+        self.values = torch.full((n_rows, k), torch.inf, dtype=like.dtype, device=like.device)
+        self.indices = torch.zeros((n_rows, k), dtype=torch.int64, device=like.device)
+
+    def merge(self, where: slice, values: Tensor, first: int, *, turned: bool = False) -> None:
+        """Take in the values (R, B) of the rows `where` with the rows from `first` on; (B, R) if turned.
+
+        Sorting would cost more than all else, so only what is nearer than the worst candidate so far is sorted.
+        """
+        worst = self.values[where].amax(1)
+        near = _true(values < (worst if turned else worst.unsqueeze(1)))
+        if 8 * len(near) > values.numel():  # as in the first block, when everything is nearer than nothing
+            k = min(self.values.shape[1], values.shape[0 if turned else 1])
+            self._take(where, *(values.T if turned else values).topk(k, largest=False, sorted=False), first)
+            return
+        row, column = near // values.shape[1], near % values.shape[1]
+        value = values.flatten()[near]
+        if turned:
+            column, order = column.sort(stable=True)
+            row, column, value = column, row[order], value[order]
+        count = row.bincount(minlength=len(worst))
+        position = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+        shape = (len(worst), int(count.max()))
+        padded = values.new_full(shape, torch.inf).index_put_((row, position), value)
+        self._take(where, padded, column.new_zeros(shape).index_put_((row, position), column), first)
+
+    def _take(self, where: slice, values: Tensor, columns: Tensor, first: int) -> None:
+        values = torch.cat([self.values[where], values], 1)
+        index = torch.cat([self.indices[where], columns + first], 1)
+        best = values.topk(self.values.shape[1], largest=False, sorted=False)
+        self.values[where], self.indices[where] = best.values, index.gather(1, best.indices)
+
+    def as_neighbors(self) -> Neighbors:
+        """Return the candidates, the nearest first."""
+        order = self.values.sort(1)
+        return Neighbors(self.indices.gather(1, order.indices), order.values)
+
+
+def _true(mask: Tensor) -> Tensor:
+    """Return where a mask is true, (n,) int64, counted through its rows."""
+    if mask.device.type == "cpu":  # four times faster than torch's where little is true
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
+    """Return the k rows that are nearest to each row by rough values: each pair of blocks serves both its sides."""
+    n_rows, space = len(source), source.space
+    best = _Best(n_rows, k, source.sq)
+    for first in range(0, n_rows, size):  # at first within blocks, so that later ones have something to beat
+        here = slice(first, min(first + size, n_rows))
+        rows = source.part(here.start, here.stop)
+        best.merge(here, space.rough(rows, rows).fill_diagonal_(torch.inf), first)  # a row is not its own neighbour
+    for first in range(0, n_rows, size):
+        here = slice(first, min(first + size, n_rows))
+        rows = _own(source.part(here.start, here.stop))
+        for second in range(here.stop, n_rows, size):
+            there = slice(second, min(second + size, n_rows))
+            values = space.rough(rows, source.part(there.start, there.stop))
+            best.merge(here, values, second)
+            best.merge(there, values, first, turned=True)
+    return best.as_neighbors()
+
+
+def _search_for(source: StreamedRows, wanted: Tensor, k: int, size: int) -> Neighbors:
+    """Return the k rows that are nearest to the wanted ones (n,) by rough values."""
+    best = _Best(len(wanted), k, source.sq)
+    for start in range(0, len(wanted), size):
+        here = slice(start, min(start + size, len(wanted)))
+        rows = source.select(wanted[here])
+        for first in range(0, len(source), size):
+            stop = min(first + size, len(source))
+            values = source.space.rough(rows, source.part(first, stop))
+            own = (wanted[here] >= first) & (wanted[here] < stop)
+            values[own.nonzero().squeeze(1), wanted[here][own] - first] = torch.inf
+            best.merge(here, values, first)
+    return best.as_neighbors()
+
+
+def _search_by_faiss(source: StreamedRows, k: int) -> Neighbors:
+    """Return the k rows that faiss finds nearest to each row."""
+    if source.space.dtype != torch.float32:
+        raise CapabilityError(f"the faiss backend computes in float32, these features need {source.space.dtype}")
+    rows = source.part(0, len(source))
+    values, indices = _faiss.nearest_rows(rows.x.contiguous(), k + 1)
+    values = values.masked_fill(indices == torch.arange(len(source), device=indices.device).unsqueeze(1), torch.inf)
+    order = values.sort(1)  # a row is often, but among duplicates not always, found for itself
+    return Neighbors(indices.gather(1, order.indices)[:, :k], order.values[:, :k])
+
+
+def _measured_again(source: StreamedRows, candidates: Neighbors, k: int, rows: Tensor | None = None) -> Neighbors:
+    """Return the k nearest of the candidates (R, K) of some rows by sums of differences, as values of the space."""
+    n_rows, kept = candidates.indices.shape
+    device = source.sq.device
+    indices = torch.empty((n_rows, k), dtype=torch.int64, device=device)
+    values = torch.empty((n_rows, k), dtype=source.sq.dtype, device=device)
+
+    def measure(start: int, stop: int) -> None:
+        others = candidates.indices[start:stop].sort(1).values  # so that ties go to the lowest row
+        own = torch.arange(start, stop, device=device) if rows is None else rows[start:stop]
+        a = source.select(own).select(torch.arange(len(own), device=device).repeat_interleave(kept))
+        value = source.space.between(a, source.select(others.flatten())).view(stop - start, kept)
+        near = value.sort(dim=1, stable=True)
+        indices[start:stop] = others.gather(1, near.indices)[:, :k]
+        values[start:stop] = near.values[:, :k]
+
+    source.in_chunks(n_rows, max(1, values_per_chunk(device) // (kept * source.n_columns)), measure)
+    return Neighbors(indices, values)
+
+
+def _own(rows: Rows) -> Rows:
+    """Return rows that are still there after the next read."""
+    return Rows(rows.x.clone(), rows.sq)
