@@ -21,6 +21,7 @@ from benchmarks.harness import Row
 from torchal import functional
 
 ROWS = {"small": 20_000, "medium": 1_000_000, "large": 1_000_000}
+GRAPH_ROWS = {"small": 5000, "medium": 100_000, "large": 100_000}
 FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
 
 
@@ -36,14 +37,19 @@ WORKS: dict[str, Callable[[torch.Tensor], object]] = {
         x, 100, generator=_seeded(), max_iterations=5, tolerance=0
     ),
 }
+GRAPHS: dict[str, Callable[[torch.Tensor], object]] = {
+    "10-NN graph": lambda x: functional.knn_graph(x, 10),
+    "10-NN graph, manhattan": lambda x: functional.knn_graph(x, 10, metric="manhattan"),
+    "graph density, 500 picks": lambda x: functional.graph_density_greedy(functional.density_graph(x), 500),
+}
 
 
 def rows(size: str, device: str) -> Iterator[Row]:
     """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory."""
     if not Path("/proc/self/clear_refs").exists() or device != "cpu":
         return
-    for name in WORKS:
-        n_rows = ROWS[size]
+    for name in [*WORKS, *GRAPHS]:
+        n_rows = (ROWS if name in WORKS else GRAPH_ROWS)[size]
         took = _measured({"work": name, "n_rows": n_rows})
         note = f"{took['beyond_mib']:.0f} MiB beyond the features"
         yield Row(f"{name}, {n_rows} x 64", "ours", took["seconds"], 1.0, note)
@@ -90,7 +96,7 @@ def main() -> None:
             return functional.k_center_greedy(features, 500, labeled=labeled)
     else:
         features = torch.randn(job["n_rows"], 64, generator=_seeded())
-        kernel = WORKS[job["work"]]
+        kernel = (WORKS | GRAPHS)[job["work"]]
         kernel(features[:5000].clone())  # libraries are loaded and threads started
 
         def work() -> object:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import import_time, k_center, kmeans, logistic, memory, uncertainty
+from benchmarks import density, import_time, k_center, kmeans, logistic, memory, uncertainty
 
 BENCHMARKS = {
     "import": import_time,
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "logistic": logistic,
     "k_center": k_center,
     "kmeans": kmeans,
+    "density": density,
     "memory": memory,
 }
 
