@@ -107,9 +107,8 @@ def _compare(work: Work, features: Tensor, labeled: Tensor, device: str) -> Iter
         once.append("the Playground's algorithm")
     same = int((ours().cpu() == plain()).sum())
     notes = {"ours": f"{same} of {work.n} picks as the plain loop's"}
-    if work.metric != "manhattan":
-        off, beyond = off_the_maximum(features, labeled, ours())
-        notes["ours"] += f"; {off} below the float64 maximum, {beyond} by more than the rounding bound"
+    off, beyond = off_the_maximum(features, labeled, ours(), work.metric)
+    notes["ours"] += f"; {off} below the float64 maximum, {beyond} by more than the rounding bound"
     yield from compare(
         f"k-center {work.name}, {work.n} picks", candidates, repeats=5, device=device, once=once, notes=notes
     )
@@ -160,26 +159,30 @@ def playground(x: Tensor, n: int, n_labeled: int) -> list[int]:
     return picked
 
 
-def off_the_maximum(x: Tensor, labeled: Tensor, picks: Tensor) -> tuple[int, int]:
-    """Count the picks whose squared distance is not the largest in float64, and those beyond the stated bound."""
+def off_the_maximum(x: Tensor, labeled: Tensor, picks: Tensor, metric: Metric) -> tuple[int, int]:
+    """Count the picks whose value is not the largest in float64, and those beyond the stated bound."""
     center = x.double().mean(0)
-    chosen = x[picks].double() - center
-    first = x[labeled].double() - center
+    chosen, first = x[picks].double() - center, x[labeled].double() - center
     order = torch.full((len(x),), len(picks), device=x.device)
     order[picks] = torch.arange(len(picks), device=x.device)
     largest = torch.full((len(picks),), -torch.inf, dtype=torch.float64, device=x.device)
     own = torch.zeros(len(picks), dtype=torch.float64, device=x.device)
     steps = torch.arange(len(picks), device=x.device)
     longest = 0.0
+
+    def far(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cdist(a, b, p=1) if metric == "manhattan" else torch.cdist(a, b).square()
+
     for rows_, where, done in zip(x.split(2048), order.split(2048), labeled.split(2048), strict=True):
         part = rows_.double() - center
         longest = max(longest, float(part.square().sum(1).max()))
-        start = torch.cdist(part, first).square().amin(1, keepdim=True)
-        values = torch.cat([start, torch.cdist(part, chosen).square()[:, :-1]], 1).cummin(1).values
+        start = far(part, first).amin(1, keepdim=True)
+        values = torch.cat([start, far(part, chosen)[:, :-1]], 1).cummin(1).values
         mine = where < len(picks)
         own[where[mine]] = values[mine, where[mine]]
         values[(steps > where.unsqueeze(1)) | done.unsqueeze(1)] = -torch.inf
         largest = torch.maximum(largest, values.amax(0))
     gap = largest - own
-    bound = 4 * (x.shape[1] + 4) * torch.finfo(x.dtype).eps * longest
+    epsilon = (x.shape[1] + 4) * torch.finfo(x.dtype).eps
+    bound = 2 * epsilon * largest if metric == "manhattan" else 4 * epsilon * longest
     return int((gap > 1e-9 * largest).sum()), int((gap > bound).sum())

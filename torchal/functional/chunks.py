@@ -229,8 +229,9 @@ class _MappedFile:
         wanted = order.values.numpy()
         starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
         out = self._empty(len(wanted))
+        room = _bytes_of(out)
         for first, last in zip(starts.tolist(), [*starts[1:].tolist(), len(wanted)], strict=True):
-            self._fill(out[first:last], int(wanted[first]))
+            self._fill(room[first * self._row_bytes : last * self._row_bytes], int(wanted[first]))
         found = self._tensor(out)
         return torch.empty_like(found).index_copy_(0, order.indices, found)
 
@@ -239,23 +240,26 @@ class _MappedFile:
             self._room[0] = self._empty(stop - start)
         self._room.reverse()
         rows = self._room[1][: stop - start]
-        self._fill(rows, start)
+        self._fill(_bytes_of(rows), start)
         return rows
 
-    def _fill(self, rows: NDArray[Any], start: int) -> None:
+    def _fill(self, room: memoryview, start: int) -> None:
+        """Read as many bytes as there is room for, from row `start` on."""
         assert self._descriptor is not None
-        left = rows.reshape(-1).view(np.uint8).data
         offset = self._begin + start * self._row_bytes
-        while len(left):
-            got = os.preadv(self._descriptor, [left], offset)
+        while room:
+            got = os.preadv(self._descriptor, [room], offset)
             if got == 0:
-                raise DataError(
-                    f"{self._array.filename} ends before row {start + len(rows)}: it was cut short since it was mapped"
-                )
-            left, offset = left[got:], offset + got
+                row = (offset - self._begin) // self._row_bytes
+                raise DataError(f"{self._array.filename} ends before row {row}: it was cut short since it was mapped")
+            room, offset = room[got:], offset + got
 
     def _empty(self, n_rows: int) -> NDArray[Any]:
         return np.empty((n_rows, self._array.shape[1]), self._array.dtype)
 
     def _tensor(self, rows: NDArray[Any]) -> Tensor:
         return torch.from_numpy(rows.astype(self._native, copy=False))
+
+
+def _bytes_of(rows: NDArray[Any]) -> memoryview:
+    return rows.reshape(-1).view(np.uint8).data

@@ -199,8 +199,10 @@ class Space:
 
     def nearest_index(self, a: Rows, b: Rows) -> tuple[Tensor, Tensor]:
         """Return the value of each row of a with the nearest row of b, and which, (A,) both; ties to the first."""
-        values, index = self._product(a, b).min(1)
-        values += a.sq
+        products = self._product(a, b)
+        on_cpu = products.device.type == "cpu"  # where numpy's argmin is three times faster
+        index = torch.from_numpy(products.numpy().argmin(1)) if on_cpu else products.argmin(1)
+        values = products.gather(1, index.unsqueeze(1)).squeeze(1) + a.sq
         close = (values <= self.bound * (a.sq + b.sq.max())).nonzero().squeeze(1)
         if len(close) and not self.exact:
             values[close], index[close] = self.pairwise(a.select(close), b).min(1)

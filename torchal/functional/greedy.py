@@ -32,7 +32,7 @@ from torchal.functional.distances import Rows, Space
 from torchal.functional.sources import HeldRows, Source, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
-_BLOCKS = 4  # a block may be this many times as large as a chunk
+_BLOCKS = 16  # a block may be this many times as large as a chunk
 _STEPS = 64  # picks between two looks at whether a block is done
 _PICKED = -torch.inf  # the value of a row that may not be picked
 
