@@ -112,6 +112,16 @@ def test_duplicates_are_neighbours_and_a_row_is_not(metric, backend):
     assert_nearest(x, found, metric)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+@pytest.mark.parametrize("chunk_rows", [None, 1, 7, 64, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ties_of_whole_numbers_go_to_the_lowest_row(metric, chunk_rows, dtype):
+    x = torch.randint(0, 3, (200, 4), generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = knn_graph(x, 5, metric=metric, chunk_rows=chunk_rows)
+    far = exact(x, metric).fill_diagonal_(torch.inf)
+    assert found.indices.equal(far.sort(dim=1, stable=True).indices[:, :5])
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_constant_features(metric):
     found = knn_graph(torch.full((30, 2), 0.7), 3, metric=metric, chunk_rows=8)

@@ -110,6 +110,7 @@ class Space:
         shift: what is taken off each row, (D,): distances stay, and rounding errors shrink with the rows' lengths.
         scale: a power of two that each row is multiplied with, so that squares neither overflow nor vanish.
         exact: whether no product or sum is rounded.
+        largest: an upper bound on the values, where they are exact.
     """
 
     block_rows = 1024
@@ -123,13 +124,24 @@ class Space:
         shift: Tensor | None = None,
         scale: float = 1.0,
         exact: bool = False,
+        largest: float = math.inf,
     ) -> None:
         self.dtype = dtype
         self.shift = None if shift is None else (shift * scale).to(dtype)
         self.scale = scale
         self.exact = exact
+        self.largest = largest
+        """An upper bound on the values, where they are exact."""
         self.bound = 0.0 if exact else (n_columns + 4) * torch.finfo(dtype).eps
         self._room = torch.empty(0, dtype=dtype)
+
+    def whole_step(self, n_rows: int) -> float:
+        """Return a number that can be added n_rows times to any value, exactly in float64, without reaching the next.
+
+        0 where values are no whole numbers, or too large.
+        """
+        step = 2.0 ** -n_rows.bit_length()
+        return step if self.exact and self.largest / step < 2**53 else 0.0
 
     def prepare(self, x: Tensor, sq: Tensor | None = None) -> Rows:
         """Return rows (R, D) made ready; their squared lengths are computed unless known."""
@@ -278,8 +290,10 @@ class ManhattanSpace(Space):
 
     block_rows = 256
 
-    def __init__(self, *, n_columns: int, dtype: torch.dtype, scale: float, exact: bool, use_faiss: bool) -> None:
-        super().__init__(n_columns=n_columns, dtype=dtype, scale=scale, exact=exact)
+    def __init__(
+        self, *, n_columns: int, dtype: torch.dtype, scale: float, exact: bool, largest: float, use_faiss: bool
+    ) -> None:
+        super().__init__(n_columns=n_columns, dtype=dtype, scale=scale, exact=exact, largest=largest)
         self._use_faiss = use_faiss
 
     def prepare(self, x: Tensor, sq: Tensor | None = None) -> Rows:
@@ -364,13 +378,16 @@ def make_space(
     scale = 1.0 if exact or 1e-12 < seen.peak < 1e15 or seen.peak == 0 else 2.0 ** -math.frexp(seen.peak)[1]
     if metric == "manhattan":
         use_faiss = _use_faiss(backend, reader.device, dtype)
-        return ManhattanSpace(n_columns=n_columns, dtype=dtype, scale=scale, exact=exact, use_faiss=use_faiss)
+        return ManhattanSpace(
+            n_columns=n_columns, dtype=dtype, scale=scale, exact=exact, largest=largest, use_faiss=use_faiss
+        )
     if backend == "faiss":
         raise CapabilityError(f"the faiss backend is for manhattan distances here, got {metric!r}; use backend='torch'")
     if metric == "cosine":
         kind = WholeCosineSpace if exact else CosineSpace
         return kind(n_columns=n_columns, dtype=dtype, exact=exact)
-    return Space(n_columns=n_columns, dtype=dtype, shift=_center(reader, seen.whole), scale=scale, exact=exact)
+    shift = _center(reader, seen.whole)
+    return Space(n_columns=n_columns, dtype=dtype, shift=shift, scale=scale, exact=exact, largest=largest)
 
 
 def _center(reader: FeatureReader, whole: bool) -> Tensor:

@@ -60,8 +60,9 @@ def knn_graph(
 
     A row is not its own neighbour; its duplicates are. Every pair of blocks is compared once, for both its sides. The
     distances of the best candidates are computed again as sums of differences; where rounding might have hidden a
-    neighbour behind them, the row is compared once more in float64. Of rows that are equally far at the k-th place, any
-    may be returned.
+    neighbour behind them, the row is compared once more in float64. Ties go to the lowest row where the features are
+    whole numbers (euclidean and manhattan, by either backend for manhattan); of other rows that are equally far at the
+    k-th place, as of many duplicates, any may be returned.
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
@@ -138,30 +139,42 @@ class _Best:
         indices: (R, K) int64.
     """
 
-    def __init__(self, n_rows: int, k: int, like: Tensor) -> None:
-        self.values = torch.full((n_rows, k), torch.inf, dtype=like.dtype, device=like.device)
+    def __init__(self, n_rows: int, k: int, like: Tensor, *, step: float = 0.0) -> None:
+        dtype = torch.float64 if step else like.dtype
+        self.values = torch.full((n_rows, k), torch.inf, dtype=dtype, device=like.device)
+        self._step = step
         self.indices = torch.zeros((n_rows, k), dtype=torch.int64, device=like.device)
 
     def merge(self, where: slice, values: Tensor, first: int, *, turned: bool = False) -> None:
         """Take in the values (R, B) of the rows `where` with the rows from `first` on; (B, R) if turned.
 
-        Sorting would cost more than all else, so only what is nearer than the worst candidate so far is sorted.
+        Sorting would cost more than all else, so only what is nearer than the worst candidate so far is sorted. Where
+        values are whole numbers, a step below 1 for each row is added to them, so that ties go to the lowest row.
         """
         worst = self.values[where].amax(1)
-        near = _true(values < (worst if turned else worst.unsqueeze(1)))
+        limit = worst.floor().to(values.dtype).nextafter(worst.new_tensor(torch.inf, dtype=values.dtype))
+        limit = limit if self._step else worst
+        near = _true(values < (limit if turned else limit.unsqueeze(1)))
         if 8 * len(near) > values.numel():  # as in the first block, when everything is nearer than nothing
-            k = min(self.values.shape[1], values.shape[0 if turned else 1])
-            self._take(where, *(values.T if turned else values).topk(k, largest=False, sorted=False), first)
+            values = values.T if turned else values
+            columns = torch.arange(first, first + values.shape[1], device=values.device)
+            values = values.double() + self._step * columns if self._step else values
+            k = min(self.values.shape[1], values.shape[1])
+            self._take(where, *values.topk(k, largest=False, sorted=False), first)
             return
         row, column = near // values.shape[1], near % values.shape[1]
         value = values.flatten()[near]
         if turned:
             column, order = column.sort(stable=True)
             row, column, value = column, row[order], value[order]
+        if self._step:
+            value = value.double() + self._step * (column + first)
+            nearer = value < worst[row]
+            row, column, value = row[nearer], column[nearer], value[nearer]
         count = row.bincount(minlength=len(worst))
         position = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-        shape = (len(worst), int(count.max()))
-        padded = values.new_full(shape, torch.inf).index_put_((row, position), value)
+        shape = (len(worst), int(count.max()))  # none at all is fine too
+        padded = value.new_full(shape, torch.inf).index_put_((row, position), value)
         self._take(where, padded, column.new_zeros(shape).index_put_((row, position), column), first)
 
     def _take(self, where: slice, values: Tensor, columns: Tensor, first: int) -> None:
@@ -171,9 +184,10 @@ class _Best:
         self.values[where], self.indices[where] = best.values, index.gather(1, best.indices)
 
     def as_neighbors(self) -> Neighbors:
-        """Return the candidates, the nearest first."""
+        """Return the candidates, the nearest first; their values without the steps."""
         order = self.values.sort(1)
-        return Neighbors(self.indices.gather(1, order.indices), order.values)
+        values = order.values.floor() if self._step else order.values
+        return Neighbors(self.indices.gather(1, order.indices), values)
 
 
 def _true(mask: Tensor) -> Tensor:
@@ -186,7 +200,7 @@ def _true(mask: Tensor) -> Tensor:
 def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
     """Return the k rows that are nearest to each row by rough values: each pair of blocks serves both its sides."""
     n_rows, space = len(source), source.space
-    best = _Best(n_rows, k, source.sq)
+    best = _Best(n_rows, k, source.sq, step=space.whole_step(n_rows))
     for first in range(0, n_rows, size):  # at first within blocks, so that later ones have something to beat
         here = slice(first, min(first + size, n_rows))
         rows = source.part(here.start, here.stop)
