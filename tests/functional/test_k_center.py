@@ -208,9 +208,11 @@ def test_a_huge_offset_changes_nothing(offset, block_rows):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("size", [1e-30, 1e30])
-def test_tiny_and_huge_numbers(metric, size):
-    small = normal(200, 5, dtype=torch.float32)
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1e-30, torch.float32), (1e30, torch.float32), (1e-200, torch.float64), (1e200, torch.float64)]
+)
+def test_tiny_and_huge_numbers(metric, size, dtype):
+    small = normal(200, 5, dtype=dtype)
     want = k_center_greedy(small, 50, labeled=mask(200, [0]), metric=metric)
     got = k_center_greedy(small * size, 50, labeled=mask(200, [0]), metric=metric)
     assert got.indices.equal(want.indices)
@@ -354,6 +356,14 @@ def test_any_memory_map_is_read_right(kind, tmp_path):
     )
 
 
+def test_a_file_that_was_deleted_is_read_from_the_map(tmp_path):
+    x = normal(50, 4, dtype=torch.float32)
+    np.save(tmp_path / "x.npy", x.numpy())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    (tmp_path / "x.npy").unlink()
+    assert k_center_greedy(mapped, 9).indices.equal(k_center_greedy(x, 9).indices)
+
+
 def test_a_file_that_was_cut_short_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((5000, 8), np.float32))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -401,6 +411,13 @@ def test_many_centres_are_taken_in_parts():
 def test_equally_near_centres_go_to_the_first_given():
     got = assign_to_centers(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([2, 0]))
     assert got.centers.tolist() == [0, 2, 2]
+
+
+@pytest.mark.parametrize("n_columns", [16, 17, 100])
+def test_of_equal_centres_the_first_given_has_all_the_rows(n_columns):
+    z = normal(4, n_columns, dtype=torch.float32)
+    x = torch.cat([z, z[:1], normal(300, n_columns, seed=1, dtype=torch.float32)])
+    assert not (assign_to_centers(x, torch.arange(5)).centers == 4).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

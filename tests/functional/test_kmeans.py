@@ -185,6 +185,24 @@ def test_weights_count_as_copies():
     assert float(got.inertia) == pytest.approx(inertia, rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-38, 1e38, 1e300])
+def test_only_the_ratios_of_weights_matter(size):
+    x = normal(50, 3) * 100
+    weights = torch.rand(50, generator=seeded(0), dtype=torch.float64) + 0.5
+    want = kmeans_plus_plus(x, 20, generator=seeded(0), weights=weights).indices
+    assert kmeans_plus_plus(x, 20, generator=seeded(0), weights=weights * size).indices.equal(want)
+    assert kmeans(x, 5, generator=seeded(0), weights=weights * size).assignments.equal(
+        kmeans(x, 5, generator=seeded(0), weights=weights).assignments
+    )
+
+
+def test_one_row_with_nearly_all_the_weight():
+    x = torch.tensor([[5.0], [0.0], [1.0], [2.0]])
+    for seed in range(4):
+        clusters = kmeans(x, 2, generator=seeded(seed), weights=torch.tensor([1, 1e-30, 1e-30, 1e-30]))
+        assert clusters.assignments[0] not in clusters.assignments[1:]
+
+
 def test_fewer_kinds_than_clusters():
     x = torch.tensor([[1.0], [1.0], [2.0], [2.0]])
     clusters = kmeans(x, 3, generator=seeded(0))

@@ -142,6 +142,18 @@ def test_offsets_and_far_groups_hide_no_neighbour(backend, offset):
     assert_nearest(tight, knn_graph(tight, 5, backend=backend), "euclidean", rel=1e-3)
 
 
+@pytest.mark.parametrize("offset", [3e2, 1e6])
+def test_a_few_rows_near_0_beside_many_far_from_it(offset):
+    x = torch.cat([offset + normal(400, 4), torch.rand(30, 4) * (1e-4 if offset < 1e6 else 1e-2)]).float()
+    assert_nearest(x, knn_graph(x, 5), "euclidean")
+    centers = normal(5, 16, seed=1)
+    y = (centers[torch.arange(400) % 5] + normal(400, 16, seed=2) * 1e-5).float()
+    found = knn_graph(y, 5, metric="cosine")
+    far = exact(y, "cosine")
+    want = far.clone().fill_diagonal_(torch.inf).sort(1).values[:, :5]
+    assert torch.allclose(far.gather(1, found.indices), want, rtol=1e-3, atol=0)
+
+
 def test_float64_stays_float64_and_half_becomes_single():
     x = normal(100, 4)
     assert knn_graph(x, 3).distances.dtype == torch.float64

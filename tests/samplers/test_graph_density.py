@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -95,6 +97,16 @@ def test_images_of_bytes_make_one_graph(graphs):
             graph_density_greedy(density_graph(images.flatten(1).float()), 3).indices
         )
     assert len(graphs) == 1 + 0
+
+
+def test_a_copy_in_the_middle_of_a_run_goes_on():
+    pool, targets, _ = make_pool()
+    sampler = GraphDensity()
+    learner = ActiveLearner(NearestMean(), sampler, pool)
+    list(rounds(learner, lambda rows: targets[rows], Schedule(5, max_rounds=2)))
+    view = make_view(learner.pool)
+    want = sampler.select(view, 5).indices
+    assert copy.deepcopy(sampler).select(view, 5).indices.equal(want)
 
 
 def test_inputs_that_were_changed_make_a_new_graph(graphs):

@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -199,7 +199,9 @@ class _MappedFile:
             mapped = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
             page = rows.offset - rows.offset % mmap.ALLOCATIONGRANULARITY
             self._begin = page + rows.__array_interface__["data"][0] - mapped
-            self._descriptor = os.open(rows.filename, os.O_RDONLY)
+            with suppress(FileNotFoundError):  # deleted since: only the mapping still has it
+                self._descriptor = os.open(rows.filename, os.O_RDONLY)
+        if self._descriptor is not None:
             weakref.finalize(self, os.close, self._descriptor)
             # Two chunks' room, used in turn: new memory for each chunk would cost more than reading it.
             self._room = [self._empty(0), self._empty(0)]

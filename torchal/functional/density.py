@@ -227,4 +227,4 @@ def _checked_values(graph: Tensor, values: Tensor | None) -> Tensor:
         raise ShapeError(
             f"values must have shape ({len(graph)},) on {graph.device}, got {tuple(values.shape)} on {values.device}"
         )
-    return values
+    return values.detach().to(torch.promote_types(values.dtype, torch.float32))

@@ -97,9 +97,9 @@ def survey(reader: FeatureReader, metric: Metric) -> Survey:
 def unit_rows(x: Tensor) -> Tensor:
     """Return rows scaled to length 1, at least float32."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    # float64, since the squares of float32 numbers may overflow or vanish
-    lengths: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
-    return x / lengths.to(x.dtype)
+    x = x / x.abs().amax(1, keepdim=True)  # or squares might overflow or vanish
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x.div_(lengths)
 
 
 class Space:
@@ -366,16 +366,20 @@ def make_space(
     dtype = torch.promote_types(reader.dtype, dtype)
     n_columns = reader.n_columns
     # The largest partial sum of a distance, if all numbers are whole; 4: |a|^2 + |b|^2 + 2 ab
-    largest = {
-        "euclidean": 4 * n_columns * seen.spread**2,
-        "manhattan": n_columns * seen.spread,
-        "cosine": (n_columns * seen.peak**2) ** 2,
-    }[metric]
+    if metric == "manhattan":
+        largest = n_columns * seen.spread
+    elif metric == "euclidean":
+        largest = 4 * n_columns * seen.spread * seen.spread
+    else:
+        largest = n_columns * seen.peak * seen.peak
+        largest = largest * largest
     exact = seen.whole and largest < 2**53
     if exact and (metric == "cosine" or largest >= 2**24):
         dtype = torch.float64
     # Between these limits no sum of squares overflows float32, and none that matters vanishes.
-    scale = 1.0 if exact or 1e-12 < seen.peak < 1e15 or seen.peak == 0 else 2.0 ** -math.frexp(seen.peak)[1]
+    scale = 1.0
+    if metric != "cosine" and not exact and not 1e-12 < seen.peak < 1e15 and seen.peak > 0:
+        dtype, scale = torch.float64, 2.0 ** min(-math.frexp(seen.peak)[1], 1000)
     if metric == "manhattan":
         use_faiss = _use_faiss(backend, reader.device, dtype)
         return ManhattanSpace(

@@ -277,6 +277,12 @@ def assign_to_centers(
         raise ShapeError("centers must name at least one row, got none")
     with exact_arithmetic(reader.device):
         space = make_space(reader, survey(reader, metric), metric, backend)
-        assigned, values = nearest_centers(StreamedRows(reader, space), space, space.prepare(reader.rows(rows)))
+        there = space.prepare(reader.rows(rows))
+        assigned, values = nearest_centers(StreamedRows(reader, space), space, there)
+        # Equal centres may be told apart by rounding: all of them are the first.
+        kinds, kind = there.x.unique(dim=0, return_inverse=True)
+        order = torch.arange(len(rows), device=rows.device)
+        first = order.new_full((len(kinds),), len(rows)).scatter_reduce_(0, kind, order, "amin")
+        assigned = first[kind[assigned]]
     distances = space.distance(values).to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Assignment(rows[assigned].to(reader.home), distances)

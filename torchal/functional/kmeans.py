@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -71,7 +72,7 @@ def kmeans_plus_plus(
     """
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, None, n_rows=len(reader), device=reader.home)
-    weights = _checked_weights(weights, reader)
+    weights, unit = _checked_weights(weights, reader)
     candidates = candidates & (weights > 0)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(reader.device):
@@ -80,7 +81,7 @@ def kmeans_plus_plus(
             source, space, n, weights.to(reader.device), candidates.to(reader.device), labeled, generator
         )
     dtype = torch.promote_types(reader.dtype, torch.float32)
-    return Selection(rows.to(reader.home), scores.to(reader.home, dtype))
+    return Selection(rows.to(reader.home), (scores.double() * unit).to(reader.home, dtype))
 
 
 class Clusters(NamedTuple):
@@ -149,7 +150,8 @@ def kmeans(
     if not tolerance >= 0:
         raise ConfigError(f"tolerance must be at least 0, got {tolerance!r}")
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    weights = _checked_weights(weights, reader).to(reader.device)
+    weights, unit = _checked_weights(weights, reader)
+    weights = weights.to(reader.device)
     check_budget(k, int((weights > 0).sum()))
     with exact_arithmetic(reader.device):
         space, source = _open(reader)
@@ -159,7 +161,7 @@ def kmeans(
             if lloyd.step() <= tolerance:
                 break
         assigned, values = nearest_centers(source, space, lloyd.centers)
-        inertia = (values.double() * weights).sum() / space.scale**2
+        inertia = (values.double() * weights).sum() * unit / space.scale**2
         centers = space.restore(lloyd.centers.x)
     dtype = torch.promote_types(reader.dtype, torch.float32)
     return Clusters(centers.to(reader.home, dtype), assigned.to(reader.home), inertia.to(reader.home))
@@ -202,7 +204,9 @@ class _Lloyd:
         moved = float((means - self.centers.x).square().sum())
         self.centers = Rows(means, means.square().sum(1))
         variance = float(squares / masses.sum() - (sums.sum(0) / masses.sum()).square().sum()) / n_columns
-        return moved / variance if moved else 0.0
+        if not moved:
+            return 0.0
+        return moved / variance if variance > 0 else math.inf
 
 
 def _sum_by(index: Tensor, rows: Tensor, k: int) -> Tensor:
@@ -218,10 +222,11 @@ def _open(reader: FeatureReader) -> tuple[Space, StreamedRows]:
     return space, StreamedRows(reader, space)
 
 
-def _checked_weights(weights: Tensor | None, reader: FeatureReader) -> Tensor:
+def _checked_weights(weights: Tensor | None, reader: FeatureReader) -> tuple[Tensor, float]:
+    """Return weights (N,) of at most 1 and what they are to be multiplied with, a power of two."""
     dtype = torch.promote_types(reader.dtype, torch.float32)
     if weights is None:
-        return torch.ones(len(reader), dtype=dtype, device=reader.home)
+        return torch.ones(len(reader), dtype=dtype, device=reader.home), 1.0
     check_float("weights", weights, ndim=1)
     if len(weights) != len(reader) or weights.device != reader.home:
         raise ShapeError(
@@ -230,7 +235,8 @@ def _checked_weights(weights: Tensor | None, reader: FeatureReader) -> Tensor:
     check_finite("weights", weights)
     if bool((weights < 0).any()):
         raise DataError(f"weights must not be negative: {int((weights < 0).sum())} of {len(weights)} are")
-    return weights.to(dtype)
+    exponent = max(-1000, math.frexp(float(weights.max()))[1])
+    return (weights.double() * 2.0**-exponent).to(dtype), 2.0**exponent
 
 
 def _draw_start(  # noqa: PLR0917 - both functions above pass all of it

@@ -124,8 +124,9 @@ def knn_graph(
             if len(doubtful):
                 fine = StreamedRows(reader, make_space(reader, seen._replace(whole=False), metric, dtype=torch.float64))
                 again = reader.in_chunks.halve(size, lambda size: _search_for(fine, doubtful, kept, size))
-                again = _measured_again(source, again, k, rows=doubtful)
-                found.indices[doubtful], found.distances[doubtful] = again
+                again = _measured_again(fine, again, k, rows=doubtful)
+                found.indices[doubtful] = again.indices
+                found.distances[doubtful] = again.distances.to(found.distances.dtype)
         distances = space.distance(found.distances)
     dtype = torch.promote_types(reader.dtype, torch.float32)
     return Neighbors(found.indices.to(reader.home), distances.to(reader.home, dtype))
@@ -217,14 +218,14 @@ def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
 
 
 def _search_for(source: StreamedRows, wanted: Tensor, k: int, size: int) -> Neighbors:
-    """Return the k rows that are nearest to the wanted ones (n,) by rough values."""
+    """Return the k rows that are nearest to the wanted ones (n,)."""
     best = _Best(len(wanted), k, source.sq)
     for start in range(0, len(wanted), size):
         here = slice(start, min(start + size, len(wanted)))
         rows = source.select(wanted[here])
         for first in range(0, len(source), size):
             stop = min(first + size, len(source))
-            values = source.space.rough(rows, source.part(first, stop))
+            values = source.space.pairwise(rows, source.part(first, stop))
             own = (wanted[here] >= first) & (wanted[here] < stop)
             values[own.nonzero().squeeze(1), wanted[here][own] - first] = torch.inf
             best.merge(here, values, first)

@@ -55,6 +55,10 @@ class GraphDensity(Sampler):
         check_whole("n_neighbors", self.n_neighbors, least=1)
         check_backend(self.backend)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes over: not the graph, which it makes again."""
+        return self.__dict__ | {"_inputs": None, "_graph": None, "_values": None, "_n_applied": 0}
+
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by `graph_density_greedy`, from the values that earlier picks have left."""
         check_budget(n, int(view.candidates.sum()))

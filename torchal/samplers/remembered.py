@@ -10,7 +10,8 @@ from torch import Tensor
 class Remembered:
     """Inputs as they were: a tensor is known again by its memory, if nothing was written to it; others by themselves.
 
-    It keeps them alive, so that no other tensor can take their place in memory.
+    It keeps them alive, so that no other tensor can take their place in memory. Writes that torch does not count, as
+    those to a NumPy array with the same memory, are not noticed.
     """
 
     def __init__(self, inputs: Any) -> None:
