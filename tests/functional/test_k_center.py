@@ -68,7 +68,7 @@ whole_numbers = st.tuples(st.integers(2, 30), st.integers(1, 4)).flatmap(
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_whole_numbers_agree_with_exact_arithmetic_ties_included(metric, block_rows):
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(whole_numbers)
     def check(case):
         features, labeled, n, chunk_rows = case
@@ -89,7 +89,7 @@ def test_any_numbers_are_picked_greedily_up_to_the_stated_bound(metric, block_ro
     shapes = st.tuples(st.integers(2, 20), st.integers(1, 3))
     numbers = st.floats(-100, 100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(shapes.flatmap(lambda s: hnp.arrays(np.float32, s, elements=numbers)), st.integers(1, 20))
     def check(features, n):
         n = min(n, len(features) - 1)

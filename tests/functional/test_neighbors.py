@@ -59,7 +59,7 @@ def test_agrees_with_exact_arithmetic(metric, whole):
     numbers = st.integers(-2, 2).map(float) if whole else st.floats(-4, 4, width=16)
     shapes = st.tuples(st.integers(2, 24), st.integers(1, 3))
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(
         shapes.flatmap(lambda s: hnp.arrays(np.float32, s, elements=numbers)), st.integers(1, 23), st.integers(1, 30)
     )
