@@ -245,16 +245,8 @@ class CosineSpace(Space):
         return values / 2
 
 
-class WholeCosineSpace(Space):
-    """Cosine distances of features that are whole numbers. Values are 1 - cos |cos|.
-
-    cos |cos| = ab |ab| / (|a|^2 |b|^2) is one rounded division of two whole numbers, so equal angles have equal values.
-    """
-
-    def pairwise(self, a: Rows, b: Rows) -> Tensor:
-        """Return the values of all pairs, (A, B)."""
-        products = a.x @ b.x.T
-        return (products * products.abs()).div_(a.sq.unsqueeze(1) * b.sq).neg_().add_(1)
+class PairSpace(Space):
+    """A space whose values of pairs are right at once: none is computed again."""
 
     def rough(self, a: Rows, b: Rows) -> Tensor:
         """Return the values of all pairs, (A, B)."""
@@ -274,6 +266,18 @@ class WholeCosineSpace(Space):
         values, index = self.pairwise(a, b).min(1)
         return values, index
 
+
+class WholeCosineSpace(PairSpace):
+    """Cosine distances of features that are whole numbers. Values are 1 - cos |cos|.
+
+    cos |cos| = ab |ab| / (|a|^2 |b|^2) is one rounded division of two whole numbers, so equal angles have equal values.
+    """
+
+    def pairwise(self, a: Rows, b: Rows) -> Tensor:
+        """Return the values of all pairs, (A, B)."""
+        products = a.x @ b.x.T
+        return (products * products.abs()).div_(a.sq.unsqueeze(1) * b.sq).neg_().add_(1)
+
     def between(self, a: Rows, b: Rows) -> Tensor:
         """Return the value of each row of a with the same row of b, (A,)."""
         products = (a.x * b.x).sum(1)
@@ -285,7 +289,7 @@ class WholeCosineSpace(Space):
         return 1 - signed.sign() * signed.abs().sqrt()
 
 
-class ManhattanSpace(Space):
+class ManhattanSpace(PairSpace):
     """Manhattan distances, by faiss or by torch."""
 
     block_rows = 256
@@ -308,15 +312,6 @@ class ManhattanSpace(Space):
             return _faiss.l1_pairwise(a.x, b.x)
         return torch.cdist(a.x, b.x, p=1)
 
-    def rough(self, a: Rows, b: Rows) -> Tensor:
-        """Return the values of all pairs, (A, B)."""
-        return self.pairwise(a, b)
-
-    def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
-        """Return a function that gives the values (R,) of one row with all others."""
-        matrix: NDArray[Any] = self.pairwise(rows, rows).numpy()
-        return lambda i: matrix[i]
-
     def nearest(self, a: Rows, b: Rows) -> Tensor:
         """Return the distance from each row of a to the nearest row of b, (A,)."""
         if self._use_faiss:
@@ -329,11 +324,6 @@ class ManhattanSpace(Space):
         for row in b.x:
             torch.minimum(values, torch.sub(a.x, row, out=difference).abs_().sum(1), out=values)
         return values
-
-    def nearest_index(self, a: Rows, b: Rows) -> tuple[Tensor, Tensor]:
-        """Return the distance from each row of a to the nearest row of b, and which it is."""
-        values, index = self.pairwise(a, b).min(1)
-        return values, index
 
     def between(self, a: Rows, b: Rows) -> Tensor:
         """Return the distance from each row of a to the same row of b, (A,)."""
