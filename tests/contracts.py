@@ -8,7 +8,8 @@ import torch
 
 from torchal import ActiveLearner, BudgetError, Schedule, rounds
 from torchal.interop import fit
-from torchal.pool import LabeledData, Pool
+from torchal.labels import LabeledData
+from torchal.pool import Pool
 
 
 class NearestMean:

@@ -17,11 +17,10 @@ from torchal.errors import RunError as RunError
 from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError
 from torchal.functional import Selection as Selection
+from torchal.labels import LabeledData as LabeledData
 from torchal.learner import ActiveLearner as ActiveLearner
 from torchal.loop import rounds as rounds
-from torchal.pool import LabeledData as LabeledData
 from torchal.pool import Pool as Pool
-from torchal.pool import PoolView as PoolView
 from torchal.protocols import UNLABELED as UNLABELED
 from torchal.results import RoundResult as RoundResult
 from torchal.results import Run as Run
@@ -29,6 +28,7 @@ from torchal.samplers import Sampler as Sampler
 from torchal.samplers import ScoreSampler as ScoreSampler
 from torchal.schedule import Schedule as Schedule
 from torchal.trainer import Trainer as Trainer
+from torchal.view import PoolView as PoolView
 
 if TYPE_CHECKING:
     from torchal.models import LogisticRegression as LogisticRegression

@@ -6,7 +6,7 @@ arrays, and a scikit-learn estimator gets its rows flattened to two axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from torch import Tensor
 from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.protocols import (
     Classifier,
+    HasBatchedFit,
     HasDecisionFunction,
     HasEmbedding,
     HasPosterior,
     HasProbabilities,
     Inputs,
     check_provides,
+    provides,
 )
 
 _ROWS_PER_CALL = 8192  # rows gathered at once from inputs that are not one tensor
@@ -49,6 +51,30 @@ def unfitted(model: Classifier) -> Classifier:
 def fit(model: Classifier, inputs: Any, targets: Tensor) -> None:
     """Fit the model on inputs (n, ...) and targets (n,) int64."""
     model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
+
+
+def fit_many(model: Classifier, data: Sequence[tuple[Any, Tensor]]) -> list[Classifier]:
+    """Return copies of the model, each fitted on one of several pairs of inputs (n, ...) and targets (n,) int64.
+
+    All at once where the model can do that and the pairs are tensors of one shape, else one after another.
+
+    Raises:
+        CapabilityError: the model cannot be cloned.
+        ShapeError: its `fit_many` answers with another number of models.
+    """
+    shapes = {inputs.shape if isinstance(inputs, Tensor) else None for inputs, _ in data}
+    if not provides(model, HasBatchedFit) or len(shapes) > 1 or None in shapes:
+        fitted = [unfitted(model) for _ in data]
+        for one, (inputs, targets) in zip(fitted, data, strict=True):
+            fit(one, inputs, targets)
+        return fitted
+    stacked: list[Any] = [torch.stack(part) for part in zip(*data, strict=True)]
+    if not _takes_tensors(model):
+        stacked = [part.detach().cpu().numpy() for part in stacked]
+    answer = list(model.fit_many(*stacked))  # type: ignore[attr-defined]
+    if len(answer) != len(data):
+        raise ShapeError(f"{type(model).__name__}.fit_many answered {len(data)} data sets with {len(answer)} models")
+    return answer
 
 
 def check_classifier(model: object) -> None:

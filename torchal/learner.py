@@ -20,8 +20,9 @@ from torchal import interop
 from torchal._checks import as_rows, check_budget, check_finite
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
 from torchal.functional.selection import Selection
+from torchal.labels import LabeledData, as_labels
 from torchal.metrics import STANDARD, Metric, evaluate
-from torchal.pool import LabeledData, Pool, as_labels
+from torchal.pool import Pool
 from torchal.protocols import Classifier, HasProbabilities, provides
 from torchal.results import RoundResult, as_plain, as_safe_bytes, write_atomically
 from torchal.samplers.base import Sampler

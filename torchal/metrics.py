@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchal import interop
 from torchal.errors import CapabilityError
-from torchal.pool import LabeledData
+from torchal.labels import LabeledData
 from torchal.protocols import Classifier, HasProbabilities, provides
 
 _LOWEST_LOG = math.log(1e-15)  # so that one sure mistake does not make a log-loss infinite

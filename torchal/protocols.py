@@ -70,6 +70,13 @@ class HasPosterior(Protocol):
         """Return log-probabilities (n, K, C) of k draws."""
 
 
+class HasBatchedFit(Protocol):
+    """A model that fits many data sets of equal size at once faster than one after another."""
+
+    def fit_many(self, X: Any, y: Any) -> Sequence[Any]:
+        """Return T fitted copies, each as if cloned and fitted alone, on inputs (T, n, ...) and labels (T, n)."""
+
+
 def provides(model: object, capability: type) -> bool:
     """Tell whether a model has every method that a capability names.
 

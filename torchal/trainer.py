@@ -15,10 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torchal.errors import ConfigError
+from torchal.labels import LabeledData
 from torchal.learner import ActiveLearner
 from torchal.loop import check_start, run_rounds
 from torchal.metrics import Metric
-from torchal.pool import LabeledData, Pool
+from torchal.pool import Pool
 from torchal.protocols import Classifier, Oracle
 from torchal.results import RoundResult, Run, RunFolder, as_plain, differences, environment
 from torchal.samplers.base import Sampler

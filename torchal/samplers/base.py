@@ -9,9 +9,9 @@ from torch import Tensor
 
 from torchal._checks import check_budget
 from torchal.functional.selection import Selection, top_n
-from torchal.pool import PoolView
 from torchal.protocols import check_provides
 from torchal.results import RoundResult
+from torchal.view import PoolView
 
 
 class Sampler(ABC):

@@ -13,10 +13,10 @@ from torchal.errors import DataError
 from torchal.functional import density
 from torchal.functional.distances import Backend, check_backend
 from torchal.functional.selection import Selection
-from torchal.pool import PoolView
 from torchal.results import RoundResult
 from torchal.samplers.base import Sampler
 from torchal.samplers.remembered import Remembered
+from torchal.view import PoolView
 
 
 @dataclass

@@ -11,9 +11,9 @@ from torchal._checks import check_budget
 from torchal.functional.distances import Metric, check_metric
 from torchal.functional.k_center import Cover
 from torchal.functional.selection import Selection
-from torchal.pool import PoolView
 from torchal.samplers.base import Sampler
 from torchal.samplers.remembered import Remembered
+from torchal.view import PoolView
 
 
 @dataclass
