@@ -6,6 +6,11 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 import pytest
 import torch
 
+# Tests run in as many processes as there are cores: with more threads than that, each waits for the others.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # of the processes that tests start
+
 
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():

@@ -61,8 +61,9 @@ def make_pool(n_rows=60, n_labeled=6, n_classes=3, seed=0):
     return pool, targets, LabeledData(inputs[:20] + 0.1, targets[:20])
 
 
-def make_view(pool, validation=None, seed=0):
-    model = NearestMean()
+def make_view(pool, validation=None, seed=0, model=None):
+    model = NearestMean() if model is None else model
+    validation = make_pool()[2] if validation is None else validation
     fit(model, *pool.training_data())
     return pool.view(model, generator=torch.Generator().manual_seed(seed), validation=validation)
 

@@ -49,7 +49,8 @@ class ActiveLearner:
 
     Raises:
         CapabilityError: the model is no classifier, or lacks something that the sampler needs.
-        ConfigError: something that is no sampler or no metric, or a metric with the name of a standard one.
+        ConfigError: something that is no sampler or no metric, a metric with the name of a standard one, or no
+            validation part where the sampler looks at one.
         DataError: a validation or test part that is empty, not finite or has labels outside [0, n_classes).
 
     Example:
@@ -80,6 +81,8 @@ class ActiveLearner:
         if not isinstance(sampler, Sampler):
             raise ConfigError(f"sampler must be a Sampler, got {sampler!r}; by name: torchal.samplers.from_name")
         sampler.check_model(model)
+        if sampler.needs_validation and validation is None:
+            raise ConfigError(f"{type(sampler).__name__} looks at the score on a validation part, and there is none")
         self.sampler = sampler
         self.pool = pool
         self.seed = int(seed)
@@ -232,7 +235,9 @@ class ActiveLearner:
             report=self._report if picked else {},
         )
         # The sampler must not see the test part; everything else in the result it may.
-        self.sampler.observe(replace(result, test={}))
+        learned = self.sampler.observe(replace(result, test={}))
+        if learned:
+            result = replace(result, report=result.report | {"learned": as_plain(learned)})
         self.history.append(result)
         self._bought, self._seconds = [], {}
         if not len(self.asked):  # rows that are still asked for keep their scores and the report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,8 @@ from torchal.results import RoundResult
 class RunLog:
     """Writes one run's curves into a folder; used with `with`.
 
-    Tags: `test/accuracy`, `validation/log_loss` and so on, and `seconds/fit`, `seconds/select`, ...
+    Tags: `test/accuracy`, `validation/log_loss` and so on, `seconds/fit`, `seconds/select`, ...; below `sampler/` the
+    numbers of the sampler's report, such as `sampler/probabilities/Margin-1`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,6 +40,8 @@ class RunLog:
         for part in ("test", "validation", "seconds"):
             for name, value in getattr(result, part).items():
                 self._writer.add_scalar(f"{part}/{name}", value, global_step=result.n_labeled)
+        for tag, value in _numbers(result.report, "sampler"):
+            self._writer.add_scalar(tag, value, global_step=result.n_labeled)
         self._writer.flush()
 
     def add_summary(self, hparams: Mapping[str, Any]) -> None:
@@ -62,6 +65,15 @@ class RunLog:
             self._writer._get_file_writer().add_summary(summary)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, global_step=n_labeled[-1])
+
+
+def _numbers(report: Mapping[str, Any], at: str) -> Iterator[tuple[str, float]]:
+    """Return the numbers of a report with their tags, those in the dicts inside it too; lists are left out."""
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{at}/{name}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{at}/{name}", value
 
 
 def write_aggregate(folder: Path, curve: LearningCurve, *, name: str) -> None:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_finite, check_float, check_whole
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.functional.chunks import FeatureReader, Features, exact_arithmetic
+from torchal.functional.chunks import FeatureReader, Features, exact_arithmetic, values_per_chunk
 from torchal.functional.distances import Rows, Space, make_space, survey
 from torchal.functional.greedy import Picks, Pool, draw, sample_by_value
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
-from torchal.functional.sources import StreamedRows, nearest_centers, nearest_in_chunk
+from torchal.functional.sources import StreamedRows, nearest_centers, nearest_in_chunk, split
 
 
 def kmeans_plus_plus(
@@ -165,6 +165,86 @@ def kmeans(
         centers = space.restore(lloyd.centers.x)
     dtype = torch.promote_types(reader.dtype, torch.float32)
     return Clusters(centers.to(reader.home, dtype), assigned.to(reader.home), inertia.to(reader.home))
+
+
+def nearest_rows(
+    features: Features,
+    centers: Tensor,
+    *,
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """Return the row nearest to each centre by euclidean distance: what a cluster's mean is nearly.
+
+    Equal distances go to the lowest row. Rows that rounding cannot tell from the nearest are compared once more, by
+    sums of squared differences in float64.
+
+    Args:
+        features: as in `kmeans_plus_plus`.
+        centers: points among the rows, as `kmeans` finds them; two of them may have the same nearest row.
+        device: as in `kmeans_plus_plus`.
+        chunk_rows: as in `kmeans_plus_plus`.
+
+    Shapes:
+        features: (N, D) float.
+        centers: (k, D) float, on the features' device.
+
+    Returns:
+        (k,) int64, on the features' device.
+
+    Raises:
+        ShapeError: features is no float matrix; there are no centres, or they have other columns.
+        DataError: no rows; features or centres that are not finite.
+        DeviceMemoryError: the smallest chunk does not fit on the device.
+
+    Complexity:
+        2 N D k multiply-adds, in two passes; memory for k rows and chunks.
+
+    Example:
+        >>> nearest_rows(torch.tensor([[0.0], [1.0], [1.0], [9.0]]), torch.tensor([[1.2], [7.0]]))
+        tensor([1, 3])
+    """
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    check_float("centers", centers, ndim=2)
+    if not len(centers) or centers.shape[1] != reader.n_columns or centers.device != reader.home:
+        raise ShapeError(
+            f"centers must be (k, {reader.n_columns}) on {reader.home} with k at least 1, "
+            f"got {tuple(centers.shape)} on {centers.device}"
+        )
+    check_finite("centers", centers)
+    with exact_arithmetic(reader.device):
+        space, source = _open(reader)
+        points = space.prepare(centers.to(reader.device))
+        rows = torch.cat([_nearest_rows(source, space, some) for some in split(points)])
+    return rows.to(reader.home)
+
+
+def _nearest_rows(source: StreamedRows, space: Space, points: Rows) -> Tensor:
+    """Return the row nearest to each of a few points."""
+    k, device = len(points.x), points.x.device
+    rough = torch.full((k,), torch.inf, dtype=space.dtype, device=device)
+
+    def measure(_: slice, rows: Rows) -> None:
+        torch.minimum(rough, space.rough(points, rows).amin(1), out=rough)
+
+    source.each(measure, width=k)
+    limits = (rough + 2 * space.bound * (points.sq + source.longest_sq)).unsqueeze(1)
+    best = torch.full((k,), torch.inf, dtype=torch.float64, device=device)
+    nearest = torch.zeros(k, dtype=torch.int64, device=device)
+
+    def compare(where: slice, rows: Rows) -> None:
+        point, row = (space.rough(points, rows) <= limits).nonzero().unbind(1)
+        size = max(1, values_per_chunk(device) // points.x.shape[1])
+        for p, r in zip(point.split(size), row.split(size), strict=True):
+            exact = (points.x[p].double() - rows.x[r].double()).square_().sum(1)
+            value = torch.full_like(best, torch.inf).scatter_reduce_(0, p, exact, "amin")
+            first = exact == value[p]
+            lowest = torch.full_like(nearest, len(source)).scatter_reduce_(0, p[first], r[first], "amin")
+            nearer = (value < best) | ((value == best) & (lowest + where.start < nearest))
+            best[nearer], nearest[nearer] = value[nearer], lowest[nearer] + where.start
+
+    source.each(compare, width=k)
+    return nearest
 
 
 class _Lloyd:

@@ -109,14 +109,67 @@ def least_confidence(log_probs: Tensor) -> Tensor:
     return _per_chunk(log_probs, lambda probs: 1 - probs.amax(1))
 
 
-def _per_chunk(log_probs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply `score` to the probabilities, chunk by chunk, after checking that each row is a distribution."""
+def log_odds(log_probs: Tensor) -> Tensor:
+    """Return how much more probable each class is than all others together, as a logarithm: log(p / (1 - p)).
+
+    These are decision values of one class against the others, 0 on the boundary, of a model that has only
+    probabilities.
+
+    Shapes:
+        log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
+
+    Returns:
+        (N, C), infinite for probabilities 0 and 1; float32 for half-precision input.
+
+    Raises:
+        ShapeError, DataError: as in `least_confidence`.
+
+    Example:
+        >>> log_odds(torch.tensor([[0.5, 0.5], [0.8, 0.2]]).log()).exp()
+        tensor([[1.0000, 1.0000],
+                [4.0000, 0.2500]])
+    """
+    _per_chunk(log_probs, lambda probs: probs[:, 0])  # the checks
+    wide = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
+    return wide - (-wide.clamp(max=0).expm1()).log()
+
+
+def draw_labels(log_probs: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Draw a class of each row from its predicted distribution, as a simulation of what a label might be.
+
+    Shapes:
+        log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
+
+    Returns:
+        (N,) int64, columns of log_probs.
+
+    Raises:
+        ShapeError, DataError: as in `least_confidence`.
+
+    Example:
+        >>> log_probs = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).log()
+        >>> draw_labels(log_probs, generator=torch.Generator().manual_seed(0))
+        tensor([0, 1])
+    """
+
+    def draw(probs: Tensor) -> Tensor:
+        return probs.to(generator.device, torch.float64).multinomial(1, generator=generator).squeeze(1)
+
+    # in float64, which holds every column number
+    return _per_chunk(log_probs, draw, dtype=torch.float64).to(torch.int64)
+
+
+def _per_chunk(log_probs: Tensor, score: Callable[[Tensor], Tensor], *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Apply `score` to the probabilities, chunk by chunk, after checking that each row is a distribution.
+
+    Computed and returned in the logarithms' own dtype, and at least in `dtype`.
+    """
     check_float("log_probs", log_probs, ndim=2)
     n_rows, n_classes = log_probs.shape
     if n_classes == 0:
         raise ShapeError(f"log_probs must have at least one column, got shape {tuple(log_probs.shape)}")
     # Scores of half-precision rows, as autocast gives them, are float32: in half precision most of them would be ties.
-    dtype = torch.promote_types(log_probs.dtype, torch.float32)
+    dtype = torch.promote_types(log_probs.dtype, dtype)
     tolerance = _SUM_TOLERANCE.get(log_probs.dtype, 1e-3)
     out = log_probs.new_empty(n_rows, dtype=dtype)
     size = max(1, _CHUNK_VALUES // n_classes)

@@ -1,25 +1,89 @@
 """Query strategies: one file and one class each. They bind settings to the math of `torchal.functional`."""
 
+import re
+from collections.abc import Callable
+
 from torchal.errors import ConfigError
+from torchal.samplers.bandit import Bandit as Bandit
+from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
+from torchal.samplers.composite import CompositeSampler as CompositeSampler
 from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
+from torchal.samplers.hierarchical import Hierarchical as Hierarchical
+from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
 from torchal.samplers.margin import Margin as Margin
+from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
+from torchal.samplers.mixture import Mixture as Mixture
+from torchal.samplers.simulate import SimulateBatch as SimulateBatch
+from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
 from torchal.samplers.uniform import Uniform as Uniform
 
-_BY_NAME: dict[str, type[Sampler]] = {
+DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
+"""What `mixture` is by name alone."""
+
+_PLAYGROUND_MIXTURE = "mixture_of_samplers"
+
+
+def mixture_from_spec(spec: str) -> Mixture:
+    """Return the mixture that the Active Learning Playground's pattern names: NAME-WEIGHT-NAME-WEIGHT-...
+
+    Args:
+        spec: the pattern, with or without `mixture_of_samplers-` before it. The members have their default settings.
+
+    Raises:
+        ConfigError: the text has not this form, names an unknown sampler, or its weights do not sum to 1.
+
+    Example:
+        >>> mixture_from_spec("margin-0.33-informative_diverse-0.33-uniform-0.34").names
+        ['Margin', 'InformativeDiverse', 'Uniform']
+    """
+    parts = parse_mixture(spec)
+    return Mixture([from_name(name) for name, _ in parts], weights=[weight for _, weight in parts])
+
+
+def parse_mixture(spec: str) -> list[tuple[str, float]]:
+    """Return the names and weights of a pattern; see `mixture_from_spec`.
+
+    Raises:
+        ConfigError: the text has not this form.
+    """
+    part = r"([A-Za-z]\w*)-([0-9.]+(?:[eE][-+]?[0-9]+)?)"
+    text = str(spec).removeprefix(f"{_PLAYGROUND_MIXTURE}-")
+    if not re.fullmatch(f"{part}(-{part})*", text):
+        raise ConfigError(f"a mixture is NAME-WEIGHT-NAME-WEIGHT-..., as {DEFAULT_MIXTURE}; got {spec!r}")
+    try:
+        return [(name, float(weight)) for name, weight in re.findall(part, text)]
+    except ValueError as error:
+        raise ConfigError(f"the weights of a mixture are numbers, got {spec!r}: {error}") from error
+
+
+def _default_mixture() -> Mixture:
+    return mixture_from_spec(DEFAULT_MIXTURE)
+
+
+_BY_NAME: dict[str, Callable[[], Sampler]] = {
+    "bandit_discrete": bandit_discrete,
+    "bandit_mixture": bandit_mixture,
     "entropy": Entropy,
     "graph_density": GraphDensity,
+    "hierarchical": Hierarchical,
+    "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
     "least_confidence": LeastConfidence,
     "margin": Margin,
+    "margin_cluster_mean": MarginClusterMean,
+    "mixture": _default_mixture,
+    "simulate_batch_best_sim": simulate_batch_best_sim,
+    "simulate_batch_frequency": simulate_batch_frequency,
+    "simulate_batch_mixture": simulate_batch_mixture,
     "uniform": Uniform,
 }
 
-_ALIASES = {"kcenter": "k_center"}  # names of the Active Learning Playground
+_ALIASES = {"kcenter": "k_center", _PLAYGROUND_MIXTURE: "mixture"}  # names of the Active Learning Playground
 
 
 def names() -> list[str]:
@@ -40,6 +104,8 @@ def full_name(name: str) -> str:
 def from_name(name: str) -> Sampler:
     """Return the sampler of this name, or of an alias of it, with its default settings.
 
+    A name with weights, NAME-WEIGHT-NAME-WEIGHT-..., is a mixture; see `mixture_from_spec`.
+
     Raises:
         ConfigError: there is none of this name; the message lists those there are.
 
@@ -48,6 +114,8 @@ def from_name(name: str) -> Sampler:
         Margin(on='auto')
     """
     name = full_name(name)
+    if "-" in name:
+        return mixture_from_spec(name)
     if name not in _BY_NAME:
         raise ConfigError(f"no sampler is named {name!r}; there are {', '.join(names())}")
     return _BY_NAME[name]()

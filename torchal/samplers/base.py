@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -24,6 +25,11 @@ class Sampler(ABC):
     requires: ClassVar[tuple[type, ...]] = ()
     """Capabilities (`torchal.protocols`) that the model must have, each of them; checked before the first fit."""
 
+    @property
+    def needs_validation(self) -> bool:
+        """Whether the sampler looks at the model's score on a validation part; checked before the first fit."""
+        return False
+
     @abstractmethod
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n of the view's candidates. The same view gives the same answer.
@@ -41,11 +47,19 @@ class Sampler(ABC):
         for capability in self.requires:
             check_provides(model, capability, needed_by=type(self).__name__)
 
-    def observe(self, result: RoundResult) -> None:  # noqa: B027 - most samplers have no state
-        """Learn from a finished round: the rows that were bought, and the model's validation scores after them."""
+    def observe(self, result: RoundResult) -> Mapping[str, Any] | None:  # noqa: ARG002 - most samplers have no state
+        """Learn from a finished round: the rows that were bought, and the model's validation scores after them.
+
+        `result.report` is what `report` said when the rows were picked. What this returns, if anything, joins it in the
+        run's record, under "learned"; plain numbers, text, lists and dicts only.
+        """
+        return None
 
     def report(self) -> dict[str, Any]:
-        """Return what the run's record should say about the last selection; plain numbers, text and lists only."""
+        """Return what the run's record should say about the last selection; plain numbers, text, lists and dicts only.
+
+        TensorBoard shows the numbers, those in dicts too, but not those in lists.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:

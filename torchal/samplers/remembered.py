@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 class Remembered:
@@ -29,6 +32,26 @@ class Remembered:
             and not _counts_no_changes(inputs)
             and inputs._version == self._version
         )
+
+
+class OncePerInputs(Generic[Value]):
+    """A value that is computed from inputs and kept until other inputs come. A copy of it is empty."""
+
+    def __init__(self) -> None:
+        self._inputs: Remembered | None = None
+        self._settings: object = None
+        self._value: Value | None = None
+
+    def __reduce__(self) -> tuple[type[OncePerInputs[Value]], tuple[()]]:
+        """Return how a copy is made: empty."""
+        return OncePerInputs, ()
+
+    def get(self, inputs: Any, settings: object, compute: Callable[[], Value]) -> Value:
+        """Return the value for these inputs and settings, computed now if it was not for the same ones before."""
+        known = self._inputs is not None and self._inputs.is_same(inputs) and self._settings == settings
+        if self._value is None or not known:
+            self._value, self._inputs, self._settings = compute(), Remembered(inputs), settings
+        return self._value
 
 
 def _counts_no_changes(inputs: Any) -> bool:

@@ -1,0 +1,73 @@
+"""Batches that hold each group of rows in proportion to its share of the pool."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchal._checks import check_budget, check_float, check_mask
+from torchal.errors import DataError, ShapeError
+from torchal.functional.selection import Selection
+
+
+def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | None = None) -> Selection:
+    """Pick candidates from the highest score down, from each group as long as its part of the batch is below its share.
+
+    A row is taken while (rows taken from its group) / n < (rows of the group in the pool) / N, so a group gives at most
+    its share of the batch, rounded up. Where groups have too few candidates for that, the rest of the batch are the
+    candidates with the highest scores among those left. Equal scores go to the lowest row.
+
+    Shapes:
+        scores: (N,) float; -inf and inf are allowed, NaN is not.
+        groups: (N,) int64, at least 0; rows that are no candidates count towards their group's share too.
+        candidates: (N,) bool; all rows unless given.
+
+    Returns:
+        indices (n,): those within the shares, highest score first, then the rest likewise; scores (n,).
+
+    Raises:
+        BudgetError: n is not between 1 and the number of candidates.
+        ShapeError: the tensors disagree in shape, dtype or device.
+        DataError: a candidate's score is NaN; a negative group.
+
+    Complexity:
+        Two sorts of the candidates; O(N) memory.
+
+    Example:
+        >>> scores = torch.tensor([0.9, 0.8, 0.7, 0.1])
+        >>> fill_quotas(scores, torch.tensor([0, 0, 1, 1]), 2).indices
+        tensor([0, 2])
+    """
+    check_float("scores", scores, ndim=1)
+    n_rows, device = len(scores), scores.device
+    if groups.shape != (n_rows,) or groups.dtype != torch.int64 or groups.device != device:
+        raise ShapeError(
+            f"groups must be ({n_rows},) int64 on {device}, got {tuple(groups.shape)} {groups.dtype} on {groups.device}"
+        )
+    if candidates is None:
+        candidates = torch.ones(n_rows, dtype=torch.bool, device=device)
+    check_mask("candidates", candidates, n_rows=n_rows, device=device)
+    rows = candidates.nonzero().squeeze(1)
+    check_budget(n, len(rows))
+    if bool((groups < 0).any()):
+        raise DataError(f"groups must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
+    if bool(scores[rows].isnan().any()):
+        raise DataError(f"scores must not be NaN: {int(scores[rows].isnan().sum())} of {len(rows)} candidates are")
+    # In whole numbers, since shares such as 1 / 3 have no exact float: ceil(n * size / N)
+    quotas = (n * groups.bincount() + n_rows - 1) // n_rows
+    order = rows[scores[rows].sort(descending=True, stable=True).indices]
+    group = groups[order]
+    within = _rank_within(group) < quotas[group]
+    picked = order[within][:n]
+    picked = torch.cat([picked, order[~within][: n - len(picked)]])
+    return Selection(picked, scores[picked])
+
+
+def _rank_within(group: Tensor) -> Tensor:
+    """Return how many earlier entries have the same group, (M,)."""
+    together = group.argsort(stable=True)
+    sizes = group.bincount()
+    begins = (sizes.cumsum(0) - sizes)[group[together]]
+    ranks = torch.empty_like(group)
+    ranks[together] = torch.arange(len(group), device=group.device) - begins
+    return ranks

@@ -1,0 +1,144 @@
+"""A bandit that learns which mixture of samplers to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchal._checks import check_fraction
+from torchal.errors import ConfigError, DataError
+from torchal.functional.exp3 import exp3_probabilities, exp3_update
+from torchal.functional.selection import Selection
+from torchal.results import RoundResult
+from torchal.samplers.base import Sampler
+from torchal.samplers.composite import CompositeSampler, arm_names, checked_arms
+from torchal.samplers.margin import Margin
+from torchal.samplers.uniform import Uniform
+from torchal.view import PoolView
+
+
+def latest(scores: Sequence[float]) -> float:
+    """Return the last score."""
+    return scores[-1]
+
+
+@dataclass
+class Bandit(CompositeSampler):
+    """Draws an arm for each batch by EXP3, and pays it the validation accuracy that the model has after the batch.
+
+    An arm is a mixture of the same members, so all arms share the members' states and the model's outputs. The first
+    draw is uniform. The score after the start set is no reward.
+
+    Args:
+        samplers: the members.
+        arms: for each arm the members' weights; each member alone is an arm unless given.
+        gamma: the share of the probabilities that stays uniform, in (0, 1]; lower goes faster with the rewards.
+        reward: of the validation accuracies so far, that of the start set first; must be in [0, 1].
+
+    Raises:
+        ConfigError: no samplers or arms; weights that are no mixture; gamma or reward out of range.
+
+    Reference:
+        Auer, Cesa-Bianchi, Freund & Schapire, "The Nonstochastic Multiarmed Bandit Problem", SIAM Journal on Computing
+        2002; for active learning Hsu & Lin, "Active Learning by Learning", AAAI 2015, who use EXP4.P and an estimate of
+        the test accuracy by importance weighting, where this uses EXP3 and a validation part.
+
+    Example:
+        >>> import torch
+        >>> from torchal import PoolView
+        >>> from torchal.samplers import Bandit, Margin, Uniform
+        >>> bandit = Bandit([Margin(), Uniform()])
+        >>> len(bandit.select(PoolView.from_tensors(scores=torch.tensor([3.0, -0.5, 1.0])), 2).indices)
+        2
+        >>> bandit.report()["probabilities"]
+        {'Margin-1': 0.5, 'Uniform-1': 0.5}
+    """
+
+    samplers: Sequence[Sampler]
+    arms: Sequence[Sequence[float]] | None = None
+    gamma: float = 0.5
+    reward: Callable[[Sequence[float]], float] = latest
+    _log_weights: Tensor = field(init=False, repr=False, compare=False)
+    _before: Tensor = field(init=False, repr=False, compare=False)  # the log-weights at the last draw that was paid
+    _scores: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
+    _pulls: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+    _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.check_members()
+        self.arms = checked_arms(self.arms, n_members=len(self.samplers))
+        check_fraction("gamma", self.gamma)
+        if not callable(self.reward):
+            raise ConfigError(f"reward must be a function of the scores so far, got {self.reward!r}")
+        self._before = self._log_weights = torch.zeros(len(self.arms), dtype=torch.float64)
+
+    @property
+    def needs_validation(self) -> bool:
+        """True: the accuracy on the validation part is the reward."""
+        return True
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(A,) float64: of each arm at the next draw."""
+        return exp3_probabilities(self._log_weights, gamma=self.gamma)
+
+    def select(self, view: PoolView, n: int) -> Selection:
+        """Draw an arm, and pick n candidates by its mixture."""
+        assert self.arms is not None
+        probabilities, generator = self.probabilities, view.fork(0).generator
+        arm = int(torch.multinomial(probabilities.to(generator.device), 1, generator=generator))
+        mixed = self.mix(view.fork(1), n, self.arms[arm])
+        names = arm_names(self.names, self.arms)
+        self._report = {
+            "pull": len(self._pulls),
+            "arm": arm,
+            "arm_name": names[arm],
+            "probabilities": dict(zip(names, probabilities.tolist(), strict=True)),
+            "members": self.members_report(mixed.indices, mixed.proposals),
+        }
+        return mixed.selection
+
+    def observe(self, result: RoundResult) -> Mapping[str, Any] | None:
+        """Pay the arm whose rows were bought. A batch whose labels come in parts is one pull: its last score counts."""
+        if "accuracy" not in result.validation:
+            raise DataError(f"{type(self).__name__} learns from the validation accuracy; round {result.round} has none")
+        learned = dict(super().observe(result) or {})
+        self._scores.append(result.validation["accuracy"])
+        arm, pull = result.report.get("arm"), result.report.get("pull")
+        if arm is None:
+            return learned
+        reward = float(self.reward(tuple(self._scores)))
+        if pull == len(self._pulls):
+            self._pulls.append(arm)
+            self._before = self._log_weights
+        self._log_weights = exp3_update(self._before, arm, reward, gamma=self.gamma)
+        return {"reward": reward, "pulls": self._pulls.count(arm), **learned}
+
+    def report(self) -> dict[str, Any]:
+        """Return the arm of the last batch, the probabilities of all, and who has named which row."""
+        return self._report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, scores and pulls, and the members' states."""
+        own = {"log_weights": self._log_weights, "before": self._before, "scores": self._scores, "pulls": self._pulls}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        super().load_state_dict(state)
+        self._log_weights, self._before = state["log_weights"], state["before"]
+        self._scores, self._pulls = list(state["scores"]), list(state["pulls"])
+
+
+def bandit_mixture() -> Bandit:
+    """Return the Playground's bandit over five mixtures of margin and uniform sampling."""
+    return Bandit((Margin(), Uniform()), arms=((0, 1), (0.25, 0.75), (0.5, 0.5), (0.75, 0.25), (1, 0)))
+
+
+def bandit_discrete() -> Bandit:
+    """Return the Playground's bandit over margin and uniform sampling."""
+    return Bandit((Margin(), Uniform()), arms=((0, 1), (1, 0)))

@@ -1,0 +1,212 @@
+"""What samplers made of other samplers have in common."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchal._checks import check_budget
+from torchal.errors import ConfigError, DataError
+from torchal.functional.selection import Selection
+from torchal.results import RoundResult
+from torchal.samplers.base import Sampler
+from torchal.view import PoolView
+
+_SUM_TOLERANCE = 1e-6
+
+
+class Mixed(NamedTuple):
+    """A batch that several samplers have a part in.
+
+    Shapes:
+        indices: (n,) int64, in the order in which they came into the batch.
+        scores: (n,) float64, each as the sampler that brought the row gave it: they have no common scale.
+        proposals: for each sampler (m,) int64, all rows that it named, whoever brought them into the batch.
+    """
+
+    indices: Tensor
+    scores: Tensor
+    proposals: tuple[Tensor, ...]
+
+    @property
+    def selection(self) -> Selection:
+        """The batch alone."""
+        return Selection(self.indices, self.scores)
+
+
+class CompositeSampler(Sampler):
+    """A sampler made of others, its members.
+
+    A subclass is a dataclass with a field `samplers` that calls `check_members` first of all; its `select` asks
+    members, by `mix` or one by one, and puts `members_report` into its report under "members", from which `observe`
+    tells each member which of the rows bought it has named. An `observe` of its own calls this one too.
+    """
+
+    samplers: Sequence[Sampler]
+
+    def check_members(self) -> None:
+        """Make `samplers` a tuple, and require at least one of them, each an object of its own.
+
+        Raises:
+            ConfigError: no samplers, something else among them, or the same object twice: it would observe twice.
+        """
+        if isinstance(self.samplers, str) or not isinstance(self.samplers, Sequence) or not self.samplers:
+            raise ConfigError(f"samplers must be a list of at least one sampler, got {self.samplers!r}")
+        for sampler in self.samplers:
+            if not isinstance(sampler, Sampler):
+                raise ConfigError(f"samplers must be Sampler objects, got {sampler!r}; by name: from_name({sampler!r})")
+        object.__setattr__(self, "samplers", tuple(self.samplers))
+        times = Counter(map(id, _all_members(self)))
+        repeated = next((sampler for sampler in _all_members(self) if times[id(sampler)] > 1), None)
+        if repeated is not None:
+            raise ConfigError(f"one object is a member {times[id(repeated)]} times: {repeated!r}; make one for each")
+
+    @property
+    def names(self) -> list[str]:
+        """What the members are called in reports: their classes, numbered where one comes again."""
+        classes = [type(sampler).__name__ for sampler in self.samplers]
+        seen: Counter[str] = Counter()
+        names = []
+        for name in classes:
+            seen[name] += 1
+            names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        return names
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether a member needs a validation part."""
+        return any(sampler.needs_validation for sampler in self.samplers)
+
+    def check_model(self, model: object) -> None:
+        """Require what the members read of a model."""
+        super().check_model(model)
+        for sampler in self.samplers:
+            sampler.check_model(model)
+
+    def mix(self, view: PoolView, n: int, weights: Sequence[float]) -> Mixed:
+        """Pick n candidates, of which each member with a positive weight brings its part.
+
+        Each pass adds what is missing to a running size, and asks every member, in order, for max(1, weight x size)
+        rows, rounded down, at most n. Rows that are not in the batch yet are taken until it is full, so rows that
+        several members want are made up for in the next pass. A member draws from a fork of the view.
+
+        Raises:
+            BudgetError: n is not between 1 and the number of candidates.
+        """
+        check_budget(n, int(view.candidates.sum()))
+        views = [view.fork(i) for i in range(len(self.samplers))]
+        answers: list[dict[int, Selection]] = [{} for _ in self.samplers]
+        left = torch.ones_like(view.candidates)
+        parts: list[Selection] = []
+        size = missing = n
+        while missing:
+            for member, sampler, own, weight in zip(answers, self.samplers, views, weights, strict=True):
+                if not missing or not weight > 0:
+                    continue
+                wanted = min(max(int(weight * size), 1), n)
+                if wanted not in member:
+                    member[wanted] = sampler.select(own, wanted)
+                rows, scores = member[wanted]
+                new = left[rows].nonzero().squeeze(1)[:missing]
+                parts.append(Selection(rows[new], scores[new].double()))
+                left[rows[new]] = False
+                missing -= len(new)
+            size += missing
+        indices, scores = (torch.cat(values) for values in zip(*parts, strict=True))
+        named = (torch.cat([indices[:0], *(answer.indices for answer in some.values())]).unique() for some in answers)
+        return Mixed(indices, scores, tuple(named))
+
+    def members_report(self, rows: Tensor, proposals: Sequence[Tensor]) -> dict[str, Any]:
+        """Return, by name, which rows of a batch (n,) each member has named, how many, and its own report."""
+        report: dict[str, Any] = {}
+        for name, sampler, proposed in zip(self.names, self.samplers, proposals, strict=True):
+            own = rows[torch.isin(rows, proposed)].tolist()
+            report[name] = {"rows": own, "n_rows": len(own)}
+            if own and (more := sampler.report()):
+                report[name]["report"] = more
+        return report
+
+    def observe(self, result: RoundResult) -> Mapping[str, Any] | None:
+        """Let each member learn from the round: all rows and labels, with scores only for the rows that it named."""
+        told = result.report.get("members", {})
+        learned = {}
+        for name, sampler in zip(self.names, self.samplers, strict=True):
+            own = told.get(name, {})
+            named = torch.isin(result.rows, torch.tensor(own.get("rows", []), dtype=torch.int64))
+            part = replace(
+                result, scores=torch.where(named, result.scores, math.nan), report=dict(own.get("report", {}))
+            )
+            more = sampler.observe(part)
+            if more:
+                learned[name] = more
+        return {"members": learned} if learned else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the members' states."""
+        return {"members": [sampler.state_dict() for sampler in self.samplers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            DataError: the state is of another number of members.
+        """
+        if len(state["members"]) != len(self.samplers):
+            raise DataError(f"the state is of {len(state['members'])} members, there are {len(self.samplers)}")
+        for sampler, own in zip(self.samplers, state["members"], strict=True):
+            sampler.load_state_dict(own)
+
+
+def _all_members(sampler: CompositeSampler) -> Iterator[Sampler]:
+    for member in sampler.samplers:
+        yield member
+        if isinstance(member, CompositeSampler):
+            yield from _all_members(member)
+
+
+def checked_weights(weights: object, *, n_members: int) -> tuple[float, ...]:
+    """Return one weight for each member.
+
+    Raises:
+        ConfigError: not one for each, or one that is negative or not finite, or their sum is not 1 (within 1e-6).
+    """
+    if isinstance(weights, str) or not isinstance(weights, Sequence) or len(weights) != n_members:
+        raise ConfigError(f"there must be one weight for each of {n_members} samplers, got {weights!r}")
+    for weight in weights:
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (number and math.isfinite(weight) and weight >= 0):
+            raise ConfigError(f"weights must be finite numbers of at least 0, got {weight!r} in {list(weights)!r}")
+    total = math.fsum(weights)
+    if abs(total - 1) > _SUM_TOLERANCE:
+        raise ConfigError(f"weights must sum to 1, got {list(weights)!r} with the sum {total:g}")
+    return tuple(float(weight) for weight in weights)
+
+
+def checked_arms(arms: object, *, n_members: int) -> tuple[tuple[float, ...], ...]:
+    """Return arms, each of them weights of the members; each member alone where none are given.
+
+    Raises:
+        ConfigError: an empty list of arms, or see `checked_weights`.
+    """
+    if arms is None:
+        return tuple(tuple(float(i == j) for j in range(n_members)) for i in range(n_members))
+    if isinstance(arms, str) or not isinstance(arms, Sequence) or not arms:
+        raise ConfigError(f"arms must be a list of at least one arm, got {arms!r}")
+    return tuple(checked_weights(arm, n_members=n_members) for arm in arms)
+
+
+def arm_names(names: Sequence[str], arms: Sequence[Sequence[float]]) -> list[str]:
+    """Return what arms are called in reports.
+
+    Example:
+        >>> arm_names(["Margin", "Uniform"], [(1.0, 0.0), (0.25, 0.75)])
+        ['Margin-1', 'Margin-0.25-Uniform-0.75']
+    """
+    found = ["-".join(f"{name}-{w:g}" for name, w in zip(names, arm, strict=True) if w > 0) for arm in arms]
+    return [name if found.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(found)]
