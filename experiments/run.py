@@ -37,6 +37,13 @@ def source_name(choice: str, path: str | None) -> str:
     return choice if path is None else Path(Path(path).name.removesuffix(".gz")).stem
 
 
+def strategy_name(choice: str, spec: str | None) -> str:
+    """Return what a sampler is called: a mixture by its members and weights, anything else by its choice."""
+    if spec is None:
+        return choice
+    return "-".join([choice, *(f"{name}-{weight:g}" for name, weight in samplers.parse_mixture(spec))])
+
+
 def override_suffix(text: str) -> str:
     """Return the settings of a command as the end of a folder's name: no slash, and a digest for what is too long."""
     suffix = f",{text}".replace("/", "_") if text else ""
@@ -47,6 +54,7 @@ def override_suffix(text: str) -> str:
 
 
 OmegaConf.register_new_resolver("source", source_name, replace=True)
+OmegaConf.register_new_resolver("strategy", strategy_name, replace=True)
 OmegaConf.register_new_resolver("overrides", override_suffix, replace=True)
 
 
@@ -77,7 +85,8 @@ def run(config: DictConfig) -> Run:
         del plain[setting]
     plain["model"].pop("device", None)
     data = source_name(choices.data, OmegaConf.select(config, "data.path"))
-    plain["names"] = {"data": data, "model": choices.model, "sampler": choices.sampler}
+    strategy = strategy_name(choices.sampler, OmegaConf.select(config, "sampler.spec"))
+    plain["names"] = {"data": data, "model": choices.model, "sampler": strategy}
     which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
     trainer = Trainer(
         model,
@@ -88,7 +97,7 @@ def run(config: DictConfig) -> Run:
         metrics={name: BY_NAME[name] for name in config.metrics},
         config=plain,
         progress=config.progress,
-        description=f"{which}{choices.sampler} seed={config.seed} {device.type}",
+        description=f"{which}{strategy} seed={config.seed} {device.type}",
     )
     validation = splits.validation if len(splits.validation.targets) else None
     done = trainer.fit(splits.pool(), splits.oracle(), validation=validation, test=splits.test, start=start)
@@ -159,12 +168,27 @@ def full_data_accuracy(plain: dict[str, Any], model: Any, splits: Splits, folder
     return accuracy
 
 
-def with_full_names(argument: str) -> str:
-    """Return `sampler=...` with the listed names in the place of aliases, and any other argument as it is."""
+def with_full_names(argument: str) -> list[str]:
+    """Return `sampler=...` with the listed names in the place of aliases, and any other argument as it is.
+
+    A mixture by the Playground's pattern becomes `sampler=mixture sampler.spec=...`.
+
+    Raises:
+        ConfigError: a list with such patterns and other names: they are settings of one choice.
+    """
     group, equals, choices = argument.partition("=")
     if group != "sampler" or not equals:
-        return argument
-    return f"sampler={','.join(samplers.full_name(choice) for choice in choices.split(','))}"
+        return [argument]
+    names = choices.split(",")
+    specs = [name for name in names if "-" in name]
+    if specs and len(specs) < len(names):
+        raise ConfigError(
+            f"{specs[0]} cannot stand in a list with other samplers; sweep over it by a command of its own: "
+            "both join the same table"
+        )
+    if specs:
+        return ["sampler=mixture", f"sampler.spec={','.join(specs)}"]
+    return [f"sampler={','.join(samplers.full_name(name) for name in names)}"]
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="config")
@@ -181,9 +205,9 @@ def main() -> int:
     debug = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them
     ReportCallback.command = None
-    sys.argv[1:] = [with_full_names(argument) for argument in sys.argv[1:]]
     problem, code = "", 0
     try:
+        sys.argv[1:] = [word for argument in sys.argv[1:] for word in with_full_names(argument)]
         hydra_main()
     except KeyboardInterrupt:
         problem, code = "\nstopped; the same command goes on from here", 130
