@@ -128,6 +128,33 @@ class SamplerContract:
         view = make_view(same.with_labels(torch.arange(3), torch.arange(3)))
         assert len(sampler.select(view, 5).indices.unique()) == 5
 
+    def test_a_resume_in_the_middle_gives_the_same_picks(self, sampler, tmp_path):
+        pool, targets, validation = make_pool()
+
+        def learner():
+            return ActiveLearner(NearestMean(), copy.deepcopy(sampler), pool, validation=validation)
+
+        def go_on(learner, rounds):
+            """Ask and tell, and return all that was asked."""
+            asked = [learner.asked.tolist()] if len(learner.asked) else []
+            for _ in range(rounds):
+                if len(learner.asked):
+                    learner.tell(learner.asked, targets[learner.asked])
+                asked.append(learner.ask(6).tolist())
+            return asked
+
+        whole = learner()
+        asked = go_on(whole, 5)
+        cut = learner()
+        assert go_on(cut, 3) == asked[:3]
+        cut.save(tmp_path / "learner.pt")  # with rows that nobody has answered yet
+        resumed = learner()
+        resumed.load(tmp_path / "learner.pt")
+        assert go_on(resumed, 2) == asked[2:]
+        ends = [one.finish_round() for one in (whole, resumed) if one.tell(one.asked, targets[one.asked]) is None]
+        assert ends[0].report == ends[1].report
+        assert str(whole.sampler.state_dict()) == str(resumed.sampler.state_dict())
+
     def test_state_goes_through_a_file(self, sampler, tmp_path):
         fresh = copy.deepcopy(sampler)
         sampler = copy.deepcopy(sampler)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.references import uncertainty as reference
 from torchal import functional
 from torchal.errors import DataError, ShapeError
-from torchal.functional import uncertainty
+from torchal.functional import draw_labels, log_odds, uncertainty
 
 VALUES = st.floats(-50, 50, width=32)
 ON_LOG_PROBS = ["entropy", "least_confidence"]
@@ -112,3 +112,34 @@ def test_half_precision_is_taken_and_scored_in_float32(name, dtype, n_classes):
     assert scores.numpy() == pytest.approx(exact.numpy(), rel=0.1, abs=0.01)
     with pytest.raises(DataError, match="row 0 sums to"):
         getattr(functional, name)(log_probs.exp())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_odds_are_those_of_the_probabilities(dtype):
+    probs = torch.tensor([[0.7, 0.2, 0.1], [1e-6, 1 - 2e-6, 1e-6], [0.5, 0.5, 0.0]], dtype=torch.float64)
+    expected = (probs / (1 - probs)).log()
+    assert torch.allclose(log_odds(probs.log().to(dtype)).double(), expected, rtol=1e-5)
+    assert log_odds(torch.tensor([[1.0, 0.0]]).log()).tolist() == [[math.inf, -math.inf]]
+
+
+def test_log_odds_of_two_classes_are_the_decision_value():
+    values = torch.linspace(-20, 20, 41, dtype=torch.float64)
+    log_probs = torch.stack([-values, values], 1).log_softmax(1)
+    assert torch.allclose(log_odds(log_probs), torch.stack([-2 * values, 2 * values], 1))
+
+
+def test_drawn_labels_have_the_predicted_distribution():
+    log_probs = torch.tensor([0.1, 0.0, 0.6, 0.3]).log().expand(4000, 4)
+    counts = draw_labels(log_probs, generator=torch.Generator().manual_seed(0)).bincount(minlength=4)
+    assert counts[1] == 0
+    expected = 4000 * torch.tensor([0.1, 0.6, 0.3])
+    assert ((counts[[0, 2, 3]] - expected) ** 2 / expected).sum() < 13.8  # 2 degrees of freedom, p = 0.001
+
+
+def test_drawn_labels_follow_the_generator_and_refuse_what_is_no_distribution():
+    log_probs = torch.rand(50, 5).log_softmax(1)
+    first, second, other = (draw_labels(log_probs, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert first.equal(second)
+    assert not first.equal(other)
+    with pytest.raises(DataError, match="row 0 sums to"):
+        draw_labels(torch.tensor([[0.5, 0.5]]), generator=torch.Generator())

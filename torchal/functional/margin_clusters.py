@@ -40,15 +40,15 @@ def inside_margin(values: Tensor, *, labeled: Tensor | None = None) -> Tensor:
         tensor([False,  True,  True, False])
     """
     check_float("values", values, ndim=2)
+    size = max(1, _CHUNK_VALUES // max(1, values.shape[1]))
     reach = values.new_ones(values.shape[1])
     if labeled is not None:
         check_mask("labeled", labeled, n_rows=len(values), device=values.device)
         reach.fill_(torch.inf)
+        rows = labeled.nonzero().squeeze(1)
+        for start in range(0, len(rows), size):
+            reach = torch.minimum(reach, values[rows[start : start + size]].abs().amin(0))
     inside = torch.empty(len(values), dtype=torch.bool, device=values.device)
-    size = max(1, _CHUNK_VALUES // max(1, values.shape[1]))
-    if labeled is not None:
-        for rows in labeled.nonzero().squeeze(1).split(size):
-            reach = torch.minimum(reach, values[rows].abs().amin(0))
     for start in range(0, len(values), size):
         chunk = values[start : start + size]
         if bool(chunk.isnan().any()):

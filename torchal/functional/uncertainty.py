@@ -130,8 +130,16 @@ def log_odds(log_probs: Tensor) -> Tensor:
                 [4.0000, 0.2500]])
     """
     _per_chunk(log_probs, lambda probs: probs[:, 0])  # the checks
-    wide = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
-    return wide - (-wide.clamp(max=0).expm1()).log()
+    out = log_probs.new_empty(log_probs.shape, dtype=torch.promote_types(log_probs.dtype, torch.float32))
+    size = max(1, _CHUNK_VALUES // log_probs.shape[1])
+    for start in range(0, len(out), size):
+        chunk = log_probs[start : start + size].to(out.dtype)
+        # 1 - p of the most probable class as the sum of the others: near p = 1 the difference is nothing but rounding
+        best = chunk.argmax(1, keepdim=True)
+        others = (-chunk.exp()).log1p()
+        others.scatter_(1, best, chunk.scatter(1, best, -torch.inf).logsumexp(1, keepdim=True))
+        out[start : start + size] = chunk - others
+    return out
 
 
 def draw_labels(log_probs: Tensor, *, generator: torch.Generator) -> Tensor:
