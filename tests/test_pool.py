@@ -215,7 +215,7 @@ class TestPoolView:
         expected = (view.model.predict(validation.inputs) == validation.targets).double().mean()
         assert view.validation_score() == pytest.approx(float(expected))
         with pytest.raises(CapabilityError, match="validation part"):
-            make_view(pool).validation_score()
+            pool.view(view.model, generator=torch.Generator()).validation_score()
 
     @pytest.mark.parametrize(
         ("capability", "name"),

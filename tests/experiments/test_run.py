@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import run as command
 from experiments.report import Report
@@ -236,6 +237,46 @@ class TestOptions:
     def test_every_sampler(self, sampler, run):
         assert run(*QUICK, f"sampler={sampler}", "schedule.max_rounds=1")[0] == 0
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["sampler=mixture", "sampler.spec=margin-0.5-uniform-0.5,kcenter-1"],
+            ["sampler=mixture_of_samplers-margin-0.5-uniform-0.5,mixture_of_samplers-kcenter-1.0"],
+            ["sampler=margin-0.50-uniform-0.50,kcenter-1"],
+        ],
+        ids=["spec", "Playground", "no prefix"],
+    )
+    def test_mixtures_by_their_patterns_join_one_table(self, words, run, tmp_path):
+        assert run(*QUICK, "sampler=uniform", "schedule.max_rounds=1", "-m")[0] == 0
+        code, out, err = run(*QUICK, *words, "schedule.max_rounds=1", "-m")
+        assert code == 0, err
+        for name in ("mixture-margin-0.5-uniform-0.5", "mixture-kcenter-1", "uniform"):
+            assert re.search(rf"^{name} +1 ", out, re.MULTILINE)
+            assert list((tmp_path / "runs").glob(f"iris-logistic*/{name}/seed=0/rounds.jsonl"))
+
+    def test_what_a_bandit_did_is_in_the_record_and_in_tensorboard(self, run, tmp_path):
+        assert run(*QUICK, "sampler=bandit_discrete", "schedule.max_rounds=3")[0] == 0
+        done = find_runs(tmp_path / "runs")[0]
+        events = EventAccumulator(str(done.folder / "tb"), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag, path in {
+            "sampler/probabilities/Margin-1": ("probabilities", "Margin-1"),
+            "sampler/probabilities/Uniform-1": ("probabilities", "Uniform-1"),
+            "sampler/arm": ("arm",),
+            "sampler/learned/reward": ("learned", "reward"),
+            "sampler/members/Margin/n_rows": ("members", "Margin", "n_rows"),
+        }.items():
+            expected = []
+            for result in done.rounds[1:]:
+                value = result.report
+                for name in path:
+                    value = value[name]
+                expected.append((result.n_labeled, pytest.approx(value)))
+            assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
+            assert len(expected) == 3
+        rewards = [result.report["learned"]["reward"] for result in done.rounds[1:]]
+        assert rewards == [result.validation["accuracy"] for result in done.rounds[1:]]
+
     @pytest.mark.parametrize("schedule", options("schedule"))
     def test_every_schedule(self, schedule, run):
         assert run("data=breast_cancer", f"schedule={schedule}", "schedule.max_rounds=1", "progress=false")[0] == 0
@@ -252,6 +293,12 @@ class TestBadInput:
             (["model.D=3"], ["model.D", "C"]),
             (["sede=3"], ["sede", "seed"]),
             (["sampler.on=logits"], ["auto, scores, probabilities; got 'logits'"]),
+            (["sampler=margin-0.5-uniform"], ["NAME-WEIGHT-NAME-WEIGHT", "margin-0.5-uniform"]),
+            (["sampler=margin-0.5-uniform-0.6"], ["sum to 1", "1.1"]),
+            (["sampler=uniform,margin-1", "-m"], ["margin-1 cannot stand in a list with other samplers"]),
+            (["sampler=bandit_mixture", "sampler.arms=[]"], ["at least one arm"]),
+            (["sampler=bandit_mixture", "data.fractions=[0.7,0,0.3]"], ["validation part"]),
+            (["sampler=simulate_batch_best_sim", "model=linear_svm"], ["predict_proba; LinearSVC has none"]),
             (["schedule.batch_size=0"], ["at least 1, got 0"]),
             (["schedule.batch_size=-5"], ["at least 1, got -5"]),
             (["start.n=101"], ["101", "100"]),

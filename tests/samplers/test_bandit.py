@@ -1,0 +1,179 @@
+import pytest
+import torch
+
+from tests.contracts import NearestMean, SamplerContract, make_pool, make_view
+from tests.references import composite as reference
+from tests.samplers.test_mixture import Fixed
+from torchal import ActiveLearner, ConfigError, DataError, RoundResult, samplers
+from torchal.samplers import Bandit, GraphDensity, Hierarchical, Margin, Mixture, Uniform
+
+
+def paid(number, report, score):
+    """Return the result of a round in which the rows of a report were bought and the accuracy was `score`."""
+    rows = torch.tensor([number])
+    return RoundResult(
+        number, number, rows, rows, rows * 0, rows.double(), "Bandit", validation={"accuracy": score}, report=report
+    )
+
+
+class TestWithState(SamplerContract):
+    @pytest.fixture
+    def sampler(self):
+        members = [Mixture([GraphDensity(), Uniform()]), Hierarchical(), Uniform()]
+        return Bandit(members, arms=[[0.5, 0.5, 0], [0, 0, 1], [0.2, 0.3, 0.5]])
+
+
+def test_probabilities_follow_the_formula_on_scripted_rewards():
+    bandit = samplers.from_name("bandit_mixture")
+    bandit.observe(paid(0, {}, 0.9))  # the start set: no reward
+    view = make_view(make_pool()[0])
+    pulls = []
+    for number in range(1, 60):
+        expected = reference.exp3(5, 0.5, pulls)[-1]
+        assert bandit.probabilities.tolist() == pytest.approx(expected, abs=1e-12)
+        bandit.select(view, 3)
+        report = bandit.report()
+        assert list(report["probabilities"].values()) == bandit.probabilities.tolist()
+        assert report["pull"] == len(pulls)
+        pulls.append(((number * 7) % 5, (number % 11) / 10))  # whatever was drawn
+        learned = bandit.observe(paid(number, report | {"arm": pulls[-1][0]}, pulls[-1][1]))
+        assert learned["reward"] == pulls[-1][1]
+        assert learned["pulls"] == sum(arm == pulls[-1][0] for arm, _ in pulls)
+
+
+def test_the_first_draw_is_uniform():
+    counts = torch.zeros(2)
+    bandit = samplers.from_name("bandit_discrete")
+    for seed in range(400):
+        bandit.select(make_view(make_pool()[0], seed=seed), 1)
+        counts[bandit.report()["arm"]] += 1
+    assert 150 < counts[0] < 250
+    assert bandit.report()["probabilities"] == {"Uniform-1": 0.5, "Margin-1": 0.5}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_arm_that_is_always_better_has_nine_tenths_of_the_weight(seed):
+    bandit = Bandit([Fixed((1,)), Fixed((2,))])
+    good = seed % 2
+    for number in range(200):
+        bandit.select(make_view(make_pool()[0], seed=1000 * seed + number), 1)
+        report = bandit.report()
+        bandit.observe(paid(number, report, 0.95 if report["arm"] == good else 0.55))
+    assert bandit._log_weights.softmax(0)[good] >= 0.9
+
+
+def test_arms_pick_what_their_mixture_picks():
+    bandit = Bandit([Fixed((0, 1, 2)), Fixed((5, 6, 7))], arms=[[1, 0], [0, 1], [0.5, 0.5]])
+    pool = make_pool(n_labeled=0)[0].with_labels(torch.tensor([20, 21]), torch.tensor([0, 1]))
+    picks = set()
+    for seed in range(30):
+        rows = bandit.select(make_view(pool, seed=seed), 2).indices.tolist()
+        picks.add((bandit.report()["arm"], bandit.report()["arm_name"], *rows))
+    assert picks == {(0, "Fixed-1", 0, 1), (1, "Fixed_2-1", 5, 6), (2, "Fixed-0.5-Fixed_2-0.5", 0, 5)}
+
+
+def test_the_state_of_the_members_is_shared_by_all_arms():
+    shared = GraphDensity()
+    bandit = Bandit([shared, Uniform()], arms=[[1, 0], [0.5, 0.5]])
+    pool, targets, validation = make_pool()
+    learner = ActiveLearner(NearestMean(), bandit, pool, validation=validation)
+    for _ in range(6):
+        rows = learner.ask(4)
+        learner.tell(rows, targets[rows])
+    learner.finish_round()
+    named = [set(result.report["members"]["GraphDensity"]["rows"]) for result in learner.history[1:]]
+    assert set(shared.state_dict()["bought"]) == set().union(*named)
+    assert {result.report["arm"] for result in learner.history[1:]} == {0, 1}
+
+
+def test_a_batch_that_is_told_in_parts_is_one_pull():
+    pool, targets, validation = make_pool()
+    bandit = Bandit([Margin(), Uniform()])
+    learner = ActiveLearner(NearestMean(), bandit, pool, validation=validation)
+    rows = learner.ask(6)
+    before = bandit.probabilities
+    for part in rows.split(2):
+        learner.tell(part, targets[part])
+        result = learner.finish_round()
+    assert bandit._pulls == [result.report["arm"]]
+    reward = result.validation["accuracy"]
+    expected = reference.exp3(2, 0.5, [(result.report["arm"], reward)])
+    assert before.tolist() == expected[0]
+    assert bandit.probabilities.tolist() == pytest.approx(expected[1])
+
+
+def test_labels_of_rows_that_nobody_asked_for_are_no_reward():
+    pool, targets, validation = make_pool()
+    bandit = Bandit([Margin(), Uniform()])
+    learner = ActiveLearner(NearestMean(), bandit, pool, validation=validation)
+    rows = pool.candidates.nonzero().squeeze(1)[:5]
+    learner.tell(rows, targets[rows])
+    learner.finish_round()
+    assert bandit.probabilities.tolist() == [0.5, 0.5]
+
+
+def test_any_function_of_the_scores_is_a_reward():
+    seen = []
+
+    def gain(scores):
+        seen.append(scores)
+        return max(0.0, scores[-1] - scores[-2])
+
+    pool, targets, validation = make_pool()
+    learner = ActiveLearner(NearestMean(), Bandit([Margin(), Uniform()], reward=gain), pool, validation=validation)
+    for _ in range(3):
+        rows = learner.ask(3)
+        learner.tell(rows, targets[rows])
+    learner.finish_round()
+    assert [len(scores) for scores in seen] == [2, 3, 4]
+    assert list(seen[-1]) == [result.validation["accuracy"] for result in learner.history]
+
+
+def test_a_reward_outside_0_to_1_is_refused_and_the_labels_stay():
+    pool, targets, validation = make_pool()
+    bandit = Bandit([Margin(), Uniform()], reward=lambda scores: 100 * scores[-1])
+    learner = ActiveLearner(NearestMean(), bandit, pool, validation=validation)
+    rows = learner.ask(3)
+    learner.tell(rows, targets[rows])
+    with pytest.raises(DataError, match=r"reward of EXP3 must be in \[0, 1\]"):
+        learner.finish_round()
+    assert learner.pool.labeled[rows].all()
+
+
+def test_needs_a_validation_part_before_the_first_fit():
+    class NeverFitted(NearestMean):
+        def fit(self, X, y):
+            raise AssertionError
+
+    for sampler in (samplers.from_name("bandit_mixture"), Mixture([Uniform(), Bandit([Margin()])])):
+        with pytest.raises(ConfigError, match="looks at the score on a validation part, and there is none"):
+            ActiveLearner(NeverFitted(), sampler, make_pool()[0])
+    with pytest.raises(DataError, match="learns from the validation accuracy; round 1 has none"):
+        Bandit([Margin()]).observe(
+            RoundResult(1, 1, torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.zeros(1), "Bandit")
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samplers": []}, "at least one sampler"),
+        ({"arms": []}, "at least one arm"),
+        ({"arms": [[0.5, 0.4]]}, "sum to 1"),
+        ({"arms": [[1.0]]}, "one weight for each of 2"),
+        ({"arms": [[1.0, 0.0], [0.5, -0.5]]}, "at least 0"),
+        ({"arms": ["margin"]}, "one weight for each of 2 samplers, got 'margin'"),
+        ({"gamma": 0}, "gamma"),
+        ({"gamma": 1.1}, "gamma"),
+        ({"reward": 0.5}, "reward must be a function"),
+    ],
+)
+def test_refuses_settings(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Bandit(**({"samplers": [Margin(), Uniform()]} | settings))
+
+
+def test_state_of_other_members_is_refused():
+    state = Bandit([Margin(), Uniform()]).state_dict()
+    with pytest.raises(DataError, match="2 members, there are 1"):
+        Bandit([Margin()]).load_state_dict(state)
