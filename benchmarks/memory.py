@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Row
-from torchal import functional
+from torchal import UNLABELED, PoolView, functional, samplers
 
 ROWS = {"small": 20_000, "medium": 1_000_000, "large": 1_000_000}
 GRAPH_ROWS = {"small": 5000, "medium": 100_000, "large": 100_000}
+STRATEGY_ROWS = {"small": 5000, "medium": 1_000_000, "large": 1_000_000}
+DENSITY_ROWS = {"small": 2000, "medium": 50_000, "large": 50_000}
 FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
 
 
@@ -44,8 +48,35 @@ GRAPHS: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 
+# Refits need a model, and these views have none.
+STRATEGIES: dict[str, Callable[[], samplers.Sampler]] = {
+    name: partial(samplers.from_name, name) for name in samplers.names() if not name.startswith("simulate_batch")
+} | {"margin_cluster_mean, every row inside": lambda: samplers.MarginClusterMean(inside="unit")}
+
+
+def _view(n_rows: int) -> PoolView:
+    """Return a view of rows of 64 columns and ten classes, 100 of them labeled."""
+    generator = _seeded()
+    targets = torch.full((n_rows,), UNLABELED)
+    targets[torch.randperm(n_rows, generator=generator)[:100]] = torch.arange(100) % 10
+    scores = 0.1 * torch.randn(n_rows, 10, generator=generator)
+    features = torch.randn(n_rows, 64, generator=generator)
+    return PoolView.from_tensors(
+        features=features, scores=scores, log_probs=scores.log_softmax(1), targets=targets, generator=generator
+    )
+
+
+def _pick(sampler: samplers.Sampler, view: PoolView) -> object:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* rows are more than max_leaves")
+        return sampler.select(view, min(1000, len(view) // 10))
+
+
 def rows(size: str, device: str) -> Iterator[Row]:
-    """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory."""
+    """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory; strategies.
+
+    The strategies pick 1000 rows with scores of ten classes that are given.
+    """
     if not Path("/proc/self/clear_refs").exists() or device != "cpu":
         return
     for name in [*WORKS, *GRAPHS]:
@@ -68,6 +99,11 @@ def rows(size: str, device: str) -> Iterator[Row]:
     yield Row(work, "ours", mapped["seconds"], 1.0, note)
     note = f"peak {held['peak_mib']:.0f} MiB in all"
     yield Row(work, "ours, all in memory", held["seconds"], held["seconds"] / mapped["seconds"], note)
+    for name in STRATEGIES:
+        n_rows = (DENSITY_ROWS if name == "graph_density" else STRATEGY_ROWS)[size]
+        took = _measured({"strategy": name, "n_rows": n_rows})
+        note = f"{took['beyond_mib']:.0f} MiB beyond features and scores"
+        yield Row(f"{name}, {n_rows} x 64, 1000 picks", "ours", took["seconds"], 1.0, note)
 
 
 def _measured(job: dict[str, object]) -> dict[str, float]:
@@ -94,6 +130,12 @@ def main() -> None:
 
         def work() -> object:
             return functional.k_center_greedy(features, 500, labeled=labeled)
+    elif "strategy" in job:
+        sampler, view = STRATEGIES[job["strategy"]], _view(job["n_rows"])
+        _pick(sampler(), _view(2000))  # libraries are loaded and threads started
+
+        def work() -> object:
+            return _pick(sampler(), view)
     else:
         features = torch.randn(job["n_rows"], 64, generator=_seeded())
         kernel = (WORKS | GRAPHS)[job["work"]]

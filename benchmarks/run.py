@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import density, import_time, k_center, kmeans, logistic, memory, uncertainty
+from benchmarks import density, import_time, k_center, kmeans, logistic, memory, playground, uncertainty
 
 BENCHMARKS = {
     "import": import_time,
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "k_center": k_center,
     "kmeans": kmeans,
     "density": density,
+    "playground": playground,
     "memory": memory,
 }
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_float, check_mask
 from torchal.errors import DataError, ShapeError
-from torchal.functional.selection import Selection
+from torchal.functional.selection import Selection, top_n
+
+_PER_PICK = 4
 
 
 def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | None = None) -> Selection:
@@ -31,7 +33,7 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
         DataError: a candidate's score is NaN; a negative group.
 
     Complexity:
-        Two sorts of the candidates; O(N) memory.
+        O(N) reads and two sorts of a few n rows, of all candidates at worst; O(N) memory.
 
     Example:
         >>> scores = torch.tensor([0.9, 0.8, 0.7, 0.1])
@@ -47,20 +49,23 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
     if candidates is None:
         candidates = torch.ones(n_rows, dtype=torch.bool, device=device)
     check_mask("candidates", candidates, n_rows=n_rows, device=device)
-    rows = candidates.nonzero().squeeze(1)
-    check_budget(n, len(rows))
+    n_candidates = int(candidates.sum())
+    check_budget(n, n_candidates)
     if bool((groups < 0).any()):
         raise DataError(f"groups must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
-    if bool(scores[rows].isnan().any()):
-        raise DataError(f"scores must not be NaN: {int(scores[rows].isnan().sum())} of {len(rows)} candidates are")
     # In whole numbers, since shares such as 1 / 3 have no exact float: ceil(n * size / N)
     quotas = (n * groups.bincount() + n_rows - 1) // n_rows
-    order = rows[scores[rows].sort(descending=True, stable=True).indices]
-    group = groups[order]
-    within = _rank_within(group) < quotas[group]
-    picked = order[within][:n]
-    picked = torch.cat([picked, order[~within][: n - len(picked)]])
-    return Selection(picked, scores[picked])
+    # Whether a row is taken depends on those before it alone, so a few more than n rows are mostly enough to look at.
+    looked_at = min(_PER_PICK * n, n_candidates)
+    while True:
+        best = top_n(scores, looked_at, candidates=candidates)
+        group = groups[best.indices]
+        within = _rank_within(group) < quotas[group]
+        if looked_at == n_candidates or int(within.sum()) >= n:
+            break
+        looked_at = min(_PER_PICK * looked_at, n_candidates)
+    chosen = torch.cat([within.nonzero().squeeze(1)[:n], (~within).nonzero().squeeze(1)])[:n]
+    return Selection(best.indices[chosen], best.scores[chosen])
 
 
 def _rank_within(group: Tensor) -> Tensor:
