@@ -95,7 +95,7 @@ def test_scores_without_features_are_not_enough():
         InformativeDiverse().select(PoolView.from_tensors(scores=torch.rand(5, 2)), 2)
 
 
-@pytest.mark.parametrize("settings", [{"n_clusters": 0}, {"n_clusters": 2.5}, {"seed": -1}])
+@pytest.mark.parametrize("settings", [{"n_clusters": 0}, {"n_clusters": 2.5}, {"max_iterations": 0}, {"seed": -1}])
 def test_refuses_settings(settings):
     with pytest.raises(ConfigError, match="whole number"):
         InformativeDiverse(**settings)

@@ -28,10 +28,11 @@ class InformativeDiverse(Sampler):
 
     Args:
         n_clusters: as many as there are classes, unless given; never more than rows.
+        max_iterations: of k-means.
         seed: of k-means.
 
     Raises:
-        ConfigError: n_clusters is not a whole number of at least 1, or seed of at least 0.
+        ConfigError: n_clusters or max_iterations is not a whole number of at least 1, or seed of at least 0.
 
     Reference:
         google/active-learning, informative_diverse; see `torchal.functional.fill_quotas`. Its last batches are filled
@@ -45,6 +46,7 @@ class InformativeDiverse(Sampler):
     """
 
     n_clusters: int | None = None
+    max_iterations: int = 100
     seed: int = 0
     _clusters: OncePerInputs[Tensor] = field(default_factory=OncePerInputs, init=False, repr=False, compare=False)
     _report: Mapping[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -52,6 +54,7 @@ class InformativeDiverse(Sampler):
     def __post_init__(self) -> None:
         if self.n_clusters is not None:
             check_whole("n_clusters", self.n_clusters, least=1)
+        check_whole("max_iterations", self.max_iterations, least=1)
         check_whole("seed", self.seed, least=0)
 
     def check_model(self, model: object) -> None:
@@ -63,7 +66,8 @@ class InformativeDiverse(Sampler):
         k = min(self.n_clusters or view.n_classes, len(view))
 
         def cluster() -> Tensor:
-            return kmeans(view.flat_inputs, k, generator=torch.Generator().manual_seed(self.seed)).assignments
+            generator = torch.Generator().manual_seed(self.seed)
+            return kmeans(view.flat_inputs, k, generator=generator, max_iterations=self.max_iterations).assignments
 
         return self._clusters.get(view.inputs, k, cluster)
 
