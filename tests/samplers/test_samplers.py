@@ -6,9 +6,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tests.contracts import SamplerContract
+from tests.contracts import NearestMean, SamplerContract, make_pool
 from tests.killed_run import Drift
-from torchal import ConfigError, samplers
+from torchal import ActiveLearner, ConfigError, LabeledData, Pool, samplers
 
 YAMLS = sorted((Path(__file__).parents[2] / "experiments" / "conf" / "sampler").glob("*.yaml"))
 
@@ -21,6 +21,28 @@ class TestEveryYaml(SamplerContract):
     @pytest.fixture(params=YAMLS, ids=[path.stem for path in YAMLS])
     def sampler(self, request):
         return from_yaml(request.param)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("path", YAMLS, ids=[path.stem for path in YAMLS])
+def test_picks_on_a_gpu_are_those_on_the_cpu(path):
+    picks = []
+    for device in ("cpu", "cuda"):
+        pool, targets, validation = make_pool()
+        sampler = from_yaml(path)
+        pool = Pool.unlabeled(pool.inputs.double().to(device), n_classes=3).with_labels(
+            pool.labeled.nonzero().squeeze(1), targets[pool.labeled]
+        )
+        part = LabeledData(validation.inputs.double().to(device), validation.targets.to(device))
+        learner = ActiveLearner(NearestMean(), sampler, pool, validation=part)
+        picks.append([])
+        for _ in range(4):
+            rows = learner.ask(6)
+            assert rows.device.type == device
+            picks[-1].append(rows.tolist())
+            learner.tell(rows, targets[rows.cpu()])
+        learner.finish_round()
+    assert picks[0] == picks[1]
 
 
 def test_yaml_files_and_names_agree():

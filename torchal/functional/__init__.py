@@ -1,5 +1,6 @@
 """The math: tensors in, tensors out. Nothing here knows a pool, a model or a config."""
 
+from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
@@ -7,7 +8,6 @@ from torchal.functional.density import subtract_picks as subtract_picks
 from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.hierarchy import ClusterTree as ClusterTree
-from torchal.functional.hierarchy import cluster_tree as cluster_tree
 from torchal.functional.k_center import Assignment as Assignment
 from torchal.functional.k_center import Cover as Cover
 from torchal.functional.k_center import assign_to_centers as assign_to_centers

@@ -82,6 +82,12 @@ class Bandit(CompositeSampler):
         return True
 
     @property
+    def arm_names(self) -> list[str]:
+        """What the arms are called in reports."""
+        assert self.arms is not None
+        return arm_names(self.names, self.arms)
+
+    @property
     def probabilities(self) -> Tensor:
         """(A,) float64: of each arm at the next draw."""
         return exp3_probabilities(self._log_weights, gamma=self.gamma)
@@ -92,7 +98,7 @@ class Bandit(CompositeSampler):
         probabilities, generator = self.probabilities, view.fork(0).generator
         arm = int(torch.multinomial(probabilities.to(generator.device), 1, generator=generator))
         mixed = self.mix(view.fork(1), n, self.arms[arm])
-        names = arm_names(self.names, self.arms)
+        names = self.arm_names
         self._report = {
             "pull": len(self._pulls),
             "arm": arm,
@@ -116,7 +122,8 @@ class Bandit(CompositeSampler):
             self._pulls.append(arm)
             self._before = self._log_weights
         self._log_weights = exp3_update(self._before, arm, reward, gamma=self.gamma)
-        return {"reward": reward, "pulls": self._pulls.count(arm), **learned}
+        pulls = {name: self._pulls.count(i) for i, name in enumerate(self.arm_names)}
+        return {"reward": reward, "pulls": pulls, **learned}
 
     def report(self) -> dict[str, Any]:
         """Return the arm of the last batch, the probabilities of all, and who has named which row."""

@@ -11,8 +11,9 @@ from torch import Tensor
 from torchal._checks import check_budget, check_flag, check_whole
 from torchal.errors import ConfigError, DataError
 from torchal.functional import hierarchy
+from torchal.functional.cluster_tree import Linkage, check_linkage, cluster_tree
 from torchal.functional.distances import Metric
-from torchal.functional.hierarchy import ClusterTree, LabelCounts, Linkage, Pruning
+from torchal.functional.hierarchy import ClusterTree, LabelCounts, Pruning
 from torchal.functional.selection import Selection
 from torchal.protocols import UNLABELED
 from torchal.results import RoundResult
@@ -74,7 +75,7 @@ class Hierarchical(Sampler):
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        hierarchy.check_linkage(self.linkage, self.metric)
+        check_linkage(self.linkage, self.metric)
         hierarchy.check_beta(self.beta)
         check_flag("finite_correction", self.finite_correction)
         for name in ("max_leaves", "n_coarse"):
@@ -177,7 +178,7 @@ class Hierarchical(Sampler):
                 "inputs are others. Use a new sampler for each pool"
             )
         if self._tree is None or not same:
-            self._tree = self.tree or hierarchy.cluster_tree(
+            self._tree = self.tree or cluster_tree(
                 view.flat_inputs,
                 linkage=self.linkage,
                 metric=self.metric,
