@@ -34,7 +34,8 @@ def cluster_tree(
     """Cluster the rows of a pool into a binary tree, by scipy.
 
     All distances between rows are held, 16 bytes for each pair. Above `max_leaves` rows, they are first clustered by
-    k-means, and the tree joins its means: with one warning, and with leaves that hold many rows and are never split.
+    k-means (by euclidean distances, whatever the metric), and the tree joins its means: with one warning, and with
+    leaves that hold many rows and are never split.
 
     Args:
         features: what is clustered.
@@ -46,7 +47,7 @@ def cluster_tree(
         generator: the randomness of k-means.
 
     Shapes:
-        features: (N, D) float, N at least 2.
+        features: (N, D) float.
 
     Returns:
         The tree, on the features' device.

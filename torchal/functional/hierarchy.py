@@ -238,12 +238,9 @@ def _judge(tree: ClusterTree, counts: LabelCounts, beta: float, *, finite_correc
         lower, upper = class_bounds(counted, n, tree.sizes[nodes], finite_correction=finite_correction)
         admissible = 1 - lower < beta * _least_other(1 - upper)
         error = torch.where(admissible, 1 - counted / n.unsqueeze(1).double(), 1)
-        least = error.min(1)
-        # of equal errors the lowest class, on every device
-        first = (error == least.values.unsqueeze(1)).to(torch.int8).argmax(1)
-        sure = admissible.gather(1, first.unsqueeze(1)).squeeze(1)
-        errors[nodes] = least.values
-        labels[nodes] = torch.where(sure, first, -1)
+        best = error.argmin(1, keepdim=True)  # of equal errors the lowest class
+        errors[nodes] = error.gather(1, best).squeeze(1)
+        labels[nodes] = torch.where(admissible.gather(1, best), best, -1).squeeze(1)
     return _Judgement(errors, labels, labels >= 0)
 
 
