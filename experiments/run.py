@@ -29,6 +29,7 @@ from torchal.schedule import Schedule
 from torchal.trainer import Trainer
 
 _EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
+_SAMPLERS = Path(__file__).parent / "conf" / "sampler"
 _LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
 
 
@@ -39,7 +40,7 @@ def source_name(choice: str, path: str | None) -> str:
 
 def strategy_name(choice: str, spec: str | None) -> str:
     """Return what a sampler is called: a mixture by its members and weights, anything else by its choice."""
-    if spec is None:
+    if choice != "mixture" or spec is None:
         return choice
     return "-".join([choice, *(f"{name}-{weight:g}" for name, weight in samplers.parse_mixture(spec))])
 
@@ -180,7 +181,7 @@ def with_full_names(argument: str) -> list[str]:
     if group != "sampler" or not equals:
         return [argument]
     names = choices.split(",")
-    specs = [name for name in names if "-" in name]
+    specs = [name for name in names if samplers.is_mixture(name) and not (_SAMPLERS / f"{name}.yaml").exists()]
     if specs and len(specs) < len(names):
         raise ConfigError(
             f"{specs[0]} cannot stand in a list with other samplers; sweep over it by a command of its own: "

@@ -43,7 +43,7 @@ class NearestMean:
         return self.classes_[self.decision_function(X).argmax(1)]
 
     def transform(self, X):
-        return X * 2
+        return X.flip(1).exp()  # far from the inputs: a sampler must not take one for the other
 
     def sample_log_probs(self, X, k):
         return torch.stack([NearestMean.predict_log_proba(self, X + 0.01 * i) for i in range(k)], 1)

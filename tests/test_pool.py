@@ -197,7 +197,7 @@ class TestPoolView:
 
     def test_features_are_the_embedding_where_the_model_has_one(self):
         view = make_view(make_pool()[0])
-        assert view.features.equal(view.inputs * 2)
+        assert view.features.equal(view.model.transform(view.inputs))
 
     def test_classes_are_those_the_model_has_seen(self):
         pool = Pool.unlabeled(torch.rand(6, 2), n_classes=5).with_labels(torch.tensor([0, 1]), torch.tensor([4, 2]))

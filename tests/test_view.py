@@ -1,7 +1,10 @@
 """What a view shares with its forks and refits; what it tells of a pool is in test_pool.py."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
 from tests.contracts import NearestMean, make_pool, make_view
 from torchal import CapabilityError, PoolView, ShapeError, interop
@@ -91,6 +94,48 @@ def test_a_model_that_fits_another_number_is_refused(monkeypatch):
     rows = pool.candidates.nonzero().squeeze(1)[:4].view(2, 2)
     with pytest.raises(ShapeError, match="fit_many answered 2 data sets with 1 models"):
         make_view(pool, model=Many()).refit(rows, targets[rows])
+
+
+def test_a_scikit_learn_model_gets_flat_rows_all_at_once_too():
+    shapes = []
+
+    class Batched(LogisticRegression):
+        def fit_many(self, X, y):
+            shapes.append((type(X), X.shape, y.shape))
+            return [clone(self).fit(*pair) for pair in zip(X, y, strict=True)]
+
+    data = [(torch.rand(6, 3, 2, 2), torch.arange(6) % 2) for _ in range(2)]
+    assert len(interop.fit_many(Batched(), data)) == 2
+    assert shapes == [(np.ndarray, (2, 6, 12), (2, 6))]
+
+
+def test_training_sets_are_made_one_by_one_for_a_model_that_fits_one_by_one():
+    made = []
+
+    class Single(NearestMean):
+        def __sklearn_clone__(self):
+            return Single()
+
+        def fit(self, X, y):
+            made.append("fit")
+            super().fit(X, y)
+
+    def data():
+        for _ in range(3):
+            made.append("made")
+            yield torch.rand(4, 2), torch.arange(4) % 2
+
+    interop.fit_many(Single(), data())
+    assert made == ["made", "fit"] * 3
+
+
+def test_log_probs_of_some_rows():
+    view = make_view(make_pool()[0])
+    rows = torch.tensor([3, 50, 7])
+    some = view.log_probs_of(rows)
+    assert "log_probs" not in view.outputs
+    assert torch.allclose(some, view.log_probs[rows])
+    assert view.log_probs_of(rows).equal(view.log_probs[rows])
 
 
 def test_data_sets_of_unequal_size_are_fitted_one_after_another():

@@ -6,7 +6,7 @@ arrays, and a scikit-learn estimator gets its rows flattened to two axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def fit(model: Classifier, inputs: Any, targets: Tensor) -> None:
     model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
 
 
-def fit_many(model: Classifier, data: Sequence[tuple[Any, Tensor]]) -> list[Classifier]:
+def fit_many(model: Classifier, data: Iterable[tuple[Any, Tensor]]) -> list[Classifier]:
     """Return copies of the model, each fitted on one of several pairs of inputs (n, ...) and targets (n,) int64.
 
     All at once where the model can do that and the pairs are tensors of one shape, else one after another.
@@ -62,19 +62,27 @@ def fit_many(model: Classifier, data: Sequence[tuple[Any, Tensor]]) -> list[Clas
         CapabilityError: the model cannot be cloned.
         ShapeError: its `fit_many` answers with another number of models.
     """
-    shapes = {inputs.shape if isinstance(inputs, Tensor) else None for inputs, _ in data}
-    if not provides(model, HasBatchedFit) or len(shapes) > 1 or None in shapes:
-        fitted = [unfitted(model) for _ in data]
-        for one, (inputs, targets) in zip(fitted, data, strict=True):
-            fit(one, inputs, targets)
-        return fitted
-    stacked: list[Any] = [torch.stack(part) for part in zip(*data, strict=True)]
+    if provides(model, HasBatchedFit):
+        data = list(data)
+        shapes = {inputs.shape if isinstance(inputs, Tensor) else None for inputs, _ in data}
+        if len(shapes) == 1 and None not in shapes:
+            return _fit_stacked(model, *(torch.stack(part) for part in zip(*data, strict=True)))
+    fitted = []
+    for inputs, targets in data:  # which may be made one by one
+        fitted.append(unfitted(model))
+        fit(fitted[-1], inputs, targets)
+    return fitted
+
+
+def _fit_stacked(model: Classifier, inputs: Tensor, targets: Tensor) -> list[Classifier]:
+    stacked: tuple[Any, Any] = inputs, targets
     if not _takes_tensors(model):
-        stacked = [part.detach().cpu().numpy() for part in stacked]
-    answer = list(model.fit_many(*stacked))  # type: ignore[attr-defined]
-    if len(answer) != len(data):
-        raise ShapeError(f"{type(model).__name__}.fit_many answered {len(data)} data sets with {len(answer)} models")
-    return answer
+        flat = inputs.flatten(2) if inputs.ndim > 3 and hasattr(model, "__sklearn_tags__") else inputs
+        stacked = flat.detach().cpu().numpy(), targets.cpu().numpy()
+    fitted = list(model.fit_many(*stacked))  # type: ignore[attr-defined]
+    if len(fitted) != len(targets):
+        raise ShapeError(f"{type(model).__name__}.fit_many answered {len(targets)} data sets with {len(fitted)} models")
+    return fitted
 
 
 def check_classifier(model: object) -> None:

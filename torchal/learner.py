@@ -18,14 +18,13 @@ from torch import Tensor
 
 from torchal import interop
 from torchal._checks import as_rows, check_budget, check_finite
-from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
-from torchal.functional.selection import Selection
+from torchal.errors import CapabilityError, ConfigError, DataError, RunError
 from torchal.labels import LabeledData, as_labels
 from torchal.metrics import STANDARD, Metric, evaluate
 from torchal.pool import Pool
 from torchal.protocols import Classifier, HasProbabilities, provides
 from torchal.results import RoundResult, as_plain, as_safe_bytes, write_atomically
-from torchal.samplers.base import Sampler
+from torchal.samplers.base import Sampler, checked_selection
 
 START = "start"
 """`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
@@ -156,7 +155,8 @@ class ActiveLearner:
         view = self.pool.view(self.model, generator=self._generator(), validation=self.validation)
         with self.timed("select"):
             selection = self.sampler.select(view, n)
-            rows, scores = self._checked(selection, n)
+            by = type(self.sampler).__name__
+            rows, scores = checked_selection(selection, n, self.pool.candidates, by=by)
         self._report = as_plain(self.sampler.report())
         self._scores = dict(zip(rows.tolist(), scores.tolist(), strict=True))
         self.asked = rows
@@ -220,7 +220,7 @@ class ActiveLearner:
                 for name, part in (("test", self.test), ("validation", self.validation))
             }
         picked = any(row in self._scores for row in self._bought)
-        scores = [self._scores.pop(row, math.nan) for row in self._bought]
+        scores = [self._scores.get(row, math.nan) for row in self._bought]
         rows = torch.tensor(self._bought, dtype=torch.int64, device=self.pool.device)
         result = RoundResult(
             round=len(self.history),
@@ -239,6 +239,8 @@ class ActiveLearner:
         if learned:
             result = replace(result, report=result.report | {"learned": as_plain(learned)})
         self.history.append(result)
+        for row in self._bought:
+            self._scores.pop(row, None)
         self._bought, self._seconds = [], {}
         if not len(self.asked):  # rows that are still asked for keep their scores and the report
             self._scores, self._report = {}, {}
@@ -318,17 +320,6 @@ class ActiveLearner:
         """Return this round's randomness: a function of the seed and the round, so there is none to save."""
         words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
-
-    def _checked(self, selection: Selection, n: int) -> Selection:
-        """Require what every sampler promises, before anybody is asked to label: n distinct candidates, each scored."""
-        name, (rows, scores) = type(self.sampler).__name__, selection
-        rows = as_rows(f"the rows that {name} picked", rows, n_rows=len(self.pool), device=self.pool.device)
-        if scores.shape != rows.shape:
-            raise ShapeError(f"{name} picked {len(rows)} rows with scores of shape {tuple(scores.shape)}")
-        wrong = int((~self.pool.candidates[rows]).sum())
-        if len(rows) != n or wrong:
-            raise ShapeError(f"{name} was asked for {n} rows and picked {len(rows)}, {wrong} of them no candidates")
-        return Selection(rows, scores)
 
     def _drop(self, rows: Tensor) -> None:
         """Forget that rows were asked for, and what the sampler thought of them."""

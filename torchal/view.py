@@ -160,6 +160,14 @@ class PoolView:
         """(N, C) log-probabilities of the classes that the model has seen."""
         return self._output("log_probs", interop.log_probs, one_for_two=False)
 
+    def log_probs_of(self, rows: Tensor) -> Tensor:
+        """Return `log_probs` of some rows (n,), (n, C), without computing those of all others."""
+        if "log_probs" in self.given or "log_probs" in self.outputs or self.trials:
+            return self.log_probs[rows]
+        model = self._fitted("log_probs")
+        some = interop.log_probs(model, self.inputs[rows])
+        return interop.check_columns(model, some, self.classes, one_for_two=False).to(self.targets.device)
+
     @property
     def features(self) -> Tensor:
         """(N, D) the model's embedding where it has one, else the flattened inputs."""
@@ -232,7 +240,7 @@ class PoolView:
     def _refits(self, rows: list[Tensor], labels: list[Tensor]) -> list[PoolView]:
         model = interop.unfitted(self._fitted("refit"))
         bought = [buy(r, y, self.targets, self.labeled, self.n_classes) for r, y in zip(rows, labels, strict=True)]
-        fitted = interop.fit_many(model, [training_data(self.inputs, *after) for after in bought])
+        fitted = interop.fit_many(model, (training_data(self.inputs, *after) for after in bought))
         kept = {name: self.outputs[name] for name in ("flat_inputs",) if name in self.outputs}
         return [
             replace(

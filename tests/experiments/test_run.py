@@ -254,6 +254,10 @@ class TestOptions:
             assert re.search(rf"^{name} +1 ", out, re.MULTILINE)
             assert list((tmp_path / "runs").glob(f"iris-logistic*/{name}/seed=0/rounds.jsonl"))
 
+    def test_a_name_with_a_hyphen_is_no_mixture(self):
+        assert command.with_full_names("sampler=my-strategy") == ["sampler=my-strategy"]
+        assert command.strategy_name("other", "anything") == "other"
+
     def test_what_a_bandit_did_is_in_the_record_and_in_tensorboard(self, run, tmp_path):
         assert run(*QUICK, "sampler=bandit_discrete", "schedule.max_rounds=3")[0] == 0
         done = find_runs(tmp_path / "runs")[0]
@@ -293,7 +297,8 @@ class TestBadInput:
             (["model.D=3"], ["model.D", "C"]),
             (["sede=3"], ["sede", "seed"]),
             (["sampler.on=logits"], ["auto, scores, probabilities; got 'logits'"]),
-            (["sampler=margin-0.5-uniform"], ["NAME-WEIGHT-NAME-WEIGHT", "margin-0.5-uniform"]),
+            (["sampler=margin-0.5-uniform"], ["Could not find 'sampler/margin-0.5-uniform'", "hierarchical"]),
+            (["sampler=mixture", "sampler.spec=margin"], ["NAME-WEIGHT-NAME-WEIGHT", "'margin'"]),
             (["sampler=margin-0.5-uniform-0.6"], ["sum to 1", "1.1"]),
             (["sampler=uniform,margin-1", "-m"], ["margin-1 cannot stand in a list with other samplers"]),
             (["sampler=bandit_mixture", "sampler.arms=[]"], ["at least one arm"]),

@@ -2,7 +2,6 @@ import warnings
 from collections import Counter
 from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -109,7 +108,7 @@ def test_many_classes_are_judged_in_chunks(monkeypatch):
     counts = LabelCounts(tree, targets, 50)
     rows = (targets >= 0).nonzero().squeeze(1)
     whole = hierarchy.refine_pruning(tree, hierarchy.root_pruning(tree, 0), counts, rows)
-    monkeypatch.setattr(hierarchy, "_CHUNK_VALUES", 100)
+    monkeypatch.setattr(hierarchy, "values_per_chunk", lambda _: 100)
     chunked = hierarchy.refine_pruning(tree, hierarchy.root_pruning(tree, 0), counts, rows)
     assert whole.nodes.equal(chunked.nodes)
     assert whole.labels.equal(chunked.labels)
@@ -253,6 +252,29 @@ def test_refuses_features():
         cluster_tree(torch.zeros(3, 2, dtype=torch.int64), generator=seeded())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_float_dtype(dtype):
+    x = torch.randint(-50, 50, (40, 4), generator=seeded()).to(dtype)
+    expected = cluster_tree(x.float(), generator=seeded())
+    assert cluster_tree(x, generator=seeded()).children.equal(expected.children)
+    assert len(cluster_tree(x, max_features=2, generator=seeded())) == 40
+
+
+@pytest.mark.parametrize("scale", [2.0**660, 2.0**-660])
+@pytest.mark.parametrize(
+    ("linkage", "metric"), [("ward", "euclidean"), ("average", "cosine"), ("average", "manhattan")]
+)
+def test_features_of_any_size(scale, linkage, metric):
+    x = torch.randn(30, 3, generator=seeded(), dtype=torch.float64)
+    trees = [cluster_tree(y, linkage=linkage, metric=metric, generator=seeded()) for y in (x, x * scale)]
+    assert trees[0].children.equal(trees[1].children)
+
+
+def test_refuses_a_tree_of_no_rows():
+    with pytest.raises(ShapeError, match="leaf of each row, got none"):
+        ClusterTree(torch.tensor([[0, 1]]), torch.empty(0, dtype=torch.int64))
+
+
 def test_refuses_labels():
     tree = ClusterTree(torch.tensor([[0, 1]]))
     with pytest.raises(DataError, match="below n_classes=2, got 2"):
@@ -270,7 +292,12 @@ def test_the_reference_is_itself_right_on_a_case_by_hand():
     assert slow.bounds(10) == ([pytest.approx(float(Fraction(2, 3))), 0.0], [1.0, pytest.approx(1 / 3)])
     # the root is no purer than a coin: no admissible label, so it is not split yet
     assert slow.pruning == [14]
+    # with nearly all of one class it has one: lower bound 1 - 1/6 - sqrt(5/36/6), and the error 1/6 of not splitting
     slow = reference.Reference(children, [[i] for i in range(8)], 2, 2, finite_correction=False)
-    slow.start(0)
+    slow.start(1)
     slow.learn({0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1})
-    assert np.isclose(slow.weights()[0], 8 * (1 - slow.bounds(14)[0][0]))
+    assert slow.admissible(14) == [0]
+    # rows 0-3 are pure, and rows 4-7 have no admissible label: an error of 1/2, which is more than 1/6
+    assert slow.pruning == [14]
+    assert slow.best[14] == 0
+    assert slow.weights() == [pytest.approx(8 * (1 - (5 / 6 - 1 / 6 - (5 / 36 / 6) ** 0.5)))]

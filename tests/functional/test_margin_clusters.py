@@ -31,7 +31,7 @@ def test_inside_agrees_with_the_loop(data, n_rows, n_columns):
 def test_inside_in_chunks(monkeypatch):
     values, labeled = torch.randn(50, 3, generator=seeded()), torch.arange(50) % 7 == 0
     whole, unit = inside_margin(values, labeled=labeled), inside_margin(values)
-    monkeypatch.setattr(margin_clusters, "_CHUNK_VALUES", 10)
+    monkeypatch.setattr(margin_clusters, "values_per_chunk", lambda _: 10)
     assert inside_margin(values, labeled=labeled).equal(whole)
     assert inside_margin(values).equal(unit)
     assert unit.equal((values.abs() < 1).any(1))

@@ -43,6 +43,13 @@ def test_agrees_with_the_loop(data, n_rows):
     assert picked.scores.tolist() == [scores[row] for row in picked.indices.tolist()]
 
 
+def test_groups_may_have_any_numbers():
+    groups = torch.tensor([7, 10**12, 7, 3])
+    scores = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    assert fill_quotas(scores, groups, 4).indices.tolist() == [0, 1, 2, 3]
+    assert fill_quotas(scores, groups, 2).indices.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("n", [1, 30])
 def test_one_row_or_all_of_them_are_those_with_the_highest_scores(n):
     generator = torch.Generator().manual_seed(0)

@@ -129,15 +129,91 @@ def test_any_function_of_the_scores_is_a_reward():
     assert list(seen[-1]) == [result.validation["accuracy"] for result in learner.history]
 
 
-def test_a_reward_outside_0_to_1_is_refused_and_the_labels_stay():
+def test_a_reward_outside_0_to_1_is_refused_again_and_again_and_nothing_is_lost():
     pool, targets, validation = make_pool()
-    bandit = Bandit([Margin(), Uniform()], reward=lambda scores: 100 * scores[-1])
+    shared, rewards = GraphDensity(), [5.0, 5.0, 0.75]
+    bandit = Bandit([shared, Uniform()], arms=[[1, 0]], reward=lambda scores: rewards[0])
     learner = ActiveLearner(NearestMean(), bandit, pool, validation=validation)
     rows = learner.ask(3)
     learner.tell(rows, targets[rows])
-    with pytest.raises(DataError, match=r"reward of EXP3 must be in \[0, 1\]"):
+    state = str(bandit.state_dict())
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"reward of EXP3 must be in \[0, 1\], got 5.0"):
+            learner.finish_round()
+        rewards.pop(0)
+        assert str(bandit.state_dict()) == state
+    result = learner.finish_round()
+    assert result.picked_by == "Bandit"
+    assert result.report["learned"]["reward"] == 0.75
+    assert not result.scores.isnan().any()
+    assert (len(bandit._scores), bandit._pulls) == (2, [0])
+    assert shared.state_dict()["bought"] == rows.tolist()
+
+
+def test_a_gain_over_a_batch_told_in_parts_is_that_of_the_whole_batch():
+    pool, targets, validation = make_pool()
+    seen = []
+
+    def reward(scores):
+        seen.append(scores)
+        return 0.5
+
+    learner = ActiveLearner(NearestMean(), Bandit([Margin()], reward=reward), pool, validation=validation)
+    rows = learner.ask(6)
+    others = pool.candidates.nonzero().squeeze(1)
+    others = others[~torch.isin(others, rows)][:2]
+    for part in (rows[:2], others, rows[2:]):
+        learner.tell(part, targets[part])
         learner.finish_round()
-    assert learner.pool.labeled[rows].all()
+    start, *_, last = [result.validation["accuracy"] for result in learner.history]
+    assert [len(scores) for scores in seen] == [2, 2]
+    assert seen[-1] == (start, last)
+
+
+def test_a_member_none_of_whose_rows_was_bought_is_not_paid():
+    pool, targets, validation = make_pool()
+    inner = Bandit([Fixed((42, 43, 44))])
+    learner = ActiveLearner(NearestMean(), Mixture([Fixed((21, 23, 24)), inner]), pool, validation=validation)
+    rows = learner.ask(2)
+    assert rows.tolist() == [21, 42]
+    learner.tell(rows[:1], targets[rows[:1]])
+    learner.finish_round()
+    assert inner._pulls == []
+    learner.withdraw()
+    never = Bandit([Fixed((43,))])
+    learner = ActiveLearner(
+        NearestMean(), Mixture([Fixed((21, 23)), never], weights=[1.0, 0.0]), pool, validation=validation
+    )
+    for _ in range(2):
+        rows = learner.ask(1)
+        learner.tell(rows, targets[rows])
+    learner.finish_round()
+    assert never._pulls == []
+    assert len(never._scores) == 3
+
+
+def test_a_bandit_in_two_runs_at_once_is_refused():
+    bandit = Bandit([Fixed(tuple(range(60))), Fixed(tuple(reversed(range(60))))])
+    pool, targets, validation = make_pool()
+    learners = [ActiveLearner(NearestMean(), bandit, pool, validation=validation, seed=seed) for seed in (0, 1)]
+    arms = []
+    for learner in learners:
+        rows = learner.ask(3)
+        arms.append(bandit.report()["arm"])
+        learner.tell(rows, targets[rows])
+    assert arms[0] != arms[1]
+    learners[0].finish_round()
+    with pytest.raises(DataError, match="belongs to one run"):
+        learners[1].finish_round()
+
+
+def test_a_state_is_a_snapshot():
+    bandit = Bandit([Margin(), Uniform()])
+    state = bandit.state_dict()
+    before = str(state)
+    bandit.observe(paid(0, {}, 0.9))
+    bandit.observe(paid(1, {"arm": 1, "pull": 0}, 0.9))
+    assert str(state) == before
 
 
 def test_needs_a_validation_part_before_the_first_fit():
@@ -173,7 +249,9 @@ def test_refuses_settings(settings, message):
         Bandit(**({"samplers": [Margin(), Uniform()]} | settings))
 
 
-def test_state_of_other_members_is_refused():
+def test_state_of_other_members_or_arms_is_refused():
     state = Bandit([Margin(), Uniform()]).state_dict()
-    with pytest.raises(DataError, match="2 members, there are 1"):
-        Bandit([Margin()]).load_state_dict(state)
+    with pytest.raises(DataError, match="the state is of Margin, Uniform; the members are Uniform, Margin"):
+        Bandit([Uniform(), Margin()]).load_state_dict(state)
+    with pytest.raises(DataError, match="the state is of the arms"):
+        samplers.from_name("bandit_mixture").load_state_dict(state)

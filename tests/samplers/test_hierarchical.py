@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, ConfigError, DataError, Pool, PoolView, Schedule, rounds
+from torchal import ActiveLearner, ConfigError, DataError, Pool, PoolView, RoundResult, Schedule, rounds
 from torchal.functional import ClusterTree, cluster_tree
 from torchal.samplers import Hierarchical
 
@@ -153,6 +153,55 @@ def test_another_pool_is_refused_once_there_are_labels():
     for other in (make_pool(n_rows=50)[0], make_pool(seed=1)[0]):
         with pytest.raises(DataError, match="Use a new sampler for each pool"):
             sampler.select(make_view(other), 4)
+
+
+@pytest.mark.parametrize("kind", ["equal copies", "inference", "given tree"])
+def test_the_same_pool_in_other_memory_is_the_same_pool(kind):
+    x = make_pool()[0].inputs
+    with torch.inference_mode():
+        inference = x * 1.0
+    sampler = Hierarchical(tree=cluster_tree(x, generator=torch.Generator()) if kind == "given tree" else None)
+    targets = torch.where(torch.arange(60) < 6, torch.arange(60) % 3, -1)
+    for number in range(3):
+        if kind == "given tree":  # new outputs of a model each round
+            view = PoolView.from_tensors(log_probs=torch.rand(60, 3).log_softmax(1), targets=targets.clone())
+        else:
+            view = PoolView.from_tensors(features=x.clone() if kind == "equal copies" else inference, targets=targets)
+        rows = sampler.select(view, 5).indices
+        assert (sampler._known is None or int((sampler._known >= 0).sum())) in (True, 5 * number)
+        targets = targets.clone()
+        targets[rows] = rows % 3
+        sampler.observe(RoundResult(number, 6, rows, rows, rows % 3, rows.double(), "Hierarchical"))
+    assert sampler.propagated_labels().shape == (60,)
+
+
+def test_a_label_above_those_of_the_view():
+    x = make_pool()[0].inputs
+    sampler = Hierarchical()
+    sampler.select(PoolView.from_tensors(features=x, targets=torch.where(torch.arange(60) < 4, 1, -1)), 3)
+    rows = torch.tensor([10, 11])
+    sampler.observe(RoundResult(1, 6, rows, rows, torch.tensor([0, 2]), rows.double(), "Hierarchical"))
+    assert sampler.propagated_labels().unique().tolist() == [0]
+
+
+def test_the_seed_is_that_of_the_coarsening():
+    view = make_view(make_pool(n_rows=300)[0])
+    trees = []
+    for seed in (0, 0, 5):
+        sampler = Hierarchical(max_leaves=100, n_coarse=20, seed=seed)
+        with pytest.warns(UserWarning, match="max_leaves"):
+            sampler.select(view, 5)
+        trees.append(sampler._tree.leaf_of)
+    assert trees[0].equal(trees[1])
+    assert not trees[0].equal(trees[2])
+
+
+def test_the_tree_is_that_of_the_inputs():
+    view = make_view(make_pool()[0])
+    sampler = Hierarchical()
+    sampler.select(view, 5)
+    assert sampler._tree.children.equal(cluster_tree(view.inputs, generator=torch.Generator()).children)
+    assert not sampler._tree.children.equal(cluster_tree(view.features, generator=torch.Generator()).children)
 
 
 def test_any_model_will_do():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView
+from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, functional
 from torchal.samplers import InformativeDiverse, Margin, informative_diverse
 
 
@@ -58,6 +58,30 @@ def test_other_inputs_or_another_number_of_classes_are_clustered_anew(clustering
     for seed, n_classes in ((0, 3), (1, 3), (1, 2)):
         sampler.select(make_view(make_pool(seed=seed, n_classes=n_classes)[0]), 3)
     assert len(clusterings) == 3
+
+
+def test_equal_inputs_are_the_same_pool(clusterings):
+    x, sampler = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)), InformativeDiverse()
+    with torch.inference_mode():
+        inference = x * 1.0
+    for features in (x, x.clone(), x.t().contiguous().t(), inference, inference.clone()):
+        sampler.select(PoolView.from_tensors(features=features, scores=torch.rand(40, 3)), 3)
+    assert len(clusterings) == 1
+    sampler.select(PoolView.from_tensors(features=inference, scores=torch.rand(40, 3)), 3)
+    with torch.inference_mode():
+        inference[:] = inference.flip(0)
+    sampler.select(PoolView.from_tensors(features=inference, scores=torch.rand(40, 3)), 3)
+    assert len(clusterings) == 2
+
+
+def test_clusters_are_those_of_the_inputs_and_of_the_settings(clusterings):
+    view = make_view(make_pool()[0])
+    assert not view.features.equal(view.flat_inputs)
+    sampler = InformativeDiverse(n_clusters=4, seed=7, max_iterations=9)
+    expected = functional.kmeans(view.inputs, 4, generator=torch.Generator().manual_seed(7), max_iterations=9)
+    assert sampler.clusters(view).equal(expected.assignments)
+    assert clusterings[-1]["max_iterations"] == 9
+    assert clusterings[-1]["generator"].initial_seed() == 7
 
 
 def test_a_copy_clusters_the_same():

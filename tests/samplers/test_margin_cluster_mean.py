@@ -4,7 +4,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Schedule, rounds
+from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Schedule, functional, rounds
 from torchal.samplers import Margin, MarginClusterMean
 
 
@@ -48,6 +48,22 @@ def test_probabilities_alone_stand_in_as_log_odds():
     view = PoolView.from_tensors(features=torch.rand(3, 1), log_probs=probs.log())
     # |log odds| < 1 is a probability between 0.269 and 0.731
     assert MarginClusterMean(inside="unit").rows_inside(view).tolist() == [True, False, True]
+
+
+def test_the_clusters_are_those_of_the_inputs_with_the_settings(monkeypatch):
+    calls = []
+    monkeypatch.setattr(functional, "margin_cluster_mean", lambda x, n, **rest: calls.append((x, rest)))
+    view = make_view(make_pool()[0])
+    MarginClusterMean(max_iterations=3).select(view, 5)
+    assert calls[0][0].equal(view.inputs)
+    assert not view.features.equal(view.inputs)
+    assert calls[0][1]["max_iterations"] == 3
+
+
+def test_a_skipped_row_does_not_make_the_margin_smaller():
+    pool = make_pool()[0]
+    every = MarginClusterMean().rows_inside(make_view(pool))
+    assert MarginClusterMean().rows_inside(make_view(pool.without(every.nonzero().squeeze(1)[:5]))).equal(every)
 
 
 def test_a_row_inside_that_is_no_candidate_is_not_picked():

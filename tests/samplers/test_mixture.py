@@ -1,6 +1,7 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.contracts import NearestMean, SamplerContract, make_pool, make_view
 from tests.references import composite as reference
-from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Sampler, Selection, samplers
+from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Sampler, Selection, ShapeError, samplers
 from torchal.samplers import Entropy, GraphDensity, Hierarchical, InformativeDiverse, Margin, Mixture, Uniform
 
 
@@ -67,6 +68,31 @@ def test_agrees_with_the_loop(data, n_members, n):
     weights = [weight / sum(weights) for weight in weights]
     picked = Mixture([Fixed(tuple(order)) for order in orders], weights=weights).select(plain_view(12), n)
     assert picked.indices.tolist() == reference.mix(lambda i, k: orders[i][:k], weights, n)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([1], "Fixed_2 was asked for 3 rows and picked 1, 0 of them"),
+        ([1, 1, 2], "the rows that Fixed_2 picked must be distinct"),
+        ([0, 1, 2], "Fixed_2 was asked for 3 rows and picked 3, 1 of them no candidates"),
+    ],
+    ids=["short", "repeated", "labeled"],
+)
+def test_a_member_that_breaks_its_promise_is_named(rows, message):
+    class Broken(Fixed):
+        def select(self, view, n):
+            return Selection(torch.tensor(rows), torch.zeros(len(rows)))
+
+    Broken.__name__ = "Fixed"
+    view = PoolView.from_tensors(features=torch.zeros(9, 1), labeled=torch.arange(9) == 0)
+    with pytest.raises(ShapeError, match=message):
+        Mixture([Fixed((5, 6, 7)), Broken(())], weights=[0.0, 1.0]).select(view, 3)
+
+
+def test_mixing_nothing_is_refused():
+    with pytest.raises(ConfigError, match="sum to 1"):
+        Mixture([Margin(), Uniform()]).mix(plain_view(), 3, [0.0, 0.0])
 
 
 def test_one_forward_pass_serves_all_members():
@@ -174,6 +200,13 @@ def test_refuses_other_patterns(spec, message):
 def test_refuses_members_and_weights(members, weights, message):
     with pytest.raises(ConfigError, match=message):
         Mixture(members, weights=weights)
+
+
+@pytest.mark.parametrize(
+    "weights", [np.array([0.25, 0.75]), torch.tensor([0.25, 0.75]), [np.float32(0.25), np.float64(0.75)]]
+)
+def test_weights_of_any_kind_of_number(weights):
+    assert Mixture([Margin(), Uniform()], weights=weights).weights == (0.25, 0.75)
 
 
 def test_weights_that_sum_to_1_but_for_rounding_are_taken():

@@ -1,9 +1,22 @@
+import weakref
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 from sklearn.svm import LinearSVC
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Schedule, rounds, samplers
+from torchal import (
+    ActiveLearner,
+    CapabilityError,
+    ConfigError,
+    PoolView,
+    Sampler,
+    Schedule,
+    Selection,
+    rounds,
+    samplers,
+)
 from torchal.samplers import Bandit, GraphDensity, Margin, SimulateBatch, Uniform
 from torchal.samplers.simulate import draw_labels
 
@@ -134,7 +147,79 @@ def test_a_class_that_was_never_seen_is_never_drawn():
     assert len(samplers.from_name("simulate_batch_mixture").select(view, 9).indices.unique()) == 9
 
 
-def test_members_with_state_see_simulated_labels_and_learn_from_bought_ones_only():
+@dataclass
+class Recording(Sampler):
+    """Picks the first rows, and remembers the randomness and the labels that it was shown."""
+
+    seeds: list = field(default_factory=list)
+    labels: list = field(default_factory=list)
+
+    def select(self, view, n):
+        self.seeds.append(view.generator.initial_seed())
+        self.labels.append(int(view.labeled.sum()))
+        rows = view.candidates.nonzero().squeeze(1)[:n]
+        return Selection(rows, torch.zeros(n))
+
+
+def test_every_minibatch_has_randomness_of_its_own_and_the_real_batch_too():
+    member = Recording()
+    SimulateBatch([member], n_sims=3, train_per_sim=4, keep="best_arm").select(make_view(make_pool()[0]), 8)
+    assert member.labels == [6] * 3 + [8] * 3 + [10] * 3 + [12] * 3 + [6]
+    assert len(set(member.seeds)) == 13
+
+
+@pytest.mark.parametrize("keep", ["best_simulation", "frequent"])
+def test_a_bandit_inside_is_not_paid_for_a_batch_that_no_single_draw_made(keep):
+    bandit = Bandit([Margin(), Uniform()])
+    pool, targets, validation = make_pool()
+    sampler = SimulateBatch([bandit], n_sims=3, train_per_sim=2, keep=keep)
+    learner = ActiveLearner(NearestMean(), sampler, pool, validation=validation)
+    *_, last = rounds(learner, lambda rows: targets[rows], Schedule(batch_size=6, max_rounds=2))
+    assert last.report["members"]["Bandit"] == {"rows": last.rows.tolist(), "n_rows": 6}
+    assert bandit._pulls == []
+    best_arm = SimulateBatch([Bandit([Margin()])], n_sims=2, train_per_sim=2, keep="best_arm")
+    learner = ActiveLearner(NearestMean(), best_arm, pool, validation=validation)
+    *_, last = rounds(learner, lambda rows: targets[rows], Schedule(batch_size=6, max_rounds=2))
+    assert best_arm.samplers[0]._pulls == [0, 0]
+
+
+def test_outputs_of_one_simulation_at_most_are_held():
+    class Watched(NearestMean):
+        held = []
+
+        def __sklearn_clone__(self):
+            return Watched()
+
+        def decision_function(self, X):
+            out = super().decision_function(X)
+            if len(X) == 60:
+                Watched.held = [ref for ref in Watched.held if ref() is not None]
+                Watched.held.append(weakref.ref(out))
+                assert len(Watched.held) <= 2  # and those of the view itself
+            return out
+
+    SimulateBatch([Margin()], n_sims=6, train_per_sim=3).select(make_view(make_pool()[0], model=Watched()), 6)
+    assert Watched.held
+
+
+def test_probabilities_are_computed_of_the_picked_rows_alone():
+    class Sized(NearestMean):
+        sizes = []
+
+        def __sklearn_clone__(self):
+            return Sized()
+
+        def predict_log_proba(self, X):
+            Sized.sizes.append(len(X))
+            return super().predict_log_proba(X)
+
+    SimulateBatch([Margin()], n_sims=2, train_per_sim=3, keep="frequent").select(
+        make_view(make_pool()[0], model=Sized()), 6
+    )
+    assert Sized.sizes == [2] * 6
+
+
+def test_members_with_state_learn_from_bought_rows_only():
     shared = GraphDensity()
     pool, targets, validation = make_pool()
     learner = ActiveLearner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from torchal._checks import check_finite, check_float, check_whole
 from torchal.errors import ConfigError, DataError
-from torchal.functional.distances import Metric, check_metric
+from torchal.functional.distances import Metric, check_metric, unit_rows
 from torchal.functional.hierarchy import ClusterTree
 from torchal.functional.kmeans import kmeans
 
@@ -93,14 +94,15 @@ def cluster_tree(
             stacklevel=2,
         )
         features, leaf_of = _coarsened(features, min(n_coarse, len(features)), generator)
-    children = _linkage_children(features.cpu().numpy(), linkage, metric)
+    children = _linkage_children(features.double(), linkage, metric)
     return ClusterTree(torch.from_numpy(children).to(features.device), leaf_of)
 
 
 def _principal_components(features: Tensor, n: int) -> Tensor:
     from sklearn.decomposition import PCA
 
-    found: NDArray[Any] = PCA(n, random_state=0).fit_transform(features.cpu().numpy())
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    found: NDArray[Any] = PCA(n, random_state=0).fit_transform(wide.cpu().numpy())
     return torch.from_numpy(np.ascontiguousarray(found)).to(features.device)
 
 
@@ -111,12 +113,16 @@ def _coarsened(features: Tensor, n: int, generator: torch.Generator) -> tuple[Te
     return clusters.centers[filled], leaf_of
 
 
-def _linkage_children(rows: NDArray[Any], linkage: Linkage, metric: Metric) -> NDArray[Any]:
+def _linkage_children(rows: Tensor, linkage: Linkage, metric: Metric) -> NDArray[Any]:
     from scipy.cluster import hierarchy
 
     if len(rows) == 1:
         return np.empty((0, 2), np.int64)
-    joins: NDArray[Any] = hierarchy.linkage(rows.astype(np.float64, copy=False), linkage, _SCIPY_METRICS[metric])
+    if metric == "cosine":
+        rows = unit_rows(rows)
+    else:  # so that no square overflows or vanishes; by a power of two, which rounds nothing
+        rows = rows * 2.0 ** max(-1000, min(1000, -math.frexp(float(rows.abs().max()))[1]))
+    joins: NDArray[Any] = hierarchy.linkage(rows.cpu().numpy(), linkage, _SCIPY_METRICS[metric])
     return joins[:, :2].astype(np.int64)
 
 

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from torchal._checks import as_integers, as_rows, check_budget, check_mask, check_whole
 from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.functional.chunks import values_per_chunk
 from torchal.functional.selection import Selection, top_n
-
-_CHUNK_VALUES = 1 << 20
 
 
 class ClusterTree:
@@ -70,6 +69,8 @@ class ClusterTree:
         if leaf_of is None:
             leaf_of = torch.arange(n_leaves, device=device)
         self.leaf_of = as_integers("leaf_of", leaf_of).to(device)
+        if not len(self.leaf_of):
+            raise ShapeError(f"leaf_of must name the leaf of each row, got none for {n_leaves} leaves")
         rows_in = self.leaf_of.bincount(minlength=n_leaves) if int(self.leaf_of.min()) >= 0 else self.leaf_of[:0]
         if len(rows_in) != n_leaves:
             raise ShapeError(f"leaf_of must lie in [0, {n_leaves}), got {self.leaf_of.min()} to {self.leaf_of.max()}")
@@ -233,7 +234,9 @@ def _judge(tree: ClusterTree, counts: LabelCounts, beta: float, *, finite_correc
     errors = torch.ones(tree.n_nodes, dtype=torch.float64, device=tree.device)
     labels = torch.full((tree.n_nodes,), -1, dtype=torch.int64, device=tree.device)
     # a node without labels has no admissible one
-    for nodes in (counts.total() > 0).nonzero().squeeze(1).split(max(1, _CHUNK_VALUES // counts.n_classes)):
+    for nodes in (
+        (counts.total() > 0).nonzero().squeeze(1).split(max(1, values_per_chunk(tree.device) // counts.n_classes))
+    ):
         counted, n = counts.by_class(nodes), counts.total(nodes)
         lower, upper = class_bounds(counted, n, tree.sizes[nodes], finite_correction=finite_correction)
         admissible = 1 - lower < beta * _least_other(1 - upper)

@@ -214,9 +214,10 @@ def nearest_rows(
     check_finite("centers", centers)
     with exact_arithmetic(reader.device):
         space, source = _open(reader)
-        points = space.prepare(centers.to(reader.device))
-        rows = torch.cat([_nearest_rows(source, space, some) for some in split(points)])
-    return rows.to(reader.home)
+        # of equal centres one, since each would be compared with all copies of its row
+        kinds, kind = centers.to(reader.device).unique(dim=0, return_inverse=True)
+        rows = torch.cat([_nearest_rows(source, space, some) for some in split(space.prepare(kinds))])
+    return rows[kind].to(reader.home)
 
 
 def _nearest_rows(source: StreamedRows, space: Space, points: Rows) -> Tensor:

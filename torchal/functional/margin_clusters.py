@@ -7,10 +7,9 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_float, check_mask
 from torchal.errors import DataError, ShapeError
+from torchal.functional.chunks import values_per_chunk
 from torchal.functional.kmeans import kmeans, nearest_rows
 from torchal.functional.selection import Selection, top_n
-
-_CHUNK_VALUES = 1 << 20
 
 
 def inside_margin(values: Tensor, *, labeled: Tensor | None = None) -> Tensor:
@@ -40,7 +39,7 @@ def inside_margin(values: Tensor, *, labeled: Tensor | None = None) -> Tensor:
         tensor([False,  True,  True, False])
     """
     check_float("values", values, ndim=2)
-    size = max(1, _CHUNK_VALUES // max(1, values.shape[1]))
+    size = max(1, values_per_chunk(values.device) // max(1, values.shape[1]))
     reach = values.new_ones(values.shape[1])
     if labeled is not None:
         check_mask("labeled", labeled, n_rows=len(values), device=values.device)

@@ -53,6 +53,8 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
     check_budget(n, n_candidates)
     if bool((groups < 0).any()):
         raise DataError(f"groups must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
+    if int(groups.max()) >= n_rows:
+        groups = groups.unique(return_inverse=True)[1]
     # In whole numbers, since shares such as 1 / 3 have no exact float: ceil(n * size / N)
     quotas = (n * groups.bincount() + n_rows - 1) // n_rows
     # Whether a row is taken depends on those before it alone, so a few more than n rows are mostly enough to look at.

@@ -26,6 +26,7 @@ DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
 """What `mixture` is by name alone."""
 
 _PLAYGROUND_MIXTURE = "mixture_of_samplers"
+_PART = r"([A-Za-z]\w*)-([0-9.]+(?:[eE][-+]?[0-9]+)?)"
 
 
 def mixture_from_spec(spec: str) -> Mixture:
@@ -51,14 +52,23 @@ def parse_mixture(spec: str) -> list[tuple[str, float]]:
     Raises:
         ConfigError: the text has not this form.
     """
-    part = r"([A-Za-z]\w*)-([0-9.]+(?:[eE][-+]?[0-9]+)?)"
-    text = str(spec).removeprefix(f"{_PLAYGROUND_MIXTURE}-")
-    if not re.fullmatch(f"{part}(-{part})*", text):
+    if not is_mixture(spec):
         raise ConfigError(f"a mixture is NAME-WEIGHT-NAME-WEIGHT-..., as {DEFAULT_MIXTURE}; got {spec!r}")
     try:
-        return [(name, float(weight)) for name, weight in re.findall(part, text)]
+        text = spec.removeprefix(f"{_PLAYGROUND_MIXTURE}-")
+        return [(name, float(weight)) for name, weight in re.findall(_PART, text)]
     except ValueError as error:
         raise ConfigError(f"the weights of a mixture are numbers, got {spec!r}: {error}") from error
+
+
+def is_mixture(name: object) -> bool:
+    """Tell whether a name has the form of a mixture's pattern; see `mixture_from_spec`.
+
+    Example:
+        >>> is_mixture("margin-0.5-uniform-0.5"), is_mixture("my-sampler")
+        (True, False)
+    """
+    return isinstance(name, str) and bool(re.fullmatch(f"({_PLAYGROUND_MIXTURE}-)?{_PART}(-{_PART})*", name))
 
 
 def _default_mixture() -> Mixture:
@@ -114,8 +124,10 @@ def from_name(name: str) -> Sampler:
         Margin(on='auto')
     """
     name = full_name(name)
-    if "-" in name:
+    if is_mixture(name) or str(name).startswith(f"{_PLAYGROUND_MIXTURE}-"):
         return mixture_from_spec(name)
     if name not in _BY_NAME:
-        raise ConfigError(f"no sampler is named {name!r}; there are {', '.join(names())}")
+        raise ConfigError(
+            f"no sampler is named {name!r}; there are {', '.join(names())}, and {DEFAULT_MIXTURE} and so on"
+        )
     return _BY_NAME[name]()

@@ -64,6 +64,7 @@ class Bandit(CompositeSampler):
     reward: Callable[[Sequence[float]], float] = latest
     _log_weights: Tensor = field(init=False, repr=False, compare=False)
     _before: Tensor = field(init=False, repr=False, compare=False)  # the log-weights at the last draw that was paid
+    _n_before: int = field(default=0, init=False, repr=False, compare=False)  # and the number of scores
     _scores: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
     _pulls: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -109,19 +110,33 @@ class Bandit(CompositeSampler):
         return mixed.selection
 
     def observe(self, result: RoundResult) -> Mapping[str, Any] | None:
-        """Pay the arm whose rows were bought. A batch whose labels come in parts is one pull: its last score counts."""
+        """Pay the arm whose rows were bought. A batch whose labels come in parts is one pull: its last score counts.
+
+        Raises:
+            DataError: no validation accuracy; a reward outside [0, 1]; rows of a draw that is not the last one.
+        """
         if "accuracy" not in result.validation:
             raise DataError(f"{type(self).__name__} learns from the validation accuracy; round {result.round} has none")
-        learned = dict(super().observe(result) or {})
-        self._scores.append(result.validation["accuracy"])
         arm, pull = result.report.get("arm"), result.report.get("pull")
         if arm is None:
+            learned = super().observe(result)
+            self._scores.append(result.validation["accuracy"])
             return learned
-        reward = float(self.reward(tuple(self._scores)))
-        if pull == len(self._pulls):
+        again = pull == len(self._pulls) - 1 and arm == self._pulls[-1]
+        if not (again or pull == len(self._pulls)):
+            raise DataError(
+                f"{type(self).__name__} has {len(self._pulls)} pulls behind it and is told of pull {pull}, arm {arm}; "
+                "a sampler with state belongs to one run"
+            )
+        before = self._before if again else self._log_weights
+        n_before = self._n_before if again else len(self._scores)
+        scores = [*self._scores[:n_before], result.validation["accuracy"]]
+        reward = float(self.reward(tuple(scores)))
+        log_weights = exp3_update(before, arm, reward, gamma=self.gamma)
+        learned = dict(super().observe(result) or {})
+        self._log_weights, self._before, self._scores, self._n_before = log_weights, before, scores, n_before
+        if not again:
             self._pulls.append(arm)
-            self._before = self._log_weights
-        self._log_weights = exp3_update(self._before, arm, reward, gamma=self.gamma)
         pulls = {name: self._pulls.count(i) for i, name in enumerate(self.arm_names)}
         return {"reward": reward, "pulls": pulls, **learned}
 
@@ -131,13 +146,28 @@ class Bandit(CompositeSampler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, scores and pulls, and the members' states."""
-        own = {"log_weights": self._log_weights, "before": self._before, "scores": self._scores, "pulls": self._pulls}
-        return super().state_dict() | own
+        assert self.arms is not None
+        return super().state_dict() | {
+            "arms": [list(arm) for arm in self.arms],
+            "log_weights": self._log_weights.clone(),
+            "before": self._before.clone(),
+            "n_before": self._n_before,
+            "scores": list(self._scores),
+            "pulls": list(self._pulls),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Take back what `state_dict` returned.
+
+        Raises:
+            DataError: the state is of other members or arms.
+        """
+        assert self.arms is not None
+        if state["arms"] != [list(arm) for arm in self.arms]:
+            raise DataError(f"the state is of the arms {state['arms']}; this bandit has {[*map(list, self.arms)]}")
         super().load_state_dict(state)
-        self._log_weights, self._before = state["log_weights"], state["before"]
+        self._log_weights, self._before = state["log_weights"].clone(), state["before"].clone()
+        self._n_before = state["n_before"]
         self._scores, self._pulls = list(state["scores"]), list(state["pulls"])
 
 

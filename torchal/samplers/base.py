@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from torchal._checks import check_budget
+from torchal._checks import as_rows, check_budget
+from torchal.errors import ShapeError
 from torchal.functional.selection import Selection, top_n
 from torchal.protocols import check_provides
 from torchal.results import RoundResult
@@ -74,6 +75,22 @@ class Sampler(ABC):
         """
         if state:
             raise ValueError(f"{type(self).__name__} has no state, got {', '.join(map(str, state))}")
+
+
+def checked_selection(selection: Selection, n: int, candidates: Tensor, *, by: str) -> Selection:
+    """Return a selection as int64 rows and scores, after checking what every sampler promises.
+
+    Raises:
+        ShapeError: it is not n distinct candidates, each with a score.
+    """
+    rows, scores = selection
+    rows = as_rows(f"the rows that {by} picked", rows, n_rows=len(candidates), device=candidates.device)
+    if scores.shape != rows.shape:
+        raise ShapeError(f"{by} picked {len(rows)} rows with scores of shape {tuple(scores.shape)}")
+    wrong = int((~candidates[rows]).sum())
+    if len(rows) != n or wrong:
+        raise ShapeError(f"{by} was asked for {n} rows and picked {len(rows)}, {wrong} of them no candidates")
+    return Selection(rows, scores)
 
 
 class ScoreSampler(Sampler):

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torchal._checks import check_budget
 from torchal.errors import ConfigError, DataError
 from torchal.functional.selection import Selection
 from torchal.results import RoundResult
-from torchal.samplers.base import Sampler
+from torchal.samplers.base import Sampler, checked_selection
 from torchal.view import PoolView
 
 _SUM_TOLERANCE = 1e-6
@@ -98,20 +99,26 @@ class CompositeSampler(Sampler):
 
         Raises:
             BudgetError: n is not between 1 and the number of candidates.
+            ConfigError: see `checked_weights`.
+            ShapeError: a member does not answer with as many distinct candidates as it was asked for.
         """
         check_budget(n, int(view.candidates.sum()))
+        weights = checked_weights(weights, n_members=len(self.samplers))
         views = [view.fork(i) for i in range(len(self.samplers))]
         answers: list[dict[int, Selection]] = [{} for _ in self.samplers]
         left = torch.ones_like(view.candidates)
         parts: list[Selection] = []
         size = missing = n
         while missing:
-            for member, sampler, own, weight in zip(answers, self.samplers, views, weights, strict=True):
+            for name, member, sampler, own, weight in zip(
+                self.names, answers, self.samplers, views, weights, strict=True
+            ):
                 if not missing or not weight > 0:
                     continue
                 wanted = min(max(int(weight * size), 1), n)
                 if wanted not in member:
-                    member[wanted] = sampler.select(own, wanted)
+                    answer = sampler.select(own, wanted)
+                    member[wanted] = checked_selection(answer, wanted, view.candidates, by=name)
                 rows, scores = member[wanted]
                 new = left[rows].nonzero().squeeze(1)[:missing]
                 parts.append(Selection(rows[new], scores[new].double()))
@@ -122,26 +129,31 @@ class CompositeSampler(Sampler):
         named = (torch.cat([indices[:0], *(answer.indices for answer in some.values())]).unique() for some in answers)
         return Mixed(indices, scores, tuple(named))
 
-    def members_report(self, rows: Tensor, proposals: Sequence[Tensor]) -> dict[str, Any]:
-        """Return, by name, which rows of a batch (n,) each member has named, how many, and its own report."""
+    def members_report(self, rows: Tensor, proposals: Sequence[Tensor], *, with_reports: bool = True) -> dict[str, Any]:
+        """Return, by name, which rows of a batch (n,) each member has named, how many, and its own report.
+
+        A member's report is of its last selection: leave it out where the batch comes from others.
+        """
         report: dict[str, Any] = {}
         for name, sampler, proposed in zip(self.names, self.samplers, proposals, strict=True):
             own = rows[torch.isin(rows, proposed)].tolist()
             report[name] = {"rows": own, "n_rows": len(own)}
-            if own and (more := sampler.report()):
+            if with_reports and own and (more := sampler.report()):
                 report[name]["report"] = more
         return report
 
     def observe(self, result: RoundResult) -> Mapping[str, Any] | None:
-        """Let each member learn from the round: all rows and labels, with scores only for the rows that it named."""
+        """Let each member learn from the round: all rows and labels, with its report if it named one of them.
+
+        Rows that it did not name have no score; those that it did have the score of the member that brought them.
+        """
         told = result.report.get("members", {})
         learned = {}
         for name, sampler in zip(self.names, self.samplers, strict=True):
             own = told.get(name, {})
             named = torch.isin(result.rows, torch.tensor(own.get("rows", []), dtype=torch.int64))
-            part = replace(
-                result, scores=torch.where(named, result.scores, math.nan), report=dict(own.get("report", {}))
-            )
+            report = own.get("report", {}) if bool(named.any()) else {}
+            part = replace(result, scores=torch.where(named, result.scores, math.nan), report=report)
             more = sampler.observe(part)
             if more:
                 learned[name] = more
@@ -149,16 +161,16 @@ class CompositeSampler(Sampler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the members' states."""
-        return {"members": [sampler.state_dict() for sampler in self.samplers]}
+        return {"names": self.names, "members": [sampler.state_dict() for sampler in self.samplers]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned.
 
         Raises:
-            DataError: the state is of another number of members.
+            DataError: the state is of other members.
         """
-        if len(state["members"]) != len(self.samplers):
-            raise DataError(f"the state is of {len(state['members'])} members, there are {len(self.samplers)}")
+        if state["names"] != self.names:
+            raise DataError(f"the state is of {', '.join(state['names'])}; the members are {', '.join(self.names)}")
         for sampler, own in zip(self.samplers, state["members"], strict=True):
             sampler.load_state_dict(own)
 
@@ -176,10 +188,12 @@ def checked_weights(weights: object, *, n_members: int) -> tuple[float, ...]:
     Raises:
         ConfigError: not one for each, or one that is negative or not finite, or their sum is not 1 (within 1e-6).
     """
+    if hasattr(weights, "tolist"):  # a tensor or an array
+        weights = weights.tolist()
     if isinstance(weights, str) or not isinstance(weights, Sequence) or len(weights) != n_members:
         raise ConfigError(f"there must be one weight for each of {n_members} samplers, got {weights!r}")
     for weight in weights:
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        number = isinstance(weight, Real) and not isinstance(weight, bool)
         if not (number and math.isfinite(weight) and weight >= 0):
             raise ConfigError(f"weights must be finite numbers of at least 0, got {weight!r} in {list(weights)!r}")
     total = math.fsum(weights)

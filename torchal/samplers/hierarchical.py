@@ -171,7 +171,8 @@ class Hierarchical(Sampler):
         if self.tree is not None and len(self.tree) != n_rows:
             raise DataError(f"the tree given is of {len(self.tree)} rows, the pool has {n_rows}")
         same = self._tree is not None and len(self._tree) == n_rows
-        same = same and (self._inputs is None or self._inputs.is_same(view.inputs))
+        if self.tree is None and self._inputs is not None:
+            same = same and self._inputs.is_same(view.inputs)
         if self._tree is not None and not same and (self._pruning is not None or self._news):
             raise DataError(
                 f"this sampler has observed labels of a pool of {len(self._tree)} rows; this pool has {n_rows}, or its "
@@ -200,8 +201,10 @@ class Hierarchical(Sampler):
         """Bring the pruning to the labels observed, batch by batch; what it comes to was decided when they came."""
         if self._tree is None:
             return
+        device = self._tree.device
         for rows, labels in self._news:
-            device = self._tree.device
+            if len(labels):
+                self._n_classes = max(self._n_classes, int(labels.max()) + 1)
             self._pruning, self._known = self._with_labels(
                 self._pruning, self._known, rows.to(device), labels.to(device)
             )

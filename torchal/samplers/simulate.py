@@ -30,7 +30,8 @@ class SimulateBatch(CompositeSampler):
     """Plays each arm several times in small batches, with labels drawn from the model, and learns from how that ends.
 
     A simulation picks minibatches of a `train_per_sim`-th of the batch, draws their labels from the probabilities of
-    the model, and fits it again after each.
+    the model, and fits it again after each. Members see the drawn labels in their view, but observe no simulated round:
+    one whose state matters from batch to batch, as graph density's, plays each minibatch with the state of now.
 
     Args:
         samplers: the members of the arms.
@@ -107,7 +108,9 @@ class SimulateBatch(CompositeSampler):
                 which = int(best.scores.argmax())
                 rows = best.rows[which]
                 batch, proposals = Selection(rows, best.scores[which].expand(n)), best.proposals([which])
-        self._report["members"] = self.members_report(batch.indices, proposals)
+        of_one_selection = self.keep == "best_arm"
+        members = self.members_report(batch.indices, proposals, with_reports=of_one_selection)
+        self._report["members"] = members
         return batch
 
     def report(self) -> dict[str, Any]:
@@ -127,7 +130,9 @@ class SimulateBatch(CompositeSampler):
                 own = trial.fork(begin * n_sims + i)
                 mixed = self.mix(own, min(size, n - begin), arm)
                 picked.append(mixed.indices)
-                drawn.append(trial.classes[draw_labels(trial.log_probs[mixed.indices], generator=own.generator)])
+                drawn.append(trial.classes[draw_labels(trial.log_probs_of(mixed.indices), generator=own.generator)])
+                if trial is not view:
+                    trial.outputs.clear()  # else the outputs of all simulations would be held at once
                 named[i].append(mixed.proposals)
             rows = torch.cat([rows, torch.stack(picked)], 1)
             labels = torch.cat([labels, torch.stack(drawn).to(labels.device)], 1)
