@@ -42,7 +42,7 @@ def strategy_name(choice: str, spec: str | None) -> str:
     """Return what a sampler is called: a mixture by its members and weights, anything else by its choice."""
     if choice != "mixture" or spec is None:
         return choice
-    return "-".join([choice, *(f"{name}-{weight:g}" for name, weight in samplers.parse_mixture(spec))])
+    return f"{choice}-{samplers.normal_spec(spec)}"
 
 
 def override_suffix(text: str) -> str:
@@ -87,6 +87,8 @@ def run(config: DictConfig) -> Run:
     plain["model"].pop("device", None)
     data = source_name(choices.data, OmegaConf.select(config, "data.path"))
     strategy = strategy_name(choices.sampler, OmegaConf.select(config, "sampler.spec"))
+    if choices.sampler == "mixture":
+        plain["sampler"]["spec"] = samplers.normal_spec(plain["sampler"]["spec"])
     plain["names"] = {"data": data, "model": choices.model, "sampler": strategy}
     which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
     trainer = Trainer(

@@ -41,6 +41,14 @@ def test_draws_line_band_and_level_with_names_and_units():
         assert getattr(margin, look)() != getattr(uniform, look)()
 
 
+def test_a_long_legend_stands_beside_the_curves():
+    for n_curves, inside in ((3, True), (12, False)):
+        figure = charts.learning_curves({str(i): make_curve(2) for i in range(n_curves)})
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        assert (axes.get_legend().get_window_extent().x0 < axes.get_window_extent().x1) == inside
+
+
 def test_refuses_no_curves():
     with pytest.raises(ConfigError, match="at least one curve"):
         charts.learning_curves({})

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PLAYGROUND = (ROOT / "docs" / "playground.md").read_text()
-COMMANDS = re.findall(r"^python -m experiments\.run (.*?)(?:\s+#.*)?$", README + PLAYGROUND, re.MULTILINE)
+COMMANDS = re.findall(r"^python -m experiments\.run (?!--)(.*?)(?:\s+#.*)?$", README + PLAYGROUND, re.MULTILINE)
 TABLE = [
     text.replace("FILE", "a.csv").replace("COLUMN", "label").replace("DIR", "elsewhere")
     for line in PLAYGROUND.splitlines()

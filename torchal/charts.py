@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
+_IN_LEGEND = 6  # curves whose legend has room inside
 _FORMATS = (".pdf", ".png", ".svg")
 
 
@@ -48,7 +49,8 @@ def learning_curves(
 
     if not curves:
         raise ConfigError("a chart needs at least one curve, got none")
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    many = len(curves) > _IN_LEGEND
+    figure = Figure(figsize=(9.6, 4.8) if many else (6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     looks = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_DASHES), strict=False)
     for (name, curve), (colour, marker, dash) in zip(curves.items(), looks, strict=False):
@@ -63,14 +65,16 @@ def learning_curves(
     if full_data is not None:
         axes.axhline(full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="all training data")
     axes.set(xlabel="labels", ylabel=ylabel)
-    axes.set_title("\n".join(textwrap.wrap(title, 70)), fontsize=11 if len(title) <= 70 else 8)
+    axes.set_title("\n".join(textwrap.wrap(title.replace(",", ", "), 70)), fontsize=11 if len(title) <= 70 else 8)
     axes.set_ylim(_limits(curves, full_data))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        frameon=False, title="mean and 95 % interval" if any(len(c.values) > 1 for c in curves.values()) else None
-    )
+    legend_title = "mean and 95 % interval" if any(len(c.values) > 1 for c in curves.values()) else None
+    if many:  # beside the curves, which a long legend would cover
+        axes.legend(frameon=False, title=legend_title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        axes.legend(frameon=False, title=legend_title)
     return figure
 
 
@@ -82,7 +86,7 @@ def _limits(curves: Mapping[str, LearningCurve], full_data: float | None) -> tup
         raise ConfigError("the curves have no finite value to draw")
     bands = np.concatenate([np.concatenate([lines, curve.lower, curve.upper]) for curve in curves.values()])
     room = np.ptp(lines) or abs(lines[0]) or 1.0
-    low, high = max(np.nanmin(bands), lines.min() - room), min(np.nanmax(bands), lines.max() + room)
+    low, high = max(np.nanmin(bands), lines.min() - room / 4), min(np.nanmax(bands), lines.max() + room / 4)
     edge = 0.04 * ((high - low) or room)
     return float(low - edge), float(high + edge)
 

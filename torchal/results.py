@@ -71,6 +71,8 @@ class Run:
     config: dict[str, Any]
     rounds: list[RoundResult]
     finished: bool
+    sampler_state: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What the sampler had learned by the end, for `Sampler.load_state_dict`."""
 
     def curve(self, metric: str = "accuracy", part: str = "test") -> tuple[list[int], list[float]]:
         """Return the numbers of labels and the metric's value at each, round by round.
@@ -158,7 +160,8 @@ class RunFolder:
         config, checkpoint, rounds = self._read_config(), self.read_checkpoint(), self.read_rounds()
         if checkpoint is not None:
             self._check_count(len(rounds), checkpoint["state"]["n_rounds"])
-        return Run(self.path, config, rounds, finished=bool(checkpoint and checkpoint["finished"]))
+        state = checkpoint["state"].get("sampler_state", {}) if checkpoint else {}
+        return Run(self.path, config, rounds, finished=bool(checkpoint and checkpoint["finished"]), sampler_state=state)
 
     def read_rounds(self) -> list[RoundResult]:
         """Return the rounds of all whole lines; a last line that was cut off does not count."""

@@ -25,6 +25,7 @@ class RunLog:
 
         self._writer = SummaryWriter(str(folder))
         self._results: list[RoundResult] = []
+        self._shows_arms = False
 
     def __enter__(self) -> RunLog:
         return self
@@ -40,6 +41,10 @@ class RunLog:
         for part in ("test", "validation", "seconds"):
             for name, value in getattr(result, part).items():
                 self._writer.add_scalar(f"{part}/{name}", value, global_step=result.n_labeled)
+        if isinstance(result.report.get("probabilities"), Mapping) and not self._shows_arms:
+            self._shows_arms = True
+            one_chart = ["Multiline", ["sampler/probabilities/.*"]]
+            self._writer.add_custom_scalars({"Sampler": {"probabilities of the arms": one_chart}})
         for tag, value in _numbers(result.report, "sampler"):
             self._writer.add_scalar(tag, value, global_step=result.n_labeled)
         self._writer.flush()

@@ -38,14 +38,14 @@ class Trainer:
 
     Args:
         model: any classifier with `fit` and `predict`.
-        sampler: the query strategy.
+        sampler: the query strategy. The run works on a copy; what that has learned is `Run.sampler_state`.
         schedule: batch size and stop rules.
         run_dir: the folder; made if it is not there.
         seed: all randomness of the samplers follows from it.
         metrics: further metrics, beside accuracy and log-loss.
         config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
-            Made from the settings above unless given. A mapping `names` in it (as data, model, sampler) is what charts
-            and TensorBoard's table call them.
+            Made from the settings above unless given, where a function among them is known by its name only. A mapping
+            `names` in it (as data, model, sampler) is what charts and TensorBoard's table call them.
         progress: show a progress bar.
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from experiments import run as command
 from experiments.report import Report
@@ -23,7 +24,9 @@ QUICK = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["run.py", f"runs={tmp_path / 'runs'}", *arguments])
+        n_options = 2 if arguments[0].startswith("--") else 0  # an option with its value comes first
+        argv = ["run.py", *arguments[:n_options], f"runs={tmp_path / 'runs'}", *arguments[n_options:]]
+        monkeypatch.setattr(sys, "argv", argv)
         code = command.main()
         shown = capsys.readouterr()
         return code, shown.out, shown.err
@@ -250,9 +253,39 @@ class TestOptions:
         assert run(*QUICK, "sampler=uniform", "schedule.max_rounds=1", "-m")[0] == 0
         code, out, err = run(*QUICK, *words, "schedule.max_rounds=1", "-m")
         assert code == 0, err
-        for name in ("mixture-margin-0.5-uniform-0.5", "mixture-kcenter-1", "uniform"):
+        for name in ("mixture-margin-0.5-uniform-0.5", "mixture-k_center-1", "uniform"):
             assert re.search(rf"^{name} +1 ", out, re.MULTILINE)
             assert list((tmp_path / "runs").glob(f"iris-logistic*/{name}/seed=0/rounds.jsonl"))
+
+    def test_all_forms_of_a_pattern_are_the_same_run(self, run, tmp_path):
+        for words in (
+            ["sampler=mixture", "sampler.spec=kcenter-.50-uniform-0.5"],
+            ["sampler=mixture_of_samplers-k_center-0.5-uniform-0.50"],
+            ["sampler=mixture-k_center-0.5-uniform-0.5"],
+        ):
+            code, _, err = run(*QUICK, *words, "schedule.max_rounds=1")
+            assert code == 0, err
+        assert [done.folder.parent.name for done in find_runs(tmp_path / "runs")] == [
+            "mixture-k_center-0.5-uniform-0.5"
+        ]
+
+    def test_a_yaml_of_ones_own_in_a_folder_of_ones_own(self, run, tmp_path):
+        text = re.search(
+            r"^```yaml my_conf/sampler/half.yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
+        )[1]
+        (tmp_path / "my_conf" / "sampler").mkdir(parents=True)
+        (tmp_path / "my_conf" / "sampler" / "half.yaml").write_text(text)
+        words = [
+            "--config-dir",
+            str(tmp_path / "my_conf"),
+            *QUICK,
+            "sampler=half,margin",
+            "schedule.max_rounds=1",
+            "-m",
+        ]
+        code, out, err = run(*words)
+        assert code == 0, err
+        assert re.search(r"^half +1 ", out, re.MULTILINE)
 
     def test_a_name_with_a_hyphen_is_no_mixture(self):
         assert command.with_full_names("sampler=my-strategy") == ["sampler=my-strategy"]
@@ -278,6 +311,8 @@ class TestOptions:
                 expected.append((result.n_labeled, pytest.approx(value)))
             assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
             assert len(expected) == 3
+        layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+        assert layout.category[0].chart[0].multiline.tag == ["sampler/probabilities/.*"]
         rewards = [result.report["learned"]["reward"] for result in done.rounds[1:]]
         assert rewards == [result.validation["accuracy"] for result in done.rounds[1:]]
 

@@ -230,6 +230,10 @@ def test_needs_a_validation_part_before_the_first_fit():
         )
 
 
+def test_arms_may_be_an_array():
+    assert Bandit([Margin(), Uniform()], arms=torch.eye(2)) == Bandit([Margin(), Uniform()])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

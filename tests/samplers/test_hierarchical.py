@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, ConfigError, DataError, Pool, PoolView, RoundResult, Schedule, rounds
+from torchal import ActiveLearner, ConfigError, DataError, Pool, PoolView, RoundResult, Schedule, Trainer, rounds
 from torchal.functional import ClusterTree, cluster_tree
+from torchal.results import find_runs
 from torchal.samplers import Hierarchical
 
 
@@ -202,6 +203,34 @@ def test_the_tree_is_that_of_the_inputs():
     sampler.select(view, 5)
     assert sampler._tree.children.equal(cluster_tree(view.inputs, generator=torch.Generator()).children)
     assert not sampler._tree.children.equal(cluster_tree(view.features, generator=torch.Generator()).children)
+
+
+def test_labeled_rows_without_a_label_are_refused():
+    view = PoolView.from_tensors(features=torch.rand(20, 2), labeled=torch.arange(20) < 5)
+    with pytest.raises(DataError, match="reads the labels: the view has 5 labeled rows without one"):
+        Hierarchical().select(view, 3)
+
+
+def test_the_state_of_another_tree_is_refused():
+    with pytest.raises(DataError, match=r"made with .*'ward'.*, this sampler has .*'average'"):
+        Hierarchical(linkage="average").load_state_dict(Hierarchical().state_dict())
+
+
+def test_what_a_trainer_has_run_can_be_looked_at(tmp_path):
+    pool, targets, _ = make_pool()
+    trainer = Trainer(
+        NearestMean(),
+        Hierarchical(),
+        schedule=Schedule(batch_size=9),
+        run_dir=tmp_path,
+        progress=False,
+        tensorboard=False,
+    )
+    run = trainer.fit(pool, lambda rows: targets[rows])
+    sampler = Hierarchical()
+    sampler.load_state_dict(run.sampler_state)
+    assert (sampler.propagated_labels() == targets).double().mean() > 0.8
+    assert find_runs(tmp_path)[0].sampler_state.keys() == run.sampler_state.keys()
 
 
 def test_any_model_will_do():

@@ -61,6 +61,14 @@ def test_a_small_weight_still_brings_one_row_and_weight_0_is_never_asked():
     assert never.asked == []
 
 
+def test_the_record_has_no_report_of_a_member_that_was_not_asked():
+    view, idle = make_view(make_pool()[0]), Mixture([Margin()])
+    idle.select(view, 3)  # long ago
+    mixture = Mixture([Uniform(), idle], weights=[1.0, 0.0])
+    mixture.select(view, 5)
+    assert mixture.report()["members"]["Mixture"] == {"rows": [], "n_rows": 0}
+
+
 @given(data=st.data(), n_members=st.integers(1, 4), n=st.integers(1, 12))
 def test_agrees_with_the_loop(data, n_members, n):
     orders = [data.draw(st.permutations(range(12))) for _ in range(n_members)]
@@ -159,6 +167,9 @@ def test_a_pattern_names_members_and_weights():
     expected = Mixture([Margin(), InformativeDiverse(), Uniform()], weights=[0.33, 0.33, 0.34])
     for name in (spec, f"mixture_of_samplers-{spec}"):
         assert samplers.from_name(name) == expected == samplers.mixture_from_spec(name)
+    assert samplers.from_name("mixture-margin-1.0") == Mixture([Margin()])
+    for same in ("kcenter-.5-mixture-0.50", "mixture_of_samplers-k_center-5e-1-mixture-0.5"):
+        assert samplers.normal_spec(same) == "k_center-0.5-mixture-0.5"
     assert samplers.from_name("kcenter-1e0").samplers == (samplers.KCenterGreedy(),)
     assert samplers.from_name("mixture_of_samplers") == samplers.from_name("mixture")
 
@@ -187,6 +198,7 @@ def test_refuses_other_patterns(spec, message):
         ([], None, "at least one sampler"),
         ("margin", None, "list of at least one sampler, got 'margin'"),
         (["margin"], None, r"Sampler objects, got 'margin'; by name: from_name"),
+        ([Margin, Uniform()], None, r"got the class Margin: Margin\(\)"),
         ([Margin(), Uniform()], [0.5, 0.6], "sum to 1"),
         ([Margin(), Uniform()], [0.5, 0.5 + 1e-5], "sum to 1"),
         ([Margin(), Uniform()], [1.5, -0.5], "at least 0, got -0.5"),

@@ -26,6 +26,7 @@ DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
 """What `mixture` is by name alone."""
 
 _PLAYGROUND_MIXTURE = "mixture_of_samplers"
+_PREFIX = rf"(?:(?:{_PLAYGROUND_MIXTURE}|mixture)-(?=[A-Za-z]))?"
 _PART = r"([A-Za-z]\w*)-([0-9.]+(?:[eE][-+]?[0-9]+)?)"
 
 
@@ -33,7 +34,8 @@ def mixture_from_spec(spec: str) -> Mixture:
     """Return the mixture that the Active Learning Playground's pattern names: NAME-WEIGHT-NAME-WEIGHT-...
 
     Args:
-        spec: the pattern, with or without `mixture_of_samplers-` before it. The members have their default settings.
+        spec: the pattern, with or without `mixture_of_samplers-` or `mixture-` before it. The members have their
+            default settings.
 
     Raises:
         ConfigError: the text has not this form, names an unknown sampler, or its weights do not sum to 1.
@@ -42,23 +44,21 @@ def mixture_from_spec(spec: str) -> Mixture:
         >>> mixture_from_spec("margin-0.33-informative_diverse-0.33-uniform-0.34").names
         ['Margin', 'InformativeDiverse', 'Uniform']
     """
-    parts = parse_mixture(spec)
+    parts = _parts(spec)
     return Mixture([from_name(name) for name, _ in parts], weights=[weight for _, weight in parts])
 
 
-def parse_mixture(spec: str) -> list[tuple[str, float]]:
-    """Return the names and weights of a pattern; see `mixture_from_spec`.
+def normal_spec(spec: str) -> str:
+    """Return the one form of all patterns that name the same mixture: full names, plain weights, no prefix.
 
     Raises:
-        ConfigError: the text has not this form.
+        ConfigError: the text has not the form of a pattern.
+
+    Example:
+        >>> normal_spec("mixture_of_samplers-kcenter-.50-uniform-0.5")
+        'k_center-0.5-uniform-0.5'
     """
-    if not is_mixture(spec):
-        raise ConfigError(f"a mixture is NAME-WEIGHT-NAME-WEIGHT-..., as {DEFAULT_MIXTURE}; got {spec!r}")
-    try:
-        text = spec.removeprefix(f"{_PLAYGROUND_MIXTURE}-")
-        return [(name, float(weight)) for name, weight in re.findall(_PART, text)]
-    except ValueError as error:
-        raise ConfigError(f"the weights of a mixture are numbers, got {spec!r}: {error}") from error
+    return "-".join(f"{full_name(name)}-{weight:.12g}" for name, weight in _parts(spec))
 
 
 def is_mixture(name: object) -> bool:
@@ -68,7 +68,16 @@ def is_mixture(name: object) -> bool:
         >>> is_mixture("margin-0.5-uniform-0.5"), is_mixture("my-sampler")
         (True, False)
     """
-    return isinstance(name, str) and bool(re.fullmatch(f"({_PLAYGROUND_MIXTURE}-)?{_PART}(-{_PART})*", name))
+    return isinstance(name, str) and bool(re.fullmatch(f"{_PREFIX}{_PART}(-{_PART})*", name))
+
+
+def _parts(spec: str) -> list[tuple[str, float]]:
+    if not is_mixture(spec):
+        raise ConfigError(f"a mixture is NAME-WEIGHT-NAME-WEIGHT-..., as {DEFAULT_MIXTURE}; got {spec!r}")
+    try:
+        return [(name, float(weight)) for name, weight in re.findall(_PART, re.sub(f"^{_PREFIX}", "", spec))]
+    except ValueError as error:
+        raise ConfigError(f"the weights of a mixture are numbers, got {spec!r}: {error}") from error
 
 
 def _default_mixture() -> Mixture:

@@ -36,8 +36,9 @@ class Bandit(CompositeSampler):
     Args:
         samplers: the members.
         arms: for each arm the members' weights; each member alone is an arm unless given.
-        gamma: the share of the probabilities that stays uniform, in (0, 1]; lower goes faster with the rewards.
-        reward: of the validation accuracies so far, that of the start set first; must be in [0, 1].
+        gamma: the share of the probabilities that stays uniform, in (0, 1]: the lower, the more the rewards count.
+        reward: a function of the validation accuracies so far, that of the start set first; the last one unless given.
+            It must be in [0, 1]: for a gain, which may be negative, 0.5 + (scores[-1] - scores[-2]) / 2.
 
     Raises:
         ConfigError: no samplers or arms; weights that are no mixture; gamma or reward out of range.

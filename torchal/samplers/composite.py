@@ -60,6 +60,8 @@ class CompositeSampler(Sampler):
         if isinstance(self.samplers, str) or not isinstance(self.samplers, Sequence) or not self.samplers:
             raise ConfigError(f"samplers must be a list of at least one sampler, got {self.samplers!r}")
         for sampler in self.samplers:
+            if isinstance(sampler, type):
+                raise ConfigError(f"samplers must be objects, got the class {sampler.__name__}: {sampler.__name__}()")
             if not isinstance(sampler, Sampler):
                 raise ConfigError(f"samplers must be Sampler objects, got {sampler!r}; by name: from_name({sampler!r})")
         object.__setattr__(self, "samplers", tuple(self.samplers))
@@ -188,8 +190,7 @@ def checked_weights(weights: object, *, n_members: int) -> tuple[float, ...]:
     Raises:
         ConfigError: not one for each, or one that is negative or not finite, or their sum is not 1 (within 1e-6).
     """
-    if hasattr(weights, "tolist"):  # a tensor or an array
-        weights = weights.tolist()
+    weights = _as_list(weights)
     if isinstance(weights, str) or not isinstance(weights, Sequence) or len(weights) != n_members:
         raise ConfigError(f"there must be one weight for each of {n_members} samplers, got {weights!r}")
     for weight in weights:
@@ -210,9 +211,15 @@ def checked_arms(arms: object, *, n_members: int) -> tuple[tuple[float, ...], ..
     """
     if arms is None:
         return tuple(tuple(float(i == j) for j in range(n_members)) for i in range(n_members))
+    arms = _as_list(arms)
     if isinstance(arms, str) or not isinstance(arms, Sequence) or not arms:
         raise ConfigError(f"arms must be a list of at least one arm, got {arms!r}")
     return tuple(checked_weights(arm, n_members=n_members) for arm in arms)
+
+
+def _as_list(values: object) -> object:
+    """Return a tensor or an array as a list, anything else as it is."""
+    return values.tolist() if hasattr(values, "tolist") else values
 
 
 def arm_names(names: Sequence[str], arms: Sequence[Sequence[float]]) -> list[str]:

@@ -93,6 +93,9 @@ class Hierarchical(Sampler):
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by `draw_from_nodes`, from the pruning that all labels of the view lead to."""
         check_budget(n, int(view.candidates.sum()))
+        unknown = int((view.labeled & (view.targets < 0)).sum())
+        if unknown:
+            raise DataError(f"hierarchical sampling reads the labels: the view has {unknown} labeled rows without one")
         tree = self._tree_of(view)
         self._n_classes = max(1, self._n_classes, view.n_classes)
         self._catch_up()
@@ -130,8 +133,24 @@ class Hierarchical(Sampler):
     def propagated_labels(self) -> Tensor:
         """Return the label of each row by the labels observed so far, (N,) int64: that of its node, asked or not.
 
+        Labels are observed when a round is finished: `ActiveLearner.finish_round` counts in those told last.
+
         Raises:
             DataError: see `pruning`.
+
+        Example:
+            >>> from sklearn.naive_bayes import GaussianNB
+            >>> from torchal import ActiveLearner, Pool
+            >>> inputs = torch.cat([torch.randn(50, 2), torch.randn(50, 2) + 20])
+            >>> truth = torch.arange(100) // 50
+            >>> sampler = Hierarchical()
+            >>> learner = ActiveLearner(GaussianNB(), sampler, Pool.unlabeled(inputs, n_classes=2))
+            >>> for _ in range(4):
+            ...     rows = learner.ask(10)
+            ...     learner.tell(rows, truth[rows])
+            >>> result = learner.finish_round()
+            >>> bool((sampler.propagated_labels() == truth).all())
+            True
         """
         pruning = self.pruning
         assert self._tree is not None
@@ -140,7 +159,7 @@ class Hierarchical(Sampler):
     def state_dict(self) -> dict[str, Any]:
         """Return the tree, its pruning, and the labels observed so far."""
         state: dict[str, Any] = {"news": [[rows.cpu(), labels.cpu()] for rows, labels in self._news]}
-        state["n_classes"] = self._n_classes
+        state |= {"n_classes": self._n_classes, "settings": self._tree_settings()}
         if self._tree is not None:
             state["children"] = self._tree.children.cpu()
             state["leaf_of"] = None if self._tree.has_single_rows else self._tree.leaf_of.cpu()
@@ -151,7 +170,15 @@ class Hierarchical(Sampler):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Take back what `state_dict` returned.
+
+        Raises:
+            DataError: the state's tree was made with other settings.
+        """
+        if state["settings"] != self._tree_settings():
+            raise DataError(
+                f"the state's tree was made with {state['settings']}, this sampler has {self._tree_settings()}"
+            )
         self._news = [(rows, labels) for rows, labels in state["news"]]
         self._n_classes = state["n_classes"]
         self._tree = ClusterTree(state["children"], state["leaf_of"]) if "children" in state else None
@@ -160,6 +187,13 @@ class Hierarchical(Sampler):
             self._pruning = Pruning(state["nodes"], state["node_labels"])
             self._known = torch.full((len(self._tree),), UNLABELED)
             self._known[state["rows"]] = state["labels"]
+
+    def _tree_settings(self) -> dict[str, Any]:
+        """Return what decides on the tree, as far as it can be told."""
+        if self.tree is not None:
+            return {"tree": "given"}
+        names = ("linkage", "metric", "max_features", "max_leaves", "n_coarse", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def _tree_of(self, view: PoolView) -> ClusterTree:
         """Return the tree of the pool.

@@ -102,7 +102,7 @@ class SimulateBatch(CompositeSampler):
                 "arm_name": names[chosen],
             }
             if self.keep == "best_arm":
-                mixed = self.mix(view.fork(len(arms)), n, self.arms[chosen])
+                mixed = self.mix(view, n, self.arms[chosen])
                 batch, proposals = mixed.selection, list(mixed.proposals)
             else:
                 which = int(best.scores.argmax())
