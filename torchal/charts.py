@@ -61,7 +61,8 @@ def learning_curves(
             curve.n_labeled, curve.mean, dash, color=colour, marker=marker, markevery=every, markersize=4.5, label=label
         )
         if np.isfinite(curve.lower).all():
-            axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=colour, alpha=0.18, linewidth=0)
+            shade = 0.07 if many else 0.18
+            axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=colour, alpha=shade, linewidth=0)
     if full_data is not None:
         axes.axhline(full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="all training data")
     axes.set(xlabel="labels", ylabel=ylabel)
