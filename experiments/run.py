@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from torchal.schedule import Schedule
 from torchal.trainer import Trainer
 
 _EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
-_SAMPLERS = Path(__file__).parent / "conf" / "sampler"
+_CONF = Path(__file__).parent / "conf"
 _LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
 
 
@@ -87,7 +89,7 @@ def run(config: DictConfig) -> Run:
     plain["model"].pop("device", None)
     data = source_name(choices.data, OmegaConf.select(config, "data.path"))
     strategy = strategy_name(choices.sampler, OmegaConf.select(config, "sampler.spec"))
-    if choices.sampler == "mixture":
+    if choices.sampler == "mixture" and "spec" in plain["sampler"]:
         plain["sampler"]["spec"] = samplers.normal_spec(plain["sampler"]["spec"])
     plain["names"] = {"data": data, "model": choices.model, "sampler": strategy}
     which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
@@ -171,10 +173,11 @@ def full_data_accuracy(plain: dict[str, Any], model: Any, splits: Splits, folder
     return accuracy
 
 
-def with_full_names(argument: str) -> list[str]:
+def with_full_names(argument: str, folders: Sequence[Path] = ()) -> list[str]:
     """Return `sampler=...` with the listed names in the place of aliases, and any other argument as it is.
 
-    A mixture by the Playground's pattern becomes `sampler=mixture sampler.spec=...`.
+    A mixture by the Playground's pattern becomes `sampler=mixture sampler.spec=...`. A name that has a yaml file in one
+    of the folders is nothing but that.
 
     Raises:
         ConfigError: a list with such patterns and other names: they are settings of one choice.
@@ -183,7 +186,8 @@ def with_full_names(argument: str) -> list[str]:
     if group != "sampler" or not equals:
         return [argument]
     names = choices.split(",")
-    specs = [name for name in names if samplers.is_mixture(name) and not (_SAMPLERS / f"{name}.yaml").exists()]
+    own = {name for name in names if any((folder / "sampler" / f"{name}.yaml").exists() for folder in folders)}
+    specs = [name for name in names if samplers.is_mixture(name) and name not in own]
     if specs and len(specs) < len(names):
         raise ConfigError(
             f"{specs[0]} cannot stand in a list with other samplers; sweep over it by a command of its own: "
@@ -191,10 +195,17 @@ def with_full_names(argument: str) -> list[str]:
         )
     if specs:
         return ["sampler=mixture", f"sampler.spec={','.join(specs)}"]
-    return [f"sampler={','.join(samplers.full_name(name) for name in names)}"]
+    return [f"sampler={','.join(name if name in own else samplers.full_name(name) for name in names)}"]
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="config")
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders of configs that a command line names, and our own."""
+    after = [value for option, value in pairwise(arguments) if option in ("--config-dir", "-cd")]
+    joined = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
+    return [*map(Path, (*after, *joined)), _CONF]
+
+
+@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
 def hydra_main(config: DictConfig) -> float:
     """Return the final test accuracy, for sweepers that optimise."""
     done = run(config)
@@ -210,7 +221,8 @@ def main() -> int:
     ReportCallback.command = None
     problem, code = "", 0
     try:
-        sys.argv[1:] = [word for argument in sys.argv[1:] for word in with_full_names(argument)]
+        folders = config_folders(sys.argv[1:])
+        sys.argv[1:] = [word for argument in sys.argv[1:] for word in with_full_names(argument, folders)]
         hydra_main()
     except KeyboardInterrupt:
         problem, code = "\nstopped; the same command goes on from here", 130

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import CapabilityError, PoolView, ShapeError, interop
+from torchal import CapabilityError, Pool, PoolView, ShapeError, interop
 from torchal.protocols import HasBatchedFit, provides
 
 
@@ -135,7 +135,23 @@ def test_log_probs_of_some_rows():
     some = view.log_probs_of(rows)
     assert "log_probs" not in view.outputs
     assert torch.allclose(some, view.log_probs[rows])
-    assert view.log_probs_of(rows).equal(view.log_probs[rows])
+    new = view.candidates.nonzero()[:3]
+    trials = view.refit(new, torch.zeros_like(new))
+    assert torch.allclose(trials.log_probs_of(rows), torch.stack([trial.log_probs_of(rows) for trial in trials.trials]))
+    assert trials.log_probs_of(rows).shape == (3, 3, 3)
+
+
+def test_a_memory_map_whose_last_chunk_has_one_row(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((9, 3)))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    targets = torch.arange(9) % 2
+    monkeypatch.setattr(interop, "_ROWS_PER_CALL", 4)
+    pool = Pool.unlabeled(mapped, n_classes=2).with_labels(torch.arange(6), targets[:6])
+    model = LogisticRegression().fit(mapped[:6], targets[:6])
+    view = pool.view(model, generator=torch.Generator())
+    assert view.scores.shape == (9, 1)
+    assert view.log_probs_of(torch.tensor([8])).shape == (1, 2)
+    assert view.refit(torch.tensor([8]), torch.tensor([0])).scores.shape == (9, 1)
 
 
 def test_data_sets_of_unequal_size_are_fitted_one_after_another():

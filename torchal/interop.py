@@ -146,10 +146,28 @@ def decision_values(model: Classifier, inputs: Inputs) -> Tensor:
 
 def log_probs(model: Classifier, inputs: Inputs) -> Tensor:
     """Return log-probabilities (N, C) of the classes that the model has seen."""
+    return _by_chunk(model, _log_probs_method(model), inputs)
+
+
+def log_probs_of(model: Classifier, inputs: Inputs, rows: Tensor) -> Tensor:
+    """Return log-probabilities (n, C) of a few rows (n,) int64, in one call of the model."""
+    out = _to_tensor(_log_probs_method(model)(_as_taken(model, gather(inputs, rows))))
+    if len(out) != len(rows):
+        raise ShapeError(f"{type(model).__name__} answered {len(rows)} rows with {len(out)}")
+    return out
+
+
+def _log_probs_method(model: Classifier) -> Callable[[Any], Any]:
     check_provides(model, HasProbabilities, needed_by="log-probabilities")
     if _takes_tensors(model) and hasattr(model, "predict_log_proba"):
-        return _by_chunk(model, model.predict_log_proba, inputs)
-    return _by_chunk(model, model.predict_proba, inputs).log()  # type: ignore[attr-defined]
+        method: Callable[[Any], Any] = model.predict_log_proba
+        return method
+    return lambda x: _to_tensor(model.predict_proba(x)).log()  # type: ignore[attr-defined]
+
+
+def gather(inputs: Inputs, rows: Tensor) -> Any:
+    """Return the inputs of rows (n,) int64. NumPy gets an array, since it takes a tensor of one row for a number."""
+    return inputs[rows.cpu().numpy()] if isinstance(inputs, np.ndarray) else inputs[rows]
 
 
 def embedding(model: Classifier, inputs: Inputs) -> Tensor:
@@ -203,7 +221,7 @@ def as_inputs(inputs: Any) -> Inputs:
 
 def raw_features(inputs: Inputs) -> Tensor:
     """Return the inputs themselves as flat rows (N, D) float."""
-    rows = inputs if isinstance(inputs, Tensor) else torch.as_tensor(inputs[torch.arange(len(inputs))])
+    rows = inputs if isinstance(inputs, Tensor) else torch.as_tensor(gather(inputs, torch.arange(len(inputs))))
     flat = rows.flatten(1)
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
 
@@ -229,7 +247,7 @@ def _by_chunk(model: object, method: Callable[[Any], Any], inputs: Inputs) -> Te
         out = _to_tensor(method(_as_taken(model, inputs)))
     else:
         rows = torch.arange(len(inputs)).split(_ROWS_PER_CALL)
-        out = torch.cat([_to_tensor(method(_as_taken(model, inputs[chunk]))) for chunk in rows])
+        out = torch.cat([_to_tensor(method(_as_taken(model, gather(inputs, chunk)))) for chunk in rows])
     if len(out) != len(inputs):
         raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(out)}")
     return out.to(inputs.device) if isinstance(inputs, Tensor) else out

@@ -235,9 +235,14 @@ class ActiveLearner:
             report=self._report if picked else {},
         )
         # The sampler must not see the test part; everything else in the result it may.
-        learned = self.sampler.observe(replace(result, test={}))
-        if learned:
-            result = replace(result, report=result.report | {"learned": as_plain(learned)})
+        before = self.sampler.state_dict()
+        try:
+            learned = self.sampler.observe(replace(result, test={}))
+            if learned:
+                result = replace(result, report=result.report | {"learned": as_plain(learned)})
+        except BaseException:
+            self.sampler.load_state_dict(before)  # the round will be tried again, and must not be observed twice
+            raise
         self.history.append(result)
         for row in self._bought:
             self._scores.pop(row, None)

@@ -163,9 +163,9 @@ class PoolView:
     def log_probs_of(self, rows: Tensor) -> Tensor:
         """Return `log_probs` of some rows (n,), (n, C), without computing those of all others."""
         if "log_probs" in self.given or "log_probs" in self.outputs or self.trials:
-            return self.log_probs[rows]
+            return self.log_probs[..., rows, :]
         model = self._fitted("log_probs")
-        some = interop.log_probs(model, self.inputs[rows])
+        some = interop.log_probs_of(model, self.inputs, rows)
         return interop.check_columns(model, some, self.classes, one_for_two=False).to(self.targets.device)
 
     @property

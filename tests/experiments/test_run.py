@@ -287,6 +287,20 @@ class TestOptions:
         assert code == 0, err
         assert re.search(r"^half +1 ", out, re.MULTILINE)
 
+    def test_a_yaml_of_ones_own_beats_an_alias_and_a_pattern(self, run, tmp_path):
+        folder = tmp_path / "my_conf" / "sampler"
+        folder.mkdir(parents=True)
+        for name in ("kcenter", "margin-1.0", "mixture"):
+            (folder / f"{name}.yaml").write_text("_target_: torchal.samplers.Uniform\n")
+        words = ["--config-dir", str(folder.parent), *QUICK, "schedule.max_rounds=1"]
+        for name in ("kcenter", "margin-1.0"):
+            assert run(*words, f"sampler={name}")[0] == 0
+        runs = {done.config["names"]["sampler"]: done for done in find_runs(tmp_path / "runs")}
+        assert set(runs) == {"kcenter", "margin-1.0"}
+        assert all(done.config["sampler"]["_target_"] == "torchal.samplers.Uniform" for done in runs.values())
+        for option in (["--config-dir", "a"], ["--config-dir=a"], ["-cd", "a"]):
+            assert command.config_folders([*option, "seed=0"])[0] == Path("a")
+
     def test_a_name_with_a_hyphen_is_no_mixture(self):
         assert command.with_full_names("sampler=my-strategy") == ["sampler=my-strategy"]
         assert command.strategy_name("other", "anything") == "other"

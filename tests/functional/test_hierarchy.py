@@ -270,6 +270,12 @@ def test_features_of_any_size(scale, linkage, metric):
     assert trees[0].children.equal(trees[1].children)
 
 
+def test_cosine_distances_of_what_has_no_direction_are_refused():
+    middle = torch.cat([torch.eye(4), torch.full((1, 4), 0.25)])
+    with pytest.raises(DataError, match="principal components or cluster means"):
+        cluster_tree(middle, linkage="average", metric="cosine", max_features=2, generator=seeded())
+
+
 def test_refuses_a_tree_of_no_rows():
     with pytest.raises(ShapeError, match="leaf of each row, got none"):
         ClusterTree(torch.tensor([[0, 1]]), torch.empty(0, dtype=torch.int64))

@@ -19,6 +19,13 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def test_features_near_the_smallest_number():
+    x = torch.tensor([[0.0], [1.0], [8.0], [9.0]], dtype=torch.float64) * 2.0**-560
+    clusters = kmeans(x, 2, generator=torch.Generator().manual_seed(0))
+    assert (clusters.centers / 2.0**-560).sort(0).values.flatten().tolist() == [0.5, 8.5]
+    assert len(kmeans_plus_plus(x, 3, generator=torch.Generator()).indices.unique()) == 3
+
+
 def normal(n_rows, n_columns, seed=0, dtype=torch.float32):
     return torch.randn(n_rows, n_columns, generator=seeded(seed), dtype=dtype)
 

@@ -150,6 +150,33 @@ def test_a_reward_outside_0_to_1_is_refused_again_and_again_and_nothing_is_lost(
     assert shared.state_dict()["bought"] == rows.tolist()
 
 
+def test_no_member_observes_a_round_twice_when_another_fails():
+    pool, targets, validation = make_pool()
+    failures = ["interrupted", "unwritable"]
+
+    class Unwritable(Uniform):
+        def observe(self, result):
+            return {"what": object()} if failures == ["unwritable"] else None
+
+    def reward(scores):
+        if failures == ["interrupted", "unwritable"]:
+            raise KeyboardInterrupt
+        return scores[-1]
+
+    shared, bandit = GraphDensity(), Bandit([Margin()], reward=reward)
+    learner = ActiveLearner(NearestMean(), Mixture([shared, bandit, Unwritable()]), pool, validation=validation)
+    rows = learner.ask(6)
+    learner.tell(rows, targets[rows])
+    for error in (KeyboardInterrupt, ConfigError):
+        with pytest.raises(error):
+            learner.finish_round()
+        failures.pop(0)
+    result = learner.finish_round()
+    assert shared.state_dict()["bought"] == result.report["members"]["GraphDensity"]["rows"] != []
+    assert bandit._scores == [r.validation["accuracy"] for r in learner.history]
+    assert len(learner.ask(3)) == 3
+
+
 def test_a_gain_over_a_batch_told_in_parts_is_that_of_the_whole_batch():
     pool, targets, validation = make_pool()
     seen = []
@@ -193,15 +220,17 @@ def test_a_member_none_of_whose_rows_was_bought_is_not_paid():
 
 
 def test_a_bandit_in_two_runs_at_once_is_refused():
-    bandit = Bandit([Fixed(tuple(range(60))), Fixed(tuple(reversed(range(60))))])
+    bandit = Bandit([Fixed(tuple(range(60)))])
     pool, targets, validation = make_pool()
-    learners = [ActiveLearner(NearestMean(), bandit, pool, validation=validation, seed=seed) for seed in (0, 1)]
+    learners = [
+        ActiveLearner(NearestMean(), bandit, part, validation=validation) for part in (pool, pool.without([1, 2, 3]))
+    ]
     arms = []
     for learner in learners:
         rows = learner.ask(3)
         arms.append(bandit.report()["arm"])
         learner.tell(rows, targets[rows])
-    assert arms[0] != arms[1]
+    assert arms[0] == arms[1]  # so that only the rows tell the two batches apart
     learners[0].finish_round()
     with pytest.raises(DataError, match="belongs to one run"):
         learners[1].finish_round()
@@ -212,7 +241,7 @@ def test_a_state_is_a_snapshot():
     state = bandit.state_dict()
     before = str(state)
     bandit.observe(paid(0, {}, 0.9))
-    bandit.observe(paid(1, {"arm": 1, "pull": 0}, 0.9))
+    bandit.observe(paid(1, {"arm": 1, "pull": 0, "members": {}}, 0.9))
     assert str(state) == before
 
 
@@ -228,6 +257,16 @@ def test_needs_a_validation_part_before_the_first_fit():
         Bandit([Margin()]).observe(
             RoundResult(1, 1, torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.zeros(1), "Bandit")
         )
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [Bandit([Margin()]), Mixture([Margin()]), Hierarchical(), GraphDensity()],
+    ids=["bandit", "mixture", "hierarchical", "density"],
+)
+def test_an_empty_state_is_refused(sampler):
+    with pytest.raises(DataError, match=f"not of {type(sampler).__name__}: it has no"):
+        sampler.load_state_dict({})
 
 
 def test_arms_may_be_an_array():

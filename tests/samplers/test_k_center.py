@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -100,6 +101,13 @@ def test_a_copy_in_the_middle_of_a_run_picks_the_same():
     sampler = KCenterGreedy()
     want = sampler.select(view, 5).indices
     assert copy.deepcopy(sampler).select(view, 5).indices.equal(want)
+
+
+def test_a_copy_does_not_carry_the_pool():
+    view = plain_view(make_pool(n_rows=20_000)[0])
+    sampler = KCenterGreedy()
+    sampler.select(view, 5)
+    assert len(pickle.dumps(sampler)) < 2000
 
 
 def test_inference_tensors_are_taken():

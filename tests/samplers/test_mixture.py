@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from tests.contracts import NearestMean, SamplerContract, make_pool, make_view
 from tests.references import composite as reference
-from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Sampler, Selection, ShapeError, samplers
+from torchal import (
+    ActiveLearner,
+    CapabilityError,
+    ConfigError,
+    DataError,
+    PoolView,
+    Sampler,
+    Selection,
+    ShapeError,
+    samplers,
+)
 from torchal.samplers import Entropy, GraphDensity, Hierarchical, InformativeDiverse, Margin, Mixture, Uniform
 
 
@@ -96,6 +106,23 @@ def test_a_member_that_breaks_its_promise_is_named(rows, message):
     view = PoolView.from_tensors(features=torch.zeros(9, 1), labeled=torch.arange(9) == 0)
     with pytest.raises(ShapeError, match=message):
         Mixture([Fixed((5, 6, 7)), Broken(())], weights=[0.0, 1.0]).select(view, 3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "error", "message"),
+    [
+        ([0.0, 0.0], ShapeError, "Scored picked 2 rows with scores of list"),
+        (torch.zeros(3), ShapeError, r"with scores of shape \(3,\)"),
+        (torch.tensor([0.0, math.nan]), DataError, "Scored gave 1 of 2 rows the score NaN"),
+    ],
+)
+def test_a_member_without_scores_is_named(scores, error, message):
+    class Scored(Fixed):
+        def select(self, view, n):
+            return Selection(torch.tensor([1, 2]), scores)
+
+    with pytest.raises(error, match=message):
+        Mixture([Scored(())]).select(plain_view(), 2)
 
 
 def test_mixing_nothing_is_refused():

@@ -1,8 +1,12 @@
 import weakref
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from tests.contracts import NearestMean, make_pool, make_view
@@ -10,6 +14,8 @@ from torchal import (
     ActiveLearner,
     CapabilityError,
     ConfigError,
+    LabeledData,
+    Pool,
     PoolView,
     Sampler,
     Schedule,
@@ -217,6 +223,38 @@ def test_probabilities_are_computed_of_the_picked_rows_alone():
         make_view(make_pool()[0], model=Sized()), 6
     )
     assert Sized.sizes == [2] * 6
+
+
+class Texts:
+    """Inputs that are gathered as a list."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, rows):
+        return [self.texts[int(row)] for row in rows]
+
+
+@pytest.mark.parametrize("keep", ["best_arm", "best_simulation", "frequent"])
+@pytest.mark.parametrize("kind", ["texts", "memory map"])
+def test_inputs_of_other_kinds(kind, keep, tmp_path):
+    targets = torch.arange(40) % 2
+    if kind == "texts":
+        inputs = Texts(
+            [f"{'good fine' if label else 'bad poor'} word{i % 7}" for i, label in enumerate(targets.tolist())]
+        )
+        model = make_pipeline(CountVectorizer(), LogisticRegression())
+    else:
+        np.save(tmp_path / "x.npy", np.random.default_rng(0).random((40, 3)) + targets[:, None].numpy())
+        inputs, model = np.load(tmp_path / "x.npy", mmap_mode="r"), LogisticRegression()
+    part = LabeledData(inputs, targets)
+    sampler = SimulateBatch([Margin(), Uniform()], n_sims=2, train_per_sim=7, keep=keep)  # minibatches of one row
+    learner = ActiveLearner(model, sampler, Pool.unlabeled(inputs, n_classes=2), validation=part)
+    *_, last = rounds(learner, lambda rows: targets[rows], Schedule(batch_size=7, max_rounds=2), start=torch.arange(6))
+    assert last.n_labeled == 20
 
 
 def test_members_with_state_learn_from_bought_rows_only():

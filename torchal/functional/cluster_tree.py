@@ -119,6 +119,11 @@ def _linkage_children(rows: Tensor, linkage: Linkage, metric: Metric) -> NDArray
     if len(rows) == 1:
         return np.empty((0, 2), np.int64)
     if metric == "cosine":
+        if bool((rows == 0).all(1).any()):
+            raise DataError(
+                "cosine distances are not defined: a row of zeros, which has no direction, is among the principal "
+                "components or cluster means; give no max_features, or a max_leaves of at least the number of rows"
+            )
         rows = unit_rows(rows)
     else:  # so that no square overflows or vanishes; by a power of two, which rounds nothing
         rows = rows * 2.0 ** max(-1000, min(1000, -math.frexp(float(rows.abs().max()))[1]))

@@ -7,6 +7,7 @@ so what lies below it is a difference of two prefix sums.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import cached_property
 from typing import NamedTuple
@@ -86,7 +87,13 @@ class ClusterTree:
         return len(self.leaf_of)
 
     def __repr__(self) -> str:
-        return f"ClusterTree(of {len(self)} rows in {self.n_leaves} leaves)"
+        return f"ClusterTree(of {len(self)} rows in {self.n_leaves} leaves, {self.digest})"
+
+    @cached_property
+    def digest(self) -> str:
+        """A few letters that tell different trees apart."""
+        parts = (self.children, self.leaf_of)
+        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()[:8]
 
     @property
     def n_leaves(self) -> int:

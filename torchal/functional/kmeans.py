@@ -161,7 +161,7 @@ def kmeans(
             if lloyd.step() <= tolerance:
                 break
         assigned, values = nearest_centers(source, space, lloyd.centers)
-        inertia = (values.double() * weights).sum() * unit / space.scale**2
+        inertia = (values.double() * weights).sum() * unit / space.scale / space.scale
         centers = space.restore(lloyd.centers.x)
     dtype = torch.promote_types(reader.dtype, torch.float32)
     return Clusters(centers.to(reader.home, dtype), assigned.to(reader.home), inertia.to(reader.home))
@@ -344,4 +344,4 @@ def _draw_start(  # noqa: PLR0917 - both functions above pass all of it
         return first
     pool.lower(centers)
     rows, scores = sample_by_value(pool, n - len(first[0]), weights, generator)
-    return torch.cat([first[0], rows]), torch.cat([first[1], scores / space.scale**2])
+    return torch.cat([first[0], rows]), torch.cat([first[1], scores / space.scale / space.scale])

@@ -14,7 +14,7 @@ from torchal.errors import ConfigError, DataError
 from torchal.functional.exp3 import exp3_probabilities, exp3_update
 from torchal.functional.selection import Selection
 from torchal.results import RoundResult
-from torchal.samplers.base import Sampler
+from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.composite import CompositeSampler, arm_names, checked_arms
 from torchal.samplers.margin import Margin
 from torchal.samplers.uniform import Uniform
@@ -65,6 +65,7 @@ class Bandit(CompositeSampler):
     reward: Callable[[Sequence[float]], float] = latest
     _log_weights: Tensor = field(init=False, repr=False, compare=False)
     _before: Tensor = field(init=False, repr=False, compare=False)  # the log-weights at the last draw that was paid
+    _batch: list[int] = field(default_factory=list, init=False, repr=False, compare=False)  # and its rows
     _n_before: int = field(default=0, init=False, repr=False, compare=False)  # and the number of scores
     _scores: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
     _pulls: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -123,7 +124,8 @@ class Bandit(CompositeSampler):
             learned = super().observe(result)
             self._scores.append(result.validation["accuracy"])
             return learned
-        again = pull == len(self._pulls) - 1 and arm == self._pulls[-1]
+        batch = sorted({row for told in result.report["members"].values() for row in told["rows"]})
+        again = pull == len(self._pulls) - 1 and batch == self._batch
         if not (again or pull == len(self._pulls)):
             raise DataError(
                 f"{type(self).__name__} has {len(self._pulls)} pulls behind it and is told of pull {pull}, arm {arm}; "
@@ -138,6 +140,7 @@ class Bandit(CompositeSampler):
         self._log_weights, self._before, self._scores, self._n_before = log_weights, before, scores, n_before
         if not again:
             self._pulls.append(arm)
+            self._batch = batch
         pulls = {name: self._pulls.count(i) for i, name in enumerate(self.arm_names)}
         return {"reward": reward, "pulls": pulls, **learned}
 
@@ -153,6 +156,7 @@ class Bandit(CompositeSampler):
             "log_weights": self._log_weights.clone(),
             "before": self._before.clone(),
             "n_before": self._n_before,
+            "batch": list(self._batch),
             "scores": list(self._scores),
             "pulls": list(self._pulls),
         }
@@ -164,11 +168,12 @@ class Bandit(CompositeSampler):
             DataError: the state is of other members or arms.
         """
         assert self.arms is not None
+        check_state(state, "arms", by=type(self).__name__)
         if state["arms"] != [list(arm) for arm in self.arms]:
             raise DataError(f"the state is of the arms {state['arms']}; this bandit has {[*map(list, self.arms)]}")
         super().load_state_dict(state)
         self._log_weights, self._before = state["log_weights"].clone(), state["before"].clone()
-        self._n_before = state["n_before"]
+        self._n_before, self._batch = state["n_before"], list(state["batch"])
         self._scores, self._pulls = list(state["scores"]), list(state["pulls"])
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchal._checks import as_rows, check_budget
-from torchal.errors import ShapeError
+from torchal.errors import DataError, ShapeError
 from torchal.functional.selection import Selection, top_n
 from torchal.protocols import check_provides
 from torchal.results import RoundResult
@@ -77,16 +77,31 @@ class Sampler(ABC):
             raise ValueError(f"{type(self).__name__} has no state, got {', '.join(map(str, state))}")
 
 
+def check_state(state: Mapping[str, Any], *keys: str, by: str) -> None:
+    """Require what a sampler's `state_dict` has.
+
+    Raises:
+        DataError: something is missing, as in the state of another sampler.
+    """
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise DataError(f"the state is not of {by}: it has no {', '.join(missing)}")
+
+
 def checked_selection(selection: Selection, n: int, candidates: Tensor, *, by: str) -> Selection:
     """Return a selection as int64 rows and scores, after checking what every sampler promises.
 
     Raises:
         ShapeError: it is not n distinct candidates, each with a score.
+        DataError: a score is NaN, which says in a record that no sampler picked the row.
     """
     rows, scores = selection
     rows = as_rows(f"the rows that {by} picked", rows, n_rows=len(candidates), device=candidates.device)
-    if scores.shape != rows.shape:
-        raise ShapeError(f"{by} picked {len(rows)} rows with scores of shape {tuple(scores.shape)}")
+    if not isinstance(scores, Tensor) or scores.shape != rows.shape:
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise ShapeError(f"{by} picked {len(rows)} rows with scores of {got}")
+    if bool(scores.isnan().any()):
+        raise DataError(f"{by} gave {int(scores.isnan().sum())} of {len(rows)} rows the score NaN")
     wrong = int((~candidates[rows]).sum())
     if len(rows) != n or wrong:
         raise ShapeError(f"{by} was asked for {n} rows and picked {len(rows)}, {wrong} of them no candidates")

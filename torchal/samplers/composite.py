@@ -16,7 +16,7 @@ from torchal._checks import check_budget
 from torchal.errors import ConfigError, DataError
 from torchal.functional.selection import Selection
 from torchal.results import RoundResult
-from torchal.samplers.base import Sampler, checked_selection
+from torchal.samplers.base import Sampler, check_state, checked_selection
 from torchal.view import PoolView
 
 _SUM_TOLERANCE = 1e-6
@@ -171,6 +171,7 @@ class CompositeSampler(Sampler):
         Raises:
             DataError: the state is of other members.
         """
+        check_state(state, "names", "members", by=type(self).__name__)
         if state["names"] != self.names:
             raise DataError(f"the state is of {', '.join(state['names'])}; the members are {', '.join(self.names)}")
         for sampler, own in zip(self.samplers, state["members"], strict=True):

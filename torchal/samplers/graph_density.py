@@ -14,7 +14,7 @@ from torchal.functional import density
 from torchal.functional.distances import Backend, check_backend
 from torchal.functional.selection import Selection
 from torchal.results import RoundResult
-from torchal.samplers.base import Sampler
+from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.remembered import Remembered
 from torchal.view import PoolView
 
@@ -80,6 +80,7 @@ class GraphDensity(Sampler):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
+        check_state(state, "bought", "n_rows", by=type(self).__name__)
         self._bought, self._n_rows = list(state["bought"]), state["n_rows"]
         self._inputs = None
 

@@ -17,7 +17,7 @@ from torchal.functional.hierarchy import ClusterTree, LabelCounts, Pruning
 from torchal.functional.selection import Selection
 from torchal.protocols import UNLABELED
 from torchal.results import RoundResult
-from torchal.samplers.base import Sampler
+from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.remembered import Remembered
 from torchal.view import PoolView
 
@@ -175,6 +175,7 @@ class Hierarchical(Sampler):
         Raises:
             DataError: the state's tree was made with other settings.
         """
+        check_state(state, "settings", "news", "n_classes", by=type(self).__name__)
         if state["settings"] != self._tree_settings():
             raise DataError(
                 f"the state's tree was made with {state['settings']}, this sampler has {self._tree_settings()}"
@@ -191,7 +192,7 @@ class Hierarchical(Sampler):
     def _tree_settings(self) -> dict[str, Any]:
         """Return what decides on the tree, as far as it can be told."""
         if self.tree is not None:
-            return {"tree": "given"}
+            return {"tree": self.tree.digest}
         names = ("linkage", "metric", "max_features", "max_leaves", "n_coarse", "seed")
         return {name: getattr(self, name) for name in names}
 

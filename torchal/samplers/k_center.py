@@ -49,6 +49,10 @@ class KCenterGreedy(Sampler):
     def __post_init__(self) -> None:
         check_metric(self.metric)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes over: not the cover, which it makes again."""
+        return self.__dict__ | {"_cover": None, "_covered": None}
+
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates that `k_center_greedy` picks from the view's features."""
         check_budget(n, int(view.candidates.sum()))
@@ -71,6 +75,7 @@ class KCenterGreedy(Sampler):
             and not bool((self._cover.is_center & ~view.labeled).any())
         ):
             return self._cover
+        self._cover = self._covered = None  # its memory is let go before there is another one
         cover = Cover(features, metric=self.metric)
         # An embedding is not kept: it will be another one in the next round, and this one takes memory.
         keep = isinstance(view.inputs, Tensor) and features.data_ptr() == view.inputs.data_ptr()

@@ -10,18 +10,21 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 
+_SAMPLE = 4096
+
 
 class Remembered:
     """Inputs as they were: a tensor is known again by its contents, anything else by itself.
 
-    It keeps them alive, so that no other tensor can take their place in memory. Writes that torch does not count, as
-    those to a NumPy array with the same memory, are not noticed; of an inference tensor, whose writes torch never
-    counts, some rows are compared.
+    It keeps them alive, so that no other tensor can take their place in memory. Writes are noticed where torch counts
+    them, and else, as those to an inference tensor or to a NumPy array with the same memory, if they change one of some
+    thousand values that are kept.
     """
 
     def __init__(self, inputs: Any) -> None:
         self._inputs = inputs
-        self._state = _state(inputs)
+        self._version = _version(inputs)
+        self._sample = _sample(inputs)
 
     def is_same(self, inputs: Any) -> bool:
         """Tell whether these are the same inputs, unchanged."""
@@ -30,21 +33,27 @@ class Remembered:
             return inputs is old
         if (inputs.shape, inputs.dtype, inputs.device) != (old.shape, old.dtype, old.device):
             return False
-        if _state(old) != self._state:
+        if _version(old) != self._version or not _sample(old).equal(self._sample):
             return False  # written to, so nobody knows what it was
-        if inputs.data_ptr() == old.data_ptr() and inputs.stride() == old.stride():
+        if inputs is old:
             return True
+        if inputs.data_ptr() == old.data_ptr() and inputs.stride() == old.stride() and inputs.is_neg() == old.is_neg():
+            return _version(inputs) == self._version
         return inputs.equal(old)
 
 
-def _state(inputs: Any) -> object:
-    """Return something that changes when a tensor is written to."""
-    if not isinstance(inputs, Tensor):
-        return None
-    if not inputs.is_inference():
-        return inputs._version
-    rows = torch.linspace(0, len(inputs) - 1, min(len(inputs), 64), dtype=torch.float64).long()
-    return inputs[rows.to(inputs.device)].flatten().tolist()
+def _version(inputs: Any) -> int | None:
+    """Return how often torch has counted a write to a tensor."""
+    return None if not isinstance(inputs, Tensor) or inputs.is_inference() else inputs._version
+
+
+def _sample(inputs: Any) -> Tensor:
+    """Return a copy of some values of a tensor, spread over it."""
+    if not isinstance(inputs, Tensor) or not inputs.numel():
+        return torch.empty(0)
+    index = torch.linspace(0, inputs.numel() - 1, min(inputs.numel(), _SAMPLE), dtype=torch.float64).long()
+    places = torch.unravel_index(index.to(inputs.device), inputs.shape)
+    return inputs.detach()[places]
 
 
 class OncePerInputs(Generic[Value]):
