@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ def problem(n_rows: int, n_columns: int, device: str) -> tuple[Tensor, Tensor, T
 
 def rows(size: str, device: str) -> Iterator[Row]:
     """Time one round of each strategy."""
+    if not find_spec("sklearn"):
+        return
     yield from _tree_round(*TREE[size], device)
     yield from _margin_rounds(*MARGIN[size], device)
 

@@ -170,6 +170,13 @@ class LabelCounts:
 
     Shapes:
         targets: (N,) int64.
+
+    Raises:
+        ShapeError: targets disagree with the tree in rows, dtype or device.
+        DataError: a target of at least n_classes.
+
+    Complexity:
+        K C numbers for K leaves.
     """
 
     def __init__(self, tree: ClusterTree, targets: Tensor, n_classes: int) -> None:
@@ -375,6 +382,9 @@ def draw_from_nodes(
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
         ShapeError: candidates disagree in rows or device.
+
+    Complexity:
+        One sort of the candidates, and one draw for each; O(N) memory.
     """
     check_mask("candidates", candidates, n_rows=len(tree), device=tree.device)
     rows = candidates.nonzero().squeeze(1)

@@ -137,6 +137,6 @@ def from_name(name: str) -> Sampler:
         return mixture_from_spec(name)
     if name not in _BY_NAME:
         raise ConfigError(
-            f"no sampler is named {name!r}; there are {', '.join(names())}, and {DEFAULT_MIXTURE} and so on"
+            f"no sampler is named {name!r}; there are {', '.join(names())}, and mixtures such as {DEFAULT_MIXTURE}"
         )
     return _BY_NAME[name]()

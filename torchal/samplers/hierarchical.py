@@ -141,8 +141,8 @@ class Hierarchical(Sampler):
         Example:
             >>> from sklearn.naive_bayes import GaussianNB
             >>> from torchal import ActiveLearner, Pool
-            >>> inputs = torch.cat([torch.randn(50, 2), torch.randn(50, 2) + 20])
             >>> truth = torch.arange(100) // 50
+            >>> inputs = (torch.linspace(0, 1, 100) + 20 * truth).unsqueeze(1)
             >>> sampler = Hierarchical()
             >>> learner = ActiveLearner(GaussianNB(), sampler, Pool.unlabeled(inputs, n_classes=2))
             >>> for _ in range(4):
@@ -214,15 +214,7 @@ class Hierarchical(Sampler):
                 "inputs are others. Use a new sampler for each pool"
             )
         if self._tree is None or not same:
-            self._tree = self.tree or cluster_tree(
-                view.flat_inputs,
-                linkage=self.linkage,
-                metric=self.metric,
-                max_features=self.max_features,
-                max_leaves=self.max_leaves,
-                n_coarse=self.n_coarse,
-                generator=torch.Generator().manual_seed(self.seed),
-            )
+            self._tree = self.tree if self.tree is not None else self._clustered(view)
         if self._inputs is None or not same:
             self._inputs = Remembered(view.inputs)
         if self._tree.device != device:
@@ -231,6 +223,17 @@ class Hierarchical(Sampler):
                 self._pruning = Pruning(*(part.to(device) for part in self._pruning))
                 self._known = self._known.to(device)
         return self._tree
+
+    def _clustered(self, view: PoolView) -> ClusterTree:
+        return cluster_tree(
+            view.flat_inputs,
+            linkage=self.linkage,
+            metric=self.metric,
+            max_features=self.max_features,
+            max_leaves=self.max_leaves,
+            n_coarse=self.n_coarse,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
 
     def _catch_up(self) -> None:
         """Bring the pruning to the labels observed, batch by batch; what it comes to was decided when they came."""

@@ -23,6 +23,9 @@ class Mixture(CompositeSampler):
     Raises:
         ConfigError: no samplers, or weights that are negative, not finite, not one for each, or do not sum to 1.
 
+    Reference:
+        google/active-learning, mixture_of_samplers; there a member with weight 0 is asked for one row.
+
     Example:
         >>> import torch
         >>> from torchal import PoolView

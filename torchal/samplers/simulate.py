@@ -45,8 +45,22 @@ class SimulateBatch(CompositeSampler):
     Raises:
         ConfigError: no samplers or arms; weights that are no mixture; a number out of range; an unknown `keep`.
 
+    Reference:
+        google/active-learning, simulate_batch. There "frequent" counts the last arm's simulations only.
+
     Complexity:
         n_sims x train_per_sim fits for each arm, by the model's `fit_many` where it has one.
+
+    Example:
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> from torchal import ActiveLearner, Pool
+        >>> from torchal.samplers import Margin, SimulateBatch
+        >>> inputs = torch.linspace(0, 1, 101)[:, None]
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> pool = Pool.unlabeled(inputs, n_classes=2).with_labels(torch.tensor([0, 9, 91, 99]), labels)
+        >>> learner = ActiveLearner(GaussianNB(), SimulateBatch([Margin()], n_sims=3, keep="frequent"), pool)
+        >>> len(learner.ask(5))
+        5
     """
 
     samplers: Sequence[Sampler]
