@@ -71,12 +71,14 @@ def run(config: DictConfig) -> Run:
     if not OmegaConf.is_list(config.metrics):
         raise ConfigError(f"metrics must be a list of {', '.join(BY_NAME)}; got {config.metrics!r}")
     check_flag("progress", config.progress)
+    check_flag("log_fits", config.log_fits)
     device = pick_device(config.device)
     schedule = Schedule(**OmegaConf.to_object(config.schedule))  # type: ignore[arg-type]
     splits: Splits = instantiate(config.data, _convert_="object").to(device)
     if not len(splits.test.targets):
         raise ConfigError(f"an experiment needs a test part, data.fractions are {config.data.fractions}")
     model = instantiate(config.model, _convert_="object")
+    in_rounds = with_logged_fits(model, Path(config.run_dir) / "tb" / "fits") if config.log_fits else model
     sampler = instantiate(config.sampler, _convert_="object")
     unknown = [name for name in config.metrics if name not in BY_NAME]
     if unknown:
@@ -84,7 +86,7 @@ def run(config: DictConfig) -> Run:
     start = draw_start(splits, config.start, seed=config.seed)
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    for setting in ("progress", "runs", "name", "run_dir", "device"):  # where and how, not what
+    for setting in ("progress", "log_fits", "runs", "name", "run_dir", "device"):  # where and how, not what
         del plain[setting]
     plain["model"].pop("device", None)
     data = source_name(choices.data, OmegaConf.select(config, "data.path"))
@@ -94,7 +96,7 @@ def run(config: DictConfig) -> Run:
     plain["names"] = {"data": data, "model": choices.model, "sampler": strategy}
     which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
     trainer = Trainer(
-        model,
+        in_rounds,
         sampler,
         schedule=schedule,
         run_dir=config.run_dir,
@@ -108,6 +110,19 @@ def run(config: DictConfig) -> Run:
     done = trainer.fit(splits.pool(), splits.oracle(), validation=validation, test=splits.test, start=start)
     full_data_accuracy(plain, model, splits, Path(config.runs) / config.name / "full_data")
     return done
+
+
+def with_logged_fits(model: Any, folder: Path) -> Any:
+    """Return a network that writes the epochs of its fits to a folder.
+
+    Raises:
+        ConfigError: the model is no network.
+    """
+    from torchal.models import TensorBoardLog, TorchClassifier
+
+    if not isinstance(model, TorchClassifier):
+        raise ConfigError(f"log_fits=true is for networks, whose fits have epochs; {type(model).__name__} is none")
+    return interop.unfitted(model).set_params(callbacks=[*model.callbacks, TensorBoardLog(folder)])
 
 
 def pick_device(name: str) -> torch.device:

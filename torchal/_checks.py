@@ -30,15 +30,15 @@ def check_float(name: str, tensor: Tensor, *, ndim: int | tuple[int, ...]) -> No
         raise ShapeError(f"{name} must be floating point, got {tensor.dtype}; use {name}.float()")
 
 
-def check_finite(name: str, tensor: Tensor) -> None:
-    """Require that no value is NaN or infinite; the error names the first row that is not."""
+def check_finite(name: str, tensor: Tensor, *, first_row: int = 0) -> None:
+    """Require that no value is NaN or infinite; the error names the first row that is not, counted from first_row."""
     if not tensor.numel():
         return
     # NaN goes through minimum and maximum: one pass, no temporary, and 30 times faster than isfinite on a CPU
     if not bool(torch.isfinite(torch.stack(tensor.aminmax())).all()):
         finite = torch.isfinite(tensor)
         bad = (~finite).flatten(1).any(1) if tensor.ndim > 1 else ~finite
-        first = int(bad.nonzero()[0])
+        first = first_row + int(bad.nonzero()[0])
         raise DataError(f"{name} must be finite: {int(bad.sum())} of {len(bad)} rows are not, the first is row {first}")
 
 

@@ -1,5 +1,7 @@
 """The errors torchal raises. Each is also the builtin error that a caller would catch."""
 
+from typing import Any
+
 
 class TorchalError(Exception):
     """Base of every error that torchal raises on purpose."""
@@ -19,6 +21,12 @@ class CapabilityError(TorchalError, TypeError):
 
 class DataError(TorchalError, ValueError):
     """The data cannot be used: not finite, empty, one class, ragged, or contradicting itself."""
+
+
+class DivergenceError(DataError, ArithmeticError):
+    """A network's loss or weights are no longer finite. `curves` are those of the epochs before."""
+
+    curves: Any = None
 
 
 class ConfigError(TorchalError, ValueError):

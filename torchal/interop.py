@@ -1,6 +1,7 @@
 """Speak to any classifier in tensors: torchal's own, a scikit-learn estimator, or an object with fit and predict.
 
-A model with the attribute `takes_tensors = True` gets tensors and answers with tensors. Any other model gets NumPy
+A model with the attribute `takes_tensors = True` gets tensors and answers with tensors; with `takes_inputs = True` it
+also gets data sets and mapped files as they are, and reads them batch by batch itself. Any other model gets NumPy
 arrays, and a scikit-learn estimator gets its rows flattened to two axes.
 """
 
@@ -9,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from torchal.errors import CapabilityError, DataError, ShapeError
+from torchal.errors import CapabilityError, ShapeError
+from torchal.inputs import DatasetInputs, gather
 from torchal.protocols import (
     Classifier,
     HasBatchedFit,
     HasDecisionFunction,
     HasEmbedding,
+    HasOutputs,
     HasPosterior,
     HasProbabilities,
     Inputs,
+    Outputs,
     check_provides,
     provides,
 )
@@ -165,9 +168,39 @@ def _log_probs_method(model: Classifier) -> Callable[[Any], Any]:
     return lambda x: _to_tensor(model.predict_proba(x)).log()  # type: ignore[attr-defined]
 
 
-def gather(inputs: Inputs, rows: Tensor) -> Any:
-    """Return the inputs of rows (n,) int64. NumPy gets an array, since it takes a tensor of one row for a number."""
-    return inputs[rows.cpu().numpy()] if isinstance(inputs, np.ndarray) else inputs[rows]
+def shares_a_pass(model: object, inputs: Inputs) -> bool:
+    """Tell whether a model gives logits and embedding of these inputs in one forward pass."""
+    return provides(model, HasOutputs) and (isinstance(inputs, Tensor) or _takes_inputs(model))
+
+
+def outputs(model: Classifier, inputs: Inputs, *, most_features: int | None) -> Outputs:
+    """Return logits (N, C), and features (N, D) unless they would be more numbers than `most_features`."""
+    given = model.outputs(_as_taken(model, inputs), most_features=most_features)  # type: ignore[attr-defined]
+    logits, features = (None if values is None else _to_tensor(values) for values in given)
+    for values in (logits, features):
+        if values is not None and len(values) != len(inputs):
+            raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(values)}")
+    return Outputs(logits, None if features is None else features.flatten(1))
+
+
+def scores_of(logits: Tensor) -> Tensor:
+    """Return decision values of logits (N, C): themselves, or for two classes their difference (N, 1)."""
+    return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
+
+
+def log_probs_of_logits(logits: Tensor) -> Tensor:
+    """Return log-probabilities (N, C) of logits (N, C)."""
+    return logits.log_softmax(1)
+
+
+def announce_round(model: object, round: int) -> None:  # noqa: A002 - the loop's word
+    """Tell the callbacks of a model, or of the models inside it, which round it is about to be fitted for."""
+    settings = dict(model.get_params()) if hasattr(model, "get_params") else {}
+    settings.setdefault("callbacks", getattr(model, "callbacks", None))
+    for name, callbacks in settings.items():
+        for callback in (callbacks or ()) if name.split("__")[-1] == "callbacks" else ():
+            if hasattr(callback, "on_round"):
+                callback.on_round(round)
 
 
 def embedding(model: Classifier, inputs: Inputs) -> Tensor:
@@ -205,25 +238,19 @@ def check_columns(model: object, output: Tensor, classes: Tensor, *, one_for_two
     return output
 
 
-def as_inputs(inputs: Any) -> Inputs:
-    """Return a list or an array as a tensor, sharing its memory where torch can; anything else as it is."""
-    if isinstance(inputs, list | tuple):
-        inputs = np.asarray(inputs)
-    if isinstance(inputs, np.ndarray) and not isinstance(inputs, np.memmap):
-        if inputs.dtype.kind not in "biuf":
-            raise DataError(f"inputs must be numbers, got an array of {inputs.dtype}")
-        # torch takes the machine's own byte order, and shares no memory that is read-only or runs backwards
-        inputs = inputs.astype(inputs.dtype.newbyteorder("="), copy=False)
-        inputs = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
-    rows: Inputs = inputs
-    return rows
-
-
 def raw_features(inputs: Inputs) -> Tensor:
     """Return the inputs themselves as flat rows (N, D) float."""
-    rows = inputs if isinstance(inputs, Tensor) else torch.as_tensor(gather(inputs, torch.arange(len(inputs))))
+    rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs))))
     flat = rows.flatten(1)
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
+
+
+def _loaded(rows: Any) -> Tensor:
+    return rows.load() if isinstance(rows, DatasetInputs) else torch.as_tensor(rows)
+
+
+def _takes_inputs(model: object) -> bool:
+    return bool(getattr(model, "takes_inputs", False))
 
 
 def _takes_tensors(model: object) -> bool:
@@ -232,6 +259,9 @@ def _takes_tensors(model: object) -> bool:
 
 def _as_taken(model: object, rows: Any) -> Any:
     """Return rows in the form that the model takes."""
+    if _takes_inputs(model):
+        return rows
+    rows = rows.load() if isinstance(rows, DatasetInputs) else rows
     if _takes_tensors(model):
         return rows
     if isinstance(rows, Tensor):
@@ -242,8 +272,8 @@ def _as_taken(model: object, rows: Any) -> Any:
 
 
 def _by_chunk(model: object, method: Callable[[Any], Any], inputs: Inputs) -> Tensor:
-    """Call a method on all inputs: at once on a tensor, in chunks of rows on anything else."""
-    if isinstance(inputs, Tensor):
+    """Call a method on all inputs: at once on a tensor or where the model reads for itself, else chunk by chunk."""
+    if isinstance(inputs, Tensor) or _takes_inputs(model):
         out = _to_tensor(method(_as_taken(model, inputs)))
     else:
         rows = torch.arange(len(inputs)).split(_ROWS_PER_CALL)

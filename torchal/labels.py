@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchal import interop
 from torchal._checks import as_integers, as_rows
 from torchal.errors import DataError, ShapeError
+from torchal.inputs import gather
 from torchal.protocols import Inputs
 
 
@@ -40,7 +40,7 @@ def buy(rows: object, labels: object, targets: Tensor, labeled: Tensor, n_classe
 def training_data(inputs: Inputs, targets: Tensor, labeled: Tensor) -> tuple[Any, Tensor]:
     """Return the labeled rows, in ascending order, and their labels (L,)."""
     rows = labeled.nonzero().squeeze(1)
-    return interop.gather(inputs, rows), targets[rows]
+    return gather(inputs, rows), targets[rows]
 
 
 def as_labels(labels: object, *, n: int, n_classes: int, device: torch.device) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import math
@@ -19,10 +20,11 @@ from torch import Tensor
 from torchal import interop
 from torchal._checks import as_rows, check_budget, check_finite
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
+from torchal.inputs import as_inputs
 from torchal.labels import LabeledData, as_labels
 from torchal.metrics import STANDARD, Metric, evaluate
 from torchal.pool import Pool
-from torchal.protocols import Classifier, HasProbabilities, provides
+from torchal.protocols import Classifier, HasProbabilities, HasState, provides
 from torchal.results import RoundResult, as_plain, as_safe_bytes, write_atomically
 from torchal.samplers.base import Sampler, checked_selection
 
@@ -38,7 +40,8 @@ class ActiveLearner:
     classes are there, nothing can be fitted, and rows are asked for at random.
 
     Args:
-        model: any classifier with `fit` and `predict`; cloned before each fit where it can be.
+        model: any classifier with `fit` and `predict`; cloned before each fit where it can be. One with `warm_start`
+            (`TorchClassifier`) goes on from its weights of the round before, which are then saved too.
         sampler: the query strategy.
         pool: the rows, with the labels that are there already.
         seed: all randomness of the samplers follows from it.
@@ -80,6 +83,11 @@ class ActiveLearner:
         if not isinstance(sampler, Sampler):
             raise ConfigError(f"sampler must be a Sampler, got {sampler!r}; by name: torchal.samplers.from_name")
         sampler.check_model(model)
+        if getattr(model, "warm_start", False) and not provides(model, HasState):
+            raise CapabilityError(
+                f"{type(model).__name__} with warm_start would go on from round to round, but has no state_dict to "
+                "save in between; set warm_start=False"
+            )
         if sampler.needs_validation and validation is None:
             raise ConfigError(f"{type(sampler).__name__} looks at the score on a validation part, and there is none")
         self.sampler = sampler
@@ -97,6 +105,7 @@ class ActiveLearner:
         """(n,) int64, rows that were asked for and are not answered yet."""
         self._recipe = model
         self._model: Classifier | None = None
+        self._last_model: Classifier | None = None  # where a model with warm_start goes on from
         self._scores: dict[int, float] = {}  # of rows that the sampler picked and no finished round has
         self._bought: list[int] = pool.labeled.nonzero().squeeze(1).tolist()
         self._seconds: dict[str, float] = {}
@@ -107,7 +116,8 @@ class ActiveLearner:
         """The model fitted on all labels bought so far; fitted now if it is not yet."""
         if self._model is None:
             with self.timed("fit"):
-                model = interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
+                model = self._unfitted()
+                interop.announce_round(model, len(self.history))
                 interop.fit(model, *self.pool.training_data())
                 if not hasattr(model, "predict"):
                     raise CapabilityError(f"{type(model).__name__} has no predict once it is fitted")
@@ -179,7 +189,8 @@ class ActiveLearner:
             return  # and keep the fitted model
         self.pool = pool
         self._bought += rows.tolist()
-        self._model = None
+        if self._model is not None:
+            self._last_model, self._model = self._model, None
         self.asked = self.asked[~torch.isin(self.asked, rows)]
 
     def cannot_label(self, rows: Any) -> None:
@@ -253,7 +264,7 @@ class ActiveLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that happened, in numbers, text and tensors; the model is fitted again from it."""
-        return {
+        return self._warm_state() | {
             "pool": self._fingerprint(),
             "seed": self.seed,
             "sampler": type(self.sampler).__name__,
@@ -275,7 +286,7 @@ class ActiveLearner:
         Raises:
             RunError: the state is of another pool, seed or sampler, or damaged.
         """
-        missing = self.state_dict().keys() - state.keys()
+        missing = self.state_dict().keys() - state.keys() - {"model", "is_fitted"}
         if missing:
             raise RunError(f"the saved state is damaged: it has no {', '.join(sorted(missing))}")
         own = {"pool": self._fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
@@ -290,7 +301,15 @@ class ActiveLearner:
         self._bought = list(state["bought"])
         self._seconds = dict(state["seconds"])
         self._report = dict(state["report"])
-        self._model = None
+        self._model = self._last_model = None
+        if "model" in state and self._is_warm:
+            model = interop.unfitted(self._recipe)
+            try:
+                model.load_state_dict(state["model"])  # type: ignore[attr-defined]
+            except DataError as error:
+                raise RunError(f"the saved model cannot be loaded: {error}") from error
+            self._last_model = model
+            self._model = model if state["is_fitted"] else None
         self.sampler.load_state_dict(state["sampler_state"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -320,6 +339,23 @@ class ActiveLearner:
             writer.writerow(["row", "source_row", "score", "label"])
             for row, source in zip(self.asked.tolist(), self.pool.source_rows[self.asked].tolist(), strict=True):
                 writer.writerow([row, source, self._scores.get(row, ""), ""])
+
+    @property
+    def _is_warm(self) -> bool:
+        return bool(getattr(self._recipe, "warm_start", False))
+
+    def _warm_state(self) -> dict[str, Any]:
+        """Return the weights that a model with warm_start goes on from, and whether they are of all labels so far."""
+        model = self._last_model if self._model is None else self._model
+        if not self._is_warm or model is None:
+            return {}
+        return {"model": model.state_dict(), "is_fitted": self._model is not None}  # type: ignore[attr-defined]
+
+    def _unfitted(self) -> Classifier:
+        """Return a model to fit: a fresh copy, or with warm_start a copy of the last one."""
+        if self._is_warm and self._last_model is not None:
+            return copy.deepcopy(self._last_model)
+        return interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
 
     def _generator(self) -> torch.Generator:
         """Return this round's randomness: a function of the seed and the round, so there is none to save."""
@@ -357,7 +393,7 @@ def _checked_part(name: str, part: LabeledData | None, n_classes: int) -> Labele
     """Return a part as tensors, after checking that it can be scored."""
     if part is None:
         return None
-    inputs = interop.as_inputs(part[0])
+    inputs = as_inputs(part[0])
     device = inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
     if len(inputs) == 0 or len(inputs) != len(part[1]):
         raise DataError(f"the {name} part has {len(inputs)} inputs and {len(part[1])} targets")

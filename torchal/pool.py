@@ -14,9 +14,9 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from torchal import interop
 from torchal._checks import as_integers, as_rows, check_finite, check_mask
 from torchal.errors import DataError, ShapeError
+from torchal.inputs import as_inputs
 from torchal.labels import LabeledData, buy, check_labels, training_data
 from torchal.protocols import UNLABELED, Classifier, Inputs
 from torchal.view import PoolView
@@ -62,7 +62,7 @@ class Pool:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        put("inputs", interop.as_inputs(self.inputs))
+        put("inputs", as_inputs(self.inputs))
         if not isinstance(self.targets, Tensor):
             put("targets", as_integers("targets", self.targets))
         n_rows = len(self.inputs)
@@ -106,7 +106,7 @@ class Pool:
             inputs: (N, ...).
             source_rows: (N,) int64.
         """
-        inputs = interop.as_inputs(inputs)
+        inputs = as_inputs(inputs)
         device = inputs.device if isinstance(inputs, Tensor) else None
         targets = torch.full((len(inputs),), UNLABELED, device=device)
         return cls(inputs, targets, n_classes=n_classes, source_rows=source_rows)  # type: ignore[arg-type]

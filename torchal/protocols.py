@@ -7,7 +7,7 @@ which a sampler names in `requires`. Models follow the scikit-learn interface, s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 from torch import Tensor
@@ -63,11 +63,40 @@ class HasEmbedding(Protocol):
         """Return features (n, D)."""
 
 
+class Outputs(NamedTuple):
+    """What a network gave in one forward pass.
+
+    Shapes:
+        logits: (n, C); their log-softmax are the log-probabilities.
+        features: (n, D), the embedding; None where it was left out.
+    """
+
+    logits: Any
+    features: Any
+
+
+class HasOutputs(Protocol):
+    """A model that gives logits and embedding in one forward pass."""
+
+    def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
+        """Return both; without the embedding if that has more numbers than `most_features`."""
+
+
 class HasPosterior(Protocol):
     """A model that can be drawn from its posterior, as by dropout or an ensemble."""
 
     def sample_log_probs(self, X: Any, k: int) -> Any:
         """Return log-probabilities (n, K, C) of k draws."""
+
+
+class HasState(Protocol):
+    """A model whose fitted state can be saved in tensors, numbers and text."""
+
+    def state_dict(self) -> Any:
+        """Return the fitted state."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Become as fitted as the model whose state it is."""
 
 
 class HasBatchedFit(Protocol):

@@ -25,12 +25,16 @@ from torchal.protocols import (
 )
 
 
+_KEPT_FEATURES = 2**27  # numbers; an embedding that nobody has asked for yet is kept up to here, for whoever will
+
+
 @dataclass(frozen=True, eq=False)
 class PoolView:
     """What a sampler may see in one round: N rows, one index space, and no label that was not bought.
 
-    Model outputs are computed when first read and shared by every sampler that looks. Made by `Pool.view`, or from
-    tensors that are there already by `PoolView.from_tensors`.
+    Model outputs are computed when first read and shared by every sampler that looks; a network runs once for all of
+    them (with more than 2^27 numbers of features, only if those are read first). Made by `Pool.view`, or from tensors
+    that are there already by `PoolView.from_tensors`.
 
     Shapes:
         labeled: (N,) bool.
@@ -162,7 +166,7 @@ class PoolView:
 
     def log_probs_of(self, rows: Tensor) -> Tensor:
         """Return `log_probs` of some rows (n,), (n, C), without computing those of all others."""
-        if "log_probs" in self.given or "log_probs" in self.outputs or self.trials:
+        if "log_probs" in self.given or self.outputs.keys() & {"log_probs", "logits"} or self.trials:
             return self.log_probs[..., rows, :]
         model = self._fitted("log_probs")
         some = interop.log_probs_of(model, self.inputs, rows)
@@ -275,12 +279,28 @@ class PoolView:
         def computed() -> Tensor:
             if self.trials:
                 return torch.stack([getattr(trial, name) for trial in self.trials])
-            output = compute(self._fitted(name), self.inputs)
+            model = self._fitted(name)
+            shared = interop.shares_a_pass(model, self.inputs)
+            output = self._of_one_pass(name, model) if shared else compute(model, self.inputs)
             if one_for_two is not None:
                 interop.check_columns(self.model, output, self.classes, one_for_two=one_for_two)
             return output.to(self.targets.device)
 
         return self._shared(name, computed)
+
+    def _of_one_pass(self, name: str, model: Classifier) -> Tensor:
+        """Return an output of a model that gives all of them in one forward pass, and keep the others."""
+        want_features = name == "features"
+        if want_features or "logits" not in self.outputs:
+            most = None if want_features else _KEPT_FEATURES
+            logits, features = interop.outputs(model, self.inputs, most_features=most)
+            self.outputs["logits"] = logits.to(self.targets.device)
+            if features is not None:
+                self.outputs["features"] = features.to(self.targets.device)
+        if want_features:
+            return self.outputs["features"]
+        logits = self.outputs["logits"]
+        return interop.scores_of(logits) if name == "scores" else interop.log_probs_of_logits(logits)
 
     def _shared(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """Return what was computed under this name, by this view or one that it was forked from or to; else compute."""

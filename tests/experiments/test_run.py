@@ -17,6 +17,8 @@ from torchal.results import RunFolder, find_runs
 from torchal.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
+NEED_FILES = ("csv", "npz", "fashion_mnist", "mnist")
+READ_IMAGES = ("small_cnn", "allconv", "resnet18")
 PARTS = ("train", "validation", "test")
 QUICK = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
 
@@ -219,7 +221,7 @@ class TestSingleRun:
 
 
 class TestOptions:
-    @pytest.mark.parametrize("data", [d for d in options("data") if d not in ("csv", "npz")])
+    @pytest.mark.parametrize("data", [d for d in options("data") if d not in NEED_FILES])
     def test_every_data_set(self, data, run):
         assert run(f"data={data}", "schedule.batch_size=30", "schedule.budget=80", "progress=false")[0] == 0
 
@@ -228,8 +230,33 @@ class TestOptions:
         assert run("data=npz", f"data.path={tmp_path}/a.npz", "start.n=4", "progress=false")[0] == 0
 
     @pytest.mark.parametrize("model", options("model"))
-    def test_every_model(self, model, run):
-        assert run(*QUICK, f"model={model}", "schedule.max_rounds=1")[0] == 0
+    def test_every_model(self, model, run, tmp_path):
+        images = []
+        if model in READ_IMAGES:
+            pixels = np.random.default_rng(0).random((60, 3, 33, 33), dtype=np.float32)
+            np.savez(tmp_path / "images.npz", inputs=pixels, targets=np.arange(60) % 2)
+            images = ["data=npz", f"data.path={tmp_path}/images.npz", "model.epochs=1", "start.n=8"]
+        code, _, err = run(*QUICK, *images, f"model={model}", "schedule.max_rounds=1")
+        assert code == 0, err
+
+    @pytest.mark.parametrize("model", READ_IMAGES)
+    def test_networks_of_images_refuse_other_rows(self, model, run):
+        code, _, err = run(*QUICK, f"model={model}")
+        assert code == 2
+        assert "got rows of shape (4,)" in err
+
+    def test_the_epochs_of_all_fits_in_tensorboard(self, run, tmp_path):
+        code, _, err = run(*QUICK, "model=mlp", "model.epochs=3", "log_fits=true", "schedule.max_rounds=1")
+        assert code == 0, err
+        folder = next((tmp_path / "runs").glob("iris-*/margin/seed=0/tb/fits"))
+        assert sorted(path.name for path in folder.iterdir()) == ["round=000", "round=001"]
+        events = EventAccumulator(str(folder / "round=001")).Reload()
+        assert [event.step for event in events.Scalars("fit/loss")] == [1, 2, 3]
+        code, _, err = run(*QUICK, "model=mlp", "model.epochs=3", "schedule.max_rounds=1")
+        assert code == 0, err  # the same run
+        code, _, err = run(*QUICK, "log_fits=true")
+        assert code == 2
+        assert "log_fits=true is for networks" in err
 
     def test_a_sampler_by_another_name(self, run, tmp_path):
         code, out, err = run(*QUICK, "sampler=kcenter,margin", "schedule.max_rounds=1", "-m")

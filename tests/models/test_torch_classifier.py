@@ -20,12 +20,11 @@ from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.models import MLP, TorchClassifier
 
 
-class Float64MLP(MLP):
+class SmallMLP(MLP):
     """A class, not a function: a function's address would be in the test's name."""
 
     def __init__(self, n_features, n_classes):
         super().__init__(n_features, n_classes, hidden=(32,))
-        self.double()
 
 
 def check_name(value):
@@ -37,7 +36,7 @@ FAST_ADAM = partial(torch.optim.Adam, lr=0.05)
 FULL_BATCH = 1000
 
 # In float64 nothing is excluded.
-EXACT = TorchClassifier(Float64MLP, optimizer=FAST_ADAM, batch_size=FULL_BATCH)
+EXACT = TorchClassifier(SmallMLP, precision="fp64", optimizer=FAST_ADAM, batch_size=FULL_BATCH)
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(estimator_checks_generator(EXACT)), ids=check_name)
@@ -95,12 +94,12 @@ def test_learns_digits():
 
 def test_same_training_as_a_plain_loop():
     x, y = iris(np.float64)
-    model = TorchClassifier(Float64MLP, epochs=3, batch_size=40, random_state=5, device="cpu").fit(x, y)
+    model = TorchClassifier(SmallMLP, precision="fp64", epochs=3, batch_size=40, random_state=5, device="cpu").fit(x, y)
     seed = int(np.random.RandomState(5).randint(2**31 - 1))
     order, inputs, targets = torch.Generator().manual_seed(seed), torch.tensor(x), torch.tensor(y)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Float64MLP(4, 3)
+        net = SmallMLP(4, 3).double()
     optimizer, curve = torch.optim.Adam(net.parameters()), []
     for _ in range(3):
         losses = []
@@ -243,7 +242,7 @@ def test_what_a_partial_has_bound_is_kept():
 
 def test_float64_network_computes_in_float64():
     x, y = iris(np.float64)
-    model = TorchClassifier(Float64MLP, epochs=1).fit(x, y)
+    model = TorchClassifier(SmallMLP, precision="fp64", epochs=1).fit(x, y)
     assert model.predict_proba(x).dtype == np.float64
     assert model.predict_proba(x.astype(np.float32)).dtype == np.float64
     assert TorchClassifier(epochs=1).fit(x, y).predict_proba(x).dtype == np.float32
@@ -261,7 +260,7 @@ def test_rows_of_weight_zero_are_no_rows(batch_size):
 def test_full_batch_weights_are_repeated_rows():
     x, y = iris(np.float64)
     weights = np.random.default_rng(0).integers(0, 4, len(x))
-    model = TorchClassifier(Float64MLP, epochs=30, batch_size=FULL_BATCH)
+    model = TorchClassifier(SmallMLP, precision="fp64", epochs=30, batch_size=FULL_BATCH)
     weighted = clone(model).fit(x, y, sample_weight=weights)
     repeated = clone(model).fit(np.repeat(x, weights, 0), np.repeat(y, weights))
     np.testing.assert_allclose(weights_of(weighted), weights_of(repeated), rtol=1e-6, atol=1e-9)

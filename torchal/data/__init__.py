@@ -11,3 +11,7 @@ from torchal.data.splits import Splits as Splits
 from torchal.data.splits import SplitSettings as SplitSettings
 from torchal.data.splits import make_splits as make_splits
 from torchal.data.start import start_rows as start_rows
+from torchal.data.vision import fashion_mnist as fashion_mnist
+from torchal.data.vision import mnist as mnist
+from torchal.data.vision_files import ImageFiles as ImageFiles
+from torchal.data.vision_files import image_files as image_files

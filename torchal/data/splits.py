@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = Sequence[int] | NDArray[Any] | Tensor
 
-_THIRDS = (2 / 3, 1 / 6, 1 / 6)
+THIRDS = (2 / 3, 1 / 6, 1 / 6)
 _PARTS = ("train", "validation", "test")
 _EXACT_INTEGERS = 2.0**53  # float64 holds every whole number up to here
-_SUM_TOLERANCE = 2e-3  # a config file says 0.667, 0.167, 0.167
+SUM_TOLERANCE = 2e-3  # a config file says 0.667, 0.167, 0.167
 
 
 class SplitSettings(TypedDict, total=False):
@@ -263,7 +263,7 @@ def _split(
     name: str,
     names: Sequence[str] | None,
     seed: int = 0,
-    fractions: Sequence[float] = _THIRDS,
+    fractions: Sequence[float] = THIRDS,
     max_rows: int | None = None,
     keep: Sequence[int | str] | None = None,
     normalize: bool = False,
@@ -335,7 +335,7 @@ def _part_sizes(n: int, fractions: Sequence[float]) -> tuple[int, int, int]:
     if (
         len(shares) != len(_PARTS)
         or not all(share >= 0 for share in shares)
-        or not abs(sum(shares) - 1) <= _SUM_TOLERANCE
+        or not abs(sum(shares) - 1) <= SUM_TOLERANCE
     ):
         raise ConfigError(f"fractions must be three numbers of at least 0 that sum to 1, got {shares}")
     if shares[0] == 0:

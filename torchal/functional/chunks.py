@@ -34,9 +34,14 @@ def values_per_chunk(device: torch.device) -> int:
 
 
 class Chunker:
-    """Does work chunk by chunk. Once the device ran out of memory, chunks are smaller for good."""
+    """Does work chunk by chunk. Once the device ran out of memory, chunks are smaller for good.
 
-    def __init__(self) -> None:
+    Args:
+        smallest: rows; a chunk of so few that does not fit is not halved again.
+    """
+
+    def __init__(self, smallest: int = _SMALLEST) -> None:
+        self._smallest = smallest
         self._most: int | None = None
 
     def __call__(self, n_rows: int, size: int, work: Callable[[int, int], None]) -> None:
@@ -71,14 +76,14 @@ class Chunker:
         try:
             work()
         except torch.OutOfMemoryError as error:
-            if size <= _SMALLEST:
+            if size <= self._smallest:
                 raise DeviceMemoryError(f"a chunk of {size} rows does not fit on the device: {error}") from error
         else:
             return True
         # only here, after the handler, is the memory of the failed call let go
         if self._most is None:
             warnings.warn("out of device memory: going on with smaller chunks", stacklevel=4)
-        self._most = max(_SMALLEST, size // 2)
+        self._most = max(self._smallest, size // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return False

@@ -3,13 +3,44 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torchal.models.callbacks import Callback as Callback
+    from torchal.models.callbacks import Epoch as Epoch
+    from torchal.models.callbacks import ProgressBar as ProgressBar
+    from torchal.models.callbacks import TensorBoardLog as TensorBoardLog
+    from torchal.models.ensemble import TorchEnsemble as TorchEnsemble
     from torchal.models.linear import LogisticRegression as LogisticRegression
     from torchal.models.nets import MLP as MLP
+    from torchal.models.nets import AllConv as AllConv
+    from torchal.models.nets import SmallCNN as SmallCNN
+    from torchal.models.nets import TorchvisionNet as TorchvisionNet
     from torchal.models.torch_classifier import TorchClassifier as TorchClassifier
 
-__all__ = ["MLP", "LogisticRegression", "TorchClassifier"]
-
-_MODULES = {"LogisticRegression": "linear", "MLP": "nets", "TorchClassifier": "torch_classifier"}
+_MODULES = {
+    "AllConv": "nets",
+    "Callback": "callbacks",
+    "Epoch": "callbacks",
+    "LogisticRegression": "linear",
+    "MLP": "nets",
+    "ProgressBar": "callbacks",
+    "SmallCNN": "nets",
+    "TensorBoardLog": "callbacks",
+    "TorchClassifier": "torch_classifier",
+    "TorchEnsemble": "ensemble",
+    "TorchvisionNet": "nets",
+}
+__all__ = [
+    "MLP",
+    "AllConv",
+    "Callback",
+    "Epoch",
+    "LogisticRegression",
+    "ProgressBar",
+    "SmallCNN",
+    "TensorBoardLog",
+    "TorchClassifier",
+    "TorchEnsemble",
+    "TorchvisionNet",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,32 +19,41 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from torchal._checks import check_finite
 from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.functional.chunks import Chunker, values_per_chunk
+from torchal.inputs import DatasetInputs, as_inputs, gather, is_streamed, read_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_CHUNK_NUMBERS = 2**20  # input numbers in one chunk of a prediction
-_CHUNK_ROWS = (32, 8192)  # and its fewest and most rows
+_CHUNK_ROWS = (32, 8192)  # fewest and most rows in a chunk of a prediction
 
 Array = NDArray[Any]
 
 
 class TrainingData(NamedTuple):
-    """What a model is fitted on, all on its device and checked.
+    """What a model is fitted on, checked; labels and weights are on its device.
 
     Shapes:
-        inputs: (n, ...), of the dtype that came in.
+        inputs: (n, ...), of the dtype that came in; on the device, unless the model streams and they do not fit there.
         codes: (n,) int64 in [0, C), positions in `classes_`.
         weights: (n,) float64, all positive; None where all are 1.
     """
 
-    inputs: Tensor
+    inputs: Any
     codes: Tensor
     weights: Tensor | None
     n_classes: int
+
+    def rows(self, rows: Tensor) -> TrainingData:
+        """Return some rows (k,) int64, in that order."""
+        weights = None if self.weights is None else self.weights[rows]
+        inputs = self.inputs
+        picked = gather(inputs, rows.to(inputs.device) if isinstance(inputs, Tensor) else rows.cpu())
+        return TrainingData(picked, self.codes[rows], weights, self.n_classes)
 
 
 class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -54,6 +63,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     """
 
     takes_tensors = True
+    takes_inputs = False
+    """Whether data sets and mapped files are read batch by batch, and not loaded whole."""
     flattens = False
     """Whether rows of more than one axis are made flat."""
 
@@ -62,10 +73,6 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     classes_: Array
     n_features_in_: int
     input_shape_: tuple[int, ...]
-
-    @abstractmethod
-    def _fit(self, data: TrainingData) -> nn.Module:
-        """Return a module trained from the start."""
 
     @abstractmethod
     def _logits(self, rows: Tensor) -> Tensor:
@@ -86,14 +93,28 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             ShapeError: lengths disagree, or a tensor is on another accelerator than the model.
             ConfigError: a setting that is not possible.
         """
+        self.module_ = self._fit(self._training_data(X, y, sample_weight))
+        return self
+
+    def _fit(self, data: TrainingData) -> nn.Module:
+        """Return a module trained from the start; a child that has a `fit` of its own needs none."""
+        raise NotImplementedError
+
+    def _training_data(self, X: Any, y: Any, sample_weight: Any) -> TrainingData:
+        """Check what a fit was given, and learn from it what the attributes say of rows and labels."""
         device = resolve_device(self.device, X)
+        inputs: Any
         if isinstance(X, Tensor):
-            inputs = self._check_tensor(X, reset=True).to(device)
-            check_finite("X", inputs)
+            inputs = self._check_tensor(X, reset=True)
+        elif is_streamed(X):
+            inputs = self._check_streamed(X, reset=True)
         else:
             array, y = self._check_array(X, y)
-            inputs = _to_tensor(array).to(device)
-        self.input_shape_ = tuple(inputs.shape[1:])
+            inputs = _to_tensor(array)
+        if isinstance(inputs, Tensor) and not (self.takes_inputs and exceeds_memory(inputs, device)):
+            inputs = inputs.to(device)
+        if isinstance(X, Tensor):
+            check_finite("X", inputs)
         self.classes_, codes = _encode(y, device)
         if len(codes) != len(inputs):
             raise ShapeError(f"X has {len(inputs)} rows and y has {len(codes)}")
@@ -104,8 +125,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             raise DataError(
                 f"{type(self).__name__} needs rows of at least 2 classes, got {data.codes.unique().numel()} class"
             )
-        self.module_ = self._fit(data)
-        return self
+        return data
 
     def decision_function(self, X: Any) -> Any:
         """Return logits, or for two classes the second's minus the first's: positive where `predict` says the second.
@@ -116,15 +136,15 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         Returns:
             (n, C), columns in the order of `classes_`; (n,) for two classes.
         """
-        return self._answer(X, lambda rows: _decision(self._logits(rows)))
+        return self._answer(X, _decision)
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return log-probabilities (n, C), columns in the order of `classes_`."""
-        return self._answer(X, lambda rows: _log_probs(self._logits(rows)))
+        return self._answer(X, log_probs)
 
     def predict_proba(self, X: Any) -> Any:
         """Return probabilities (n, C), columns in the order of `classes_`."""
-        return self._answer(X, lambda rows: _log_probs(self._logits(rows)).exp())
+        return self._answer(X, lambda logits: log_probs(logits).exp())
 
     def predict(self, X: Any) -> Any:
         """Return the likeliest label of each row, (n,); of equally likely ones the first.
@@ -133,12 +153,13 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             DataError: X is a tensor and the labels are not numbers.
         """
         codes = self._codes(X)
-        if not isinstance(X, Tensor):
-            return self.classes_[codes.cpu().numpy()]
-        if self.classes_.dtype.kind not in "biuf":
+        text = self.classes_.dtype.kind not in "biuf"
+        if isinstance(X, Tensor) and text:
             raise DataError(
                 f"labels of dtype {self.classes_.dtype} do not fit in a tensor; predict on an array instead"
             )
+        if text or not _answers_tensors(X):
+            return self.classes_[codes.cpu().numpy()]
         return torch.as_tensor(self.classes_, device=codes.device)[codes]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -162,37 +183,73 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         return float(right @ weights / weights.sum())
 
     def _codes(self, X: Any) -> Tensor:
-        return self._by_chunk(X, lambda rows: _decision(self._logits(rows)), _predicted)
+        return self._by_chunk(X, lambda rows: (_predicted(_decision(self._logits(rows))),))[0]
 
     def _answer(self, X: Any, output: Callable[[Tensor], Tensor]) -> Any:
-        out = self._by_chunk(X, output)
-        return out if isinstance(X, Tensor) else out.cpu().numpy()
+        """Return an output of the logits (n, C) or (n, 1), as an array where X is one."""
+        return as_answer(X, self._by_chunk(X, lambda rows: (output(self._logits(rows)),))[0])
 
     @torch.no_grad()
-    def _by_chunk(
-        self, X: Any, output: Callable[[Tensor], Tensor], then: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
-        """Return an output of the fitted module for all rows, computed in chunks on its device."""
+    def _by_chunk(self, X: Any, compute: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return what is computed of all rows, chunk by chunk, on the fitted module's device."""
         check_is_fitted(self, "module_")
         device = next(self.module_.parameters()).device
+        inputs = self._check_rows(X, device)
+        self.module_.eval()
+        n, chunker = len(inputs), Chunker(smallest=1)
+        outputs: tuple[Tensor, ...] = ()
+        finite, start = [], 0
+        for rows in self._chunks(inputs, device):
+
+            def work(first: int, last: int, rows: Tensor = rows, start: int = start) -> None:
+                nonlocal outputs
+                results = compute(rows[first:last])
+                if last - first == n:
+                    outputs = results
+                    return
+                if start + first == 0:
+                    outputs = tuple(result.new_empty((n, *result.shape[1:])) for result in results)
+                for output, result in zip(outputs, results, strict=True):
+                    output[start + first : start + last] = result
+
+            chunker(len(rows), len(rows), work)
+            if rows.is_floating_point() and (isinstance(X, Tensor) or is_streamed(X)):
+                finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
+                if is_streamed(X):  # its rows are gone with the next chunk
+                    check_finite("X", rows, first_row=start)
+            start += len(rows)
+        if isinstance(X, Tensor) and finite and not bool(torch.stack(finite).all()):
+            check_finite("X", inputs)  # one look at the end: each look waits for the device
+        return outputs
+
+    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
+        """Yield all rows in order, in chunks on the device."""
+        for rows in inputs.split(rows_per_chunk(inputs[:1], device)):
+            yield rows.to(device)
+
+    def _check_rows(self, X: Any, device: torch.device) -> Any:
+        """Return rows to predict on as a tensor, or as inputs to stream; they have the shape of the fitted ones."""
         if isinstance(X, Tensor):
             inputs = self._check_tensor(X, reset=False)
             _move("X", inputs[:0], device)
+        elif is_streamed(X):
+            inputs = self._check_streamed(X, reset=False)
         else:
             inputs = _to_tensor(self._check_array(X)[0])
-        if tuple(inputs.shape[1:]) != self.input_shape_:
-            raise ShapeError(f"X has rows of shape {tuple(inputs.shape[1:])}, fitted were rows of {self.input_shape_}")
-        self.module_.eval()
-        outputs, finite = [], []
-        for rows in inputs.split(_rows_per_chunk(inputs)):
-            rows_here = rows.to(device)
-            out = output(rows_here)
-            outputs.append(out if then is None else then(out))
-            if isinstance(X, Tensor):
-                finite.append(torch.isfinite(rows_here).all())
-        if finite and not bool(torch.stack(finite).all()):  # one look at the end: each look waits for the device
-            check_finite("X", inputs)
-        return torch.cat(outputs)
+        shape = row_shape(inputs)
+        if shape != self.input_shape_:
+            raise ShapeError(f"X has rows of shape {shape}, fitted were rows of {self.input_shape_}")
+        return inputs
+
+    def _check_streamed(self, X: Any, *, reset: bool) -> Any:
+        """Require real numbers by the first row; return inputs to stream, or a tensor where the model does not."""
+        inputs: Any = as_inputs(X)
+        if not len(inputs):
+            raise DataError("X must have at least one row, got none")
+        if not self.takes_inputs:
+            return self._check_tensor(read_rows(inputs, list(range(len(inputs)))), reset=reset)
+        self._check_tensor(read_rows(inputs, [0]), reset=reset)
+        return inputs
 
     def _check_tensor(self, X: Tensor, *, reset: bool) -> Tensor:
         """Require real numbers in rows, as many as were fitted; return the rows, detached."""
@@ -206,6 +263,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             raise DataError(f"X must have at least one row and one feature, got shape {tuple(X.shape)}")
         X = X.detach().flatten(1) if self.flattens else X.detach()
         if reset:
+            self.input_shape_ = tuple(X.shape[1:])
             self.n_features_in_ = X.shape[1]
             if hasattr(self, "feature_names_in_"):  # of an earlier fit on a data frame
                 del self.feature_names_in_
@@ -224,9 +282,10 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         try:
             if not y:
                 return validate_data(self, X, **settings), None
-            checked: tuple[Array, Array] = validate_data(self, X, *y, **settings)
+            checked: tuple[Array, Array] = validate_data(self, X, *map(_on_host, y), **settings)
         except ValueError as error:
             raise DataError(str(error)) from error
+        self.input_shape_ = checked[0].shape[1:]
         return checked
 
 
@@ -249,6 +308,31 @@ def resolve_device(device: str | torch.device, X: object = None) -> torch.device
     if isinstance(X, Tensor):
         _move("X", X[:0], chosen)
     return chosen
+
+
+def exceeds_memory(inputs: Tensor, device: torch.device) -> bool:
+    """Tell whether inputs would take more than half of a CUDA device's free memory, which training needs too."""
+    if device.type != "cuda" or inputs.device.type == "cuda":
+        return False
+    return inputs.nbytes > torch.cuda.mem_get_info(device)[0] // 2
+
+
+def as_answer(X: Any, output: Tensor) -> Any:
+    """Return an output as an array where X is one, else as it is."""
+    return output if _answers_tensors(X) else output.cpu().numpy()
+
+
+def row_shape(inputs: Any) -> tuple[int, ...]:
+    """Return the shape of a row of any inputs."""
+    return tuple(inputs.shape[1:]) if hasattr(inputs, "shape") else tuple(read_rows(inputs, [0]).shape[1:])
+
+
+def _answers_tensors(X: Any) -> bool:
+    return isinstance(X, Tensor | DatasetInputs | Dataset)
+
+
+def _on_host(values: Any) -> Any:
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def _move(name: str, tensor: Tensor, device: torch.device) -> Tensor:
@@ -296,16 +380,16 @@ def _check_weights(weights: Any, n: int, device: torch.device) -> Tensor:
 
 def _with_weights(data: TrainingData, sample_weight: Any) -> TrainingData:
     """Return the data with weights, without the rows of weight 0."""
-    weights = _check_weights(sample_weight, len(data.inputs), data.inputs.device)
+    weights = _check_weights(sample_weight, len(data.codes), data.codes.device)
+    data = data._replace(weights=weights)
     rows = weights.nonzero().squeeze(1)
-    if len(rows) < len(weights):
-        return TrainingData(data.inputs[rows], data.codes[rows], weights[rows], data.n_classes)
-    return data._replace(weights=weights)
+    return data if len(rows) == len(weights) else data.rows(rows)
 
 
-def _rows_per_chunk(inputs: Tensor) -> int:
+def rows_per_chunk(one_row: Tensor, device: torch.device) -> int:
+    """Return how many rows of this shape a chunk of a prediction has."""
     fewest, most = _CHUNK_ROWS
-    return min(most, max(fewest, _CHUNK_NUMBERS // math.prod(inputs.shape[1:])))
+    return min(most, max(fewest, values_per_chunk(device) // max(1, one_row.numel())))
 
 
 def _decision(logits: Tensor) -> Tensor:
@@ -318,7 +402,8 @@ def _predicted(decision: Tensor) -> Tensor:
     return (decision > 0).long() if decision.ndim == 1 else decision.argmax(1)
 
 
-def _log_probs(logits: Tensor) -> Tensor:
+def log_probs(logits: Tensor) -> Tensor:
+    """Return log-probabilities (n, C) of logits (n, C), or (n, 1) for two classes."""
     if logits.shape[1] == 1:
         return nn.functional.logsigmoid(torch.cat([-logits, logits], 1))
     return logits.log_softmax(1)

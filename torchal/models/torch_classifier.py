@@ -2,81 +2,181 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import fields, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.base import TransformerMixin
+from sklearn.base import TransformerMixin, clone
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
-from torchal.models.base import TensorClassifier, TrainingData
+from torchal._checks import check_finite, check_flag, check_whole
+from torchal.capture import capture
+from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
+from torchal.models.base import (
+    TensorClassifier,
+    TrainingData,
+    as_answer,
+    exceeds_memory,
+    log_probs,
+    resolve_device,
+    row_shape,
+)
+from torchal.models.callbacks import Callback, ProgressBar
+from torchal.models.dropout import DropoutDraws
 from torchal.models.nets import MLP
+from torchal.models.saving import SavedState, check_state
+from torchal.models.stacked import can_train_together, train_together
+from torchal.models.training import (
+    Curves,
+    Loss,
+    Precision,
+    TrainingSettings,
+    autocast,
+    call_recipe,
+    check_logits,
+    dtype_of,
+    rows_in_order,
+    train,
+)
+from torchal.protocols import Outputs
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-class TorchClassifier(TransformerMixin, TensorClassifier):  # type: ignore[misc]
+_CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_")
+
+
+class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: ignore[misc]
     """Train a network by minibatches, behind scikit-learn's interface.
 
-    What makes the network, the optimizer and the loss is a recipe: a class or a function, with its settings bound by
-    `functools.partial`. Each is called anew at every fit, so every fit starts cold, and every fit with the same
-    `random_state` ends with the same weights on the same device. Rows may have any shape. They and the network are
-    moved to the device once; batches are drawn there by row number.
+    What makes the network, the optimizer, the loss and the schedule is a recipe: a class or a function, with its
+    settings bound by `functools.partial`. Each is called anew at every fit, so every fit starts cold, and every fit
+    with the same `random_state` ends with the same weights on the same device.
+
+    Rows may have any shape. An array or a tensor that fits on the device is moved there once, and batches are drawn
+    there by row number. Anything else (a torch Dataset, `torchal.data.DatasetInputs`, a mapped file, a tensor that
+    would take more than half of a CUDA device's free memory) is read batch by batch through a DataLoader.
 
     Args:
         module: makes the network; called with those of `n_features` (numbers in a row), `input_shape` (a row's
             shape) and `n_classes` that it names and that no partial has bound. It answers (n, ...) with logits (n, C).
         optimizer: makes the optimizer; called with the network's parameters. A learning rate or weight decay is bound
-            to it: `partial(torch.optim.SGD, lr=0.1, weight_decay=1e-4)`.
+            to it: `partial(torch.optim.SGD, lr=0.1, weight_decay=1e-4)`. Adam, AdamW and SGD take their fused form
+            unless `fused` or `foreach` is bound.
         loss: makes the loss; called with `reduction="none"`, so that the loss answers logits (n, C) and targets (n,)
             with one value per row.
+        scheduler: makes a learning-rate schedule; called with the optimizer, and with the number of its steps where it
+            names `total_steps` or `T_max`.
+        scheduler_step: "epoch" or "batch", after which the schedule takes a step.
         epochs: passes over the rows.
         batch_size: rows per step; all of them, in their order, where there are not more. Rows are shuffled every epoch.
+            A last batch of one row joins the one before it where the network has batch normalization.
+        class_weight: weight of each class, by label; "balanced" for n / (C times the class's rows). 1 each unless
+            given.
+        max_grad_norm: gradients longer than this are scaled down to it.
+        validation_fraction: share of each class's rows that is held back from training, to be judged on.
+        patience: stop when the validation loss was not lower than ever before for so many epochs, and keep the weights
+            of its lowest. Needs a validation part: `validation_fraction`, or `fit(..., validation=(X, y))`.
+        warm_start: go on from the weights of the last fit of this object, where its classes and row shape were the
+            same. The loop of active learning then carries the weights from round to round, and saves them.
+        augment: changes a batch (n, ...) on the device while training, as a transform of torchvision does.
+        embedding: name of the layer, as in `named_modules()`, whose output is what `transform` gives; unless given, the
+            layer that the network's attribute `embedding_layer` names, else what goes into its last linear layer.
+        precision: "fp32", "fp64", "bf16-mixed" or "fp16-mixed" (with a gradient scaler). Inputs are cast to it.
+        channels_last: keep images and weights in that memory order.
+        compile: train through `torch.compile`; a mapping is its arguments.
+        deterministic: use deterministic cuDNN kernels; else those that it finds fastest.
+        num_workers: processes of the DataLoader; unless given, half the cores (8 at most) for a data set of 512 rows or
+            more, else none.
+        callbacks: `torchal.models.Callback` objects, told of every epoch.
+        progress: show a bar of epochs.
         device: "auto" (that of a CUDA tensor, else CUDA, else CPU), or a torch device.
         random_state: of initial weights, dropout and shuffling: a number, a RandomState to draw it from, or None for
             another one at each fit. torch's and NumPy's global generators stay as they are.
 
-    The inputs are cast to the network's dtype, float32 unless it was made with another. Weights multiply the rows'
-    losses and are scaled to mean 1 over all rows, so that in a full batch the loss is the weighted mean.
+    Weights multiply the rows' losses and are scaled to mean 1 over all rows, so that in a full batch the loss is the
+    weighted mean. When the device runs out of memory, a batch is halved and its gradients are added up: the same step
+    up to rounding (batch normalization apart, which sees the halves), with one warning.
 
     Attributes:
-        module_: the trained network, in evaluation mode.
+        module_: the trained network, in evaluation mode. After a `DivergenceError`, it has the weights of the last
+            epoch that ended with finite ones.
         classes_: (C,) labels in the order of the columns.
         loss_curve_: (epochs,) mean training loss of each epoch.
+        validation_loss_curve_, validation_accuracy_curve_: (epochs,) each, None without a validation part.
+        n_epochs_: epochs trained.
         n_features_in_, input_shape_: length of a row's first axis, and a row's shape.
 
     Example:
+        >>> from functools import partial
         >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
-        >>> model = TorchClassifier(optimizer=functools.partial(torch.optim.Adam, lr=0.1), epochs=20)
+        >>> model = TorchClassifier(optimizer=partial(torch.optim.Adam, lr=0.1), epochs=20)
         >>> model.fit(x, torch.tensor([3, 3, 7, 7])).predict(x)
         tensor([3, 3, 7, 7])
         >>> model.transform(x).shape
         torch.Size([4, 128])
     """
 
+    takes_inputs = True
+
     def __init__(
         self,
         module: Callable[..., nn.Module] = MLP,
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
-        loss: Callable[..., Callable[[Tensor, Tensor], Tensor]] = nn.CrossEntropyLoss,
+        loss: Callable[..., Loss] = nn.CrossEntropyLoss,
+        scheduler: Callable[[Optimizer], Any] | None = None,
+        scheduler_step: Literal["epoch", "batch"] = "epoch",
         epochs: int = 20,
         batch_size: int = 32,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        max_grad_norm: float | None = None,
+        validation_fraction: float | None = None,
+        patience: int | None = None,
+        warm_start: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        embedding: str | None = None,
+        precision: Precision = "fp32",
+        channels_last: bool = False,
+        compile: bool | Mapping[str, Any] = False,  # noqa: A002 - torch's word
+        deterministic: bool = True,
+        num_workers: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = False,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.module = module
         self.optimizer = optimizer
         self.loss = loss
+        self.scheduler = scheduler
+        self.scheduler_step = scheduler_step
         self.epochs = epochs
         self.batch_size = batch_size
+        self.class_weight = class_weight
+        self.max_grad_norm = max_grad_norm
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.warm_start = warm_start
+        self.augment = augment
+        self.embedding = embedding
+        self.precision = precision
+        self.channels_last = channels_last
+        self.compile = compile
+        self.deterministic = deterministic
+        self.num_workers = num_workers
+        self.callbacks = callbacks
+        self.progress = progress
         self.device = device
         self.random_state = random_state
 
@@ -85,8 +185,147 @@ class TorchClassifier(TransformerMixin, TensorClassifier):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = []  # the embedding has the network's dtype
         return tags
 
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation: tuple[Any, Any] | None = None) -> Self:
+        """Train from the start, whatever was fitted before, unless `warm_start` is set.
+
+        `device="auto"` trains where a CUDA tensor is, else on CUDA where there is one, else on the CPU.
+
+        Shapes:
+            X: (n, ...), array or tensor; a torch Dataset or a mapped file, of n rows.
+            y: (n,) labels of any dtype; in a tensor whole numbers.
+            sample_weight: (n,), not negative; 1 each unless given. 0 is as good as no row.
+            validation: inputs (m, ...) and labels (m,) to judge each epoch on, in place of `validation_fraction`.
+
+        Raises:
+            DataError: values or weights that cannot be used, no rows, one class only, a row of a data set that cannot
+                be read, or a validation label that no training row has.
+            DivergenceError: the loss or the weights were no longer finite.
+            ShapeError: lengths disagree, a tensor is on another accelerator than the model, or the network's answer is
+                not (n, C).
+            ConfigError: a setting that is not possible.
+        """
+        self.settings()  # what is not possible is said before the data are read
+        last = (
+            (self.module_, self.input_shape_, self.classes_) if self.warm_start and hasattr(self, "module_") else None
+        )
+        data = self._training_data(X, y, sample_weight)
+        module = None
+        if last is not None and last[1] == self.input_shape_ and np.array_equal(last[2], self.classes_):
+            module = last[0].to(data.codes.device)
+        held_out = None if validation is None else self._validation_data(*validation, data)
+        self._fit_checked(data, draw_seed(self.random_state), held_out, module)
+        return self
+
+    def fit_many(self, X: Any, y: Any) -> list[Self]:
+        """Return T copies of this estimator, each fitted on one of T data sets of equal size, as if fitted alone.
+
+        They are trained together, with stacked weights, where that is faster and gives what each would get alone up to
+        rounding: networks that `torch.func.vmap` takes, an optimizer that treats each number by itself, the same
+        classes everywhere, no callbacks, early stopping, augmentation, mixed precision or compiling.
+        Anything else is trained one after another.
+
+        Shapes:
+            X: (T, n, ...).
+            y: (T, n).
+
+        Raises:
+            ShapeError: X or y has not these axes. Otherwise as `fit`.
+        """
+        X = X if isinstance(X, Tensor) else np.asarray(X)
+        y = y if isinstance(y, Tensor) else np.asarray(y)
+        if X.ndim < 3 or X.shape[:2] != y.shape[:2] or y.ndim != 2 or not len(X):
+            shapes = f"{tuple(X.shape)} and {tuple(y.shape)}"
+            raise ShapeError(f"X and y must be (T, n, ...) and (T, n) with T at least 1, got {shapes}")
+        copies: list[Self] = [clone(self) for _ in range(len(X))]
+        data = [copy._training_data(rows, labels, None) for copy, rows, labels in zip(copies, X, y, strict=True)]
+        self.fit_copies(copies, data)
+        return copies
+
+    def fit_copies(self, copies: Sequence[TorchClassifier], data: Sequence[TrainingData]) -> None:
+        """Fit copies of this estimator, each on checked data; together where that is possible and faster."""
+        seeds = [draw_seed(copy.random_state) for copy in copies]
+        device, shape = data[0].codes.device, row_shape(data[0].inputs)
+        settings = self.settings()
+        if self.validation_fraction is None and self.patience is None:
+            weighted = [copy._class_weighted(one) for copy, one in zip(copies, data, strict=True)]
+            with seeded(seeds[0], device):
+                first = self.new_module(shape, data[0].n_classes, device)
+                if can_train_together(first, weighted, settings):
+                    modules = [first]
+                    for seed in seeds[1:]:
+                        with seeded(seed, device):
+                            modules.append(self.new_module(shape, data[0].n_classes, device))
+                    curves = train_together(modules, weighted, settings, seeds)
+                    for copy, module, curve, seed in zip(copies, modules, curves, seeds, strict=True):
+                        copy._adopt(module, curve, seed)
+                    return
+        for copy, one, seed in zip(copies, data, seeds, strict=True):
+            copy._fit_checked(one, seed, None, None)
+
+    def take_data_from(self, other: TensorClassifier) -> None:
+        """Learn from another estimator what it knows of rows and labels."""
+        for name in ("classes_", "input_shape_", "n_features_in_"):
+            setattr(self, name, getattr(other, name))
+
+    def sample_log_probs(self, X: Any, k: int) -> Any:
+        """Return log-probabilities of k draws by Monte-Carlo dropout: see `torchal.models.dropout.DropoutDraws`.
+
+        The same `random_state` gives the same draws.
+
+        Shapes:
+            X: (n, ...).
+
+        Returns:
+            (n, K, C).
+
+        Raises:
+            CapabilityError: the network has no dropout layer.
+        """
+        check_whole("k", k, least=1)
+        check_is_fitted(self, "module_")
+        draws = DropoutDraws(self.module_, self.seed_)
+        with draws.drawing() as choose:
+
+            def draw(rows: Tensor) -> tuple[Tensor]:
+                log_probs_of_draws = []
+                for i in range(k):
+                    choose(i)
+                    log_probs_of_draws.append(log_probs(self._logits(rows)))
+                return (torch.stack(log_probs_of_draws, 1),)
+
+            return as_answer(X, self._by_chunk(X, draw)[0])
+
+    def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
+        """Return logits and embedding of one forward pass.
+
+        Args:
+            X: (n, ...).
+            most_features: leave the embedding out if it has more numbers than this, n times D.
+
+        Returns:
+            logits (n, C); features (n, D) as of `transform`, or None where there are too many.
+
+        Raises:
+            CapabilityError: the embedding must not be left out, and the network has no linear layer and names none.
+        """
+        check_is_fitted(self, "module_")
+        n_rows, keep = 0 if most_features is None else len(X), True
+        if most_features is not None and not has_embedding(self.module_, self.embedding):
+            return Outputs(self._answer(X, lambda logits: logits), None)
+        with capture(self.module_, self.embedding) as embedding:
+
+            def both(rows: Tensor) -> tuple[Tensor, ...]:
+                nonlocal keep
+                logits = self._logits(rows)
+                features = embedding()
+                keep = keep and (most_features is None or n_rows * features.shape[1] <= most_features)
+                return (logits, features) if keep else (logits,)
+
+            logits, *features = self._by_chunk(X, both)
+        return Outputs(as_answer(X, logits), as_answer(X, features[0]) if features else None)
+
     def transform(self, X: Any) -> Any:
-        """Return the embedding: what goes into the last linear layer.
+        """Return the embedding: what goes into the last linear layer, or comes out of the layer that is named.
 
         Shapes:
             X: (n, ...).
@@ -95,105 +334,191 @@ class TorchClassifier(TransformerMixin, TensorClassifier):  # type: ignore[misc]
             (n, D).
 
         Raises:
-            CapabilityError: the network has no nn.Linear.
+            CapabilityError: the network has no linear layer, and none is named.
+            ConfigError: it has no layer of that name.
         """
-        return self._answer(X, self._embedding)
+        check_is_fitted(self, "module_")
+        with capture(self.module_, self.embedding) as embedding:
 
-    def _fit(self, data: TrainingData) -> nn.Module:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ConfigError(f"{name} must be a whole number above 0, got {value!r}")
-        seed = _seed(self.random_state)
-        with _seeded(seed, data.inputs.device):
-            module = self._new_module(data).to(data.inputs.device)
-            self.loss_curve_ = self._train(module, data, torch.Generator().manual_seed(seed))
-        return module.eval()
+            def features(rows: Tensor) -> tuple[Tensor]:
+                self._logits(rows)
+                return (embedding(),)
 
-    def _new_module(self, data: TrainingData) -> nn.Module:
+            return as_answer(X, self._by_chunk(X, features)[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fitted state in tensors, numbers and text."""
+        check_is_fitted(self, "module_")
+        curves = {name: getattr(self, name) for name in _CURVES}
+        return {
+            "module": {name: value.detach().cpu() for name, value in self.module_.state_dict().items()},
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+            "input_shape": list(self.input_shape_),
+            "seed": self.seed_,
+            "curves": {name: None if curve is None else curve.tolist() for name, curve in curves.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Become as fitted as the estimator whose `state_dict` this is; it had the same settings as this one.
+
+        Raises:
+            DataError: the state is damaged, or of an estimator with other settings.
+        """
+        check_state(state, "module", "classes", "classes_dtype", "input_shape", "seed", "curves")
+        device = resolve_device(self.device)
+        shape = tuple(state["input_shape"])
+        with seeded(state["seed"], device):
+            module = self.new_module(shape, len(state["classes"]), device)
+        try:
+            module.load_state_dict(state["module"])
+        except RuntimeError as error:
+            raise DataError(f"the weights are not of the network that module= makes: {error}") from error
+        self.module_ = module.eval()
+        self.classes_ = np.array(state["classes"], dtype=np.dtype(state["classes_dtype"]))
+        self.input_shape_ = shape
+        self.n_features_in_ = shape[0]
+        self.seed_ = state["seed"]
+        for name, curve in state["curves"].items():
+            setattr(self, name, None if curve is None else np.array(curve))
+        self.n_epochs_ = len(self.loss_curve_)
+        return self
+
+    def settings(self) -> TrainingSettings:
+        """Return how to train.
+
+        Raises:
+            ConfigError: a setting is not possible.
+        """
+        for name in ("warm_start", "progress"):
+            check_flag(name, getattr(self, name))
+        settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
+        return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
+
+    def new_module(self, input_shape: tuple[int, ...], n_classes: int, device: torch.device) -> nn.Module:
+        """Make an untrained network for rows of a shape.
+
+        Raises:
+            ConfigError: the recipe is no recipe.
+        """
         if isinstance(self.module, nn.Module):
             raise ConfigError(
                 f"module must make a network, got a {type(self.module).__name__} that is made already: it could not "
                 "start cold; pass its class, a function or a functools.partial"
             )
-        shape = tuple(data.inputs.shape[1:])
-        known = {"n_features": math.prod(shape), "input_shape": shape, "n_classes": data.n_classes}
-        bound = self.module.keywords if isinstance(self.module, functools.partial) else {}
-        asked = inspect.signature(self.module).parameters
-        return self.module(**{name: value for name, value in known.items() if name in asked and name not in bound})
+        known = {"n_features": math.prod(input_shape), "input_shape": input_shape, "n_classes": n_classes}
+        module = call_recipe(self.module, known=known)
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"module must make an nn.Module, it made a {type(module).__name__}")
+        return module.to(device, dtype_of(self.precision))
 
-    def _train(self, module: nn.Module, data: TrainingData, generator: torch.Generator) -> NDArray[Any]:
-        """Run all epochs; return the mean loss of each."""
-        device, n = data.inputs.device, len(data.inputs)
-        inputs = data.inputs.to(_dtype(module))
-        weights = None if data.weights is None else (data.weights / data.weights.mean()).to(inputs.dtype)
-        criterion = self.loss(reduction="none")
-        optimizer = self.optimizer(module.parameters())
-        module.train()
-        n_batches = math.ceil(n / self.batch_size)
-        losses = torch.empty(n_batches, dtype=torch.float64, device=device)
-        curve = np.empty(self.epochs)
-        for epoch in range(self.epochs):
-            # the order is drawn on the CPU: it is the same on every device
-            order = torch.randperm(n, generator=generator).to(device) if n_batches > 1 else None
-            batches = (slice(None),) if order is None else order.split(self.batch_size)
-            for batch, rows in enumerate(batches):
-                logits = module(inputs[rows])
-                _check_logits(logits, data.n_classes)
-                row_losses = criterion(logits, data.codes[rows])
-                loss = (row_losses if weights is None else row_losses * weights[rows]).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses[batch] = loss.detach()
-            # one look per epoch: every look waits for the device
-            finite = torch.isfinite(losses)
-            if not bool(finite.all()):
-                first = int((~finite).nonzero()[0])
-                raise DataError(
-                    f"the loss is {float(losses[first])} in epoch {epoch + 1} of {self.epochs}, batch {first + 1} of "
-                    f"{n_batches}; try a lower learning rate or smaller inputs"
-                )
-            curve[epoch] = float(losses.mean())
-        optimizer.zero_grad()  # the gradients are as large as the weights
-        return curve
+    def _fit_checked(
+        self, data: TrainingData, seed: int, validation: TrainingData | None, module: nn.Module | None
+    ) -> None:
+        """Train a network, a new one unless given, on checked data."""
+        data, held_out = self._held_out(data, validation, seed)
+        data = self._class_weighted(data)
+        with seeded(seed, data.codes.device):
+            if module is None:
+                module = self.new_module(row_shape(data.inputs), data.n_classes, data.codes.device)
+            try:
+                curves = train(module, data, self.settings(), seed=seed, validation=held_out)
+            except DivergenceError as error:
+                self._adopt(module, error.curves, seed)
+                raise
+        self._adopt(module, curves, seed)
+
+    def _adopt(self, module: nn.Module, curves: Curves, seed: int) -> None:
+        """Set the attributes of a finished fit."""
+        self.module_ = module.eval()
+        self.seed_ = seed
+        for name, curve in zip(_CURVES, curves, strict=True):
+            setattr(self, name, None if curve is None else np.array(curve))
+        self.n_epochs_ = len(curves.loss)
+
+    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
+        return rows_in_order(inputs, device, self.num_workers)
 
     def _logits(self, rows: Tensor) -> Tensor:
-        logits: Tensor = self.module_(rows.to(_dtype(self.module_)))
-        return logits
+        dtype = dtype_of(self.precision)
+        rows = rows.to(dtype)
+        if self.channels_last and rows.ndim == 4:
+            rows = rows.contiguous(memory_format=torch.channels_last)
+        with autocast(self.precision, rows.device):
+            logits = self.module_(rows)
+        check_logits(logits, len(self.classes_))
+        answer: Tensor = logits.to(dtype)
+        return answer
 
-    def _embedding(self, rows: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-        linear = [layer for layer in self.module_.modules() if isinstance(layer, nn.Linear)]
-        if not linear:
-            raise CapabilityError(f"{type(self.module_).__name__} has no nn.Linear whose input could be the embedding")
-        hooks = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in linear]
+    def _held_out(
+        self, data: TrainingData, validation: TrainingData | None, seed: int
+    ) -> tuple[TrainingData, TrainingData | None]:
+        """Return the rows to train on and those to validate on."""
+        fraction = self.validation_fraction
+        if fraction is None or validation is not None:
+            if fraction is not None:
+                raise ConfigError("give validation= or set validation_fraction, not both")
+            if self.patience is not None and validation is None:
+                raise ConfigError(
+                    "patience needs a validation part: set validation_fraction, or call fit(..., validation=(X, y))"
+                )
+            return data, validation
+        if not isinstance(fraction, Real) or not 0 < float(fraction) < 1:
+            raise ConfigError(f"validation_fraction must lie between 0 and 1, got {fraction!r}")
+        held = _stratified(data.codes.cpu(), data.n_classes, float(fraction), seed).to(data.codes.device)
+        if not bool(held.any()):
+            raise DataError(f"validation_fraction={fraction} of {len(held)} rows holds back no row")
+        return data.rows((~held).nonzero().squeeze(1)), data.rows(held.nonzero().squeeze(1))
+
+    def _validation_data(self, X: Any, y: Any, data: TrainingData) -> TrainingData:
+        device = data.codes.device
+        inputs = self._check_rows(X, device)
+        if isinstance(X, Tensor):
+            check_finite("the validation X", inputs)
+        if isinstance(inputs, Tensor) and not exceeds_memory(inputs, device):
+            inputs = inputs.to(device)
+        labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        if labels.shape != (len(inputs),):
+            raise ShapeError(f"the validation part has {len(inputs)} inputs and labels of shape {labels.shape}")
+        unseen = ~np.isin(labels, self.classes_)
+        if unseen.any():
+            raise DataError(
+                f"{int(unseen.sum())} of {len(labels)} validation labels are of no class in y, the first is "
+                f"{labels[unseen][0]}; the classes are {', '.join(map(str, self.classes_))}"
+            )
+        codes = torch.as_tensor(np.searchsorted(self.classes_, labels), device=device)
+        return TrainingData(inputs, codes, None, data.n_classes)
+
+    def _class_weighted(self, data: TrainingData) -> TrainingData:
+        """Return the data with the classes' weights multiplied into the rows'."""
+        if self.class_weight is None:
+            return data
+        labels = self.classes_[data.codes.cpu().numpy()]
         try:
-            self._logits(rows)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return seen[-1].flatten(1)  # the last one that ran, wherever the network defines it
+            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
+        except ValueError as error:
+            raise ConfigError(f"class_weight cannot be used: {error}") from error
+        if not (np.isfinite(of_class).all() and (of_class > 0).all()):
+            raise ConfigError(f"class_weight must be above 0 and finite, got {self.class_weight!r}")
+        weights = torch.as_tensor(of_class, device=data.codes.device)[data.codes]
+        return data._replace(weights=weights if data.weights is None else weights * data.weights)
 
 
-def _dtype(module: nn.Module) -> torch.dtype:
-    """Return the dtype of the network's first floating parameter."""
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+def has_embedding(module: nn.Module, layer: str | None) -> bool:
+    """Tell whether a network has a layer to take the embedding from."""
+    named = layer is not None or isinstance(getattr(module, "embedding_layer", None), str)
+    return named or any(isinstance(one, nn.Linear) for one in module.modules())
 
 
-def _check_logits(logits: Tensor, n_classes: int) -> None:
-    if logits.ndim != 2 or logits.shape[1] != n_classes:
-        raise ShapeError(f"the module must answer with logits (n, {n_classes}), got shape {tuple(logits.shape)}")
-
-
-def _seed(random_state: int | np.random.RandomState | None) -> int:
+def draw_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return a seed for torch."""
     if random_state is None:
         return int(np.random.default_rng().integers(2**31))  # new entropy, not NumPy's global state
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's generators of the CPU and of the device, and put them back at the end.
 
     `torch.manual_seed` would seed every CUDA device, also those that nobody puts back.
@@ -205,3 +530,13 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(index):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _stratified(codes: Tensor, n_classes: int, fraction: float, seed: int) -> Tensor:
+    """Return which rows are held back, (n,) bool: the share of each class, rounded, and never a class's last row."""
+    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
+    held = torch.zeros(len(codes), dtype=torch.bool)
+    for c in range(n_classes):
+        rows = order[codes[order] == c]
+        held[rows[: min(round(fraction * len(rows)), len(rows) - 1)]] = True
+    return held

@@ -1,0 +1,218 @@
+"""Many networks at once: each as if fitted alone."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+
+from torchal import Pool, interop
+from torchal.errors import DivergenceError, ShapeError
+from torchal.models import MLP, Callback, TorchClassifier, TorchEnsemble, stacked
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(4, 50, 6, generator=GENERATOR, dtype=torch.float64)
+Y = (X[..., 0] > 0).long() + (X[..., 1] > 0)
+DROPOUT_MLP = partial(MLP, hidden=(16,), dropout=0.3)
+
+
+class NormedNet(nn.Sequential):
+    def __init__(self, n_features, n_classes):
+        super().__init__(nn.Linear(n_features, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, n_classes))
+
+
+class ConvolutionNet(nn.Sequential):
+    def __init__(self, n_classes):
+        super().__init__(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, n_classes))
+
+
+class Branching(MLP):
+    """Cannot be stacked: what it does depends on its numbers."""
+
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """Count the fits that were made together."""
+    calls, whole = [], stacked.train_together
+
+    def train_together(modules, *args):
+        calls.append(len(modules))
+        return whole(modules, *args)
+
+    monkeypatch.setattr("torchal.models.torch_classifier.train_together", train_together)
+    return calls
+
+
+def numbers_of(model):
+    return torch.cat([value.detach().double().flatten() for value in model.module_.state_dict().values()])
+
+
+def check_as_alone(model, many, X=X, Y=Y, atol=1e-9):
+    assert len(many) == len(X)
+    for copy, x, y in zip(many, X, Y, strict=True):
+        alone = clone(model).fit(x, y)
+        torch.testing.assert_close(numbers_of(copy), numbers_of(alone), rtol=1e-6, atol=atol)
+        np.testing.assert_allclose(copy.loss_curve_, alone.loss_curve_, rtol=1e-6)
+        assert copy.n_epochs_ == alone.n_epochs_
+        torch.testing.assert_close(copy.predict_proba(x), alone.predict_proba(x))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"module": DROPOUT_MLP},
+        {"module": NormedNet},
+        {"batch_size": 100},
+        {"batch_size": 17, "module": NormedNet},
+        {"optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)},
+        {"optimizer": partial(torch.optim.RMSprop, lr=1e-3, alpha=0.9, eps=1e-7)},
+        {"optimizer": torch.optim.NAdam},
+        {"optimizer": partial(torch.optim.SGD, lr=1.0), "max_grad_norm": 0.1},
+        {"scheduler": partial(StepLR, step_size=2)},
+        {"scheduler": partial(OneCycleLR, max_lr=0.5), "scheduler_step": "batch"},
+        {"class_weight": "balanced"},
+        {"loss": partial(nn.CrossEntropyLoss, label_smoothing=0.1)},
+        {"random_state": 7},
+        {"random_state": np.random.RandomState(7)},
+    ],
+)
+def test_each_as_if_fitted_alone(together, settings):
+    model = TorchClassifier(**{"precision": "fp64", "epochs": 5, "device": "cpu", **settings})
+    many = model.fit_many(X, Y)
+    assert together == [4]
+    check_as_alone(model, many)
+
+
+def test_convolutions_too(together, monkeypatch):
+    monkeypatch.setattr(stacked, "_is_worth_it", lambda *a: True)  # they are not on a CPU
+    model = TorchClassifier(ConvolutionNet, precision="fp64", epochs=3, device="cpu")
+    check_as_alone(model, model.fit_many(X, Y))
+    assert together == [4]
+
+
+class Quiet(Callback):
+    pass
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"module": Branching},
+        {"module": ConvolutionNet},
+        {"module": partial(MLP, hidden=(20_000,)), "epochs": 1},
+        {"callbacks": [Quiet()]},
+        {"augment": torch.neg},
+        {"precision": "bf16-mixed"},
+        {"compile": {"backend": "eager"}, "epochs": 1},
+        {"validation_fraction": 0.2, "patience": 2},
+        {"scheduler": ReduceLROnPlateau},
+        {"optimizer": lambda parameters: torch.optim.Adafactor(parameters)},
+    ],
+)
+def test_one_after_another_where_it_would_not_be_the_same_or_not_be_faster(together, settings):
+    model = TorchClassifier(**{"precision": "fp64", "epochs": 3, "device": "cpu", **settings})
+    check_as_alone(model, model.fit_many(X, Y))
+    assert not together
+
+
+def test_other_classes_in_one_data_set(together):
+    y = Y.clone()
+    y[2].clamp_(max=1)
+    model = TorchClassifier(epochs=2, device="cpu")
+    many = model.fit_many(X, y)
+    assert not together
+    assert [len(copy.classes_) for copy in many] == [3, 3, 2, 3]
+    check_as_alone(model, many, Y=y)
+
+
+def test_other_names_of_as_many_classes(together):
+    y = Y.clone()
+    y[1] += 5
+    many = TorchClassifier(epochs=2, device="cpu").fit_many(X, y)
+    assert together == [4]
+    assert many[1].classes_.tolist() == [5, 6, 7]
+    assert set(many[1].predict(X[1]).tolist()) <= {5, 6, 7}
+
+
+def test_arrays_and_text(together):
+    names = np.array(["a", "b", "c"])
+    many = TorchClassifier(epochs=2).fit_many(X.numpy(), names[Y])
+    assert together == [4]
+    assert many[0].predict(X[0].numpy()).dtype == names.dtype
+
+
+def test_without_a_seed_each_gets_its_own(together):
+    many = TorchClassifier(epochs=2, random_state=None).fit_many(X[:1].expand(4, -1, -1), Y[:1].expand(4, -1))
+    assert together == [4]
+    assert not numbers_of(many[0]).equal(numbers_of(many[1]))
+
+
+def test_one_is_fitted_alone(together):
+    assert len(TorchClassifier(epochs=1).fit_many(X[:1], Y[:1])) == 1
+    assert not together
+
+
+def test_global_generator_stays():
+    state = torch.get_rng_state()
+    TorchClassifier(DROPOUT_MLP, epochs=1).fit_many(X, Y)
+    assert torch.get_rng_state().equal(state)
+
+
+def test_a_loss_that_is_not_finite_names_the_data_set(together):
+    x = X.clone()
+    x[2] *= 1e160
+    with pytest.raises(DivergenceError, match="data set 3 of 4: the loss is (nan|inf) in epoch 1 of 2, batch"):
+        TorchClassifier(epochs=2, optimizer=partial(torch.optim.SGD, lr=0.1), precision="fp64").fit_many(x, Y)
+
+
+@pytest.mark.parametrize(("x", "y"), [(X[0], Y[0]), (X, Y[:, :3]), (X[:0], Y[:0]), (X, Y[..., None])])
+def test_other_axes(x, y):
+    with pytest.raises(ShapeError, match=r"\(T, n, ...\) and \(T, n\)"):
+        TorchClassifier().fit_many(x, y)
+
+
+def test_refits_of_a_pool_are_one_call(together):
+    pool = Pool.unlabeled(X[0], n_classes=3).with_labels(torch.arange(20), Y[0, :20])
+    model = TorchClassifier(epochs=3, device="cpu")
+    interop.fit(model, *pool.training_data())
+    view = pool.view(model, generator=torch.Generator())
+    rows = torch.tensor([[20, 21], [30, 31], [40, 41]])
+    refitted = view.refit(rows, Y[0][rows])
+    assert together == [3]
+    for i in range(3):
+        alone = view.refit(rows[i], Y[0][rows[i]])
+        torch.testing.assert_close(refitted.log_probs[i], alone.log_probs, rtol=1e-4, atol=1e-5)
+
+
+class TestEnsemble:
+    def test_members_are_those_of_their_seeds(self, together):
+        ensemble = TorchEnsemble(TorchClassifier(epochs=3, precision="fp64", device="cpu"), n_members=3)
+        ensemble.fit(X[0], Y[0])
+        assert together == [3]
+        for member in ensemble.estimators_:
+            alone = TorchClassifier(**member.get_params(deep=False)).fit(X[0], Y[0])
+            torch.testing.assert_close(numbers_of(member), numbers_of(alone), rtol=1e-6, atol=1e-9)
+        assert not numbers_of(ensemble.estimators_[0]).equal(numbers_of(ensemble.estimators_[1]))
+
+    def test_weights_reach_the_members(self, together):
+        weights = torch.linspace(0, 1, 50)
+        ensemble = TorchEnsemble(TorchClassifier(epochs=2, precision="fp64"), n_members=2).fit(X[0], Y[0], weights)
+        assert together == [2]
+        for member in ensemble.estimators_:
+            alone = TorchClassifier(**member.get_params(deep=False)).fit(X[0], Y[0], weights)
+            torch.testing.assert_close(numbers_of(member), numbers_of(alone), rtol=1e-6, atol=1e-9)
+
+    def test_dropout_masks_of_members_differ(self, together):
+        TorchEnsemble(TorchClassifier(DROPOUT_MLP, epochs=2), n_members=3).fit(X[0], Y[0])
+        assert together == [3]
+        net = DROPOUT_MLP(6, 3).double()
+        for same in (True, False):
+            outputs = stacked._Stack([net, net], same_masks=same).run(X[:1].expand(2, -1, -1))
+            assert outputs[0].equal(outputs[1]) == same

@@ -1,0 +1,263 @@
+"""Batches of a data set in the order of its rows, that can be begun in the middle; the arguments that they make."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import chain, islice
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
+
+from torchal.errors import ConfigError, DataError
+
+Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
+"""Positional and named arguments of a module."""
+
+
+class Batches:
+    """Batches in order.
+
+    Attributes:
+        n_rows, n_batches, batch_size: where they are known; a batch has `batch_size` rows, the last one what is left.
+    """
+
+    n_rows: int | None = None
+    n_batches: int | None = None
+    batch_size: int | None = None
+
+    def first(self) -> Any:
+        """Return batch 0; `since` gives it again."""
+        return next(self.since(0))
+
+    def since(self, start: int) -> Iterator[Any]:
+        """Yield the batches from number `start` on; those before it are not read where that can be helped."""
+        raise NotImplementedError
+
+    def n_in(self, n_before: int) -> int | None:
+        """Return how many rows the batch has that comes after `n_before` rows, if that is known."""
+        if self.n_rows is None or self.batch_size is None:
+            return None
+        return min(self.batch_size, self.n_rows - n_before)
+
+
+def as_batches(data: object, *, batch_size: int, num_workers: int, pin_memory: bool) -> Batches:
+    """Return the batches of rows in memory, of a data set, of a DataLoader, or of any iterable of batches.
+
+    Raises:
+        ConfigError: a DataLoader has its rows in another order than its data set, or leaves some out.
+        DataError: there are no rows, or the data is of an unknown kind.
+    """
+    if isinstance(data, Tensor | np.ndarray):
+        return _Sliced(data, batch_size)
+    # other libraries' data sets do not inherit from torch's, but have the method by which a DataLoader reads a batch
+    if isinstance(data, Dataset) or hasattr(data, "__getitems__"):
+        if not isinstance(data, IterableDataset | Sized):
+            raise DataError(f"a data set must have a length, {type(data).__name__} has none")
+        # with a generator of its own the loader draws nothing from the global one
+        generator = torch.Generator(torch.get_default_device())
+        dataset: Any = data
+        data = DataLoader(dataset, batch_size, num_workers=num_workers, pin_memory=pin_memory, generator=generator)
+    if isinstance(data, DataLoader):
+        return _as_loaded(data)
+    if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
+        kinds = "a tensor, an array, a Dataset, a DataLoader or an iterable of batches"
+        raise DataError(f"data must be {kinds}, got {type(data).__name__}")
+    n_batches = len(data) if isinstance(data, Sized) else None
+    if n_batches == 0:
+        raise DataError(f"the data has no batches: {type(data).__name__} of length 0")
+    return _Streamed(data, n_batches=n_batches)
+
+
+def arguments_of(batch: Any, batch_to_inputs: Callable[[Any], Any] | None) -> Arguments:
+    """Return the positional and the named arguments that a batch makes."""
+    if batch_to_inputs is not None:
+        batch = batch_to_inputs(batch)
+        if isinstance(batch, Mapping):
+            return (), dict(batch)
+        if isinstance(batch, tuple):
+            return batch, {}
+        if not isinstance(batch, Tensor | np.ndarray):
+            raise ConfigError(f"batch_to_inputs must return a tensor, a tuple or a mapping, got {type(batch).__name__}")
+        return (batch,), {}
+    if isinstance(batch, Mapping):
+        return (), {name: value for name, value in batch.items() if name not in ("label", "labels")}
+    if isinstance(batch, tuple | list) and batch:
+        return (batch[0],), {}
+    if isinstance(batch, Tensor | np.ndarray):
+        return (batch,), {}
+    what = f"an empty {type(batch).__name__}" if isinstance(batch, tuple | list) else type(batch).__name__
+    raise DataError(
+        f"a batch must be a tensor, an array, a tuple, a list or a mapping, got {what}; give batch_to_inputs"
+    )
+
+
+def moved(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return the same structure with its tensors on the device, floating ones in this dtype."""
+    if isinstance(value, np.ndarray) and _is_numeric(value):
+        value = _as_tensor(value)
+    if isinstance(value, Tensor):
+        return value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: moved(item, device, dtype) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [moved(item, device, dtype) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+def digest(value: Any) -> str:
+    """Return a digest of the tensors, arrays, numbers and text in a structure."""
+    found = hashlib.sha256()
+    _feed(found.update, value)
+    return found.hexdigest()[:32]
+
+
+def _feed(update: Callable[[Any], None], value: Any) -> None:
+    if isinstance(value, np.ndarray) and _is_numeric(value):
+        value = _as_tensor(value)
+    if isinstance(value, Tensor):
+        update(f"{value.dtype}{tuple(value.shape)}".encode())
+        update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        _feed(update, list(value.items()))
+    elif isinstance(value, tuple | list):
+        update(f"{len(value)} items".encode())
+        for item in value:
+            _feed(update, item)
+    else:
+        plain = value is None or isinstance(value, str | int | float | bool)
+        update(f"{type(value).__name__} {value if plain else ''}".encode())
+
+
+def _as_tensor(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor; a copy where torch cannot share it: read-only, backwards, foreign byte order."""
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def _is_numeric(array: NDArray[Any]) -> bool:
+    """Tell whether torch has these numbers."""
+    return array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
+
+
+class _Sliced(Batches):
+    """Slices of a tensor or an array; of a mapped file, no more is read at once."""
+
+    def __init__(self, rows: Tensor | NDArray[Any], batch_size: int) -> None:
+        if isinstance(rows, np.ndarray) and not _is_numeric(rows):
+            raise DataError(f"data must be numbers that torch has, got an array of {rows.dtype}")
+        if not rows.ndim or not len(rows):
+            raise DataError(f"the data has no rows: shape {tuple(rows.shape)}")
+        self._rows, self._size = rows, batch_size
+        self.n_rows, self.batch_size = len(rows), batch_size
+
+    def since(self, start: int) -> Iterator[Tensor]:
+        for begin in range(start * self._size, len(self._rows), self._size):
+            rows = self._rows[begin : begin + self._size]
+            yield rows if isinstance(rows, Tensor) else _as_tensor(rows)
+
+
+def _as_loaded(loader: DataLoader[Any]) -> Batches:
+    kind = type(loader.dataset).__name__
+    in_order = f"the DataLoader must read its {kind} in order"
+    if loader.num_workers and not getattr(loader, "in_order", True):
+        raise ConfigError(f"{in_order}, it has in_order=False")
+    if isinstance(loader.dataset, IterableDataset):
+        if loader.drop_last:
+            raise ConfigError(f"the DataLoader leaves out the last rows of its {kind}: use drop_last=False")
+        return _Streamed(loader, batch_size=loader.batch_size)
+    batched: Any = loader.batch_sampler  # None where each item is a batch
+    sampler: Any = loader.sampler if batched is None else getattr(batched, "sampler", None)
+    for found, plain in ((batched, (BatchSampler, type(None))), (sampler, (SequentialSampler,))):
+        if type(found) not in plain:
+            raise ConfigError(f"{in_order}, its rows are drawn by a {type(found).__name__}: use shuffle=False")
+    n = len(sampler)
+    if n == 0:
+        raise DataError(f"the data has no rows: {kind} of length 0")
+    if batched is None:
+        return _Loaded(loader, n_batches=n)
+    size = batched.batch_size
+    if batched.drop_last and n % size:
+        raise ConfigError(f"the DataLoader leaves out the last {n % size} of {n} rows: use drop_last=False")
+    if type(loader) is not DataLoader:
+        return _Streamed(loader, n_rows=n, batch_size=size)  # what a subclass does besides, only itself can do
+    return _Loaded(loader, n_rows=n, batch_size=size)
+
+
+class _Loaded(Batches):
+    """What a DataLoader reads, in the order of its data set."""
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        *,
+        n_rows: int | None = None,
+        n_batches: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self._loader = loader
+        self.n_rows, self.n_batches, self.batch_size = n_rows, n_batches, batch_size
+
+    def first(self) -> Any:
+        return next(iter(self._of(range(min(self._size, self._n_items)))))
+
+    def since(self, start: int) -> Iterator[Any]:
+        if start == 0:
+            return iter(self._loader)
+        return iter(self._of(range(start * self._size, self._n_items)))
+
+    @property
+    def _size(self) -> int:
+        return self.batch_size or 1
+
+    @property
+    def _n_items(self) -> int:
+        return self.n_rows or self.n_batches or 0
+
+    def _of(self, items: range) -> DataLoader[Any]:
+        """Return the same loader of a part of the data set."""
+        loader = self._loader
+        return DataLoader(
+            loader.dataset,
+            self.batch_size,
+            sampler=items,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            generator=loader.generator,
+            prefetch_factor=loader.prefetch_factor,
+        )
+
+
+class _Streamed(Batches):
+    """What can be read only from its beginning."""
+
+    def __init__(
+        self,
+        data: Iterable[Any],
+        *,
+        n_rows: int | None = None,
+        n_batches: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self.n_rows, self.n_batches, self.batch_size = n_rows, n_batches, batch_size
+        self._rest = iter(data)
+        self._held: list[Any] = []  # batch 0, once it was looked at
+
+    def first(self) -> Any:
+        if not self._held:
+            self._held = list(islice(self._rest, 1))
+        if not self._held:
+            raise DataError("the data has no batches")
+        return self._held[0]
+
+    def since(self, start: int) -> Iterator[Any]:
+        held, self._held = self._held, []
+        return islice(chain(held, self._rest), start, None)

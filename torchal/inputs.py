@@ -1,0 +1,148 @@
+"""Rows that a model reads: a tensor, a memory-mapped array, or a data set that is read row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from torchal.errors import DataError, ShapeError
+from torchal.protocols import Inputs
+
+
+class DatasetInputs:
+    """Rows of a torch Dataset, as inputs of a pool or of a model that reads batch by batch (`TorchClassifier`).
+
+    Nothing is read before it is needed: `inputs[rows]` is again a DatasetInputs. Labels that the data set may have are
+    not looked at.
+
+    Args:
+        dataset: `len(dataset)` items, each the tensor or array of one row, or a tuple that begins with it.
+        train: the same rows as they are to be read while training, as with augmentation; `dataset` unless given.
+        to_row: makes the row of an item of another kind: `lambda item: item["image"]`.
+
+    Raises:
+        DataError: the data set has no length, no rows, or `train` has another number of rows.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> inputs = DatasetInputs(TensorDataset(torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 0])))
+        >>> len(inputs), inputs[torch.tensor([2, 0])].load().tolist()
+        (3, [[4.0, 5.0], [0.0, 1.0]])
+    """
+
+    def __init__(self, dataset: Any, *, train: Any | None = None, to_row: Callable[[Any], Any] | None = None) -> None:
+        for one in (dataset, train):
+            if one is not None and (isinstance(one, IterableDataset) or not hasattr(one, "__len__")):
+                raise DataError(f"a data set needs a length and items by number; {type(one).__name__} has not both")
+        if not len(dataset):
+            raise DataError(f"the data set has no rows: {type(dataset).__name__} of length 0")
+        if train is not None and len(train) != len(dataset):
+            raise DataError(f"train must have the same rows as the data set: {len(train)} and {len(dataset)}")
+        self.dataset = dataset
+        self.train = train
+        self.to_row = to_row
+        self._rows: Tensor | None = None  # in the data set; None for all
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self._rows is None else len(self._rows)
+
+    def __getitem__(self, rows: Any) -> DatasetInputs:
+        """Return some rows, (n,) int64 or a slice, in that order and still unread."""
+        numbers = torch.arange(len(self)) if self._rows is None else self._rows
+        chosen = object.__new__(DatasetInputs)
+        chosen.__dict__.update(self.__dict__)
+        chosen._rows = numbers[rows.cpu() if isinstance(rows, Tensor) else rows].reshape(-1)
+        return chosen
+
+    def read(self, rows: list[int], *, training: bool = False, before: Callable[[int], None] | None = None) -> Tensor:
+        """Return rows as one tensor (n, ...); `before` is called with each row before it is read.
+
+        Raises:
+            DataError: an item cannot be read; it says which, and why.
+            ShapeError: the rows differ in shape.
+        """
+        dataset = self.train if training and self.train is not None else self.dataset
+        items = []
+        for row in rows:
+            number = row if self._rows is None else int(self._rows[row])
+            if before is not None:
+                before(row)
+            try:
+                items.append(self._as_row(dataset[number]))
+            except Exception as error:
+                where = f"row {number} of the data set ({type(dataset).__name__})"
+                raise DataError(f"{where} cannot be read: {type(error).__name__}: {error}") from error
+        for row, item in zip(rows, items, strict=True):
+            if item.shape != items[0].shape:
+                raise ShapeError(
+                    f"all rows must have one shape: row {rows[0]} has {tuple(items[0].shape)}, row {row} has "
+                    f"{tuple(item.shape)}; give the data set a transform that resizes"
+                )
+        return torch.stack(items)
+
+    def load(self) -> Tensor:
+        """Read all rows into one tensor (n, ...)."""
+        return self.read(list(range(len(self))))
+
+    def _as_row(self, item: Any) -> Tensor:
+        if self.to_row is not None:
+            item = self.to_row(item)
+        elif isinstance(item, tuple | list):
+            item = item[0]
+        if not isinstance(item, Tensor | np.ndarray | np.generic):
+            raise DataError(
+                f"an item must be a tensor or an array, or a tuple that begins with one, got {type(item).__name__}; "
+                "give to_row="
+            )
+        return torch.as_tensor(item)
+
+
+def is_streamed(inputs: object) -> bool:
+    """Tell whether inputs are read batch by batch because they are not in memory: a data set or a mapped file."""
+    return isinstance(inputs, DatasetInputs | Dataset | np.memmap)
+
+
+def read_rows(inputs: Any, rows: list[int], *, training: bool = False) -> Tensor:
+    """Return rows of any inputs as one tensor (n, ...) on the CPU."""
+    if isinstance(inputs, DatasetInputs):
+        return inputs.read(rows, training=training)
+    if isinstance(inputs, np.ndarray):
+        return torch.from_numpy(_as_torch_takes(inputs[rows]))
+    tensor: Tensor = inputs[torch.tensor(rows)]
+    return tensor
+
+
+def gather(inputs: Inputs, rows: Tensor) -> Any:
+    """Return the inputs of rows (n,) int64. NumPy gets an array, since it takes a tensor of one row for a number."""
+    return inputs[rows.cpu().numpy()] if isinstance(inputs, np.ndarray) else inputs[rows]
+
+
+def as_inputs(inputs: Any) -> Inputs:
+    """Return a list or an array as a tensor, sharing its memory where torch can; a torch Dataset as DatasetInputs.
+
+    Raises:
+        DataError: they are not numbers.
+    """
+    if isinstance(inputs, Dataset):
+        return DatasetInputs(inputs)
+    if isinstance(inputs, list | tuple):
+        inputs = np.asarray(inputs)
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "biuf":
+            raise DataError(f"inputs must be numbers, got an array of {inputs.dtype}")
+        if not isinstance(inputs, np.memmap):
+            inputs = torch.from_numpy(_as_torch_takes(inputs))
+    rows: Inputs = inputs
+    return rows
+
+
+def _as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array in the machine's own byte order; torch shares no memory that is read-only or runs backwards."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.require(array, requirements=["C", "W"])

@@ -1,0 +1,434 @@
+"""The training of a network by minibatches: a loop over recipes, and what may go wrong in it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from torchal._checks import check_flag, check_whole
+from torchal.errors import ConfigError, DivergenceError, ShapeError
+from torchal.functional.chunks import Chunker
+from torchal.inputs import read_rows
+from torchal.models.base import TrainingData, rows_per_chunk
+from torchal.models.loading import DeviceRows, LoadedRows
+from torchal.models.callbacks import Callback, Epoch
+
+Precision: TypeAlias = Literal["fp32", "fp64", "bf16-mixed", "fp16-mixed"]
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+_DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
+    "fp32": (torch.float32, None),
+    "fp64": (torch.float64, None),
+    "bf16-mixed": (torch.float32, torch.bfloat16),
+    "fp16-mixed": (torch.float32, torch.float16),
+}
+_FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # fused on the CPU and on CUDA since torch 2.6
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; what each means is said in `TorchClassifier`."""
+
+    optimizer: Callable[..., Optimizer]
+    loss: Callable[..., Loss]
+    scheduler: Callable[..., Any] | None
+    scheduler_step: Literal["epoch", "batch"]
+    epochs: int
+    batch_size: int
+    max_grad_norm: float | None
+    patience: int | None
+    augment: Callable[[Tensor], Tensor] | None
+    precision: Precision
+    channels_last: bool
+    compile: bool | Mapping[str, Any]
+    deterministic: bool
+    num_workers: int | None
+    callbacks: Sequence[Callback]
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            check_whole(name, getattr(self, name), least=1)
+        for name in ("channels_last", "deterministic"):
+            check_flag(name, getattr(self, name))
+        if self.patience is not None:
+            check_whole("patience", self.patience, least=1)
+        if self.num_workers is not None:
+            check_whole("num_workers", self.num_workers, least=0)
+        norm = self.max_grad_norm
+        if norm is not None and not (isinstance(norm, Real) and float(norm) > 0):
+            raise ConfigError(f"max_grad_norm must be above 0, got {norm!r}")
+        if self.scheduler_step not in ("epoch", "batch"):
+            raise ConfigError(f"scheduler_step must be 'epoch' or 'batch', got {self.scheduler_step!r}")
+        if self.precision not in _DTYPES:
+            raise ConfigError(f"precision must be one of {', '.join(_DTYPES)}; got {self.precision!r}")
+        if not isinstance(self.compile, bool | Mapping):
+            raise ConfigError(f"compile must be true, false or the arguments of torch.compile, got {self.compile!r}")
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise ConfigError(f"callbacks must be torchal.models.Callback objects, got {callback!r}")
+
+
+class Curves(NamedTuple):
+    """What became of each epoch, (epochs,) each; the last two None without a validation part."""
+
+    loss: list[float]
+    validation_loss: list[float] | None
+    validation_accuracy: list[float] | None
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Return the dtype of weights and outputs."""
+    return _DTYPES[precision][0]
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which the network runs."""
+    mixed = _DTYPES[precision][1]
+    return nullcontext() if mixed is None else torch.autocast(device.type, dtype=mixed)
+
+
+def call_recipe(recipe: Callable[..., Any], *arguments: Any, known: Mapping[str, Any]) -> Any:
+    """Call a recipe with those of the known values that it names and that no partial has bound."""
+    bound = recipe.keywords if isinstance(recipe, functools.partial) else {}
+    asked = inspect.signature(recipe).parameters
+    return recipe(*arguments, **{name: value for name, value in known.items() if name in asked and name not in bound})
+
+
+def check_logits(logits: object, n_classes: int) -> None:
+    """Require logits (n, C)."""
+    if not isinstance(logits, Tensor):
+        raise ShapeError(f"the module must answer with one tensor of logits, got {type(logits).__name__}")
+    if logits.ndim != 2 or logits.shape[1] != n_classes:
+        raise ShapeError(f"the module must answer with logits (n, {n_classes}), got shape {tuple(logits.shape)}")
+
+
+def make_optimizer(recipe: Callable[..., Optimizer], module: nn.Module) -> Optimizer:
+    """Make the optimizer, in its fused form where torch has one and nothing else was asked for."""
+    maker = recipe.func if isinstance(recipe, functools.partial) else recipe
+    bound = recipe.keywords if isinstance(recipe, functools.partial) else {}
+    parameters = list(module.parameters())
+    if not parameters:
+        raise ConfigError(f"the network has no parameters to train: {type(module).__name__}")
+    fused = (
+        maker in _FUSED
+        and not bound.keys() & {"fused", "foreach", "differentiable", "capturable"}
+        and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+        and not any(getattr(layer, "sparse", False) for layer in module.modules())
+    )
+    optimizer = recipe(parameters, fused=True) if fused else recipe(parameters)
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ConfigError(
+            f"{type(optimizer).__name__} asks for the loss several times a step; minibatches give it once"
+        )
+    return optimizer
+
+
+def batch_sizes(n: int, batch_size: int, module: nn.Module) -> list[int]:
+    """Return the sizes of an epoch's batches. Batch normalization cannot train on a last batch of one row."""
+    sizes = [batch_size] * (n // batch_size) + [n % batch_size] * (n % batch_size > 0)
+    if (
+        len(sizes) > 1
+        and sizes[-1] == 1
+        and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    ):
+        sizes[-2:] = [batch_size + 1]
+    return sizes
+
+
+def train(
+    module: nn.Module,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    validation: TrainingData | None = None,
+) -> Curves:
+    """Train a module in place, in training mode.
+
+    Raises:
+        DivergenceError: the loss or the weights are not finite; the module has the weights of the last good epoch.
+        ShapeError, DataError, ConfigError: see `TorchClassifier`.
+    """
+    with _kernels(data.codes.device, deterministic=settings.deterministic):
+        fit = _Fit(module, data, settings, seed, validation)
+        try:
+            for callback in settings.callbacks:
+                callback.on_fit_start(epochs=settings.epochs, n_rows=len(data.codes))
+            for number in range(1, settings.epochs + 1):
+                if fit.epoch(number):
+                    break
+        finally:
+            for callback in settings.callbacks:
+                callback.on_fit_end()
+        return fit.finish()
+
+
+class _Fit:
+    """One fit that is going on."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: TrainingData,
+        settings: TrainingSettings,
+        seed: int,
+        validation: TrainingData | None,
+    ) -> None:
+        self.module, self.data, self.settings, self.validation = module, data, settings, validation
+        self.device = data.codes.device
+        self.dtype = dtype_of(settings.precision)
+        self.order = torch.Generator().manual_seed(seed)  # drawn on the CPU: it is the same on every device
+        if settings.channels_last:
+            module.to(memory_format=torch.channels_last)
+        options = settings.compile if isinstance(settings.compile, Mapping) else {}
+        self.run: Callable[[Tensor], Tensor] = torch.compile(module, **options) if settings.compile else module
+        self.sizes = batch_sizes(len(data.codes), settings.batch_size, module)
+        self.feed = self._feed(seed)
+        self.weights = None if data.weights is None else (data.weights / data.weights.mean()).to(self.dtype)
+        self.criterion = settings.loss(reduction="none")
+        self.optimizer = make_optimizer(settings.optimizer, module)
+        self.scheduler = self._scheduler()
+        self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16-mixed" else None
+        self.chunker = Chunker(smallest=1)
+        self.good = _Snapshot(module)
+        self.best: _Snapshot | None = None
+        self.best_loss, self.epochs_since = math.inf, 0
+        self.losses: list[float] = []
+        self.validated: list[tuple[float, float]] = []
+
+    def _feed(self, seed: int) -> DeviceRows | LoadedRows:
+        inputs, settings = self.data.inputs, self.settings
+        if isinstance(inputs, Tensor) and inputs.device == self.device:
+            return DeviceRows(inputs, self.dtype, channels_last=settings.channels_last)
+        return LoadedRows(
+            inputs,
+            self.device,
+            self.dtype,
+            num_workers=settings.num_workers,
+            seed=seed,
+            channels_last=settings.channels_last,
+        )
+
+    def _scheduler(self) -> Any:
+        if self.settings.scheduler is None:
+            return None
+        by_batch = self.settings.scheduler_step == "batch"
+        steps = self.settings.epochs * (len(self.sizes) if by_batch else 1)
+        scheduler = call_recipe(self.settings.scheduler, self.optimizer, known={"total_steps": steps, "T_max": steps})
+        if by_batch and isinstance(scheduler, ReduceLROnPlateau):
+            raise ConfigError(f"{type(scheduler).__name__} looks at an epoch's loss: scheduler_step must be 'epoch'")
+        return scheduler
+
+    def epoch(self, number: int) -> bool:
+        """Run one epoch; return whether training ends with it."""
+        started = time.perf_counter()
+        self.module.train()
+        order = None
+        if len(self.sizes) > 1:
+            order = torch.randperm(len(self.data.codes), generator=self.order).to(self.device)
+        losses, right = self._batches(order, number)
+        loss = self._check_finite(losses, number)
+        self.losses.append(loss)
+        self.good.take()
+        stop = False
+        if self.validation is not None:
+            self.validated.append(self._validate(self.validation))
+            stop = self._is_stale(self.validated[-1][0])
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(self.validated[-1][0] if self.validated else loss)
+        elif self.scheduler is not None and self.settings.scheduler_step == "epoch":
+            self.scheduler.step()
+        if self.settings.callbacks:
+            judged = self.validated[-1] if self.validated else None
+            accuracy = float(torch.stack(right).sum()) / len(self.data.codes)
+            seconds = time.perf_counter() - started
+            done = Epoch(
+                number=number,
+                epochs=self.settings.epochs,
+                loss=loss,
+                accuracy=accuracy,
+                validation_loss=judged and judged[0],
+                validation_accuracy=judged and judged[1],
+                learning_rate=rate,
+                seconds=seconds,
+                module=self.module,
+            )
+            stop = any([callback.on_epoch_end(done) is True for callback in self.settings.callbacks]) or stop  # noqa: C419
+        return stop
+
+    def finish(self) -> Curves:
+        """Put the best weights in place where there is a validation part to judge them by; return the curves."""
+        self.optimizer.zero_grad()  # the gradients are as large as the weights
+        if self.best is not None:
+            self.best.restore()
+        return self._curves()
+
+    def _curves(self) -> Curves:
+        if self.validation is None:
+            return Curves(self.losses, None, None)
+        return Curves(self.losses, [loss for loss, _ in self.validated], [accuracy for _, accuracy in self.validated])
+
+    def _batches(self, order: Tensor | None, number: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Take a step for each batch; return their losses, and their right answers where somebody asks."""
+        codes, weights = self.data.codes, self.weights
+        if order is not None:
+            codes = codes[order]
+            weights = None if weights is None else weights[order]
+        weight_batches: Iterable[Tensor | None] = (
+            [None] * len(self.sizes) if weights is None else weights.split(self.sizes)
+        )
+        losses, right = [], []
+        batches = self.feed.batches(order, self.sizes, number)
+        for x, y, w in zip(batches, codes.split(self.sizes), weight_batches, strict=True):
+            inputs = x if self.settings.augment is None else self.settings.augment(x)
+            loss, correct = self.chunker.halve(len(inputs), functools.partial(self._backward, inputs, y, w))
+            losses.append(loss)
+            right.append(correct)
+            self._step()
+        return losses, right
+
+    def _backward(self, x: Tensor, y: Tensor, w: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of a batch's mean loss, `size` rows at a time; return it and the right answers."""
+        self.optimizer.zero_grad()
+        if size >= len(x):
+            return self._backward_part(x, y, w, len(x))
+        parts = zip(x.split(size), y.split(size), [None] * len(x) if w is None else w.split(size), strict=False)
+        losses, right = zip(*(self._backward_part(*part, len(x)) for part in parts), strict=True)
+        return torch.stack(losses).sum(), torch.stack(right).sum()
+
+    def _backward_part(self, x: Tensor, y: Tensor, w: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
+        with autocast(self.settings.precision, self.device):
+            logits = self.run(x)
+        check_logits(logits, self.data.n_classes)
+        logits = logits.to(self.dtype)
+        row_losses = self.criterion(logits, y)
+        if row_losses.shape != y.shape:
+            raise ShapeError(f"the loss must answer with one value per row, ({len(y)},), got {tuple(row_losses.shape)}")
+        row_losses = row_losses if w is None else row_losses * w
+        loss = row_losses.mean() if len(x) == n else row_losses.sum() / n
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        loss = loss.detach()
+        return loss, (logits.detach().argmax(1) == y).sum() if self.settings.callbacks else loss
+
+    def _step(self) -> None:
+        norm = self.settings.max_grad_norm
+        if norm is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), norm)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        if self.scheduler is not None and self.settings.scheduler_step == "batch":
+            self.scheduler.step()
+
+    def _check_finite(self, losses: list[Tensor], number: int) -> float:
+        """Return the mean loss, after one look at the device: every look waits for it."""
+        stacked = torch.stack(losses).double()
+        weights = torch.cat([torch.stack(p.detach().aminmax()).double() for p in self.module.parameters() if p.numel()])
+        finite = torch.isfinite(torch.cat([stacked, weights])).tolist()
+        if all(finite):
+            return float(stacked.mean())
+        self.optimizer.zero_grad()
+        self.good.restore()
+        where = f"epoch {number} of {self.settings.epochs}"
+        if not all(finite[: len(losses)]):
+            first = finite.index(False)
+            what = f"the loss is {float(stacked[first])} in {where}, batch {first + 1} of {len(losses)}"
+        else:
+            what = f"the weights are not finite after {where}, batch {len(losses)} of {len(losses)}"
+        error = DivergenceError(f"{what}; try a lower learning rate or smaller inputs")
+        error.curves = self._curves()
+        raise error
+
+    @torch.no_grad()
+    def _validate(self, data: TrainingData) -> tuple[float, float]:
+        """Return the weighted mean loss and accuracy on held-out rows."""
+        self.module.eval()
+        weights = torch.ones(len(data.codes), device=self.device) if data.weights is None else data.weights
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        right = torch.zeros_like(loss)
+        start = 0
+        for x in rows_in_order(data.inputs, self.device, self.settings.num_workers):
+            y, w = data.codes[start : start + len(x)], weights[start : start + len(x)].double()
+            start += len(x)
+            with autocast(self.settings.precision, self.device):
+                logits = self.module(x.to(self.dtype))
+            logits = logits.to(self.dtype)
+            loss += w @ self.criterion(logits, y).double()
+            right += w @ (logits.argmax(1) == y).double()
+        total = weights.double().sum()
+        return float(loss / total), float(right / total)
+
+    def _is_stale(self, loss: float) -> bool:
+        """Keep the weights if they are the best; return whether there was none better for too long."""
+        if self.settings.patience is None:
+            return False
+        if loss < self.best_loss:
+            self.best_loss, self.epochs_since = loss, 0
+            self.best = self.best or _Snapshot(self.module)
+            self.best.take()
+        else:
+            self.epochs_since += 1
+        return self.epochs_since >= self.settings.patience
+
+
+class _Snapshot:
+    """A copy of a module's parameters and buffers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tensors = [*module.parameters(), *module.buffers()]
+        self._copies = [tensor.detach().clone() for tensor in self._tensors]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        for copy, tensor in zip(self._copies, self._tensors, strict=True):
+            copy.copy_(tensor)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for copy, tensor in zip(self._copies, self._tensors, strict=True):
+            tensor.copy_(copy)
+
+
+def rows_in_order(inputs: Any, device: torch.device, num_workers: int | None) -> Iterator[Tensor]:
+    """Yield all rows in their order, in chunks for a forward pass, on the device."""
+    one = inputs[:1] if isinstance(inputs, Tensor) else read_rows(inputs, [0])
+    size = rows_per_chunk(one, device)
+    if isinstance(inputs, Tensor):
+        for rows in inputs.split(size):
+            yield rows.to(device)
+        return
+    sizes = [min(size, len(inputs) - start) for start in range(0, len(inputs), size)]
+    yield from LoadedRows(inputs, device, None, num_workers=num_workers).batches(None, sizes)
+
+
+@contextmanager
+def _kernels(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """Have cuDNN use kernels that give the same answer each time, or those that it finds to be the fastest."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
