@@ -25,7 +25,7 @@ format: $(VENV)/.installed-dev
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-bench
 	$(VENV_PYTHON) -m benchmarks.run
 
 tensorboard: $(VENV)/.installed
@@ -41,6 +41,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Setting up $(VENV): several GB are downloaded once, which takes a few minutes ..."
 	$(INSTALL) '.[all]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(INSTALL) '.[bench]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import density, import_time, k_center, kmeans, logistic, memory, playground, uncertainty
+from benchmarks import density, import_time, k_center, kmeans, logistic, memory, networks, playground, uncertainty
 
 BENCHMARKS = {
     "import": import_time,
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "density": density,
     "playground": playground,
     "memory": memory,
+    "networks": networks,
 }
 
 

@@ -122,7 +122,8 @@ def with_logged_fits(model: Any, folder: Path) -> Any:
 
     if not isinstance(model, TorchClassifier):
         raise ConfigError(f"log_fits=true is for networks, whose fits have epochs; {type(model).__name__} is none")
-    return interop.unfitted(model).set_params(callbacks=[*model.callbacks, TensorBoardLog(folder)])
+    logged: Any = interop.unfitted(model)
+    return logged.set_params(callbacks=[*model.callbacks, TensorBoardLog(folder)])
 
 
 def pick_device(name: str) -> torch.device:

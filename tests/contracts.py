@@ -1,15 +1,19 @@
-"""What every sampler must do, whatever its method. Inherit from `SamplerContract`, or let a yaml file bring it in."""
+"""What every sampler and every model must do. Inherit from the contract, or let a yaml file bring it in."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
 
 from torchal import ActiveLearner, BudgetError, Schedule, rounds
 from torchal.interop import fit
 from torchal.labels import LabeledData
 from torchal.pool import Pool
+from torchal.samplers import Margin
 
 
 class NearestMean:
@@ -166,3 +170,103 @@ class SamplerContract:
         fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         view = make_view(learner.pool)
         assert fresh.select(view, 5).indices.equal(sampler.select(view, 5).indices)
+
+
+class ModelContract:
+    """What every model must do. Subclasses say what to test by the fixtures `model` and `inputs`.
+
+    `model` is unfitted; `inputs` are rows (n, ...) float32 that three classes can be told from, and `targets` their
+    labels 0, 1, 2.
+    """
+
+    def answers(self, model, x):
+        names = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform")
+        return {name: getattr(model, name)(x) for name in names if hasattr(model, name)}
+
+    def test_answers_have_the_right_shapes(self, model, inputs, targets):
+        for n_classes in (2, 3):
+            rows = targets < n_classes
+            x, y = inputs[rows].numpy(), targets[rows].numpy()
+            fitted = clone(model).fit(x, y)
+            found = self.answers(fitted, x)
+            assert found["predict"].shape == (len(x),)
+            assert set(found["predict"]) <= set(range(n_classes))
+            assert fitted.classes_.tolist() == list(range(n_classes))
+            if "decision_function" in found:
+                assert found["decision_function"].shape == ((len(x),) if n_classes == 2 else (len(x), n_classes))
+            if "predict_proba" in found:
+                assert found["predict_proba"].shape == (len(x), n_classes)
+                np.testing.assert_allclose(found["predict_proba"].sum(1), 1, rtol=1e-5)
+                np.testing.assert_array_equal(found["predict_proba"].argmax(1), found["predict"])
+            if "transform" in found:
+                assert found["transform"].shape[0] == len(x)
+                assert found["transform"].ndim == 2
+            assert 0 <= fitted.score(x, y) <= 1
+
+    def test_the_same_seed_the_same_answers_cold_each_time(self, model, inputs, targets):
+        x, y = inputs.numpy(), targets.numpy()
+        first = self.answers(clone(model).fit(x, y), x)
+        again = clone(model).fit(x[::-1].copy(), y[::-1].copy()).fit(x, y)
+        for name, answer in self.answers(again, x).items():
+            np.testing.assert_array_equal(answer, first[name])
+
+    def test_global_generators_stay(self, model, inputs, targets):
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+        self.answers(clone(model).fit(inputs.numpy(), targets.numpy()), inputs.numpy())
+        assert torch.get_rng_state().equal(before[0])
+        assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+    def test_labels_that_are_text(self, model, inputs, targets):
+        names = np.array(["pear", "apple", "fig"])
+        fitted = clone(model).fit(inputs.numpy(), names[targets])
+        assert list(fitted.classes_) == ["apple", "fig", "pear"]
+        assert set(fitted.predict(inputs.numpy())) <= set(names)
+        assert 0 <= fitted.score(inputs.numpy(), names[targets]) <= 1
+
+    def test_weights_count(self, model, inputs, targets):
+        if not has_fit_parameter(model, "sample_weight"):
+            pytest.skip(f"{type(model).__name__}.fit takes no weights")
+        x, y = inputs.numpy(), targets.numpy()
+        kept = np.arange(len(x)) % 4 != 0
+        weighted = clone(model).fit(x, y, sample_weight=kept.astype(float))
+        dropped = clone(model).fit(x[kept], y[kept])
+        np.testing.assert_allclose(
+            weighted.decision_function(x), dropped.decision_function(x), rtol=self.rtol, atol=self.rtol
+        )
+
+    rtol = 1e-3
+
+    def test_goes_through_pickle(self, model, inputs, targets):
+        fitted = clone(model).fit(inputs.numpy(), targets.numpy())
+        copied = pickle.loads(pickle.dumps(fitted))
+        np.testing.assert_array_equal(copied.predict(inputs.numpy()), fitted.predict(inputs.numpy()))
+
+    def test_tensors_give_tensors(self, model, inputs, targets):
+        if not getattr(model, "takes_tensors", False):
+            pytest.skip(f"{type(model).__name__} is not one of torchal's")
+        fitted = clone(model).fit(inputs, targets)
+        arrays = self.answers(clone(model).fit(inputs.numpy(), targets.numpy()), inputs.numpy())
+        for name, answer in self.answers(fitted, inputs).items():
+            assert isinstance(answer, torch.Tensor)
+            assert isinstance(arrays[name], np.ndarray)
+            np.testing.assert_array_equal(answer.numpy(), arrays[name])
+
+    def test_refuses_what_it_cannot_learn_from(self, model, inputs, targets):
+        x, y = inputs.numpy(), targets.numpy()
+        with pytest.raises(ValueError, match="class"):
+            clone(model).fit(x, np.zeros_like(y))
+        with pytest.raises(ValueError, match=r"NaN|finite"):
+            clone(model).fit(np.where(np.arange(x.size).reshape(x.shape) == 5, np.nan, x), y)
+        with pytest.raises(ValueError, match=r"0 sample|at least one row|minimum of 1"):
+            clone(model).fit(x[:0], y[:0])
+        fitted = clone(model).fit(x, y)
+        with pytest.raises(ValueError, match=r"features|shape"):
+            fitted.predict(x[..., :-1])
+
+    def test_selects_in_a_pool(self, model, inputs, targets):
+        pool = Pool.unlabeled(inputs, n_classes=3)
+        learner = ActiveLearner(model, Margin(), pool)
+        learner.tell(torch.arange(9), targets[:9])
+        asked = learner.ask(4)
+        assert len(asked.unique()) == 4
+        assert not bool((asked < 9).any())

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from torchal import Pool
+from torchal import Pool, embed
 from torchal.errors import DataError, ShapeError
 from torchal.inputs import DatasetInputs, as_inputs, gather, is_streamed, read_rows
 
@@ -52,12 +52,14 @@ class TestDatasetInputs:
     def test_items_of_other_kinds(self):
         assert DatasetInputs(Plain([{"x": row} for row in ROWS]), to_row=lambda item: item["x"]).load().equal(ROWS)
         assert DatasetInputs(Plain([(row.numpy(), 7) for row in ROWS])).load().equal(ROWS)
-        with pytest.raises(DataError, match=r"row 0 of the data set \(Plain\) cannot be read: .*got dict; give to_row="):
+        with pytest.raises(
+            DataError, match=r"row 0 of the data set \(Plain\) cannot be read: .*got dict; give to_row="
+        ):
             DatasetInputs(Plain([{"x": row} for row in ROWS])).load()
 
     def test_an_item_that_cannot_be_read_is_named(self):
         items = [ROWS[0], ROWS[1], OSError("disk on fire")]
-        with pytest.raises(DataError, match="row 2 of the data set .* cannot be read: OSError: disk on fire"):
+        with pytest.raises(DataError, match=r"row 2 of the data set .* cannot be read: OSError: disk on fire"):
             DatasetInputs(Plain(items))[torch.tensor([0, 2])].load()
 
     def test_rows_of_several_shapes(self):
@@ -102,3 +104,10 @@ def test_a_pool_takes_a_data_set():
     assert isinstance(inputs, DatasetInputs)
     assert inputs.load().equal(ROWS[[0, 3]])
     assert targets.tolist() == [0, 1]
+
+
+def test_embed_takes_data_set_inputs():
+    net = torch.nn.Linear(3, 2)
+    features, logits = embed(net, DatasetInputs(TensorDataset(ROWS))[torch.tensor([3, 1])], progress=False)
+    assert features.equal(ROWS[[3, 1]])
+    torch.testing.assert_close(logits, net(ROWS[[3, 1]]).detach())

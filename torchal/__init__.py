@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torchal import functional as functional
 from torchal import samplers as samplers
+from torchal.embedding import Embeddings as Embeddings
+from torchal.embedding import embed as embed
 from torchal.errors import BudgetError as BudgetError
 from torchal.errors import CapabilityError as CapabilityError
 from torchal.errors import ConfigError as ConfigError
@@ -17,6 +19,7 @@ from torchal.errors import RunError as RunError
 from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError
 from torchal.functional import Selection as Selection
+from torchal.inputs import DatasetInputs as DatasetInputs
 from torchal.labels import LabeledData as LabeledData
 from torchal.learner import ActiveLearner as ActiveLearner
 from torchal.loop import rounds as rounds
@@ -33,10 +36,11 @@ from torchal.view import PoolView as PoolView
 if TYPE_CHECKING:
     from torchal.models import LogisticRegression as LogisticRegression
     from torchal.models import TorchClassifier as TorchClassifier
+    from torchal.models import TorchEnsemble as TorchEnsemble
 
 __version__ = "0.1.0"
 
-_NEED_SKLEARN = ("LogisticRegression", "TorchClassifier")
+_NEED_SKLEARN = ("LogisticRegression", "TorchClassifier", "TorchEnsemble")
 
 
 def __getattr__(name: str) -> object:

@@ -203,7 +203,9 @@ class _Loaded(Batches):
         self.n_rows, self.n_batches, self.batch_size = n_rows, n_batches, batch_size
 
     def first(self) -> Any:
-        return next(iter(self._of(range(min(self._size, self._n_items)))))
+        # read to its end, since a loader's processes take seconds to stop if they are left halfway
+        [batch] = self._of(range(min(self._size, self._n_items)))
+        return batch
 
     def since(self, start: int) -> Iterator[Any]:
         if start == 0:

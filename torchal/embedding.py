@@ -22,6 +22,7 @@ from torchal.capture import capture, layer_name
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.functional.chunks import Features
 from torchal.npy_stream import Fingerprint, NpyStream
+from torchal.protocols import Inputs
 
 __all__ = ["Embeddings", "capture", "embed"]
 
@@ -47,7 +48,7 @@ class _Answer(NamedTuple):
 
 def embed(
     module: nn.Module,
-    data: Tensor | NDArray[Any] | Dataset[Any] | DataLoader[Any] | Iterable[Any],
+    data: Tensor | NDArray[Any] | Dataset[Any] | DataLoader[Any] | Iterable[Any] | Inputs,
     *,
     layer: str | None = None,
     batch_size: int = 256,
@@ -72,8 +73,8 @@ def embed(
 
     Args:
         module: any network.
-        data: rows in a tensor or an array (a memory-mapped one is read batch by batch); a torch data set; a DataLoader
-            that does not shuffle; or any iterable of batches.
+        data: rows in a tensor or an array (a memory-mapped one is read batch by batch); a torch data set or
+            DatasetInputs; a DataLoader that does not shuffle; or any iterable of batches.
         layer: whose output is the embedding, see `capture`; what goes into the last nn.Linear unless given.
         batch_size: rows per pass. A DataLoader and an iterable of batches have their own.
         device: where to run; where the module's parameters are unless given.
@@ -287,8 +288,7 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if hasattr(error, "add_note"):  # since Python 3.11
-            error.add_note(where)
+        error.__notes__ = [*getattr(error, "__notes__", ()), where]  # what `add_note` does, since Python 3.11
         raise
 
 
@@ -297,6 +297,8 @@ def _placed(
 ) -> tuple[nn.Module, torch.device]:
     """Return the module, or a copy where it has to be moved or cast, and where its inputs belong."""
     tensors = list(_tensors(module))
+    if any(nn.parameter.is_lazy(one) for one in tensors):
+        raise CapabilityError(f"{type(module).__name__} has weights that its first pass will make: run it once before")
     home = tensors[0].device if tensors else torch.device("cpu")
     where = home if device is None else _device(device)
     moved = device is not None and any(one.device != where for one in tensors)

@@ -86,6 +86,10 @@ class DatasetInputs:
                 )
         return torch.stack(items)
 
+    def __getitems__(self, rows: list[int]) -> list[Tensor]:
+        """Return rows one by one, as a DataLoader asks for those of a batch."""
+        return list(self.read(rows))
+
     def load(self) -> Tensor:
         """Read all rows into one tensor (n, ...)."""
         return self.read(list(range(len(self))))

@@ -117,12 +117,13 @@ class NpyStream:
         self._journal.seek(0)
         lines = self._journal.read().split(b"\n")[:-1]  # a last line that was cut off does not count
         noted, *batches = self._parse(lines) or [None]
-        if noted is not None:
+        if batches:  # else nothing is lost by beginning anew
             self._check_same(noted, "holds unfinished rows", [_partial(path) for path in (*self._paths, self._about)])
             if self._about.exists() and _partial(self._paths[0]).exists():
                 self._put_in_place()  # killed in the middle of that
                 return
         if self._paths[1].exists():
+            _partial(self._about).unlink()
             raise ConfigError(
                 f"{self._paths[1]} is there already, without {self._paths[0].name}; delete it, or choose another out"
             )
@@ -130,15 +131,16 @@ class NpyStream:
         self._about.unlink(missing_ok=True)
         self._files = [self._stack.enter_context(_open_for_update(_partial(path))) for path in self._paths]
         self._keep(lines, batches)
-        if noted is None:
+        if not batches:
             self._note(self._fingerprint)
 
     def _lock(self) -> None:
         import fcntl  # not on Windows, where torchal can still be imported
 
         try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # not flock: a DataLoader's processes would inherit that, and outlive this one by seconds if it is killed
+            fcntl.lockf(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise RunError(f"{self._paths[0]} is being written by another process") from None
 
     def _keep(self, lines: list[bytes], batches: list[list[int]]) -> None:
@@ -149,7 +151,7 @@ class NpyStream:
                 break
             self.n_batches += 1
             self.n_rows, self.widths = n_rows, (widths[0], widths[1])
-        self._journal.truncate(sum(len(line) + 1 for line in lines[: 1 + self.n_batches]))
+        self._journal.truncate(sum(len(line) + 1 for line in lines[: 1 + self.n_batches]) if batches else 0)
         for file, width in zip(self._files, self.widths or (0, 0), strict=True):
             file.truncate(self._end(self.n_rows, width))  # zeros where the header will be: no reader takes them for one
             file.seek(0, os.SEEK_END)

@@ -24,7 +24,6 @@ from torchal.protocols import (
     provides,
 )
 
-
 _KEPT_FEATURES = 2**27  # numbers; an embedding that nobody has asked for yet is kept up to here, for whoever will
 
 

@@ -27,7 +27,7 @@ class Rounds(Callback):
     def __deepcopy__(self, memo):
         return self
 
-    def on_round(self, round):
+    def on_round(self, round):  # noqa: A002
         self.seen.append(round)
 
 

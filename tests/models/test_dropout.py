@@ -116,7 +116,10 @@ def test_the_mean_of_many_draws_is_near_the_probabilities_of_dropout_by_row():
     [
         (MLP, "MLP has no dropout layer to draw with"),
         (lambda n_classes: nn.Sequential(nn.Dropout(0.0), nn.Linear(5, n_classes)), "no dropout layer"),
-        (lambda n_classes: nn.Sequential(nn.AlphaDropout(0.5), nn.Linear(5, n_classes)), "AlphaDropout are not supported"),
+        (
+            lambda n_classes: nn.Sequential(nn.AlphaDropout(0.5), nn.Linear(5, n_classes)),
+            "AlphaDropout are not supported",
+        ),
     ],
 )
 def test_networks_that_cannot_be_drawn(module, match):

@@ -107,13 +107,13 @@ class TestWarmStartInTheLoop:
         learner.tell(torch.arange(10), Y[:10])
         self.go_on(learner, 1)
         learner.save(tmp_path / "learner.pt")
-        with pytest.raises(RunError, match="the saved model cannot be loaded: .*not of the network"):
+        with pytest.raises(RunError, match=r"the saved model cannot be loaded: .*not of the network"):
             self.learner(module=lambda: MLP(5, 2, hidden=(3,))).load(tmp_path / "learner.pt")
 
     def test_models_whose_weights_cannot_be_saved_are_refused(self):
         from sklearn.linear_model import SGDClassifier
 
-        with pytest.raises(CapabilityError, match="SGDClassifier with warm_start .* set warm_start=False"):
+        with pytest.raises(CapabilityError, match=r"SGDClassifier with warm_start .* set warm_start=False"):
             ActiveLearner(SGDClassifier(warm_start=True), Margin(), Pool.unlabeled(X, n_classes=2))
 
 

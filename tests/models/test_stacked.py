@@ -168,7 +168,7 @@ def test_global_generator_stays():
 def test_a_loss_that_is_not_finite_names_the_data_set(together):
     x = X.clone()
     x[2] *= 1e160
-    with pytest.raises(DivergenceError, match="data set 3 of 4: the loss is (nan|inf) in epoch 1 of 2, batch"):
+    with pytest.raises(DivergenceError, match=r"data set 3 of 4: the loss is (nan|inf) in epoch 1 of 2, batch"):
         TorchClassifier(epochs=2, optimizer=partial(torch.optim.SGD, lr=0.1), precision="fp64").fit_many(x, Y)
 
 

@@ -1,7 +1,6 @@
 """The training loop: what it computes, and what may go wrong in it."""
 
 import copy
-import warnings
 from functools import partial
 
 import numpy as np
@@ -30,7 +29,7 @@ class Seen(Callback):
     def __deepcopy__(self, memo):
         return self
 
-    def on_round(self, round):
+    def on_round(self, round):  # noqa: A002
         self.calls.append(("round", round))
 
     def on_fit_start(self, *, epochs, n_rows):
@@ -219,7 +218,12 @@ class TestEarlyStopping:
             ({"patience": 3}, None, ConfigError, "patience needs a validation part"),
             ({"validation_fraction": 0.1}, (X, Y), ConfigError, "not both"),
             ({"validation_fraction": 1.5}, None, ConfigError, "between 0 and 1, got 1.5"),
-            ({}, (X, Y + 1), DataError, r"\d+ of 101 validation labels are of no class in y, the first is 3; .* 0, 1, 2"),
+            (
+                {},
+                (X, Y + 1),
+                DataError,
+                r"\d+ of 101 validation labels are of no class in y, the first is 3; .* 0, 1, 2",
+            ),
             ({}, (X, Y[:5]), ShapeError, r"101 inputs and labels of shape \(5,\)"),
             ({}, (X[:, :2], Y), ShapeError, "X has 2 features"),
             ({}, (X.index_fill(0, torch.tensor([9]), torch.nan), Y), DataError, "validation X .* the first is row 9"),
@@ -358,8 +362,10 @@ class TestOutOfMemory:
 
     def test_one_row_too_many_is_an_error(self, monkeypatch):
         monkeypatch.setattr(Hungry, "most", 0)
-        with warnings.catch_warnings(), pytest.raises(MemoryError, match="a chunk of 1 rows does not fit"):
-            warnings.simplefilter("ignore")
+        with (
+            pytest.warns(UserWarning, match="smaller"),
+            pytest.raises(MemoryError, match="a chunk of 1 rows does not fit"),
+        ):
             fit(Hungry)
 
 
@@ -408,8 +414,16 @@ class TestDivergence:
         ({"num_workers": -1}, ConfigError, "num_workers"),
         ({"compile": "yes"}, ConfigError, "compile"),
         ({"module": lambda: 5}, ConfigError, "module must make an nn.Module, it made a int"),
-        ({"loss": lambda reduction: lambda logits, y: logits.mean()}, ShapeError, r"one value per row, \(32,\), got \(\)"),
-        ({"module": lambda: nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))}, ShapeError, r"logits .*, got shape \(32,\)"),
+        (
+            {"loss": lambda reduction: lambda logits, y: logits.mean()},
+            ShapeError,
+            r"one value per row, \(32,\), got \(\)",
+        ),
+        (
+            {"module": lambda: nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))},
+            ShapeError,
+            r"logits .*, got shape \(32,\)",
+        ),
         ({"module": lambda: nn.Flatten()}, ConfigError, "no parameters to train: Flatten"),
     ],
 )

@@ -36,7 +36,7 @@ _EACH_NUMBER_BY_ITSELF = (
 )
 _SCHEDULES_OF_THE_LOSS = torch.optim.lr_scheduler.ReduceLROnPlateau
 _CONVOLUTIONS = nn.modules.conv._ConvNd
-_MOST_WORK_ON_A_CPU = 2**22  # weights times rows in a batch; with more, the arithmetic and not the calls take the time
+_MOST_WORK_ON_A_CPU = 2**21  # weights times rows in a batch; with more, the arithmetic and not the calls take the time
 
 
 def can_train_together(module: nn.Module, data: Sequence[TrainingData], settings: TrainingSettings) -> bool:
@@ -78,7 +78,7 @@ def _is_worth_it(module: nn.Module, data: TrainingData, settings: TrainingSettin
     if data.codes.device.type != "cpu":
         return True
     if any(isinstance(layer, _CONVOLUTIONS) for layer in module.modules()):
-        return False  # stacked weights make grouped convolutions, which are slow on a CPU
+        return False  # stacked weights make grouped convolutions, which are no faster on a CPU
     work = sum(p.numel() for p in module.parameters()) * min(settings.batch_size, len(data.codes))
     return work <= _MOST_WORK_ON_A_CPU
 

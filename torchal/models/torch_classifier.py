@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_whole
 from torchal.capture import capture
+from torchal.embedding import Precision
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models.base import (
     TensorClassifier,
@@ -38,7 +39,6 @@ from torchal.models.stacked import can_train_together, train_together
 from torchal.models.training import (
     Curves,
     Loss,
-    Precision,
     TrainingSettings,
     autocast,
     call_recipe,

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
@@ -18,14 +18,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from torchal._checks import check_flag, check_whole
+from torchal.embedding import Precision
 from torchal.errors import ConfigError, DivergenceError, ShapeError
 from torchal.functional.chunks import Chunker
 from torchal.inputs import read_rows
 from torchal.models.base import TrainingData, rows_per_chunk
-from torchal.models.loading import DeviceRows, LoadedRows
 from torchal.models.callbacks import Callback, Epoch
+from torchal.models.loading import DeviceRows, LoadedRows
 
-Precision: TypeAlias = Literal["fp32", "fp64", "bf16-mixed", "fp16-mixed"]
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 _DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
@@ -202,7 +202,9 @@ class _Fit:
         self.optimizer = make_optimizer(settings.optimizer, module)
         self.scheduler = self._scheduler()
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16-mixed" else None
-        self.chunker = Chunker(smallest=1)
+        self.chunker, self.fits_whole = Chunker(smallest=1), True
+        self.parameters = list(module.parameters())
+        self.autocast = autocast(settings.precision, self.device)
         self.good = _Snapshot(module)
         self.best: _Snapshot | None = None
         self.best_loss, self.epochs_since = math.inf, 0
@@ -272,7 +274,7 @@ class _Fit:
 
     def finish(self) -> Curves:
         """Put the best weights in place where there is a validation part to judge them by; return the curves."""
-        self.optimizer.zero_grad()  # the gradients are as large as the weights
+        self._forget_gradients()  # they are as large as the weights
         if self.best is not None:
             self.best.restore()
         return self._curves()
@@ -282,47 +284,62 @@ class _Fit:
             return Curves(self.losses, None, None)
         return Curves(self.losses, [loss for loss, _ in self.validated], [accuracy for _, accuracy in self.validated])
 
-    def _batches(self, order: Tensor | None, number: int) -> tuple[list[Tensor], list[Tensor]]:
+    def _batches(self, order: Tensor | None, number: int) -> tuple[Tensor, list[Tensor]]:
         """Take a step for each batch; return their losses, and their right answers where somebody asks."""
         codes, weights = self.data.codes, self.weights
         if order is not None:
             codes = codes[order]
             weights = None if weights is None else weights[order]
-        weight_batches: Iterable[Tensor | None] = (
-            [None] * len(self.sizes) if weights is None else weights.split(self.sizes)
-        )
-        losses, right = [], []
+        shares = self._shares(weights)
+        row_losses, right = [], []
         batches = self.feed.batches(order, self.sizes, number)
-        for x, y, w in zip(batches, codes.split(self.sizes), weight_batches, strict=True):
+        for x, y, share in zip(batches, codes.split(self.sizes), shares, strict=True):
             inputs = x if self.settings.augment is None else self.settings.augment(x)
-            loss, correct = self.chunker.halve(len(inputs), functools.partial(self._backward, inputs, y, w))
-            losses.append(loss)
-            right.append(correct)
+            losses, correct = self._gradients(inputs, y, share)
+            row_losses.append(losses)
+            right += correct
             self._step()
-        return losses, right
+        return _sums(torch.cat(row_losses).double() * torch.cat(shares), self.sizes), right
 
-    def _backward(self, x: Tensor, y: Tensor, w: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of a batch's mean loss, `size` rows at a time; return it and the right answers."""
-        self.optimizer.zero_grad()
-        if size >= len(x):
-            return self._backward_part(x, y, w, len(x))
-        parts = zip(x.split(size), y.split(size), [None] * len(x) if w is None else w.split(size), strict=False)
-        losses, right = zip(*(self._backward_part(*part, len(x)) for part in parts), strict=True)
-        return torch.stack(losses).sum(), torch.stack(right).sum()
+    def _shares(self, weights: Tensor | None) -> list[Tensor]:
+        """Return each row's share in the mean loss of its batch, batch by batch."""
+        if weights is not None:
+            return [w / len(w) for w in weights.split(self.sizes)]
+        same = {size: torch.full((size,), 1 / size, dtype=self.dtype, device=self.device) for size in set(self.sizes)}
+        return [same[size] for size in self.sizes]
 
-    def _backward_part(self, x: Tensor, y: Tensor, w: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
-        with autocast(self.settings.precision, self.device):
+    def _gradients(self, x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Compute the gradients of a batch's mean loss, in pieces once a batch did not fit on the device."""
+        if self.fits_whole:
+            try:
+                self._forget_gradients()
+                return self._add_gradients(x, y, share)
+            except torch.OutOfMemoryError:
+                self.fits_whole = False  # and go on after the handler: only there the memory is let go
+        return self.chunker.halve(len(x), functools.partial(self._gradients_in_pieces, x, y, share))
+
+    def _gradients_in_pieces(self, x: Tensor, y: Tensor, share: Tensor, size: int) -> tuple[Tensor, list[Tensor]]:
+        self._forget_gradients()
+        parts = zip(x.split(size), y.split(size), share.split(size), strict=True)
+        losses, right = zip(*(self._add_gradients(*part) for part in parts), strict=True)
+        return torch.cat(losses), [one for ones in right for one in ones]
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters:  # what optimizer.zero_grad does, without its hooks for profilers
+            parameter.grad = None
+
+    def _add_gradients(self, x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Add the gradients of rows to those that are there; return the rows' losses and how many are right."""
+        with self.autocast:
             logits = self.run(x)
         check_logits(logits, self.data.n_classes)
         logits = logits.to(self.dtype)
-        row_losses = self.criterion(logits, y)
-        if row_losses.shape != y.shape:
-            raise ShapeError(f"the loss must answer with one value per row, ({len(y)},), got {tuple(row_losses.shape)}")
-        row_losses = row_losses if w is None else row_losses * w
-        loss = row_losses.mean() if len(x) == n else row_losses.sum() / n
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        loss = loss.detach()
-        return loss, (logits.detach().argmax(1) == y).sum() if self.settings.callbacks else loss
+        losses = self.criterion(logits, y)
+        if losses.shape != y.shape:
+            raise ShapeError(f"the loss must answer with one value per row, ({len(y)},), got {tuple(losses.shape)}")
+        # the gradient of the weighted mean, without a pass for the mean
+        losses.backward(share if self.scaler is None else self.scaler.scale(share))
+        return losses.detach(), [(logits.detach().argmax(1) == y).sum()] if self.settings.callbacks else []
 
     def _step(self) -> None:
         norm = self.settings.max_grad_norm
@@ -338,19 +355,18 @@ class _Fit:
         if self.scheduler is not None and self.settings.scheduler_step == "batch":
             self.scheduler.step()
 
-    def _check_finite(self, losses: list[Tensor], number: int) -> float:
-        """Return the mean loss, after one look at the device: every look waits for it."""
-        stacked = torch.stack(losses).double()
-        weights = torch.cat([torch.stack(p.detach().aminmax()).double() for p in self.module.parameters() if p.numel()])
-        finite = torch.isfinite(torch.cat([stacked, weights])).tolist()
+    def _check_finite(self, losses: Tensor, number: int) -> float:
+        """Return the mean of the batches' losses, after one look at the device: every look waits for it."""
+        weights = [torch.stack(p.detach().aminmax()).double() for p in self.parameters if p.numel()]
+        finite = torch.isfinite(torch.cat([losses, *weights])).tolist()
         if all(finite):
-            return float(stacked.mean())
-        self.optimizer.zero_grad()
+            return float(losses.mean())
+        self._forget_gradients()
         self.good.restore()
         where = f"epoch {number} of {self.settings.epochs}"
         if not all(finite[: len(losses)]):
             first = finite.index(False)
-            what = f"the loss is {float(stacked[first])} in {where}, batch {first + 1} of {len(losses)}"
+            what = f"the loss is {float(losses[first])} in {where}, batch {first + 1} of {len(losses)}"
         else:
             what = f"the weights are not finite after {where}, batch {len(losses)} of {len(losses)}"
         error = DivergenceError(f"{what}; try a lower learning rate or smaller inputs")
@@ -368,7 +384,7 @@ class _Fit:
         for x in rows_in_order(data.inputs, self.device, self.settings.num_workers):
             y, w = data.codes[start : start + len(x)], weights[start : start + len(x)].double()
             start += len(x)
-            with autocast(self.settings.precision, self.device):
+            with self.autocast:
                 logits = self.module(x.to(self.dtype))
             logits = logits.to(self.dtype)
             loss += w @ self.criterion(logits, y).double()
@@ -387,6 +403,13 @@ class _Fit:
         else:
             self.epochs_since += 1
         return self.epochs_since >= self.settings.patience
+
+
+def _sums(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the sums of consecutive parts of values (n,), all but the last of one size; (parts,)."""
+    parts, size = len(sizes) - 1, sizes[0]
+    whole = values[: parts * size].view(parts, size).sum(1)
+    return torch.cat([whole, values[parts * size :].sum(0, keepdim=True)])
 
 
 class _Snapshot:
