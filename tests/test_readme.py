@@ -46,7 +46,7 @@ def test_the_python_examples_run_one_after_another(tmp_path):
 
 
 def test_there_are_commands_and_a_table():
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     assert len(TABLE) >= 20
 
 
