@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import torchal
+from torchal import PoolView
 from torchal.data import fashion_mnist
 from torchal.samplers import InformativeDiverse
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
 
         # torchal: one pass over all images, then the 100 whose labels are worth the most
         outputs = torchal.embed(net, images)
-        view = torchal.PoolView.from_tensors(features=outputs.features, scores=outputs.logits, labeled=labeled)
+        view = PoolView.from_tensors(features=outputs.features, scores=outputs.logits, labeled=labeled)
         rows = InformativeDiverse().select(view, 100).indices
         labeled[rows] = True
     return accuracies
