@@ -54,7 +54,7 @@ class DatasetInputs:
 
     def __getitem__(self, rows: Any) -> DatasetInputs:
         """Return some rows, (n,) int64 or a slice, in that order and still unread."""
-        numbers = torch.arange(len(self)) if self._rows is None else self._rows
+        numbers = torch.arange(len(self), device="cpu") if self._rows is None else self._rows
         chosen = object.__new__(DatasetInputs)
         chosen.__dict__.update(self.__dict__)
         chosen._rows = numbers[rows.cpu() if isinstance(rows, Tensor) else rows].reshape(-1)
@@ -118,7 +118,7 @@ def read_rows(inputs: Any, rows: list[int], *, training: bool = False) -> Tensor
         return inputs.read(rows, training=training)
     if isinstance(inputs, np.ndarray):
         return torch.from_numpy(_as_torch_takes(inputs[rows]))
-    tensor: Tensor = inputs[torch.tensor(rows)]
+    tensor: Tensor = inputs[torch.tensor(rows, device=inputs.device)]
     return tensor
 
 

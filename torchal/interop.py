@@ -240,7 +240,7 @@ def check_columns(model: object, output: Tensor, classes: Tensor, *, one_for_two
 
 def raw_features(inputs: Inputs) -> Tensor:
     """Return the inputs themselves as flat rows (N, D) float."""
-    rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs))))
+    rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs), device="cpu")))
     flat = rows.flatten(1)
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
 
@@ -276,7 +276,7 @@ def _by_chunk(model: object, method: Callable[[Any], Any], inputs: Inputs) -> Te
     if isinstance(inputs, Tensor) or _takes_inputs(model):
         out = _to_tensor(method(_as_taken(model, inputs)))
     else:
-        rows = torch.arange(len(inputs)).split(_ROWS_PER_CALL)
+        rows = torch.arange(len(inputs), device="cpu").split(_ROWS_PER_CALL)
         out = torch.cat([_to_tensor(method(_as_taken(model, gather(inputs, chunk)))) for chunk in rows])
     if len(out) != len(inputs):
         raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(out)}")

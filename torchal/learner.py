@@ -157,7 +157,7 @@ class ActiveLearner:
         candidates = self.pool.candidates.nonzero().squeeze(1)
         check_budget(n, len(candidates))
         if not self.can_fit:
-            order = torch.randperm(len(candidates), generator=self._generator())[:n]
+            order = torch.randperm(len(candidates), generator=self._generator(), device="cpu")[:n]
             self.asked = candidates[order.to(self.pool.device)]
             return self.asked.clone()
         if self.has_news:

@@ -3,13 +3,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from torchal import ActiveLearner, Pool
+from torchal.data import ImageFiles
 from torchal.errors import DataError, ShapeError
 from torchal.inputs import DatasetInputs
-from torchal.models import LogisticRegression, TorchClassifier
+from torchal.models import LogisticRegression, SmallCNN, TorchClassifier
 from torchal.models.loading import DeviceRows, LoadedRows
 from torchal.samplers import KCenterGreedy, Margin
 
@@ -204,3 +206,42 @@ class TestPool:
 
         model = TorchClassifier(net, epochs=1, channels_last=True).fit(TensorDataset(images), torch.arange(60) % 3)
         assert model.transform(TensorDataset(images)).shape == (60, 64)
+
+
+class TestImageFiles:
+    """Images on disk, with transforms of torchvision and augmentation."""
+
+    @pytest.fixture
+    def paths(self, tmp_path):
+        from torchvision.transforms.v2 import functional
+
+        generator = torch.Generator().manual_seed(0)
+        for i in range(24):
+            pixels = torch.randint(0, 128, (3, 20 + i % 3, 24), generator=generator) + 127 * (i % 2)
+            functional.to_pil_image(pixels.to(torch.uint8)).save(tmp_path / f"{i:02}.png")
+        return sorted(tmp_path.glob("*.png"))
+
+    def inputs(self, paths):
+        from torchvision.transforms import v2
+
+        to_float = [v2.Resize((16, 16)), v2.ToDtype(torch.float32, scale=True)]
+        augment = v2.Compose([v2.RandomResizedCrop((16, 16), scale=(0.5, 1.0)), v2.RandomHorizontalFlip(), to_float[1]])
+        plain = ImageFiles(paths, transform=v2.Compose(to_float))
+        return DatasetInputs(plain, train=ImageFiles(paths, transform=augment))
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_learns_and_selects(self, paths, workers):
+        labels = torch.arange(24) % 2
+        model = TorchClassifier(SmallCNN, epochs=12, num_workers=workers, batch_size=8, device="cpu")
+        inputs = self.inputs(paths)
+        learner = ActiveLearner(model, KCenterGreedy(), Pool.unlabeled(inputs, n_classes=2))
+        learner.tell(torch.arange(12), labels[:12])
+        assert len(learner.ask(3)) == 3
+        assert learner.model.score(inputs, labels) > 0.9
+        plain = clone(model).fit(inputs.dataset, labels)
+        assert not weights_of(clone(model).fit(inputs, labels)).isclose(weights_of(plain)).all()  # it was augmented
+
+    def test_a_corrupt_file_is_named(self, paths):
+        paths[5].write_bytes(paths[5].read_bytes()[:100])
+        with pytest.raises(DataError, match=r"row 5 of the data set .*05\.png"):
+            TorchClassifier(SmallCNN, epochs=1).fit(self.inputs(paths), torch.arange(24) % 2)

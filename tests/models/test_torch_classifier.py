@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -267,6 +268,68 @@ def test_full_batch_weights_are_repeated_rows():
     np.testing.assert_allclose(weighted.loss_curve_, repeated.loss_curve_)
     scaled = clone(model).fit(x, y, sample_weight=weights * 7.0)
     np.testing.assert_allclose(weights_of(scaled), weights_of(weighted), rtol=1e-6, atol=1e-9)
+
+
+def test_whole_numbers_reach_an_embedding_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 30, (80, 6), generator=generator)
+    y = (words == 3).any(1).long()
+
+    def net(n_classes):
+        return nn.Sequential(nn.EmbeddingBag(30, 8), nn.Linear(8, n_classes))
+
+    model = TorchClassifier(net, optimizer=FAST_ADAM, epochs=30, cast_inputs=False, validation_fraction=0.2).fit(
+        words, y
+    )
+    assert model.score(words, y) > 0.8
+    arrays = clone(model).fit(words.numpy(), y.numpy())
+    np.testing.assert_array_equal(arrays.predict_proba(words.numpy()), model.predict_proba(words).numpy())
+    many = clone(model).set_params(validation_fraction=None).fit_many(words.view(2, 40, 6), y.view(2, 40))
+    assert many[1].predict(words).shape == (80,)
+    with pytest.raises(RuntimeError, match="Long, Int"):
+        clone(model).set_params(cast_inputs=True).fit(words, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.float64])
+def test_inputs_of_any_dtype(dtype):
+    x, y = iris()
+    x = torch.tensor(x * 3).round().abs().to(dtype)
+    expected = TorchClassifier(epochs=2).fit(x.float(), torch.tensor(y))
+    model = TorchClassifier(epochs=2).fit(x, torch.tensor(y))
+    torch.testing.assert_close(model.predict_proba(x), expected.predict_proba(x.float()))
+
+
+def test_the_callers_modes_change_nothing():
+    x, y = iris()
+    x, y = torch.tensor(x), torch.tensor(y)
+    model = TorchClassifier(partial(MLP, dropout=0.5), epochs=2, device="cpu")
+    expected = model.fit(x, y).predict_proba(x)
+    many = model.fit_many(x.view(2, 75, 4), y.view(2, 75))[1].predict_proba(x)
+    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)):
+        with context:
+            fitted = clone(model).fit(x, y)
+            assert fitted.predict_proba(x).equal(expected)
+            assert model.fit_many(x.view(2, 75, 4), y.view(2, 75))[1].predict_proba(x).equal(many)
+        loss = nn.functional.cross_entropy(fitted.module_(x), y)
+        loss.backward()  # its weights are ordinary ones
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert clone(model).fit(x, y).predict_proba(x).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_fit_that_fails_leaves_no_model_of_other_data():
+    x, y = iris()
+
+    def interrupted(parameters):
+        raise KeyboardInterrupt
+
+    model = TorchClassifier(epochs=1).fit(x, y)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(optimizer=interrupted).fit(x[:100], y[:100] + 5)
+    with pytest.raises(NotFittedError):
+        model.predict(x)
 
 
 def test_loss_is_a_recipe():

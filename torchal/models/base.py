@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -100,6 +102,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Return a module trained from the start; a child that has a `fit` of its own needs none."""
         raise NotImplementedError
 
+    @torch.inference_mode(mode=False)
     def _training_data(self, X: Any, y: Any, sample_weight: Any) -> TrainingData:
         """Check what a fit was given, and learn from it what the attributes say of rows and labels."""
         device = resolve_device(self.device, X)
@@ -115,6 +118,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             inputs = inputs.to(device)
         if isinstance(X, Tensor):
             check_finite("X", inputs)
+            inputs = inputs.clone() if inputs.is_inference() else inputs
+        self.__dict__.pop("module_", None)  # it is of other data: a fit that fails leaves none
         self.classes_, codes = _encode(y, device)
         if len(codes) != len(inputs):
             raise ShapeError(f"X has {len(inputs)} rows and y has {len(codes)}")
@@ -189,38 +194,25 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Return an output of the logits (n, C) or (n, 1), as an array where X is one."""
         return as_answer(X, self._by_chunk(X, lambda rows: (output(self._logits(rows)),))[0])
 
-    @torch.no_grad()
     def _by_chunk(self, X: Any, compute: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return what is computed of all rows, chunk by chunk, on the fitted module's device."""
         check_is_fitted(self, "module_")
         device = next(self.module_.parameters()).device
-        inputs = self._check_rows(X, device)
-        self.module_.eval()
-        n, chunker = len(inputs), Chunker(smallest=1)
-        outputs: tuple[Tensor, ...] = ()
-        finite, start = [], 0
-        for rows in self._chunks(inputs, device):
-
-            def work(first: int, last: int, rows: Tensor = rows, start: int = start) -> None:
-                nonlocal outputs
-                results = compute(rows[first:last])
-                if last - first == n:
-                    outputs = results
-                    return
-                if start + first == 0:
-                    outputs = tuple(result.new_empty((n, *result.shape[1:])) for result in results)
-                for output, result in zip(outputs, results, strict=True):
-                    output[start + first : start + last] = result
-
-            chunker(len(rows), len(rows), work)
-            if rows.is_floating_point() and (isinstance(X, Tensor) or is_streamed(X)):
-                finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
+        with as_alone(device), torch.no_grad():
+            inputs = self._check_rows(X, device)
+            self.module_.eval()
+            chunker, collected = Chunker(smallest=1), _Collected(len(inputs))
+            finite, start = [], 0
+            for rows in self._chunks(inputs, device):
+                chunker(len(rows), len(rows), partial(collected.add, compute, rows, start))
                 if is_streamed(X):  # its rows are gone with the next chunk
                     check_finite("X", rows, first_row=start)
-            start += len(rows)
-        if isinstance(X, Tensor) and finite and not bool(torch.stack(finite).all()):
-            check_finite("X", inputs)  # one look at the end: each look waits for the device
-        return outputs
+                elif isinstance(X, Tensor):  # one look at the end: each look waits for the device
+                    finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
+                start += len(rows)
+            if finite and not bool(torch.stack(finite).all()):
+                check_finite("X", inputs)
+        return collected.tensors
 
     def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
         """Yield all rows in order, in chunks on the device."""
@@ -274,11 +266,15 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             )
         return X
 
+    def _array_dtypes(self) -> Any:
+        """Return what scikit-learn casts an array to if it is of none of these."""
+        return np.float64, np.float32
+
     def _check_array(self, X: Any, *y: Any) -> tuple[Array, Any]:
         """Let scikit-learn check what is not a tensor; its complaints about values become a DataError."""
         if self.flattens and isinstance(X, np.ndarray) and X.ndim > 2:
             X = X.reshape(len(X), math.prod(X.shape[1:]))
-        settings: dict[str, Any] = {"dtype": (np.float64, np.float32), "allow_nd": True, "reset": bool(y)}
+        settings: dict[str, Any] = {"dtype": self._array_dtypes(), "allow_nd": True, "reset": bool(y)}
         try:
             if not y:
                 return validate_data(self, X, **settings), None
@@ -287,6 +283,34 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             raise DataError(str(error)) from error
         self.input_shape_ = checked[0].shape[1:]
         return checked
+
+
+class _Collected:
+    """Outputs of n rows, put together without a second copy of all."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self.tensors: tuple[Tensor, ...] = ()
+
+    def add(
+        self, compute: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, before: int, start: int, stop: int
+    ) -> None:
+        """Compute rows[start:stop], which have `before` rows before rows[0]."""
+        results = compute(rows[start:stop])
+        if stop - start == self._n:
+            self.tensors = results
+            return
+        if before + start == 0:
+            self.tensors = tuple(result.new_empty((self._n, *result.shape[1:])) for result in results)
+        for tensor, result in zip(self.tensors, results, strict=True):
+            tensor[before + start : before + stop] = result
+
+
+@contextmanager
+def as_alone(device: torch.device) -> Iterator[None]:
+    """Compute outside the caller's autocast and inference mode."""
+    with torch.inference_mode(mode=False), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def resolve_device(device: str | torch.device, X: object = None) -> torch.device:

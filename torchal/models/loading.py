@@ -27,12 +27,12 @@ class DeviceRows:
 
     Args:
         inputs: (n, ...).
-        dtype: what the network computes in; rows that would take more memory in it are cast batch by batch.
+        dtype: what to cast to, None for nothing; rows that would take more memory in it are cast batch by batch.
         channels_last: keep images in that order in memory.
     """
 
-    def __init__(self, inputs: Tensor, dtype: torch.dtype, *, channels_last: bool = False) -> None:
-        self._dtype = dtype
+    def __init__(self, inputs: Tensor, dtype: torch.dtype | None, *, channels_last: bool = False) -> None:
+        dtype = self._dtype = dtype or inputs.dtype
         self._format = torch.channels_last if channels_last and inputs.ndim == 4 else torch.contiguous_format
         self._inputs = inputs.to(dtype) if inputs.dtype.itemsize >= dtype.itemsize else inputs
 
@@ -66,7 +66,7 @@ class LoadedRows:
     Args:
         inputs: DatasetInputs, a mapped array, or a tensor that does not fit on the device.
         device: where the batches go.
-        dtype: what the network computes in; None for the dtype that is read.
+        dtype: what to cast to, None for nothing.
         num_workers: processes that read; None for half the cores where a data set has rows enough, else none.
         seed: of the augmentation; None when not training.
         channels_last: keep images in that order in memory.
@@ -103,7 +103,7 @@ class LoadedRows:
         Raises:
             DataError: a row cannot be read.
         """
-        rows = torch.arange(self._n) if order is None else order.cpu()
+        rows = torch.arange(self._n, device="cpu") if order is None else order.cpu()
         self._requests.of_epoch = [(epoch, batch.tolist()) for batch in rows.split(list(sizes))]
         for batch in self._loader:
             if isinstance(batch, TorchalError):

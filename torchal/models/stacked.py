@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from torchal.errors import DivergenceError
-from torchal.models.base import TrainingData
+from torchal.models.base import TrainingData, as_alone
 from torchal.models.training import (
     Curves,
     TrainingSettings,
@@ -86,11 +87,13 @@ def _is_worth_it(module: nn.Module, data: TrainingData, settings: TrainingSettin
 def _can_be_stacked(module: nn.Module, data: TrainingData, settings: TrainingSettings) -> bool:
     """Tell whether `torch.func` takes the module: only trying tells, on two rows and copies of everything."""
     devices = [] if data.codes.device.type == "cpu" else [data.codes.device]
-    rows = data.inputs[:2].to(dtype_of(settings.precision))
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
+    rows = data.inputs[:2].to(dtype_of(settings.precision)) if settings.cast_inputs else data.inputs[:2]
+    with torch.random.fork_rng(devices=devices), torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # where vmap has no rule for a layer, it says so and loops
         try:
-            _Stack([copy.deepcopy(module), copy.deepcopy(module)], same_masks=True).run(torch.stack([rows, rows]))
-        except (RuntimeError, ValueError, AttributeError, TypeError):
+            stack = _Stack([copy.deepcopy(module), copy.deepcopy(module)], same_masks=True)
+            stack.run(torch.stack([rows, rows])).sum().backward()
+        except (RuntimeError, ValueError, AttributeError, TypeError, UserWarning):
             return False  # trained one by one, what is wrong with it, if anything is, is said in its own words
     return True
 
@@ -105,8 +108,15 @@ def train_together(
     Raises:
         DivergenceError: a loss is not finite.
     """
+    with as_alone(data[0].codes.device), torch.enable_grad():
+        return _train_together(modules, data, settings, seeds)
+
+
+def _train_together(
+    modules: Sequence[nn.Module], data: Sequence[TrainingData], settings: TrainingSettings, seeds: Sequence[int]
+) -> list[Curves]:
     n, device = len(data[0].codes), data[0].codes.device
-    batches = _StackedRows(data, seeds, dtype_of(settings.precision))
+    batches = _StackedRows(data, seeds, dtype_of(settings.precision), cast=settings.cast_inputs)
     stack = _Stack(modules, same_masks=len(set(seeds)) == 1)
     sizes = batch_sizes(n, settings.batch_size, modules[0])
     criterion = settings.loss(reduction="none")
@@ -142,12 +152,12 @@ def train_together(
 class _StackedRows:
     """The rows of T data sets; those of one batch are one gather."""
 
-    def __init__(self, data: Sequence[TrainingData], seeds: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(self, data: Sequence[TrainingData], seeds: Sequence[int], dtype: torch.dtype, *, cast: bool) -> None:
         first = data[0]
         self._n = len(first.codes)
         shared = all(one.inputs is first.inputs for one in data)
         inputs = first.inputs if shared else torch.cat([one.inputs for one in data])
-        self._inputs = inputs.to(dtype)
+        self._inputs = inputs.to(dtype) if cast else inputs
         self._codes = torch.stack([one.codes for one in data])
         self._weights: Tensor | None = None
         if first.weights is not None:
@@ -161,8 +171,10 @@ class _StackedRows:
     def shuffle(self, *, shuffled: bool) -> None:
         """Draw each data set's order of an epoch, as if it were alone."""
         n, device = self._n, self._codes.device
-        draw: Callable[[torch.Generator], Tensor] = lambda generator: torch.randperm(n, generator=generator)  # noqa: E731
-        orders = [draw(one) if shuffled else torch.arange(n) for one in self._generators]
+        if shuffled:  # drawn on the CPU: it is the same on every device
+            orders = [torch.randperm(n, generator=one, device="cpu") for one in self._generators]
+        else:
+            orders = [torch.arange(n, device="cpu")] * len(self._generators)
         order = torch.stack(orders).to(device)
         self._rows = order + self._offsets
         self._shuffled_codes = self._codes.gather(1, order)

@@ -90,9 +90,11 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         warm_start: go on from the weights of the last fit of this object, where its classes and row shape were the
             same. The loop of active learning then carries the weights from round to round, and saves them.
         augment: changes a batch (n, ...) on the device while training, as a transform of torchvision does.
+        cast_inputs: cast inputs to the precision's dtype. False is for whole numbers, as of tokens, that go to an
+            nn.Embedding: they reach the network as they are.
         embedding: name of the layer, as in `named_modules()`, whose output is what `transform` gives; unless given, the
             layer that the network's attribute `embedding_layer` names, else what goes into its last linear layer.
-        precision: "fp32", "fp64", "bf16-mixed" or "fp16-mixed" (with a gradient scaler). Inputs are cast to it.
+        precision: "fp32", "fp64", "bf16-mixed" or "fp16-mixed" (with a gradient scaler).
         channels_last: keep images and weights in that memory order.
         compile: train through `torch.compile`; a mapping is its arguments.
         deterministic: use deterministic cuDNN kernels; else those that it finds fastest.
@@ -145,6 +147,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         patience: int | None = None,
         warm_start: bool = False,
         augment: Callable[[Tensor], Tensor] | None = None,
+        cast_inputs: bool = True,
         embedding: str | None = None,
         precision: Precision = "fp32",
         channels_last: bool = False,
@@ -169,6 +172,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         self.patience = patience
         self.warm_start = warm_start
         self.augment = augment
+        self.cast_inputs = cast_inputs
         self.embedding = embedding
         self.precision = precision
         self.channels_last = channels_last
@@ -241,6 +245,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         self.fit_copies(copies, data)
         return copies
 
+    @torch.inference_mode(mode=False)
     def fit_copies(self, copies: Sequence[TorchClassifier], data: Sequence[TrainingData]) -> None:
         """Fit copies of this estimator, each on checked data; together where that is possible and faster."""
         seeds = [draw_seed(copy.random_state) for copy in copies]
@@ -412,6 +417,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             raise ConfigError(f"module must make an nn.Module, it made a {type(module).__name__}")
         return module.to(device, dtype_of(self.precision))
 
+    @torch.inference_mode(mode=False)
     def _fit_checked(
         self, data: TrainingData, seed: int, validation: TrainingData | None, module: nn.Module | None
     ) -> None:
@@ -436,12 +442,15 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             setattr(self, name, None if curve is None else np.array(curve))
         self.n_epochs_ = len(curves.loss)
 
+    def _array_dtypes(self) -> Any:
+        return super()._array_dtypes() if self.cast_inputs else "numeric"
+
     def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
         return rows_in_order(inputs, device, self.num_workers)
 
     def _logits(self, rows: Tensor) -> Tensor:
         dtype = dtype_of(self.precision)
-        rows = rows.to(dtype)
+        rows = rows.to(dtype) if self.cast_inputs else rows
         if self.channels_last and rows.ndim == 4:
             rows = rows.contiguous(memory_format=torch.channels_last)
         with autocast(self.precision, rows.device):
@@ -470,6 +479,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             raise DataError(f"validation_fraction={fraction} of {len(held)} rows holds back no row")
         return data.rows((~held).nonzero().squeeze(1)), data.rows(held.nonzero().squeeze(1))
 
+    @torch.inference_mode(mode=False)
     def _validation_data(self, X: Any, y: Any, data: TrainingData) -> TrainingData:
         device = data.codes.device
         inputs = self._check_rows(X, device)
@@ -534,8 +544,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def _stratified(codes: Tensor, n_classes: int, fraction: float, seed: int) -> Tensor:
     """Return which rows are held back, (n,) bool: the share of each class, rounded, and never a class's last row."""
-    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
-    held = torch.zeros(len(codes), dtype=torch.bool)
+    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed), device="cpu")
+    held = torch.zeros(len(codes), dtype=torch.bool, device="cpu")
     for c in range(n_classes):
         rows = order[codes[order] == c]
         held[rows[: min(round(fraction * len(rows)), len(rows) - 1)]] = True

@@ -7,7 +7,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -22,7 +22,7 @@ from torchal.embedding import Precision
 from torchal.errors import ConfigError, DivergenceError, ShapeError
 from torchal.functional.chunks import Chunker
 from torchal.inputs import read_rows
-from torchal.models.base import TrainingData, rows_per_chunk
+from torchal.models.base import TrainingData, as_alone, rows_per_chunk
 from torchal.models.callbacks import Callback, Epoch
 from torchal.models.loading import DeviceRows, LoadedRows
 
@@ -50,6 +50,7 @@ class TrainingSettings:
     max_grad_norm: float | None
     patience: int | None
     augment: Callable[[Tensor], Tensor] | None
+    cast_inputs: bool
     precision: Precision
     channels_last: bool
     compile: bool | Mapping[str, Any]
@@ -60,7 +61,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             check_whole(name, getattr(self, name), least=1)
-        for name in ("channels_last", "deterministic"):
+        for name in ("cast_inputs", "channels_last", "deterministic"):
             check_flag(name, getattr(self, name))
         if self.patience is not None:
             check_whole("patience", self.patience, least=1)
@@ -94,9 +95,12 @@ def dtype_of(precision: Precision) -> torch.dtype:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context in which the network runs."""
+    """Return the context in which the network runs.
+
+    Without the cache of cast weights: inside another autocast it would outlive the step that changes the weights.
+    """
     mixed = _DTYPES[precision][1]
-    return nullcontext() if mixed is None else torch.autocast(device.type, dtype=mixed)
+    return nullcontext() if mixed is None else torch.autocast(device.type, dtype=mixed, cache_enabled=False)
 
 
 def call_recipe(recipe: Callable[..., Any], *arguments: Any, known: Mapping[str, Any]) -> Any:
@@ -162,7 +166,10 @@ def train(
         DivergenceError: the loss or the weights are not finite; the module has the weights of the last good epoch.
         ShapeError, DataError, ConfigError: see `TorchClassifier`.
     """
-    with _kernels(data.codes.device, deterministic=settings.deterministic):
+    with ExitStack() as stack:
+        stack.enter_context(_kernels(data.codes.device, deterministic=settings.deterministic))
+        stack.enter_context(as_alone(data.codes.device))
+        stack.enter_context(torch.enable_grad())
         fit = _Fit(module, data, settings, seed, validation)
         try:
             for callback in settings.callbacks:
@@ -213,12 +220,13 @@ class _Fit:
 
     def _feed(self, seed: int) -> DeviceRows | LoadedRows:
         inputs, settings = self.data.inputs, self.settings
+        dtype = self.dtype if settings.cast_inputs else None
         if isinstance(inputs, Tensor) and inputs.device == self.device:
-            return DeviceRows(inputs, self.dtype, channels_last=settings.channels_last)
+            return DeviceRows(inputs, dtype, channels_last=settings.channels_last)
         return LoadedRows(
             inputs,
             self.device,
-            self.dtype,
+            dtype,
             num_workers=settings.num_workers,
             seed=seed,
             channels_last=settings.channels_last,
@@ -240,7 +248,7 @@ class _Fit:
         self.module.train()
         order = None
         if len(self.sizes) > 1:
-            order = torch.randperm(len(self.data.codes), generator=self.order).to(self.device)
+            order = torch.randperm(len(self.data.codes), generator=self.order, device="cpu").to(self.device)
         losses, right = self._batches(order, number)
         loss = self._check_finite(losses, number)
         self.losses.append(loss)
@@ -385,7 +393,7 @@ class _Fit:
             y, w = data.codes[start : start + len(x)], weights[start : start + len(x)].double()
             start += len(x)
             with self.autocast:
-                logits = self.module(x.to(self.dtype))
+                logits = self.module(x.to(self.dtype) if self.settings.cast_inputs else x)
             logits = logits.to(self.dtype)
             loss += w @ self.criterion(logits, y).double()
             right += w @ (logits.argmax(1) == y).double()
