@@ -95,6 +95,12 @@ def capture(module: nn.Module, layer: str | None = None) -> Iterator[Callable[[]
         yield embedding
 
 
+def has_embedding(module: nn.Module, layer: str | None) -> bool:
+    """Tell whether a network has a layer to take the embedding from."""
+    named = layer is not None or isinstance(getattr(module, "embedding_layer", None), str)
+    return named or any(isinstance(one, nn.Linear) for one in module.modules())
+
+
 def layer_name(module: nn.Module, layer: str | None) -> str | None:
     """Return the name of the layer whose output is wanted; None for the input of the last nn.Linear."""
     if layer is None:

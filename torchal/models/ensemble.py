@@ -14,11 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from torchal._checks import check_whole
-from torchal.capture import capture
+from torchal.capture import capture, has_embedding
 from torchal.errors import ConfigError, DataError
 from torchal.models.base import TensorClassifier, as_answer, log_probs
 from torchal.models.saving import SavedState, check_state
-from torchal.models.torch_classifier import TorchClassifier, draw_seed, has_embedding
+from torchal.models.seeding import draw_seed
+from torchal.models.torch_classifier import TorchClassifier
 from torchal.protocols import Outputs
 
 if TYPE_CHECKING:

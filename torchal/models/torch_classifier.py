@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from sklearn.base import TransformerMixin, clone
-from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_whole
-from torchal.capture import capture
+from torchal.capture import capture, has_embedding
 from torchal.embedding import Precision
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models.base import (
@@ -34,7 +30,9 @@ from torchal.models.base import (
 from torchal.models.callbacks import Callback, ProgressBar
 from torchal.models.dropout import DropoutDraws
 from torchal.models.nets import MLP
+from torchal.models.parts import hold_out, weighted_by_class
 from torchal.models.saving import SavedState, check_state
+from torchal.models.seeding import draw_seed, seeded
 from torchal.models.stacked import can_train_together, train_together
 from torchal.models.training import (
     Curves,
@@ -252,7 +250,9 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         device, shape = data[0].codes.device, row_shape(data[0].inputs)
         settings = self.settings()
         if self.validation_fraction is None and self.patience is None:
-            weighted = [copy._class_weighted(one) for copy, one in zip(copies, data, strict=True)]
+            weighted = [
+                weighted_by_class(one, copy.class_weight, copy.classes_) for copy, one in zip(copies, data, strict=True)
+            ]
             with seeded(seeds[0], device):
                 first = self.new_module(shape, data[0].n_classes, device)
                 if can_train_together(first, weighted, settings):
@@ -423,7 +423,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
     ) -> None:
         """Train a network, a new one unless given, on checked data."""
         data, held_out = self._held_out(data, validation, seed)
-        data = self._class_weighted(data)
+        data = weighted_by_class(data, self.class_weight, self.classes_)
         with seeded(seed, data.codes.device):
             if module is None:
                 module = self.new_module(row_shape(data.inputs), data.n_classes, data.codes.device)
@@ -472,12 +472,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
                     "patience needs a validation part: set validation_fraction, or call fit(..., validation=(X, y))"
                 )
             return data, validation
-        if not isinstance(fraction, Real) or not 0 < float(fraction) < 1:
-            raise ConfigError(f"validation_fraction must lie between 0 and 1, got {fraction!r}")
-        held = _stratified(data.codes.cpu(), data.n_classes, float(fraction), seed).to(data.codes.device)
-        if not bool(held.any()):
-            raise DataError(f"validation_fraction={fraction} of {len(held)} rows holds back no row")
-        return data.rows((~held).nonzero().squeeze(1)), data.rows(held.nonzero().squeeze(1))
+        return hold_out(data, fraction, seed)
 
     @torch.inference_mode(mode=False)
     def _validation_data(self, X: Any, y: Any, data: TrainingData) -> TrainingData:
@@ -498,55 +493,3 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             )
         codes = torch.as_tensor(np.searchsorted(self.classes_, labels), device=device)
         return TrainingData(inputs, codes, None, data.n_classes)
-
-    def _class_weighted(self, data: TrainingData) -> TrainingData:
-        """Return the data with the classes' weights multiplied into the rows'."""
-        if self.class_weight is None:
-            return data
-        labels = self.classes_[data.codes.cpu().numpy()]
-        try:
-            of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
-        except ValueError as error:
-            raise ConfigError(f"class_weight cannot be used: {error}") from error
-        if not (np.isfinite(of_class).all() and (of_class > 0).all()):
-            raise ConfigError(f"class_weight must be above 0 and finite, got {self.class_weight!r}")
-        weights = torch.as_tensor(of_class, device=data.codes.device)[data.codes]
-        return data._replace(weights=weights if data.weights is None else weights * data.weights)
-
-
-def has_embedding(module: nn.Module, layer: str | None) -> bool:
-    """Tell whether a network has a layer to take the embedding from."""
-    named = layer is not None or isinstance(getattr(module, "embedding_layer", None), str)
-    return named or any(isinstance(one, nn.Linear) for one in module.modules())
-
-
-def draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return a seed for torch."""
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**31))  # new entropy, not NumPy's global state
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of the device, and put them back at the end.
-
-    `torch.manual_seed` would seed every CUDA device, also those that nobody puts back.
-    """
-    cuda = [] if device.type != "cuda" else [torch.cuda.current_device() if device.index is None else device.index]
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)
-        for index in cuda:
-            with torch.cuda.device(index):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def _stratified(codes: Tensor, n_classes: int, fraction: float, seed: int) -> Tensor:
-    """Return which rows are held back, (n,) bool: the share of each class, rounded, and never a class's last row."""
-    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed), device="cpu")
-    held = torch.zeros(len(codes), dtype=torch.bool, device="cpu")
-    for c in range(n_classes):
-        rows = order[codes[order] == c]
-        held[rows[: min(round(fraction * len(rows)), len(rows) - 1)]] = True
-    return held
