@@ -22,9 +22,11 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
 from torchal import npy_stream
-from torchal.embedding import Embeddings, capture, embed
+from torchal.capture import capture
+from torchal.embedding import embed
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
 from torchal.functional.chunks import FeatureReader
+from torchal.protocols import Outputs
 
 ROOT = Path(__file__).parents[1]
 N, ROWS_PER_BATCH = 22, 4  # the last batch has two rows
@@ -431,8 +433,8 @@ class TestEmbed:
         rows = make_rows()
         np.save(tmp_path / "rows.npy", rows.numpy().astype(np.float64))
         mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
-        torch.testing.assert_close(run(make_net(), mapped), Embeddings(*reference(make_net(), rows)))
-        torch.testing.assert_close(run(make_net(), rows[:1]), Embeddings(*reference(make_net(), rows[:1])))
+        torch.testing.assert_close(run(make_net(), mapped), Outputs(*reference(make_net(), rows)))
+        torch.testing.assert_close(run(make_net(), rows[:1]), Outputs(*reference(make_net(), rows[:1])))
 
     def test_draws_no_random_numbers(self):
         net, rows = make_net(), make_rows()
@@ -524,7 +526,7 @@ class TestEmbed:
         net.net[0].weight.requires_grad_(False)
         before = state_of(net)
         expected = reference(make_net(), make_rows())
-        torch.testing.assert_close(run(net, make_rows()), Embeddings(*expected))
+        torch.testing.assert_close(run(net, make_rows()), Outputs(*expected))
         assert state_of(net) == before
         with pytest.raises(RuntimeError, match="the pass failed") as caught:
             run(net, make_rows())
@@ -641,7 +643,7 @@ class TestErrors:
             (3, "data must be a tensor, an array, a Dataset, a DataLoader or an iterable of batches, got int"),
             (Dataset(), "a data set must have a length, Dataset has none"),
             ([3], "a batch must be .*, got int; give batch_to_inputs"),
-            ([()], "got an empty tuple"),
+            ([()], "got a tuple of 0"),
         ],
     )
     def test_data_that_cannot_be_used(self, data, match):
@@ -655,7 +657,7 @@ class TestErrors:
             ("batch_size", 2.5, "got 2.5"),
             ("num_workers", -1, "num_workers"),
             ("progress", "no", "progress must be true or false"),
-            ("precision", "fp8", "precision must be one of fp32, fp64, bf16-mixed, fp16-mixed, got 'fp8'"),
+            ("precision", "fp8", "precision must be one of fp32, fp64, bf16-mixed, fp16-mixed; got 'fp8'"),
             ("device", "cuda:99", "there is no device 'cuda:99' here"),
             ("device", "abacus", "there is no device 'abacus' here"),
             ("device", "meta", "nothing is computed"),
@@ -726,7 +728,9 @@ class TestErrors:
     )
     def test_logits_of_another_shape(self, make, match):
         for data in (make_rows(), make_rows().split(4)):
-            with pytest.raises(ShapeError, match=match if torch.is_tensor(data) else "must (be|have shape)"):
+            known = torch.is_tensor(data)
+            wanted = (ShapeError, match) if known else ((ShapeError, CapabilityError), "must (be|have)|is not its head")
+            with pytest.raises(wanted[0], match=wanted[1]):
                 run(Speaker(make), data)
 
     def test_features_of_another_shape(self):
@@ -738,14 +742,69 @@ class TestErrors:
             def forward(self, x):
                 return self.head(x.repeat(2, 1))[: len(x)]
 
-        with pytest.raises(ShapeError, match=r"features must have shape \(4, 4\), got \(8, 4\) in batch 0"):
+        with pytest.raises(CapabilityError, match=r"is not its head: it gave \(8, 3\) and the network \(4, 3\); name"):
             run(Transposed(), make_rows())
+        with pytest.raises(ShapeError, match=r"features must have shape \(4, 3\), got \(8, 3\) in batch 0"):
+            run(Transposed(), make_rows(), layer="head")
+
+    def test_a_linear_layer_that_is_not_the_head(self):
+        class Squeezed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.squeeze, self.head = nn.Linear(4, 2), nn.Conv1d(4, 3, 1)
+
+            def forward(self, x):
+                return self.head(x[..., None]).flatten(1) * self.squeeze(x).mean(1, keepdim=True)
+
+        with pytest.raises(CapabilityError, match=r"is not its head: it gave \(4, 2\) and the network \(4, 3\); name"):
+            run(Squeezed(), make_rows())
+        assert run(Squeezed(), make_rows(), layer="squeeze").features.shape == (22, 2)
+
+    def test_layers_that_differ_in_a_setting_only(self, tmp_path):
+        nets = [nn.Sequential(nn.LeakyReLU(slope), nn.Linear(4, 3)) for slope in (0.1, 0.9)]
+        nets[1].load_state_dict(nets[0].state_dict())
+        run(nets[0], make_rows(), out=tmp_path / "features.npy")
+        with pytest.raises(ConfigError, match="of something else: module was"):
+            run(nets[1], make_rows(), out=tmp_path / "features.npy")
+
+    def test_a_list_with_more_batches(self, tmp_path):
+        run(make_net(), list(make_rows().split(4)), out=tmp_path / "features.npy")
+        with pytest.raises(ConfigError, match="of something else: n_batches was 6, is 3"):
+            run(make_net(), list(make_rows().split(4))[:3], out=tmp_path / "features.npy")
+
+    def test_the_data_are_read_outside_of_the_precision(self):
+        class Mixing(torch.utils.data.Dataset):
+            def __len__(self):
+                return 22
+
+            def __getitem__(self, row):
+                return make_rows()[row] @ torch.eye(4)
+
+        net = make_net()
+        mixed = run(net, Mixing(), precision="bf16-mixed")
+        torch.testing.assert_close(mixed, run(net, make_rows(), precision="bf16-mixed"), rtol=0, atol=0)
+
+    def test_three_things_in_a_batch_need_a_word(self):
+        batches = [(rows, rows > 0, torch.zeros(len(rows))) for rows in make_rows().split(4)]
+        with pytest.raises(DataError, match="got a tuple of 3; give batch_to_inputs"):
+            run(make_net(), batches)
+        assert run(make_net(), batches, batch_to_inputs=lambda batch: batch[0]).features.shape == (22, 5)
+
+    def test_the_batch_before_one_that_fails_is_kept(self, tmp_path):
+        def batches():
+            yield from make_rows().split(4)[:2]
+            raise OSError("gone")
+
+        with pytest.raises(OSError, match="gone"):
+            run(make_net(), batches(), out=tmp_path / "features.npy")
+        journal = (tmp_path / "features.npy.json.partial").read_text().splitlines()
+        assert len(journal) == 1 + 2
 
     def test_a_loader_that_makes_fewer_rows_than_its_data_set_has(self):
         def leave_out(items):
             return torch.stack(items[:-1])
 
-        with pytest.raises(ShapeError, match=r"\(4, 5\), got \(3, 5\)"):
+        with pytest.raises(ShapeError, match=r"\(4, 3\), got \(3, 3\)"):
             run(make_net(), DataLoader(make_rows(), batch_size=4, collate_fn=leave_out))
 
         class Short(DataLoader):
@@ -851,7 +910,7 @@ class TestFiles:
             data[3, 3] += 1
         else:
             more = {"batch_to_inputs": lambda batch: batch + 1}
-        named = {"buffers": "weights", "batch_to_inputs": "first_batch"}.get(what, what)
+        named = {"weights": "module", "buffers": "module", "batch_to_inputs": "first_batch"}.get(what, what)
         files = r"features\.npy, features\.logits\.npy, features\.npy\.json"
         if not finished:
             files = files.replace("npy,", r"npy\.partial,").replace("json", r"json\.partial")
@@ -879,7 +938,13 @@ class TestFiles:
             (tmp_path / name).unlink()
             assert not names(tmp_path)
         run(make_net(), make_rows(), out=tmp_path / "features.npy")
-        np.save(tmp_path / "features.npy", np.ones((2, 2)))
+        np.save(tmp_path / "features.npy", np.ones((22, 5)))
+        with pytest.raises(RunError, match=r"features.npy is damaged: it has numbers of float64, float32 was written"):
+            run(make_net(), make_rows(), out=tmp_path / "features.npy")
+        (tmp_path / "features.npy").write_bytes(b"\x93NUMPY")
+        with pytest.raises(RunError, match=r"features.npy is damaged: it cannot be read as .npy"):
+            run(make_net(), make_rows(), out=tmp_path / "features.npy")
+        np.save(tmp_path / "features.npy", np.ones((2, 2), dtype=np.float32))
         with pytest.raises(RunError, match=r"features.npy is damaged: it has shape \(2, 2\), \(22, 5\) was written"):
             run(make_net(), make_rows(), out=tmp_path / "features.npy")
 

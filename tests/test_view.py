@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.contracts import NearestMean, make_pool, make_view
 from torchal import CapabilityError, Pool, PoolView, ShapeError, interop
 from torchal.protocols import HasBatchedFit, provides
+from torchal.samplers import from_name
 
 
 class Counting(NearestMean):
@@ -159,3 +160,19 @@ def test_data_sets_of_unequal_size_are_fitted_one_after_another():
     models = interop.fit_many(Many(), [(x, y), (x[:6], y[:6])])
     assert [type(model) for model in models] == [Many, Many]
     assert models[0] is not models[1]
+
+
+@pytest.mark.parametrize(
+    "sampler", ["k_center", "informative_diverse", "graph_density", "margin", "margin_cluster_mean"]
+)
+def test_features_and_scores_of_mapped_files(sampler, tmp_path):
+    x = torch.randn(90, 5, generator=torch.Generator().manual_seed(0))
+    files = []
+    for name, values in (("x", x), ("y", x[:, :3])):
+        np.save(tmp_path / f"{name}.npy", values.numpy())
+        files.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    labeled = torch.arange(90) < 10
+    mapped = PoolView.from_tensors(features=files[0], scores=files[1], labeled=labeled)
+    whole = PoolView.from_tensors(features=x, scores=x[:, :3], labeled=labeled)
+    picked = from_name(sampler).select(mapped, 7).indices
+    assert picked.equal(from_name(sampler).select(whole, 7).indices)

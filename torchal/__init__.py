@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from torchal import functional as functional
 from torchal import samplers as samplers
-from torchal.embedding import Embeddings as Embeddings
 from torchal.embedding import embed as embed
 from torchal.errors import BudgetError as BudgetError
 from torchal.errors import CapabilityError as CapabilityError

@@ -64,6 +64,8 @@ def as_batches(data: object, *, batch_size: int, num_workers: int, pin_memory: b
         data = DataLoader(dataset, batch_size, num_workers=num_workers, pin_memory=pin_memory, generator=generator)
     if isinstance(data, DataLoader):
         return _as_loaded(data)
+    if isinstance(getattr(data, "loader", None), DataLoader):  # a wrapper that moves batches ahead, as timm has one
+        _as_loaded(data.loader)  # type: ignore[attr-defined]
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
         kinds = "a tensor, an array, a Dataset, a DataLoader or an iterable of batches"
         raise DataError(f"data must be {kinds}, got {type(data).__name__}")
@@ -86,13 +88,14 @@ def arguments_of(batch: Any, batch_to_inputs: Callable[[Any], Any] | None) -> Ar
         return (batch,), {}
     if isinstance(batch, Mapping):
         return (), {name: value for name, value in batch.items() if name not in ("label", "labels")}
-    if isinstance(batch, tuple | list) and batch:
+    if isinstance(batch, tuple | list) and 0 < len(batch) <= 2:  # inputs, or inputs and labels
         return (batch[0],), {}
     if isinstance(batch, Tensor | np.ndarray):
         return (batch,), {}
-    what = f"an empty {type(batch).__name__}" if isinstance(batch, tuple | list) else type(batch).__name__
+    what = f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
     raise DataError(
-        f"a batch must be a tensor, an array, a tuple, a list or a mapping, got {what}; give batch_to_inputs"
+        "a batch must be a tensor, an array, a mapping, or a tuple or list of inputs and perhaps labels, "
+        f"got {what}; give batch_to_inputs"
     )
 
 
@@ -176,6 +179,8 @@ def _as_loaded(loader: DataLoader[Any]) -> Batches:
         if type(found) not in plain:
             raise ConfigError(f"{in_order}, its rows are drawn by a {type(found).__name__}: use shuffle=False")
     n = len(sampler)
+    if n != len(loader.dataset):  # type: ignore[arg-type]
+        raise ConfigError(f"{in_order}, its sampler takes {n} of {len(loader.dataset)} rows")  # type: ignore[arg-type]
     if n == 0:
         raise DataError(f"the data has no rows: {kind} of length 0")
     if batched is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ _COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module
 
 
 @contextmanager
-def capture(module: nn.Module, layer: str | None = None) -> Iterator[Callable[[], Tensor]]:
+def capture(module: nn.Module, layer: str | None = None) -> Iterator[Captured]:
     """Let every forward pass of a module leave its embedding behind.
 
     While the context is open, the function that it gives returns the embedding of the last pass, (n, D): what came out
@@ -32,7 +32,8 @@ def capture(module: nn.Module, layer: str | None = None) -> Iterator[Callable[[]
 
     Returns:
         A function without arguments that returns (n, D). It raises CapabilityError if the layer did not run in the last
-        pass, or gave something else than a tensor.
+        pass, or gave something else than a tensor; or if no layer is named, and what the last nn.Linear gave has
+        another shape than what the module gave, so that it is not its head.
 
     Raises:
         ConfigError: the module has no layer of this name.
@@ -45,54 +46,82 @@ def capture(module: nn.Module, layer: str | None = None) -> Iterator[Callable[[]
         ...     print(embedding().shape, logits.shape)
         torch.Size([5, 3]) torch.Size([5, 2])
     """
-    name = layer_name(module, layer)
-    watched = f"the layer {name!r}" if name is not None else "an nn.Linear"
-    seen: Tensor | type | None = None
-    version: int | None = None
-
-    def forget(*_: object) -> None:
-        nonlocal seen
-        seen = None
-
-    def leave(value: object) -> None:
-        nonlocal seen, version
-        seen = value if isinstance(value, Tensor) and value.ndim else type(value)
-        version = _version(value)
-
-    def came_out(_: nn.Module, __: Any, output: Any) -> None:
-        # A copy, since many networks go on in place: `out = bn(x); out += shortcut; relu_(out)`.
-        leave(output.clone() if isinstance(output, Tensor) else output)
-
-    def went_in(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        leave(args[0] if args else kwargs.get("input"))
-
-    def embedding() -> Tensor:
-        if seen is None:
-            raise CapabilityError(
-                f"{watched} of {type(module).__name__} did not run in its last pass; name one that does"
-            )
-        if not isinstance(seen, Tensor):
-            raise CapabilityError(
-                f"{watched} of {type(module).__name__} must give a tensor of rows, got {seen.__name__}"
-            )
-        if version != _version(seen):
-            raise CapabilityError(
-                f"what went into the last nn.Linear of {type(module).__name__} was changed in place since; name a layer"
-            )
-        return seen.flatten(1) if seen.ndim > 1 else seen[:, None]
-
+    watched = Captured(module, layer_name(module, layer))
     with ExitStack() as stack:
-        stack.callback(forget)
-        stack.callback(module.register_forward_pre_hook(forget, prepend=True).remove)
-        if name is not None:
-            stack.callback(_layers(module)[name].register_forward_hook(came_out).remove)
+        stack.callback(watched.forget)
+        stack.callback(module.register_forward_pre_hook(watched.forget, prepend=True).remove)
+        stack.callback(module.register_forward_hook(watched.ended).remove)
+        if watched.name is not None:
+            stack.callback(_layers(module)[watched.name].register_forward_hook(watched.came_out).remove)
         else:
             for one in module.modules():
                 if isinstance(one, nn.Linear):
-                    stack.callback(one.register_forward_pre_hook(went_in, with_kwargs=True).remove)
+                    stack.callback(one.register_forward_hook(watched.went_in, with_kwargs=True).remove)
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import would take a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield embedding
+        yield watched
+
+
+class Captured:
+    """What the last forward pass left behind: call it for the embedding, (n, D)."""
+
+    def __init__(self, module: nn.Module, name: str | None) -> None:
+        self.name = name
+        self._module = type(module).__name__
+        self._seen: Tensor | type | None = None
+        self._version: int | None = None
+        self._head = self._answer = torch.Size()  # shapes of what the last nn.Linear and the network gave
+
+    def __call__(self) -> Tensor:
+        """Return the embedding of the last pass.
+
+        Raises:
+            CapabilityError: there is none.
+        """
+        problem = self._problem()
+        if problem or not isinstance(self._seen, Tensor):
+            raise CapabilityError(problem)
+        return self._seen.flatten(1) if self._seen.ndim > 1 else self._seen[:, None]
+
+    def is_there(self) -> bool:
+        """Tell whether the last pass left an embedding."""
+        return not self._problem()
+
+    def forget(self, *_: object) -> None:
+        """Hold nothing of an earlier pass."""
+        self._seen = None
+
+    def came_out(self, _: nn.Module, __: Any, output: Any) -> None:
+        """Take the output of the named layer."""
+        # A copy, since many networks go on in place: `out = bn(x); out += shortcut; relu_(out)`.
+        self._take(output.clone() if isinstance(output, Tensor) else output)
+
+    def went_in(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Take the input of an nn.Linear."""
+        self._take(args[0] if args else kwargs.get("input"))
+        self._head = output.shape
+
+    def ended(self, _: nn.Module, __: Any, output: Any) -> None:
+        """Take the shape of the network's answer."""
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        self._answer = logits.shape if isinstance(logits, Tensor) else self._head
+
+    def _take(self, value: object) -> None:
+        self._seen = value if isinstance(value, Tensor) and value.ndim else type(value)
+        self._version = _version(value)
+
+    def _problem(self) -> str:
+        what = f"the layer {self.name!r}" if self.name is not None else "an nn.Linear"
+        if self._seen is None:
+            return f"{what} of {self._module} did not run in its last pass; name one that does"
+        if not isinstance(self._seen, Tensor):
+            return f"{what} of {self._module} must give a tensor of rows, got {self._seen.__name__}"
+        if self._version != _version(self._seen):
+            return f"what went into the last nn.Linear of {self._module} was changed in place since; name a layer"
+        if self.name is None and self._head != self._answer:
+            shapes = f"it gave {tuple(self._head)} and the network {tuple(self._answer)}"
+            return f"the last nn.Linear of {self._module} that ran is not its head: {shapes}; name a layer"
+        return ""
 
 
 def has_embedding(module: nn.Module, layer: str | None) -> bool:

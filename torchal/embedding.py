@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, NamedTuple, TypeAlias
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,30 +19,9 @@ from torchal._checks import check_flag, check_whole
 from torchal.batches import Arguments, Batches, arguments_of, as_batches, digest, moved
 from torchal.capture import capture, layer_name
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
-from torchal.functional.chunks import Features
 from torchal.npy_stream import Fingerprint, NpyStream
-from torchal.protocols import Inputs
-
-__all__ = ["Embeddings", "capture", "embed"]
-
-Precision: TypeAlias = Literal["fp32", "fp64", "bf16-mixed", "fp16-mixed"]
-
-_WHOLE = {"fp32": torch.float32, "fp64": torch.float64}
-_MIXED = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
-
-
-class Embeddings(NamedTuple):
-    """What a network makes of each row: features (N, D) and logits (N, C)."""
-
-    features: Features
-    logits: Features
-
-
-class _Answer(NamedTuple):
-    """Features (n, D) and logits (n, C) of one batch, in memory of their own."""
-
-    features: Tensor
-    logits: Tensor
+from torchal.precision import Precision, autocast, check_precision, dtype_of, is_mixed
+from torchal.protocols import Inputs, Outputs
 
 
 def embed(
@@ -58,18 +36,20 @@ def embed(
     num_workers: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
-) -> Embeddings:
+) -> Outputs:
     """Compute embeddings and logits of a whole data set in one pass.
 
     The module runs in evaluation mode without gradients, and is as it was afterwards; where it has to be moved or cast,
-    a copy of it runs. A batch that is a tensor goes to `module(batch)`, a tuple or list to `module(batch[0])`, a
-    mapping to `module(**batch)` without "label" and "labels". Tensors are moved to the device, and floating ones cast
-    to the module's dtype. The module answers with logits: a tensor, an object with `.logits`, a mapping with "logits",
-    or a tuple that begins with them. Batches and rows count from 0.
+    a copy of it runs. A batch that is a tensor goes to `module(batch)`, a tuple or list of inputs and perhaps labels to
+    `module(batch[0])`, a mapping to `module(**batch)` without "label" and "labels". Tensors are moved to the device,
+    and floating ones cast to the module's dtype. The module answers with logits: a tensor, an object with `.logits`, a
+    mapping with "logits", or a tuple that begins with them. Batches and rows count from 0.
 
     With `out`, rows go to `.npy` files as they come, in bounded memory. A pass that was killed goes on at the batch
     where it stopped when `embed` is called again with the same arguments, with the same bytes in the end as one left
-    alone (if the module and the data are deterministic). A finished file is read, not made again.
+    alone (if the module and the data are deterministic). A finished file is read, not made again. Whether the arguments
+    are the same is judged by the weights, the layers' own descriptions, the settings, the number of rows or batches
+    where it is known, and batch 0: other rows after it, or other code in a `forward`, need another file.
 
     Args:
         module: any network.
@@ -114,26 +94,31 @@ def embed(
     """
     if not isinstance(module, nn.Module):
         raise CapabilityError(f"module must be an nn.Module, got {type(module).__name__}")
-    if precision is not None and precision not in (*_WHOLE, *_MIXED):
-        raise ConfigError(f"precision must be one of {', '.join((*_WHOLE, *_MIXED))}, got {precision!r}")
+    if precision is not None:
+        check_precision(precision)
     check_whole("batch_size", batch_size, least=1)
     check_whole("num_workers", num_workers, least=0)
     check_flag("progress", progress)
-    runner, where = _placed(module, device, _WHOLE.get(precision or ""))
+    mixed = precision is not None and is_mixed(precision)
+    runner, where = _placed(module, device, None if precision is None or mixed else dtype_of(precision))
     batches = as_batches(data, batch_size=batch_size, num_workers=num_workers, pin_memory=where.type == "cuda")
+    context = nullcontext() if precision is None else autocast(precision, where)
     with ExitStack() as stack:
-        stack.enter_context(_undisturbed(runner, where, _MIXED.get(precision or "")))
-        run = _Pass(runner, where, batch_to_inputs, stack.enter_context(capture(runner, layer)))
+        # The answers are to be of use with autograd later, also if the caller is in inference mode.
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(_in_evaluation_mode(runner))
+        run = _Pass(runner, where, context, batch_to_inputs, stack.enter_context(capture(runner, layer)))
         if out is None:
             rows = _InMemory(batches.n_rows)
             _fill(rows, batches, run, progress=progress)
             return rows.read()
         fingerprint: Fingerprint = {
-            "weights": _digest_of_module(module),
+            "module": _digest_of_module(module),
             "layer": layer_name(module, layer),
-            "precision": precision if precision in _MIXED else str(run.dtype).removeprefix("torch."),
+            "precision": precision if mixed else str(run.dtype).removeprefix("torch."),
             "batch_size": batches.batch_size,
             "n_rows": batches.n_rows,
+            "n_batches": batches.n_batches,
             "first_batch": digest(arguments_of(batches.first(), batch_to_inputs)),
             "device": where.type,
         }
@@ -141,7 +126,7 @@ def embed(
         stream = stack.enter_context(NpyStream(out, fingerprint, answers))
         if not stream.finished:
             _fill(stream, batches, run, progress=progress)
-        return Embeddings(*stream.read())
+        return Outputs(*stream.read())
 
 
 class _InMemory:
@@ -149,8 +134,7 @@ class _InMemory:
 
     def __init__(self, n_total: int | None) -> None:
         self._n_total = n_total
-        self._whole: list[Tensor] = []  # both, with room for all rows, where their number is known
-        self._parts: tuple[deque[Tensor], deque[Tensor]] = (deque(), deque())
+        self._parts: list[Outputs] = []  # one with room for all rows, where their number is known
         self.n_batches = self.n_rows = 0
         self.widths: tuple[int, int] | None = None
 
@@ -159,28 +143,19 @@ class _InMemory:
         self.n_batches += 1
         self.widths = features.shape[1], logits.shape[1]
         if self._n_total is None:
-            for parts, values in zip(self._parts, (features, logits), strict=True):
-                parts.append(values)
+            self._parts.append(Outputs(features, logits))
             return
-        if not self._whole:
-            self._whole = [values.new_empty(self._n_total, values.shape[1]) for values in (features, logits)]
-        for whole, values in zip(self._whole, (features, logits), strict=True):
+        if not self._parts:
+            room = (values.new_empty(self._n_total, values.shape[1]) for values in (features, logits))
+            self._parts = [Outputs(*room)]
+        for whole, values in zip(self._parts[0], (features, logits), strict=True):
             whole[start : self.n_rows] = values
 
     def finish(self) -> None:
-        if self._n_total is not None:
-            return
-        for parts in self._parts:
-            whole = parts[0].new_empty(self.n_rows, parts[0].shape[1])
-            start = 0
-            while parts:  # torch.cat would hold all of them to the end
-                part = parts.popleft()
-                whole[start : start + len(part)] = part
-                start += len(part)
-            self._whole.append(whole)
+        """Do nothing: there is no file to close."""
 
-    def read(self) -> Embeddings:
-        return Embeddings(*self._whole)
+    def read(self) -> Outputs:
+        return self._parts[0] if len(self._parts) == 1 else Outputs(*map(torch.cat, zip(*self._parts, strict=True)))
 
 
 class _Pass:
@@ -190,6 +165,7 @@ class _Pass:
         self,
         module: nn.Module,
         device: torch.device,
+        context: AbstractContextManager[Any],
         batch_to_inputs: Callable[[Any], Any] | None,
         embedding: Callable[[], Tensor],
     ) -> None:
@@ -197,6 +173,7 @@ class _Pass:
         self.answer_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         self._module = module
         self._device = device
+        self._context = context
         self._batch_to_inputs = batch_to_inputs
         self._embedding = embedding
 
@@ -204,21 +181,24 @@ class _Pass:
         positional, named = moved(arguments_of(batch, self._batch_to_inputs), self._device, self.dtype)
         return positional, named
 
-    def __call__(self, arguments: Arguments) -> _Answer:
-        logits = _logits_of(self._module(*arguments[0], **arguments[1]))
-        # Copies: what the module gives may share memory with the batch or with a buffer that the next pass fills.
-        return _Answer(*(v.to(self._device, self.answer_dtype, copy=True) for v in (self._embedding(), logits)))
+    def __call__(self, arguments: Arguments) -> Tensor:
+        """Run one batch; return the logits, as they come."""
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False), self._context:
+            return _logits_of(self._module(*arguments[0], **arguments[1]))
+
+    def features(self) -> Tensor:
+        """Return the embedding of the batch that ran."""
+        return self._embedding()
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Return a copy: what the module gives may share memory with the batch or with a buffer of its next pass."""
+        return values.detach().to(self._device, self.answer_dtype, copy=True)
 
 
 def _fill(rows: _InMemory | NpyStream, batches: Batches, run: _Pass, *, progress: bool) -> None:
     """Run all batches that are not there yet."""
     counted = batches.n_rows is not None
-    remaining = batches.since(rows.n_batches)
-
-    def read(number: int) -> Any:
-        with _told(f"while reading batch {number}"):
-            return next((run.arguments(batch) for batch in remaining), None)
-
+    remaining = iter(batches.since(rows.n_batches))
     with tqdm(
         desc="embed",
         total=batches.n_rows if counted else batches.n_batches,
@@ -226,13 +206,18 @@ def _fill(rows: _InMemory | NpyStream, batches: Batches, run: _Pass, *, progress
         unit="row" if counted else "batch",
         disable=not progress,
     ) as bar:
-        arguments = read(rows.n_batches)
-        while arguments is not None:
-            with _told(f"in the forward pass of batch {rows.n_batches}"):
-                answer = run(arguments)
+        while True:
             where = f"batch {rows.n_batches}"
-            _check_shapes(answer, where, n_expected=batches.n_in(rows.n_rows), widths=rows.widths)
-            arguments = read(rows.n_batches + 1)  # a GPU is still at work; the look at its answer waits for it
+            with _told(f"while reading {where}"):
+                arguments = next((run.arguments(batch) for batch in remaining), None)
+            if arguments is None:
+                break
+            with _told(f"in the forward pass of {where}"):
+                logits = run(arguments)
+                _check_rows("logits", logits, where, n=batches.n_in(rows.n_rows), width=rows.widths and rows.widths[1])
+                features = run.features()
+            _check_rows("features", features, where, n=len(logits), width=rows.widths and rows.widths[0])
+            answer = Outputs(run.kept(features), run.kept(logits))
             _check_finite(answer, where, rows.n_rows)
             rows.write(*answer)
             bar.update(len(answer.logits) if counted else 1)
@@ -256,20 +241,16 @@ def _logits_of(answer: Any) -> Tensor:
     return logits
 
 
-def _check_shapes(answer: _Answer, where: str, *, n_expected: int | None, widths: tuple[int, int] | None) -> None:
-    features, logits = answer
-    if logits.ndim != 2:
-        raise ShapeError(f"logits must be (n, C), got shape {tuple(logits.shape)} in {where}")
-    n = len(logits) if n_expected is None else n_expected
-    expected = (n, features.shape[1]), (n, logits.shape[1])
-    if widths is not None:
-        expected = (n, widths[0]), (n, widths[1])
-    for name, values, shape in zip(answer._fields, answer, expected, strict=True):
-        if tuple(values.shape) != shape or not values.shape[1]:
-            raise ShapeError(f"{name} must have shape {shape}, got {tuple(values.shape)} in {where}")
+def _check_rows(name: str, values: Tensor, where: str, *, n: int | None, width: int | None) -> None:
+    """Require (n, width), where these are known."""
+    if values.ndim != 2:
+        raise ShapeError(f"{name} must be (n, C), got shape {tuple(values.shape)} in {where}")
+    expected = (len(values) if n is None else n, values.shape[1] if width is None else width)
+    if values.shape != expected or not values.shape[1]:
+        raise ShapeError(f"{name} must have shape {expected}, got {tuple(values.shape)} in {where}")
 
 
-def _check_finite(answer: _Answer, where: str, n_before: int) -> None:
+def _check_finite(answer: Outputs, where: str, n_before: int) -> None:
     if not len(answer.logits):
         return
     # NaN goes through minimum and maximum; both tensors together, since each look waits for the device
@@ -324,8 +305,8 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 @contextmanager
-def _undisturbed(module: nn.Module, device: torch.device, mixed: torch.dtype | None) -> Iterator[None]:
-    """Run in evaluation mode, without gradients, in this precision whatever the caller's; then all is as before.
+def _in_evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Set the module to evaluation mode, and back.
 
     Flags are set one by one, since `eval()` and `train()` may be overridden to do more than that: some layers merge
     weights there.
@@ -334,10 +315,7 @@ def _undisturbed(module: nn.Module, device: torch.device, mixed: torch.dtype | N
     try:
         for one, _ in flags:
             one.training = False
-        # The answers are to be of use with autograd later, also if the caller is in inference mode.
-        autocast = torch.autocast(device.type, dtype=mixed, enabled=mixed is not None)
-        with torch.inference_mode(mode=False), torch.no_grad(), autocast:
-            yield
+        yield
     finally:
         for one, training in flags:
             one.training = training
@@ -349,6 +327,6 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _digest_of_module(module: nn.Module) -> str:
+    """Return a digest of the weights and of what the layers say of themselves, strides and slopes for instance."""
     module = getattr(module, "_orig_mod", module)  # compiled or not, it is the same
-    layers = {name: type(one).__name__ for name, one in module.named_modules()}
-    return digest([layers, dict(module.named_parameters()), dict(module.named_buffers())])
+    return digest([repr(module), module.state_dict(), dict(module.named_buffers())])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from torchal.errors import DataError, ShapeError
+from torchal.errors import DataError, ShapeError, TorchalError
 from torchal.protocols import Inputs
 
 
@@ -77,7 +77,8 @@ class DatasetInputs:
                 items.append(self._as_row(dataset[number]))
             except Exception as error:
                 where = f"row {number} of the data set ({type(dataset).__name__})"
-                raise DataError(f"{where} cannot be read: {type(error).__name__}: {error}") from error
+                reason = str(error) if isinstance(error, TorchalError) else f"{type(error).__name__}: {error}"
+                raise DataError(f"{where} cannot be read: {reason}") from error
         for row, item in zip(rows, items, strict=True):
             if item.shape != items[0].shape:
                 raise ShapeError(

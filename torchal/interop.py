@@ -51,6 +51,16 @@ def unfitted(model: Classifier) -> Classifier:
     return cloned
 
 
+def silent_copy(model: Classifier) -> Classifier:
+    """Return a fresh copy without callbacks and progress bars: a fit that nobody is to hear of."""
+    copied: Any = unfitted(model)
+    if hasattr(copied, "set_params"):
+        quiet = {"callbacks": (), "progress": False}
+        settings = {name: quiet.get(name.split("__")[-1]) for name in copied.get_params()}
+        copied.set_params(**{name: value for name, value in settings.items() if value is not None})
+    return copied  # type: ignore[no-any-return]
+
+
 def fit(model: Classifier, inputs: Any, targets: Tensor) -> None:
     """Fit the model on inputs (n, ...) and targets (n,) int64."""
     model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
@@ -174,13 +184,13 @@ def shares_a_pass(model: object, inputs: Inputs) -> bool:
 
 
 def outputs(model: Classifier, inputs: Inputs, *, most_features: int | None) -> Outputs:
-    """Return logits (N, C), and features (N, D) unless they would be more numbers than `most_features`."""
+    """Return features (N, D), None if they would be more numbers than `most_features`, and logits (N, C)."""
     given = model.outputs(_as_taken(model, inputs), most_features=most_features)  # type: ignore[attr-defined]
-    logits, features = (None if values is None else _to_tensor(values) for values in given)
-    for values in (logits, features):
+    features, logits = (None if values is None else _to_tensor(values) for values in given)
+    for values in (features, logits):
         if values is not None and len(values) != len(inputs):
             raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(values)}")
-    return Outputs(logits, None if features is None else features.flatten(1))
+    return Outputs(None if features is None else features.flatten(1), logits)
 
 
 def scores_of(logits: Tensor) -> Tensor:

@@ -99,8 +99,17 @@ class NpyStream:
 
     def read(self) -> tuple[Mapped, Mapped]:
         """Map the finished files into memory, read-only."""
-        features, logits = (np.load(path, mmap_mode="r") for path in self._paths)
+        features, logits = (self._map(path) for path in self._paths)
         return features, logits
+
+    def _map(self, path: Path) -> Mapped:
+        try:
+            array: Mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise RunError(f"{path} is damaged: it cannot be read as .npy ({type(error).__name__})") from error
+        if array.dtype != self._dtype:
+            raise RunError(f"{path} is damaged: it has numbers of {array.dtype}, {self._dtype} was written")
+        return array
 
     def _put_in_place(self) -> None:
         for path in reversed(self._paths):
@@ -158,9 +167,13 @@ class NpyStream:
 
     def _parse(self, lines: list[bytes]) -> list[Any]:
         try:
-            return [json.loads(line) for line in lines]
+            parsed = [json.loads(line) for line in lines]
         except ValueError as error:
             raise RunError(f"{_partial(self._about)} is damaged: {error}") from error
+        whole = all(isinstance(line, list) and list(map(type, line)) == [int] * 3 for line in parsed[1:])
+        if parsed and not (whole and isinstance(parsed[0], dict)):
+            raise RunError(f"{_partial(self._about)} is damaged: its lines are not those of a pass")
+        return parsed
 
     def _end(self, n_rows: int, width: int) -> int:
         return _HEADER_BYTES + n_rows * width * self._dtype.itemsize

@@ -64,19 +64,19 @@ class HasEmbedding(Protocol):
 
 
 class Outputs(NamedTuple):
-    """What a network gave in one forward pass.
+    """What a network makes of each row in one forward pass.
 
     Shapes:
-        logits: (n, C); their log-softmax are the log-probabilities.
         features: (n, D), the embedding; None where it was left out.
+        logits: (n, C); their log-softmax are the log-probabilities.
     """
 
-    logits: Any
     features: Any
+    logits: Any
 
 
 class HasOutputs(Protocol):
-    """A model that gives logits and embedding in one forward pass."""
+    """A model that gives embedding and logits in one forward pass."""
 
     def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
         """Return both; without the embedding if that has more numbers than `most_features`."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchal import interop
 from torchal._checks import check_mask
 from torchal.errors import CapabilityError, DataError, ShapeError
+from torchal.functional.chunks import Features
 from torchal.labels import LabeledData, buy, training_data
 from torchal.protocols import (
     UNLABELED,
@@ -52,7 +54,7 @@ class PoolView:
     generator_state: torch.Generator = field(repr=False)
     model: Classifier | None = field(default=None, repr=False)
     validation: LabeledData | None = field(default=None, repr=False)
-    given: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False)
     trials: tuple[PoolView, ...] = field(default=(), repr=False)
     outputs: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """What was computed when first read; the forks of this view share it."""
@@ -61,9 +63,9 @@ class PoolView:
     def from_tensors(
         cls,
         *,
-        features: Tensor | None = None,
-        scores: Tensor | None = None,
-        log_probs: Tensor | None = None,
+        features: Features | None = None,
+        scores: Features | None = None,
+        log_probs: Features | None = None,
         labeled: Tensor | None = None,
         candidates: Tensor | None = None,
         targets: Tensor | None = None,
@@ -72,8 +74,9 @@ class PoolView:
         """Return a view of outputs that are there already; no model is needed.
 
         Shapes:
-            features: (N, D) float.
-            scores: (N, C) float decision values, or (N, 1) or (N,) for two classes.
+            features: (N, D) float; a mapped file, as `torchal.embed` makes it, is read chunk by chunk.
+            scores: (N, C) float decision values, or (N, 1) or (N,) for two classes; a mapped file is read whole, as
+                are log_probs.
             log_probs: (N, C) float.
             labeled: (N,) bool; where `targets` has a label, unless given; else nowhere.
             candidates: (N,) bool; what is not labeled, unless given.
@@ -88,6 +91,7 @@ class PoolView:
             >>> view.candidates
             tensor([True, True])
         """
+        scores, log_probs = _in_memory(scores), _in_memory(log_probs)
         if scores is not None and scores.ndim == 1:
             scores = scores.unsqueeze(1)
         outputs = {"features": features, "scores": scores, "log_probs": log_probs}
@@ -95,14 +99,14 @@ class PoolView:
         anything = next((t for t in (*given.values(), targets, labeled, candidates) if t is not None), None)
         if anything is None:
             raise ShapeError("a view needs at least one tensor, got none")
-        n_rows, device = len(anything), anything.device
+        n_rows, device = len(anything), _device_of(anything)
         if n_rows == 0:
             raise ShapeError("a view needs at least one row, got none")
         for name, tensor in given.items():
-            if tensor.ndim != 2 or len(tensor) != n_rows or tensor.device != device:
+            if tensor.ndim != 2 or len(tensor) != n_rows or _device_of(tensor) != device:
                 raise ShapeError(
                     f"{name} must be ({n_rows}, ...) with two axes on {device}, "
-                    f"got {tuple(tensor.shape)} on {tensor.device}"
+                    f"got {tuple(tensor.shape)} on {_device_of(tensor)}"
                 )
         if targets is None:
             targets = torch.full((n_rows,), UNLABELED, device=device)
@@ -241,7 +245,7 @@ class PoolView:
         return replace(self, **stacked, trials=tuple(trials), outputs={})  # type: ignore[arg-type]
 
     def _refits(self, rows: list[Tensor], labels: list[Tensor]) -> list[PoolView]:
-        model = interop.unfitted(self._fitted("refit"))
+        model = interop.silent_copy(self._fitted("refit"))
         bought = [buy(r, y, self.targets, self.labeled, self.n_classes) for r, y in zip(rows, labels, strict=True)]
         fitted = interop.fit_many(model, (training_data(self.inputs, *after) for after in bought))
         kept = {name: self.outputs[name] for name in ("flat_inputs",) if name in self.outputs}
@@ -273,7 +277,8 @@ class PoolView:
 
     def _output(self, name: str, compute: Callable[..., Tensor], *, one_for_two: bool | None = None) -> Tensor:
         if name in self.given:
-            return self.given[name]
+            given: Tensor = self.given[name]
+            return given
 
         def computed() -> Tensor:
             if self.trials:
@@ -292,7 +297,7 @@ class PoolView:
         want_features = name == "features"
         if want_features or "logits" not in self.outputs:
             most = None if want_features else _KEPT_FEATURES
-            logits, features = interop.outputs(model, self.inputs, most_features=most)
+            features, logits = interop.outputs(model, self.inputs, most_features=most)
             self.outputs["logits"] = logits.to(self.targets.device)
             if features is not None:
                 self.outputs["features"] = features.to(self.targets.device)
@@ -312,6 +317,14 @@ class PoolView:
             have = ", ".join(self.given) or "no outputs"
             raise CapabilityError(f"{what} needs a model; this view was made from tensors and has {have}")
         return self.model
+
+
+def _in_memory(values: Features | None) -> Tensor | None:
+    return torch.tensor(values) if isinstance(values, np.memmap) else values
+
+
+def _device_of(values: Features) -> torch.device:
+    return torch.device("cpu") if isinstance(values, np.memmap) else values.device
 
 
 _OUTPUT_OF: dict[Any, str] = {

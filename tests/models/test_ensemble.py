@@ -45,7 +45,7 @@ def test_draws_are_the_members():
 
 def test_embeddings_side_by_side_in_one_pass():
     model = TorchEnsemble(ONE, n_members=3).fit(X, Y)
-    logits, features = model.outputs(X)
+    features, logits = model.outputs(X)
     assert features.shape == (60, 3 * 128)
     torch.testing.assert_close(features, torch.cat([member.transform(X) for member in model.estimators_], 1))
     torch.testing.assert_close(logits, model.decision_function(X))

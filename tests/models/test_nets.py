@@ -419,13 +419,13 @@ class TestWeights:
         path = tmp_path / "cut.pt"
         torch.save({"a": torch.zeros(50_000)}, path, _use_new_zipfile_serialization=not legacy)
         path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(DataError, match=r"cut\.pt cannot be read as a state_dict: \w*Error"):
+        with pytest.raises(DataError, match=r"cut\.pt cannot be read safely as a state_dict: \w*Error"):
             self.make("squeezenet1_0", 5, seed=1, weights=path)
 
     def test_text(self, tmp_path):
         path = tmp_path / "page.pt"
         path.write_text("<html>not found</html>")
-        with pytest.raises(DataError, match=r"page\.pt cannot be read as a state_dict"):
+        with pytest.raises(DataError, match=r"page\.pt cannot be read safely as a state_dict"):
             self.make("squeezenet1_0", 5, seed=1, weights=path)
 
     @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ class TestWeights:
         [
             ([torch.zeros(2)], "must hold a state_dict, got a list"),
             (torch.zeros(2), "must hold a state_dict, got a Tensor"),
-            ({"state_dict": {}, "epoch": 3}, r"got 2 of 2 entries that are not tensors by name \(state_dict, epoch\)"),
+            ({"weights": {}, "epoch": 3}, r"got 2 of 2 entries that are not tensors by name \(weights, epoch\)"),
             ({3: torch.zeros(2)}, r"got 1 of 1 entries that are not tensors by name \(3\)"),
         ],
     )
@@ -442,9 +442,25 @@ class TestWeights:
         with pytest.raises(DataError, match=told):
             self.make("squeezenet1_0", 5, seed=1, weights=tmp_path / "other.pt")
 
+    def test_files_of_other_makers(self, tmp_path):
+        net = self.make("squeezenet1_0", 5, seed=0)
+        own = net.net.state_dict()
+        for content in (
+            {"state_dict": own, "epoch": 3},
+            {"model": {f"module.{key}": value for key, value in own.items()}},
+        ):
+            torch.save(content, tmp_path / "other.pt")
+            loaded = self.make("squeezenet1_0", 5, seed=1, weights=tmp_path / "other.pt")
+            assert all(value.equal(own[key]) for key, value in loaded.net.state_dict().items())
+
+    def test_weights_that_are_not_finite(self, tmp_path):
+        own = self.make("squeezenet1_0", 5, seed=0).net.state_dict()
+        own["features.0.bias"][2] = torch.nan
+        torch.save(own, tmp_path / "nan.pt")
+        with pytest.raises(DataError, match=r"features\.0\.bias in .*nan\.pt must be finite"):
+            self.make("squeezenet1_0", 5, seed=1, weights=tmp_path / "nan.pt")
+
     def test_network_instead_of_its_state_dict(self, tmp_path):
         torch.save(nn.Linear(2, 3), tmp_path / "net.pt")
-        with pytest.raises(
-            DataError, match=r"net\.pt cannot be read as a state_dict: UnpicklingError: Weights only load"
-        ):
+        with pytest.raises(DataError, match=r"net\.pt cannot be read safely as a state_dict: UnpicklingError"):
             self.make("squeezenet1_0", 5, seed=1, weights=tmp_path / "net.pt")

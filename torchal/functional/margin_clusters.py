@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_float, check_mask
 from torchal.errors import DataError, ShapeError
-from torchal.functional.chunks import values_per_chunk
+from torchal.functional.chunks import FeatureReader, Features, values_per_chunk
 from torchal.functional.kmeans import kmeans, nearest_rows
 from torchal.functional.selection import Selection, top_n
 
@@ -58,7 +58,7 @@ def inside_margin(values: Tensor, *, labeled: Tensor | None = None) -> Tensor:
 
 
 def margin_cluster_mean(
-    features: Tensor,
+    features: Features,
     n: int,
     *,
     uncertainty: Tensor,
@@ -82,7 +82,7 @@ def margin_cluster_mean(
         max_iterations: of Lloyd's algorithm.
 
     Shapes:
-        features: (N, D) float.
+        features: (N, D) float; a tensor or a mapped file.
         uncertainty: (N,) float.
         inside: (N,) bool.
         candidates: (N,) bool.
@@ -110,8 +110,8 @@ def margin_cluster_mean(
         >>> margin_cluster_mean(x, 2, uncertainty=uncertainty, inside=inside, generator=generator).indices
         tensor([4, 1])
     """
-    check_float("features", features, ndim=2)
-    n_rows, device = len(features), features.device
+    reader = FeatureReader(features)
+    n_rows, device = len(reader), reader.device
     check_float("uncertainty", uncertainty, ndim=1)
     if uncertainty.shape != (n_rows,) or uncertainty.device != device:
         raise ShapeError(
@@ -125,7 +125,7 @@ def margin_cluster_mean(
     rows = (inside & candidates).nonzero().squeeze(1)
     if len(rows) < n:
         return top_n(uncertainty, n, candidates=candidates)
-    some = features[rows]
+    some = reader.rows(rows)
     centers = kmeans(some, n, generator=generator, max_iterations=max_iterations).centers
     chosen = torch.zeros_like(candidates)
     chosen[rows[nearest_rows(some, centers)]] = True

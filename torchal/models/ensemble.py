@@ -116,27 +116,31 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
         return as_answer(X, self._by_chunk(X, lambda rows: (self._members_log_probs(rows)[:, :k],))[0])
 
     def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
-        """Return the logarithms of the mean probabilities, and the members' embeddings side by side, of one pass.
+        """Return the members' embeddings side by side, and the logarithms of the mean probabilities, of one pass.
 
         Args:
             X: (n, ...).
-            most_features: leave the embedding out if it has more numbers than this, n times D.
+            most_features: leave the embedding out if it has more numbers than this, n times D, or if there is none.
         """
         check_is_fitted(self, "module_")
-        n_rows = 0 if most_features is None else len(X)
-        keep = most_features is None or all(has_embedding(m.module_, m.embedding) for m in self.estimators_)
+        optional = most_features is not None
+        n_rows = len(X) if optional else 0
+        keep = not optional or all(has_embedding(m.module_, m.embedding) for m in self.estimators_)
         with ExitStack() as stack:
             embeddings = [stack.enter_context(capture(m.module_, m.embedding)) for m in self.estimators_ if keep]
 
             def both(rows: Tensor) -> tuple[Tensor, ...]:
                 nonlocal keep
                 logits = self._logits(rows)
-                width = sum(embedding().shape[1] for embedding in embeddings)
-                keep = keep and (most_features is None or n_rows * width <= most_features)
-                return (logits, torch.cat([embedding() for embedding in embeddings], 1)) if keep else (logits,)
+                if not keep or (optional and not all(embedding.is_there() for embedding in embeddings)):
+                    keep = False
+                    return (logits,)
+                features = torch.cat([embedding() for embedding in embeddings], 1)
+                keep = most_features is None or n_rows * features.shape[1] <= most_features
+                return (logits, features) if keep else (logits,)
 
             logits, *features = self._by_chunk(X, both)
-        return Outputs(as_answer(X, logits), as_answer(X, features[0]) if features else None)
+        return Outputs(as_answer(X, features[0]) if features else None, as_answer(X, logits))
 
     def transform(self, X: Any) -> Any:
         """Return the members' embeddings side by side, (n, the sum of their widths).

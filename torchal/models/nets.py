@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from torchal._checks import check_flag, check_installed, check_whole
+from torchal._checks import check_finite, check_flag, check_installed, check_whole
 from torchal.errors import ConfigError, DataError, ShapeError
 
 
@@ -317,7 +317,12 @@ def _check_takes(net: nn.Module, name: str, input_shape: tuple[int, ...]) -> Non
 def _load(net: nn.Module, path: Path, *, name: str, n_classes: int) -> None:
     """Load a state_dict into the network, all of it but a last layer for another number of classes."""
     state = _read_state(path)
-    consume_prefix_in_state_dict_if_present(state, "net.")  # that of a TorchvisionNet
+    for prefix in ("module.", "_orig_mod.", "net."):  # of DataParallel, torch.compile and TorchvisionNet
+        consume_prefix_in_state_dict_if_present(state, prefix)
+    for key in [key for key in state if key.startswith(("AuxLogits.", "aux1.", "aux2."))]:
+        del state[key]  # the auxiliary heads of inception_v3 and googlenet
+    for key, value in state.items():
+        check_finite(f"{key} in {path}", value)
     last = _last_layer(net, n_classes)
     reshaped = []
     for key, own in net.state_dict().items():
@@ -341,8 +346,10 @@ def _read_state(path: Path) -> dict[str, Any]:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file raises nearly anything: KeyError, struct.error, UnicodeDecodeError
-            reason = str(error).partition("\n")[0]
-            raise DataError(f"{path} cannot be read as a state_dict: {type(error).__name__}: {reason}") from error
+            raise DataError(f"{path} cannot be read safely as a state_dict: {type(error).__name__}") from error
+    for wrapper in ("state_dict", "model"):  # a checkpoint of a training script
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if not isinstance(state, dict):
         raise DataError(f"{path} must hold a state_dict, got a {type(state).__name__}")
     others = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]

@@ -20,9 +20,9 @@ from torchal.models.training import (
     batch_sizes,
     call_recipe,
     check_logits,
-    dtype_of,
     make_optimizer,
 )
+from torchal.precision import dtype_of
 
 _EACH_NUMBER_BY_ITSELF = (
     torch.optim.Adam,

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_whole
 from torchal.capture import capture, has_embedding
-from torchal.embedding import Precision
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models.base import (
     TensorClassifier,
@@ -38,13 +37,12 @@ from torchal.models.training import (
     Curves,
     Loss,
     TrainingSettings,
-    autocast,
     call_recipe,
     check_logits,
-    dtype_of,
     rows_in_order,
     train,
 )
+from torchal.precision import Precision, autocast, dtype_of
 from torchal.protocols import Outputs
 
 if TYPE_CHECKING:
@@ -301,33 +299,38 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             return as_answer(X, self._by_chunk(X, draw)[0])
 
     def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
-        """Return logits and embedding of one forward pass.
+        """Return embedding and logits of one forward pass.
 
         Args:
             X: (n, ...).
-            most_features: leave the embedding out if it has more numbers than this, n times D.
+            most_features: leave the embedding out if it has more numbers than this, n times D, or if the network has
+                none.
 
         Returns:
-            logits (n, C); features (n, D) as of `transform`, or None where there are too many.
+            features (n, D) as of `transform`, or None where they are left out; logits (n, C).
 
         Raises:
-            CapabilityError: the embedding must not be left out, and the network has no linear layer and names none.
+            CapabilityError: the embedding must not be left out, and the network has none: see `transform`.
         """
         check_is_fitted(self, "module_")
-        n_rows, keep = 0 if most_features is None else len(X), True
-        if most_features is not None and not has_embedding(self.module_, self.embedding):
-            return Outputs(self._answer(X, lambda logits: logits), None)
+        optional = most_features is not None
+        if optional and not has_embedding(self.module_, self.embedding):
+            return Outputs(None, self._answer(X, lambda logits: logits))
+        n_rows, keep = len(X) if optional else 0, True
         with capture(self.module_, self.embedding) as embedding:
 
             def both(rows: Tensor) -> tuple[Tensor, ...]:
                 nonlocal keep
                 logits = self._logits(rows)
+                if not keep or (optional and not embedding.is_there()):
+                    keep = False
+                    return (logits,)
                 features = embedding()
-                keep = keep and (most_features is None or n_rows * features.shape[1] <= most_features)
+                keep = most_features is None or n_rows * features.shape[1] <= most_features
                 return (logits, features) if keep else (logits,)
 
             logits, *features = self._by_chunk(X, both)
-        return Outputs(as_answer(X, logits), as_answer(X, features[0]) if features else None)
+        return Outputs(as_answer(X, features[0]) if features else None, as_answer(X, logits))
 
     def transform(self, X: Any) -> Any:
         """Return the embedding: what goes into the last linear layer, or comes out of the layer that is named.
@@ -339,7 +342,8 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             (n, D).
 
         Raises:
-            CapabilityError: the network has no linear layer, and none is named.
+            CapabilityError: no layer is named, and the network has no linear layer, or its last one does not give the
+                logits.
             ConfigError: it has no layer of that name.
         """
         check_is_fitted(self, "module_")

@@ -7,7 +7,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -18,22 +18,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from torchal._checks import check_flag, check_whole
-from torchal.embedding import Precision
 from torchal.errors import ConfigError, DivergenceError, ShapeError
 from torchal.functional.chunks import Chunker
 from torchal.inputs import read_rows
 from torchal.models.base import TrainingData, as_alone, rows_per_chunk
 from torchal.models.callbacks import Callback, Epoch
 from torchal.models.loading import DeviceRows, LoadedRows
+from torchal.precision import Precision, autocast, check_precision, dtype_of
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-_DTYPES: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
-    "fp32": (torch.float32, None),
-    "fp64": (torch.float64, None),
-    "bf16-mixed": (torch.float32, torch.bfloat16),
-    "fp16-mixed": (torch.float32, torch.float16),
-}
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # fused on the CPU and on CUDA since torch 2.6
 
 
@@ -72,8 +66,7 @@ class TrainingSettings:
             raise ConfigError(f"max_grad_norm must be above 0, got {norm!r}")
         if self.scheduler_step not in ("epoch", "batch"):
             raise ConfigError(f"scheduler_step must be 'epoch' or 'batch', got {self.scheduler_step!r}")
-        if self.precision not in _DTYPES:
-            raise ConfigError(f"precision must be one of {', '.join(_DTYPES)}; got {self.precision!r}")
+        check_precision(self.precision)
         if not isinstance(self.compile, bool | Mapping):
             raise ConfigError(f"compile must be true, false or the arguments of torch.compile, got {self.compile!r}")
         for callback in self.callbacks:
@@ -87,20 +80,6 @@ class Curves(NamedTuple):
     loss: list[float]
     validation_loss: list[float] | None
     validation_accuracy: list[float] | None
-
-
-def dtype_of(precision: Precision) -> torch.dtype:
-    """Return the dtype of weights and outputs."""
-    return _DTYPES[precision][0]
-
-
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context in which the network runs.
-
-    Without the cache of cast weights: inside another autocast it would outlive the step that changes the weights.
-    """
-    mixed = _DTYPES[precision][1]
-    return nullcontext() if mixed is None else torch.autocast(device.type, dtype=mixed, cache_enabled=False)
 
 
 def call_recipe(recipe: Callable[..., Any], *arguments: Any, known: Mapping[str, Any]) -> Any:
