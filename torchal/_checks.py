@@ -61,6 +61,21 @@ def check_budget(n: int, available: int) -> None:
         raise BudgetError(f"asked for {n} rows, {available} can be picked")
 
 
+def as_device(device: str | torch.device) -> torch.device:
+    """Return a device by its full name ("cuda:0" for "cuda"); what exists, only each backend itself knows.
+
+    Raises:
+        ConfigError: there is no such device here, or nothing is computed on it.
+    """
+    try:
+        found = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigError(f"there is no device {str(device)!r} here: {str(error).splitlines()[0]}") from error
+    if found.type == "meta":
+        raise ConfigError("on the device 'meta' nothing is computed")
+    return found
+
+
 def check_whole(name: str, value: object, *, least: int) -> None:
     """Require a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:

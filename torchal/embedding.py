@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from torchal._checks import check_flag, check_whole
+from torchal._checks import as_device, check_flag, check_whole
 from torchal.batches import Arguments, Batches, arguments_of, as_batches, digest, moved
 from torchal.capture import capture, layer_name
-from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
+from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.npy_stream import Fingerprint, NpyStream
 from torchal.precision import Precision, autocast, check_precision, dtype_of, is_mixed
 from torchal.protocols import Inputs, Outputs
@@ -281,7 +281,7 @@ def _placed(
     if any(nn.parameter.is_lazy(one) for one in tensors):
         raise CapabilityError(f"{type(module).__name__} has weights that its first pass will make: run it once before")
     home = tensors[0].device if tensors else torch.device("cpu")
-    where = home if device is None else _device(device)
+    where = home if device is None else as_device(device)
     moved = device is not None and any(one.device != where for one in tensors)
     cast = dtype is not None and any(one.is_floating_point() and one.dtype != dtype for one in tensors)
     if moved or cast:
@@ -291,17 +291,6 @@ def _placed(
     if cast:
         module.to(dtype)
     return module, where
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """Return a device by its full name ("cuda:0" for "cuda"); what exists, only each backend itself knows."""
-    try:
-        found = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ConfigError(f"there is no device {str(device)!r} here: {str(error).splitlines()[0]}") from error
-    if found.type == "meta":
-        raise ConfigError("on the device 'meta' nothing is computed")
-    return found
 
 
 @contextmanager

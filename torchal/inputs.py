@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from torchal.errors import DataError, ShapeError, TorchalError
 from torchal.protocols import Inputs
@@ -60,8 +62,10 @@ class DatasetInputs:
         chosen._rows = numbers[rows.cpu() if isinstance(rows, Tensor) else rows].reshape(-1)
         return chosen
 
-    def read(self, rows: list[int], *, training: bool = False, before: Callable[[int], None] | None = None) -> Tensor:
-        """Return rows as one tensor (n, ...); `before` is called with each row before it is read.
+    def read(self, rows: list[int], *, training: bool = False, seed: tuple[int, ...] = (0,)) -> Tensor:
+        """Return rows as one tensor (n, ...).
+
+        What is random in reading a row follows from the seed and the row alone; the global generators stay as they are.
 
         Raises:
             DataError: an item cannot be read; it says which, and why.
@@ -69,16 +73,16 @@ class DatasetInputs:
         """
         dataset = self.train if training and self.train is not None else self.dataset
         items = []
-        for row in rows:
-            number = row if self._rows is None else int(self._rows[row])
-            if before is not None:
-                before(row)
-            try:
-                items.append(self._as_row(dataset[number]))
-            except Exception as error:
-                where = f"row {number} of the data set ({type(dataset).__name__})"
-                reason = str(error) if isinstance(error, TorchalError) else f"{type(error).__name__}: {error}"
-                raise DataError(f"{where} cannot be read: {reason}") from error
+        with _own_randomness():
+            for row in rows:
+                number = row if self._rows is None else int(self._rows[row])
+                _seed_all(*seed, number)
+                try:
+                    items.append(self._as_row(dataset[number]))
+                except Exception as error:
+                    where = f"row {number} of the data set ({type(dataset).__name__})"
+                    reason = str(error) if isinstance(error, TorchalError) else f"{type(error).__name__}: {error}"
+                    raise DataError(f"{where} cannot be read: {reason}") from error
         for row, item in zip(rows, items, strict=True):
             if item.shape != items[0].shape:
                 raise ShapeError(
@@ -105,7 +109,30 @@ class DatasetInputs:
                 f"an item must be a tensor or an array, or a tuple that begins with one, got {type(item).__name__}; "
                 "give to_row="
             )
-        return torch.as_tensor(item)
+        return item.detach() if isinstance(item, Tensor) else torch.from_numpy(as_torch_takes(np.asarray(item)))
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Put the global generators back at the end, unless this process is a DataLoader's worker, which owns them."""
+    if get_worker_info() is not None:
+        yield
+        return
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _seed_all(*words: int) -> None:
+    """Seed all generators that data sets and augmentation libraries draw from."""
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
 
 
 def is_streamed(inputs: object) -> bool:
@@ -113,12 +140,12 @@ def is_streamed(inputs: object) -> bool:
     return isinstance(inputs, DatasetInputs | Dataset | np.memmap)
 
 
-def read_rows(inputs: Any, rows: list[int], *, training: bool = False) -> Tensor:
+def read_rows(inputs: Any, rows: list[int]) -> Tensor:
     """Return rows of any inputs as one tensor (n, ...) on the CPU."""
     if isinstance(inputs, DatasetInputs):
-        return inputs.read(rows, training=training)
+        return inputs.read(rows)
     if isinstance(inputs, np.ndarray):
-        return torch.from_numpy(_as_torch_takes(inputs[rows]))
+        return torch.from_numpy(as_torch_takes(inputs[rows]))
     tensor: Tensor = inputs[torch.tensor(rows, device=inputs.device)]
     return tensor
 
@@ -142,12 +169,12 @@ def as_inputs(inputs: Any) -> Inputs:
         if inputs.dtype.kind not in "biuf":
             raise DataError(f"inputs must be numbers, got an array of {inputs.dtype}")
         if not isinstance(inputs, np.memmap):
-            inputs = torch.from_numpy(_as_torch_takes(inputs))
+            inputs = torch.from_numpy(as_torch_takes(inputs))
     rows: Inputs = inputs
     return rows
 
 
-def _as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:
+def as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:
     """Return the array in the machine's own byte order; torch shares no memory that is read-only or runs backwards."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return np.require(array, requirements=["C", "W"])

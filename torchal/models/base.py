@@ -23,10 +23,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from torchal._checks import check_finite
-from torchal.errors import ConfigError, DataError, ShapeError
+from torchal._checks import as_device, check_finite
+from torchal.errors import DataError, ShapeError
 from torchal.functional.chunks import Chunker, values_per_chunk
-from torchal.inputs import DatasetInputs, as_inputs, gather, is_streamed, read_rows
+from torchal.inputs import DatasetInputs, as_inputs, as_torch_takes, is_streamed, read_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,8 +53,8 @@ class TrainingData(NamedTuple):
     def rows(self, rows: Tensor) -> TrainingData:
         """Return some rows (k,) int64, in that order."""
         weights = None if self.weights is None else self.weights[rows]
-        inputs = self.inputs
-        picked = gather(inputs, rows.to(inputs.device) if isinstance(inputs, Tensor) else rows.cpu())
+        inputs = DatasetInputs(self.inputs) if isinstance(self.inputs, np.memmap) else self.inputs  # still unread
+        picked = inputs[rows.to(inputs.device) if isinstance(inputs, Tensor) else rows.cpu()]
         return TrainingData(picked, self.codes[rows], weights, self.n_classes)
 
 
@@ -106,6 +106,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     def _training_data(self, X: Any, y: Any, sample_weight: Any) -> TrainingData:
         """Check what a fit was given, and learn from it what the attributes say of rows and labels."""
         device = resolve_device(self.device, X)
+        self.__dict__.pop("module_", None)  # it is of other data: a fit that fails leaves none
         inputs: Any
         if isinstance(X, Tensor):
             inputs = self._check_tensor(X, reset=True)
@@ -119,7 +120,6 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         if isinstance(X, Tensor):
             check_finite("X", inputs)
             inputs = inputs.clone() if inputs.is_inference() else inputs
-        self.__dict__.pop("module_", None)  # it is of other data: a fit that fails leaves none
         self.classes_, codes = _encode(y, device)
         if len(codes) != len(inputs):
             raise ShapeError(f"X has {len(inputs)} rows and y has {len(codes)}")
@@ -323,12 +323,7 @@ def resolve_device(device: str | torch.device, X: object = None) -> torch.device
     there = X.device if isinstance(X, Tensor) and X.device.type != "cpu" else None
     if device == "auto":
         return there or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be 'auto' or a torch device, got {device!r}") from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {str(chosen)!r} asked for, there are {torch.cuda.device_count()} CUDA devices")
+    chosen = as_device(device)
     if isinstance(X, Tensor):
         _move("X", X[:0], chosen)
     return chosen
@@ -369,7 +364,7 @@ def _move(name: str, tensor: Tensor, device: torch.device) -> Tensor:
 
 def _to_tensor(array: Array) -> Tensor:
     """Return a tensor that shares the array's memory where torch can; it cannot read-only or with negative strides."""
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    return torch.from_numpy(as_torch_takes(array))
 
 
 def _encode(y: Any, device: torch.device) -> tuple[Array, Tensor]:

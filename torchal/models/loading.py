@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from torchal.errors import TorchalError
 from torchal.inputs import DatasetInputs, read_rows
@@ -70,6 +67,7 @@ class LoadedRows:
         num_workers: processes that read; None for half the cores where a data set has rows enough, else none.
         seed: of the augmentation; None when not training.
         channels_last: keep images in that order in memory.
+        reused: whether there will be another epoch, for which the workers are kept.
     """
 
     def __init__(
@@ -81,6 +79,7 @@ class LoadedRows:
         num_workers: int | None,
         seed: int | None = None,
         channels_last: bool = False,
+        reused: bool = False,
     ) -> None:
         self._device, self._dtype = device, dtype
         self._channels_last = channels_last
@@ -93,7 +92,7 @@ class LoadedRows:
             batch_size=None,
             num_workers=workers,
             pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0 and seed is not None,
+            persistent_workers=workers > 0 and reused,
             generator=torch.Generator().manual_seed(0),  # or the loader would draw from the global one
         )
 
@@ -136,36 +135,11 @@ class _Reader(Dataset[Any]):
     def __getitem__(self, request: tuple[int, list[int]]) -> Tensor | TorchalError:
         epoch, rows = request
         try:
-            seed = self._seed
-            if seed is None or not isinstance(self._inputs, DatasetInputs):
+            if self._seed is None or not isinstance(self._inputs, DatasetInputs):
                 return read_rows(self._inputs, rows)
-            with _own_randomness():
-                return self._inputs.read(rows, training=True, before=lambda row: _seed_all(seed, epoch, row))
+            return self._inputs.read(rows, training=True, seed=(self._seed, epoch))
         except TorchalError as error:
             return error
-
-
-def _seed_all(*words: int) -> None:
-    """Seed all generators that augmentation libraries draw from."""
-    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Put the global generators back at the end, unless this process is a worker, which owns them."""
-    if get_worker_info() is not None:
-        yield
-        return
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _n_workers(inputs: Any) -> int:
@@ -173,4 +147,5 @@ def _n_workers(inputs: Any) -> int:
         return 0
     if multiprocessing.current_process().daemon:  # which must not have children
         return 0
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // 2)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_WORKERS, cores // 2)
