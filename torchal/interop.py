@@ -52,12 +52,16 @@ def unfitted(model: Classifier) -> Classifier:
 
 
 def silent_copy(model: Classifier) -> Classifier:
-    """Return a fresh copy without callbacks and progress bars: a fit that nobody is to hear of."""
+    """Return a fresh copy without the callbacks that only look on: a fit that nobody is to hear of."""
     copied: Any = unfitted(model)
-    if hasattr(copied, "set_params"):
-        quiet = {"callbacks": (), "progress": False}
-        settings = {name: quiet.get(name.split("__")[-1]) for name in copied.get_params()}
-        copied.set_params(**{name: value for name, value in settings.items() if value is not None})
+    settings = dict(copied.get_params()) if hasattr(copied, "set_params") else {}
+    for name, callbacks in settings.items():
+        if name.split("__")[-1] != "callbacks" or not isinstance(callbacks, list | tuple):
+            continue
+        rest = [callback for callback in callbacks if not getattr(callback, "watches_only", False)]
+        progress = f"{name.removesuffix('callbacks')}progress"
+        quiet = {progress: False} if settings.get(progress) is True else {}
+        copied.set_params(**{name: rest}, **quiet)
     return copied  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import hashlib
 import math
@@ -263,7 +262,7 @@ class ActiveLearner:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that happened, in numbers, text and tensors; the model is fitted again from it."""
+        """Return all that happened, in numbers, text and tensors; a cold model is fitted again from it."""
         return self._warm_state() | {
             "pool": self._fingerprint(),
             "seed": self.seed,
@@ -294,26 +293,27 @@ class ActiveLearner:
             if state[name] != value:
                 raise RunError(f"the saved state is of another {name}: it was {state[name]!r}, is {value!r}")
         pool = Pool.unlabeled(self.pool.inputs, n_classes=self.pool.n_classes, source_rows=self.pool.source_rows)
-        self.pool = pool.with_labels(state["labeled"], state["labels"]).without(state["skipped"])
+        pool = pool.with_labels(state["labeled"], state["labels"]).without(state["skipped"])
+        model: Any = None
+        if "model" in state and self._is_warm:
+            model = interop.unfitted(self._recipe)
+            try:
+                model.load_state_dict(state["model"])
+            except DataError as error:
+                raise RunError(f"the saved model cannot be loaded: {error}") from error
+        self._last_model = model
+        self._model = model if model is not None and state["is_fitted"] else None
+        self.pool = pool
         self.history = list(history)
         self.asked = state["asked"].to(self.pool.device)
         self._scores = dict(state["scores"])
         self._bought = list(state["bought"])
         self._seconds = dict(state["seconds"])
         self._report = dict(state["report"])
-        self._model = self._last_model = None
-        if "model" in state and self._is_warm:
-            model = interop.unfitted(self._recipe)
-            try:
-                model.load_state_dict(state["model"])  # type: ignore[attr-defined]
-            except DataError as error:
-                raise RunError(f"the saved model cannot be loaded: {error}") from error
-            self._last_model = model
-            self._model = model if state["is_fitted"] else None
         self.sampler.load_state_dict(state["sampler_state"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything but the inputs and the model to one file, replaced as a whole."""
+        """Write everything but the inputs to one file, replaced as a whole; of the model, what warm_start needs."""
         history = [result.to_json() for result in self.history]
         write_atomically(Path(path), as_safe_bytes({"state": self.state_dict(), "history": history}))
 
@@ -354,7 +354,9 @@ class ActiveLearner:
     def _unfitted(self) -> Classifier:
         """Return a model to fit: a fresh copy, or with warm_start a copy of the last one."""
         if self._is_warm and self._last_model is not None:
-            return copy.deepcopy(self._last_model)
+            model: Any = interop.unfitted(self._recipe)  # and not a copy, so that it is as after loading a saved state
+            model.load_state_dict(self._last_model.state_dict())  # type: ignore[attr-defined]
+            return model  # type: ignore[no-any-return]
         return interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
 
     def _generator(self) -> torch.Generator:

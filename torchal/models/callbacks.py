@@ -30,15 +30,20 @@ class Epoch(NamedTuple):
     """Of the first parameter group, in this epoch's last step."""
     seconds: float
     module: nn.Module
-    """The network itself, in training mode; a callback must not change it."""
+    """The network itself, in training mode."""
 
 
 class Callback:
     """Does nothing. Inherit from it and override what you need.
 
+    One that only looks on says so by `watches_only = True`: it is left out where a fit is but a trial, as in the fits
+    of a strategy that tries labels out.
+
     An estimator that is cloned gets a copy (`copy.deepcopy`) of each callback, so one that collects results for you
     does it in something shared, or defines `__deepcopy__`. What a callback raises ends the fit.
     """
+
+    watches_only = False
 
     def on_round(self, round: int) -> None:  # noqa: A002 - the loop's word
         """Be told by the active-learning loop which round the next fit belongs to."""
@@ -55,6 +60,8 @@ class Callback:
 
 class ProgressBar(Callback):
     """Shows a bar of epochs, with loss and accuracy."""
+
+    watches_only = True
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -86,6 +93,8 @@ class TensorBoardLog(Callback):
     Args:
         log_dir: the folder.
     """
+
+    watches_only = True
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self.log_dir = Path(log_dir)

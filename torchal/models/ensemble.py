@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ignore[misc]
     """Train the same network from several seeds; probabilities are the members' mean.
 
-    The members see the same rows, and differ by their initial weights, the order of rows and the dropout masks. They
+    The members see the same rows, and differ by their initial weights, the order of rows and the dropout masks (so a
+    recipe that always makes the same weights makes members that differ by the other two only). They
     are trained together where that gives the same and is faster; see `TorchClassifier.fit_many`.
 
     Args:
@@ -76,11 +77,6 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
     def device(self) -> str | torch.device:  # type: ignore[override]
         """Where the members are trained: the estimator's setting."""
         return "auto" if self.estimator is None else self.estimator.device
-
-    @property
-    def callbacks(self) -> Any:
-        """The estimator's callbacks."""
-        return () if self.estimator is None else self.estimator.callbacks
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train all members from the start.
@@ -135,7 +131,7 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
                 if not keep or (optional and not all(embedding.is_there() for embedding in embeddings)):
                     keep = False
                     return (logits,)
-                features = torch.cat([embedding() for embedding in embeddings], 1)
+                features = torch.cat([embedding() for embedding in embeddings], 1).to(logits.dtype)
                 keep = most_features is None or n_rows * features.shape[1] <= most_features
                 return (logits, features) if keep else (logits,)
 

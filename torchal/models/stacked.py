@@ -11,16 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from torchal.errors import DivergenceError
-from torchal.models.base import TrainingData, as_alone
+from torchal.models.base import TrainingData
 from torchal.models.training import (
     Curves,
     TrainingSettings,
     batch_sizes,
-    call_recipe,
     check_logits,
+    check_losses,
+    make_criterion,
     make_optimizer,
+    make_scheduler,
+    maker_of,
+    relative_weights,
+    training_context,
 )
 from torchal.precision import dtype_of
 
@@ -35,31 +41,85 @@ _EACH_NUMBER_BY_ITSELF = (
     torch.optim.NAdam,
     torch.optim.RAdam,
 )
-_SCHEDULES_OF_THE_LOSS = torch.optim.lr_scheduler.ReduceLROnPlateau
 _CONVOLUTIONS = nn.modules.conv._ConvNd
 _MOST_WORK_ON_A_CPU = 2**21  # weights times rows in a batch; with more, the arithmetic and not the calls take the time
 
 
-def can_train_together(module: nn.Module, data: Sequence[TrainingData], settings: TrainingSettings) -> bool:
-    """Tell whether training copies of a module together gives what each would get alone, and faster."""
-    first = data[0]
+def may_train_together(data: Sequence[TrainingData], settings: TrainingSettings) -> bool:
+    """Tell whether data and settings allow training together, before any network is made."""
     plain = (
         not settings.callbacks
-        and settings.patience is None
         and settings.augment is None
         and not settings.compile
         and settings.precision in ("fp32", "fp64")
+        # a recipe of one's own may look at a parameter's shape, and stacked ones have another
+        and maker_of(settings.optimizer) in _EACH_NUMBER_BY_ITSELF
+        and not issubclass(_class_of(settings.scheduler), ReduceLROnPlateau)
     )
-    if len(data) < 2 or not plain or not _are_alike(data) or not _is_worth_it(module, first, settings):
+    return len(data) > 1 and plain and _are_alike(data)
+
+
+def _class_of(scheduler: Any) -> type:
+    maker = maker_of(scheduler)
+    return maker if isinstance(maker, type) else type(None) if scheduler is None else ReduceLROnPlateau
+
+
+def can_train_together(modules: Sequence[nn.Module], data: Sequence[TrainingData], settings: TrainingSettings) -> bool:
+    """Tell whether networks, trained with stacked weights, get what each would get alone, and faster.
+
+    Only a trial tells: two rows go through each network by itself and through the stack, with the same dropout masks.
+    Outputs and buffers must agree, and no network may have changed anything else in itself.
+    """
+    if not _is_worth_it(modules[0], data[0], settings):
         return False
-    optimizer = make_optimizer(settings.optimizer, module)
-    if type(optimizer) not in _EACH_NUMBER_BY_ITSELF:
-        return False
-    if settings.scheduler is not None:
-        scheduler = call_recipe(settings.scheduler, optimizer, known={"total_steps": 1, "T_max": 1})
-        if isinstance(scheduler, _SCHEDULES_OF_THE_LOSS):
+    if any(getattr(p, "_backward_hooks", None) for module in modules for p in module.parameters()):
+        return False  # they see one network's gradients
+    device = data[0].codes.device
+    rows = data[0].inputs[:2]
+    rows = rows.to(dtype_of(settings.precision)) if settings.cast_inputs or rows.is_floating_point() else rows
+    with training_context(device, settings), torch.random.fork_rng([] if device.type == "cpu" else [device]):
+        alone = [copy.deepcopy(module).train() for module in modules]
+        before = [_own_state(module) for module in alone]
+        state = torch.default_generator.get_state()
+        outputs = []
+        for module in alone:
+            torch.default_generator.set_state(state)
+            outputs.append(module(rows).detach())
+        if any(_own_state(module) != own for module, own in zip(alone, before, strict=True)):
             return False
-    return _can_be_stacked(module, first, settings)
+        torch.default_generator.set_state(state)
+        stack, together = _tried(modules, rows)
+    if stack is None or together is None or together.shape != torch.stack(outputs).shape:
+        return False
+    agrees = [torch.allclose(together, torch.stack(outputs), rtol=1e-4, atol=1e-5)]
+    for name, stacked in stack.stacked_buffers.items():
+        own = torch.stack([dict(module.named_buffers())[name] for module in alone])
+        agrees.append(torch.allclose(stacked.double(), own.double(), rtol=1e-4, atol=1e-5))
+    return all(agrees)
+
+
+def _tried(modules: Sequence[nn.Module], rows: Tensor) -> tuple[_Stack | None, Tensor | None]:
+    """Return a stack of copies and its outputs (T, 2, C), or None where `torch.func` does not take the module."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # where vmap has no rule for a layer, it says so and loops
+        try:
+            stack = _Stack([copy.deepcopy(module) for module in modules], same_masks=True)
+            outputs = stack.run(rows.expand(len(modules), *rows.shape))
+            outputs.sum().backward()
+        except (RuntimeError, ValueError, AttributeError, TypeError, UserWarning):
+            return None, None  # trained one by one, what is wrong with it, if anything is, is said in its own words
+    return stack, outputs.detach()
+
+
+def _own_state(module: nn.Module) -> list[Any]:
+    """Return what layers keep beside parameters and buffers: counters, for instance."""
+    plain = (int, float, str, bool, tuple, list, dict, type(None))
+    return [
+        copy.deepcopy(
+            {name: value for name, value in vars(layer).items() if name[0] != "_" and isinstance(value, plain)}
+        )
+        for layer in module.modules()
+    ]
 
 
 def _are_alike(data: Sequence[TrainingData]) -> bool:
@@ -84,20 +144,6 @@ def _is_worth_it(module: nn.Module, data: TrainingData, settings: TrainingSettin
     return work <= _MOST_WORK_ON_A_CPU
 
 
-def _can_be_stacked(module: nn.Module, data: TrainingData, settings: TrainingSettings) -> bool:
-    """Tell whether `torch.func` takes the module: only trying tells, on two rows and copies of everything."""
-    devices = [] if data.codes.device.type == "cpu" else [data.codes.device]
-    rows = data.inputs[:2].to(dtype_of(settings.precision)) if settings.cast_inputs else data.inputs[:2]
-    with torch.random.fork_rng(devices=devices), torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # where vmap has no rule for a layer, it says so and loops
-        try:
-            stack = _Stack([copy.deepcopy(module), copy.deepcopy(module)], same_masks=True)
-            stack.run(torch.stack([rows, rows])).sum().backward()
-        except (RuntimeError, ValueError, AttributeError, TypeError, UserWarning):
-            return False  # trained one by one, what is wrong with it, if anything is, is said in its own words
-    return True
-
-
 def train_together(
     modules: Sequence[nn.Module], data: Sequence[TrainingData], settings: TrainingSettings, seeds: Sequence[int]
 ) -> list[Curves]:
@@ -106,25 +152,24 @@ def train_together(
     Modules of the same seed get the same dropout masks, as they would alone.
 
     Raises:
-        DivergenceError: a loss is not finite.
+        DivergenceError: a loss or a weight is not finite; the modules are as they were.
     """
-    with as_alone(data[0].codes.device), torch.enable_grad():
-        return _train_together(modules, data, settings, seeds)
+    with training_context(data[0].codes.device, settings):
+        stack = _Stack(modules, same_masks=len(set(seeds)) == 1)
+        history = _train(stack, data, settings, seeds, batch_sizes(len(data[0].codes), settings.batch_size, modules[0]))
+        stack.write_back(modules)
+    return [Curves(curve, None, None) for curve in history.mean(1).T.tolist()]
 
 
-def _train_together(
-    modules: Sequence[nn.Module], data: Sequence[TrainingData], settings: TrainingSettings, seeds: Sequence[int]
-) -> list[Curves]:
-    n, device = len(data[0].codes), data[0].codes.device
-    batches = _StackedRows(data, seeds, dtype_of(settings.precision), cast=settings.cast_inputs)
-    stack = _Stack(modules, same_masks=len(set(seeds)) == 1)
-    sizes = batch_sizes(n, settings.batch_size, modules[0])
-    criterion = settings.loss(reduction="none")
+def _train(
+    stack: _Stack, data: Sequence[TrainingData], settings: TrainingSettings, seeds: Sequence[int], sizes: list[int]
+) -> Tensor:
+    """Run all epochs; return the losses of all batches, (epochs, batches, T)."""
+    device, dtype = data[0].codes.device, dtype_of(settings.precision)
+    batches = _StackedRows(data, seeds, dtype, cast=settings.cast_inputs)
+    criterion = make_criterion(settings, device)
     optimizer = make_optimizer(settings.optimizer, stack)
-    scheduler = None
-    if settings.scheduler is not None:
-        steps = settings.epochs * (len(sizes) if settings.scheduler_step == "batch" else 1)
-        scheduler = call_recipe(settings.scheduler, optimizer, known={"total_steps": steps, "T_max": steps})
+    scheduler = make_scheduler(settings, optimizer, len(sizes))
     history = torch.empty(settings.epochs, len(sizes), len(data), dtype=torch.float64, device=device)
     for epoch in range(settings.epochs):
         batches.shuffle(shuffled=len(sizes) > 1)
@@ -133,7 +178,9 @@ def _train_together(
             optimizer.zero_grad()
             logits = stack.run(x).flatten(0, 1)
             check_logits(logits, data[0].n_classes)
-            row_losses = criterion(logits, y.flatten()).view(y.shape)
+            row_losses = criterion(logits, y.flatten())
+            check_losses(row_losses, y.numel())
+            row_losses = row_losses.view(y.shape)
             losses = (row_losses if w is None else row_losses * w).mean(1)
             losses.sum().backward()
             if settings.max_grad_norm is not None:
@@ -142,11 +189,10 @@ def _train_together(
             history[epoch, batch] = losses.detach()
             if scheduler is not None and settings.scheduler_step == "batch":
                 scheduler.step()
-        _check_finite(history[epoch], epoch, settings.epochs)
+        _check_finite(history[epoch], stack, epoch, settings.epochs)
         if scheduler is not None and settings.scheduler_step == "epoch":
             scheduler.step()
-    stack.write_back(modules)
-    return [Curves(curve, None, None) for curve in history.mean(1).T.tolist()]
+    return history
 
 
 class _StackedRows:
@@ -157,12 +203,12 @@ class _StackedRows:
         self._n = len(first.codes)
         shared = all(one.inputs is first.inputs for one in data)
         inputs = first.inputs if shared else torch.cat([one.inputs for one in data])
-        self._inputs = inputs.to(dtype) if cast else inputs
+        self._inputs = inputs.to(dtype) if cast or inputs.is_floating_point() else inputs
         self._codes = torch.stack([one.codes for one in data])
         self._weights: Tensor | None = None
         if first.weights is not None:
             weights = torch.stack([one.weights for one in data if one.weights is not None])
-            self._weights = (weights / weights.mean(1, keepdim=True)).to(dtype)
+            self._weights = relative_weights(weights, dtype)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         own = torch.arange(len(data), device=first.codes.device).unsqueeze(1) * self._n
         self._offsets = torch.zeros_like(own) if shared else own
@@ -195,7 +241,7 @@ class _Stack(nn.Module):
 
     def __init__(self, modules: Sequence[nn.Module], *, same_masks: bool) -> None:
         super().__init__()
-        parameters, self._stacked_buffers = stack_module_state(list(modules))
+        parameters, self.stacked_buffers = stack_module_state(list(modules))
         self._names = list(parameters)
         self._values = nn.ParameterList(nn.Parameter(p.detach(), p.requires_grad) for p in parameters.values())
         # in a list, so that it is no submodule: it holds no numbers
@@ -207,13 +253,18 @@ class _Stack(nn.Module):
 
     def run(self, x: Tensor) -> Tensor:
         """Return logits (T, b, C) of inputs (T, b, ...)."""
-        logits: Tensor = self._vmapped(dict(zip(self._names, self._values, strict=True)), self._stacked_buffers, x)
+        logits: Tensor = self._vmapped(dict(zip(self._names, self._values, strict=True)), self.stacked_buffers, x)
         return logits
+
+    def overflown(self) -> Tensor:
+        """Return which of the networks have weights that are not finite, (T,) bool."""
+        finite = [torch.isfinite(p.detach().reshape(len(p), -1)).all(1) for p in self._values]
+        return ~torch.stack(finite).all(0)
 
     def clip_gradients(self, most: float) -> None:
         """Scale each network's gradients down to a norm."""
         gradients = [p.grad for p in self._values if p.grad is not None]
-        norms = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        norms = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
         factors = (most / (norms + 1e-6)).clamp(max=1)  # as torch.nn.utils.clip_grad_norm_
         for g in gradients:
             g.mul_(factors.view(-1, *[1] * (g.ndim - 1)))
@@ -221,20 +272,25 @@ class _Stack(nn.Module):
     @torch.no_grad()
     def write_back(self, modules: Sequence[nn.Module]) -> None:
         """Put the trained numbers into the networks that they are of."""
-        stacked = dict(zip(self._names, self._values, strict=True)) | self._stacked_buffers
+        stacked = dict(zip(self._names, self._values, strict=True)) | self.stacked_buffers
         for i, module in enumerate(modules):
             own = dict(module.named_parameters()) | dict(module.named_buffers())
             for name, values in stacked.items():
                 own[name].copy_(values[i])
 
 
-def _check_finite(losses: Tensor, epoch: int, epochs: int) -> None:
-    """Require finite losses (batches, T)."""
-    finite = torch.isfinite(losses)
-    if bool(finite.all()):
+def _check_finite(losses: Tensor, stack: _Stack, epoch: int, epochs: int) -> None:
+    """Require finite losses (batches, T) and weights."""
+    finite, overflown = torch.isfinite(losses), stack.overflown()
+    if bool(finite.all()) and not bool(overflown.any()):
         return
-    batch, which = (~finite).nonzero()[0].tolist()
+    where = f"epoch {epoch + 1} of {epochs}"
+    if not bool(finite.all()):
+        batch, which = (~finite).nonzero()[0].tolist()
+        what = f"the loss is {float(losses[batch, which])} in {where}, batch {batch + 1} of {len(losses)}"
+    else:
+        which = int(overflown.nonzero()[0])
+        what = f"the weights are not finite after {where}"
     raise DivergenceError(
-        f"data set {which + 1} of {losses.shape[1]}: the loss is {float(losses[batch, which])} in epoch {epoch + 1} of "
-        f"{epochs}, batch {batch + 1} of {len(losses)}; try a lower learning rate or smaller inputs"
+        f"fit {which + 1} of {losses.shape[1]} made together: {what}; try a lower learning rate or smaller inputs"
     )

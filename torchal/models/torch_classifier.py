@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -32,7 +33,7 @@ from torchal.models.nets import MLP
 from torchal.models.parts import hold_out, weighted_by_class
 from torchal.models.saving import SavedState, check_state
 from torchal.models.seeding import draw_seed, seeded
-from torchal.models.stacked import can_train_together, train_together
+from torchal.models.stacked import can_train_together, may_train_together, train_together
 from torchal.models.training import (
     Curves,
     Loss,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_WHOLE_NUMBERS = (np.uint8, np.int8, np.int16, np.int32, np.int64)
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_")
 
 
@@ -205,16 +207,26 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             ConfigError: a setting that is not possible.
         """
         self.settings()  # what is not possible is said before the data are read
-        last = (
-            (self.module_, self.input_shape_, self.classes_) if self.warm_start and hasattr(self, "module_") else None
-        )
-        data = self._training_data(X, y, sample_weight)
-        module = None
-        if last is not None and last[1] == self.input_shape_ and np.array_equal(last[2], self.classes_):
-            module = last[0].to(data.codes.device)
-        held_out = None if validation is None else self._validation_data(*validation, data)
-        self._fit_checked(data, draw_seed(self.random_state), held_out, module)
+        if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
+            raise ConfigError(f"validation must be inputs and labels, got {type(validation).__name__}")
+        before = dict(self.__dict__) if self.warm_start and hasattr(self, "module_") else None
+        try:
+            data = self._training_data(X, y, sample_weight)
+            module = None if before is None else self._warm_module(before, data)
+            held_out = None if validation is None else self._validation_data(*validation, data)
+            self._fit_checked(data, draw_seed(self.random_state), held_out, module)
+        except BaseException:
+            if before is not None:  # what it went on from is still there
+                self.__dict__.update(before)
+            raise
         return self
+
+    def _warm_module(self, before: Mapping[str, Any], data: TrainingData) -> nn.Module | None:
+        """Return a copy of the last fit's network, None where it was of other classes or rows."""
+        if before["input_shape_"] != self.input_shape_ or not np.array_equal(before["classes_"], self.classes_):
+            return None
+        module: nn.Module = copy.deepcopy(before["module_"])
+        return module.to(data.codes.device, dtype_of(self.precision))
 
     def fit_many(self, X: Any, y: Any) -> list[Self]:
         """Return T copies of this estimator, each fitted on one of T data sets of equal size, as if fitted alone.
@@ -245,25 +257,36 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
     def fit_copies(self, copies: Sequence[TorchClassifier], data: Sequence[TrainingData]) -> None:
         """Fit copies of this estimator, each on checked data; together where that is possible and faster."""
         seeds = [draw_seed(copy.random_state) for copy in copies]
-        device, shape = data[0].codes.device, row_shape(data[0].inputs)
+        if self.validation_fraction is None and self.patience is None and self._fit_together(copies, data, seeds):
+            return
+        for one, rows, seed in zip(copies, data, seeds, strict=True):
+            one._fit_checked(rows, seed, None, None)
+
+    def _fit_together(
+        self, copies: Sequence[TorchClassifier], data: Sequence[TrainingData], seeds: Sequence[int]
+    ) -> bool:
+        """Fit copies with stacked weights, if that gives what each would get alone, and faster; else do nothing."""
         settings = self.settings()
-        if self.validation_fraction is None and self.patience is None:
-            weighted = [
-                weighted_by_class(one, copy.class_weight, copy.classes_) for copy, one in zip(copies, data, strict=True)
-            ]
-            with seeded(seeds[0], device):
-                first = self.new_module(shape, data[0].n_classes, device)
-                if can_train_together(first, weighted, settings):
-                    modules = [first]
-                    for seed in seeds[1:]:
-                        with seeded(seed, device):
-                            modules.append(self.new_module(shape, data[0].n_classes, device))
-                    curves = train_together(modules, weighted, settings, seeds)
-                    for copy, module, curve, seed in zip(copies, modules, curves, seeds, strict=True):
-                        copy._adopt(module, curve, seed)
-                    return
-        for copy, one, seed in zip(copies, data, seeds, strict=True):
-            copy._fit_checked(one, seed, None, None)
+        weighted = [
+            weighted_by_class(rows, one.class_weight, one.classes_) for one, rows in zip(copies, data, strict=True)
+        ]
+        if not may_train_together(weighted, settings):
+            return False
+        device, shape = data[0].codes.device, row_shape(data[0].inputs)
+        with seeded(seeds[0], device):
+            modules = [self.new_module(shape, data[0].n_classes, device)]
+            for seed in seeds[1:]:
+                with seeded(seed, device):
+                    modules.append(self.new_module(shape, data[0].n_classes, device))
+            if not can_train_together(modules, weighted, settings):
+                return False
+            try:
+                curves = train_together(modules, weighted, settings, seeds)
+            except torch.OutOfMemoryError:
+                return False  # one by one they may fit
+        for one, module, curve, seed in zip(copies, modules, curves, seeds, strict=True):
+            one._adopt(module, curve, seed)
+        return True
 
     def take_data_from(self, other: TensorClassifier) -> None:
         """Learn from another estimator what it knows of rows and labels."""
@@ -325,7 +348,7 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
                 if not keep or (optional and not embedding.is_there()):
                     keep = False
                     return (logits,)
-                features = embedding()
+                features = embedding().to(logits.dtype)
                 keep = most_features is None or n_rows * features.shape[1] <= most_features
                 return (logits, features) if keep else (logits,)
 
@@ -350,8 +373,8 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         with capture(self.module_, self.embedding) as embedding:
 
             def features(rows: Tensor) -> tuple[Tensor]:
-                self._logits(rows)
-                return (embedding(),)
+                logits = self._logits(rows)
+                return (embedding().to(logits.dtype),)
 
             return as_answer(X, self._by_chunk(X, features)[0])
 
@@ -360,9 +383,10 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         check_is_fitted(self, "module_")
         curves = {name: getattr(self, name) for name in _CURVES}
         return {
-            "module": {name: value.detach().cpu() for name, value in self.module_.state_dict().items()},
+            "module": {name: _on_cpu(value) for name, value in self.module_.state_dict().items()},
             "classes": self.classes_.tolist(),
             "classes_dtype": self.classes_.dtype.str,
+            "feature_names": list(getattr(self, "feature_names_in_", ())),
             "input_shape": list(self.input_shape_),
             "seed": self.seed_,
             "curves": {name: None if curve is None else curve.tolist() for name, curve in curves.items()},
@@ -374,23 +398,28 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         Raises:
             DataError: the state is damaged, or of an estimator with other settings.
         """
-        check_state(state, "module", "classes", "classes_dtype", "input_shape", "seed", "curves")
-        device = resolve_device(self.device)
-        shape = tuple(state["input_shape"])
-        with seeded(state["seed"], device):
+        check_state(state, "module", "classes", "classes_dtype", "feature_names", "input_shape", "seed", "curves")
+        try:
+            device, shape, seed = resolve_device(self.device), tuple(map(int, state["input_shape"])), int(state["seed"])
+            fitted = {
+                "classes_": np.array(state["classes"], dtype=np.dtype(state["classes_dtype"])),
+                "input_shape_": shape,
+                "n_features_in_": shape[0],
+                "seed_": seed,
+                "n_epochs_": len(state["curves"]["loss_curve_"]),
+            }
+            fitted |= {name: _as_curve(state["curves"][name]) for name in _CURVES}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"the saved classifier is damaged: {type(error).__name__}: {error}") from error
+        with seeded(seed, device):
             module = self.new_module(shape, len(state["classes"]), device)
         try:
             module.load_state_dict(state["module"])
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise DataError(f"the weights are not of the network that module= makes: {error}") from error
-        self.module_ = module.eval()
-        self.classes_ = np.array(state["classes"], dtype=np.dtype(state["classes_dtype"]))
-        self.input_shape_ = shape
-        self.n_features_in_ = shape[0]
-        self.seed_ = state["seed"]
-        for name, curve in state["curves"].items():
-            setattr(self, name, None if curve is None else np.array(curve))
-        self.n_epochs_ = len(self.loss_curve_)
+        if state["feature_names"]:
+            fitted["feature_names_in_"] = np.array(state["feature_names"], dtype=object)
+        self.__dict__.update(fitted, module_=module.eval())
         return self
 
     def settings(self) -> TrainingSettings:
@@ -401,6 +430,8 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         """
         for name in ("warm_start", "progress"):
             check_flag(name, getattr(self, name))
+        if not isinstance(self.callbacks, list | tuple):
+            raise ConfigError(f"callbacks must be a list of torchal.models.Callback objects, got {self.callbacks!r}")
         settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
         return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
 
@@ -415,11 +446,16 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
                 f"module must make a network, got a {type(self.module).__name__} that is made already: it could not "
                 "start cold; pass its class, a function or a functools.partial"
             )
+        if not callable(self.module):
+            raise ConfigError(f"module must be a class, a function or a functools.partial, got {self.module!r}")
         known = {"n_features": math.prod(input_shape), "input_shape": input_shape, "n_classes": n_classes}
         module = call_recipe(self.module, known=known)
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module must make an nn.Module, it made a {type(module).__name__}")
-        return module.to(device, dtype_of(self.precision))
+        if hasattr(module, "_orig_mod"):
+            raise ConfigError("module made a compiled network, which hooks do not reach: set compile=True instead")
+        # A copy, since the recipe may give out parts that it keeps, as a pretrained body: they must start as they are.
+        return copy.deepcopy(module).to(device, dtype_of(self.precision))
 
     @torch.inference_mode(mode=False)
     def _fit_checked(
@@ -428,6 +464,8 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         """Train a network, a new one unless given, on checked data."""
         data, held_out = self._held_out(data, validation, seed)
         data = weighted_by_class(data, self.class_weight, self.classes_)
+        if held_out is not None:  # judged by what is minimised
+            held_out = weighted_by_class(held_out, self.class_weight, self.classes_, balance=data.codes)
         with seeded(seed, data.codes.device):
             if module is None:
                 module = self.new_module(row_shape(data.inputs), data.n_classes, data.codes.device)
@@ -447,14 +485,15 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         self.n_epochs_ = len(curves.loss)
 
     def _array_dtypes(self) -> Any:
-        return super()._array_dtypes() if self.cast_inputs else "numeric"
+        """Return the dtypes that the network casts by itself: uint8 images must not grow to eight times their size."""
+        return [np.float64, np.float32, np.float16, *_WHOLE_NUMBERS, np.bool_]
 
     def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
-        return rows_in_order(inputs, device, self.num_workers)
+        return rows_in_order(inputs, device, self.num_workers)()
 
     def _logits(self, rows: Tensor) -> Tensor:
         dtype = dtype_of(self.precision)
-        rows = rows.to(dtype) if self.cast_inputs else rows
+        rows = rows.to(dtype) if self.cast_inputs or rows.is_floating_point() else rows
         if self.channels_last and rows.ndim == 4:
             rows = rows.contiguous(memory_format=torch.channels_last)
         with autocast(self.precision, rows.device):
@@ -497,3 +536,11 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             )
         codes = torch.as_tensor(np.searchsorted(self.classes_, labels), device=device)
         return TrainingData(inputs, codes, None, data.n_classes)
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, Tensor) else value  # a module's extra state may be anything
+
+
+def _as_curve(values: Any) -> Any:
+    return None if values is None else np.array(values, dtype=np.float64)

@@ -69,6 +69,10 @@ class TrainingSettings:
         check_precision(self.precision)
         if not isinstance(self.compile, bool | Mapping):
             raise ConfigError(f"compile must be true, false or the arguments of torch.compile, got {self.compile!r}")
+        for name in ("optimizer", "loss"):
+            value = getattr(self, name)
+            if not callable(value) or isinstance(value, nn.Module | Optimizer):
+                raise ConfigError(f"{name} must be a recipe: a class, a function or a functools.partial; got {value!r}")
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise ConfigError(f"callbacks must be torchal.models.Callback objects, got {callback!r}")
@@ -97,12 +101,50 @@ def check_logits(logits: object, n_classes: int) -> None:
         raise ShapeError(f"the module must answer with logits (n, {n_classes}), got shape {tuple(logits.shape)}")
 
 
+def maker_of(recipe: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a recipe calls."""
+    return recipe.func if isinstance(recipe, functools.partial) else recipe
+
+
+def make_criterion(settings: TrainingSettings, device: torch.device) -> Loss:
+    """Make the loss, with its own tensors on the device in the right dtype."""
+    criterion = settings.loss(reduction="none")
+    return criterion.to(device, dtype_of(settings.precision)) if isinstance(criterion, nn.Module) else criterion
+
+
+def make_scheduler(settings: TrainingSettings, optimizer: Optimizer, n_batches: int) -> Any:
+    """Make the schedule, told the number of its steps; None without."""
+    if settings.scheduler is None:
+        return None
+    by_batch = settings.scheduler_step == "batch"
+    steps = settings.epochs * (n_batches if by_batch else 1)
+    scheduler = call_recipe(settings.scheduler, optimizer, known={"total_steps": steps, "T_max": steps})
+    if by_batch and isinstance(scheduler, ReduceLROnPlateau):
+        raise ConfigError(f"{type(scheduler).__name__} looks at an epoch's loss: scheduler_step must be 'epoch'")
+    return scheduler
+
+
+def check_losses(losses: Tensor, n: int) -> None:
+    """Require one loss for each of n rows."""
+    if losses.shape != (n,):
+        raise ShapeError(f"the loss must answer with one value per row, ({n},), got {tuple(losses.shape)}")
+
+
+def relative_weights(weights: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return weights (..., n) scaled to mean 1 over the rows."""
+    return None if weights is None else (weights / weights.mean(-1, keepdim=True)).to(dtype)
+
+
 def make_optimizer(recipe: Callable[..., Optimizer], module: nn.Module) -> Optimizer:
     """Make the optimizer, in its fused form where torch has one and nothing else was asked for."""
-    maker = recipe.func if isinstance(recipe, functools.partial) else recipe
+    maker = maker_of(recipe)
     bound = recipe.keywords if isinstance(recipe, functools.partial) else {}
     parameters = list(module.parameters())
-    if not parameters:
+    if any(nn.parameter.is_lazy(p) for p in parameters):
+        raise ConfigError(
+            f"{type(module).__name__} has weights whose shape only a first pass tells: have module= run a row of zeros"
+        )
+    if not any(p.requires_grad for p in parameters):
         raise ConfigError(f"the network has no parameters to train: {type(module).__name__}")
     fused = (
         maker in _FUSED
@@ -146,19 +188,14 @@ def train(
         ShapeError, DataError, ConfigError: see `TorchClassifier`.
     """
     with ExitStack() as stack:
-        stack.enter_context(_kernels(data.codes.device, deterministic=settings.deterministic))
-        stack.enter_context(as_alone(data.codes.device))
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(training_context(data.codes.device, settings))
         fit = _Fit(module, data, settings, seed, validation)
-        try:
-            for callback in settings.callbacks:
-                callback.on_fit_start(epochs=settings.epochs, n_rows=len(data.codes))
-            for number in range(1, settings.epochs + 1):
-                if fit.epoch(number):
-                    break
-        finally:
-            for callback in settings.callbacks:
-                callback.on_fit_end()
+        for callback in settings.callbacks:
+            stack.callback(callback.on_fit_end)
+            callback.on_fit_start(epochs=settings.epochs, n_rows=len(data.codes))
+        for number in range(1, settings.epochs + 1):
+            if fit.epoch(number):
+                break
         return fit.finish()
 
 
@@ -182,11 +219,18 @@ class _Fit:
         options = settings.compile if isinstance(settings.compile, Mapping) else {}
         self.run: Callable[[Tensor], Tensor] = torch.compile(module, **options) if settings.compile else module
         self.sizes = batch_sizes(len(data.codes), settings.batch_size, module)
+        one = inputs_like(data.inputs)
+        # whole numbers, as of tokens, may stay what they are
+        self.input_dtype = self.dtype if settings.cast_inputs or one.is_floating_point() else None
         self.feed = self._feed(seed)
-        self.weights = None if data.weights is None else (data.weights / data.weights.mean()).to(self.dtype)
-        self.criterion = settings.loss(reduction="none")
+        self.validation_rows: Callable[[], Iterator[Tensor]] = lambda: iter(())
+        if validation is not None:
+            self.validation_rows = rows_in_order(validation.inputs, self.device, settings.num_workers, reused=True)
+        self.weights = relative_weights(data.weights, self.dtype)
+        self.criterion = make_criterion(settings, self.device)
         self.optimizer = make_optimizer(settings.optimizer, module)
-        self.scheduler = self._scheduler()
+        self.scheduler = make_scheduler(settings, self.optimizer, len(self.sizes))
+        self.rate = math.nan  # the learning rate of the last step
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16-mixed" else None
         self.chunker, self.fits_whole = Chunker(smallest=1), True
         self.parameters = list(module.parameters())
@@ -199,7 +243,7 @@ class _Fit:
 
     def _feed(self, seed: int) -> DeviceRows | LoadedRows:
         inputs, settings = self.data.inputs, self.settings
-        dtype = self.dtype if settings.cast_inputs else None
+        dtype = self.input_dtype
         if isinstance(inputs, Tensor) and inputs.device == self.device:
             return DeviceRows(inputs, dtype, channels_last=settings.channels_last)
         return LoadedRows(
@@ -209,17 +253,8 @@ class _Fit:
             num_workers=settings.num_workers,
             seed=seed,
             channels_last=settings.channels_last,
+            reused=settings.epochs > 1,
         )
-
-    def _scheduler(self) -> Any:
-        if self.settings.scheduler is None:
-            return None
-        by_batch = self.settings.scheduler_step == "batch"
-        steps = self.settings.epochs * (len(self.sizes) if by_batch else 1)
-        scheduler = call_recipe(self.settings.scheduler, self.optimizer, known={"total_steps": steps, "T_max": steps})
-        if by_batch and isinstance(scheduler, ReduceLROnPlateau):
-            raise ConfigError(f"{type(scheduler).__name__} looks at an epoch's loss: scheduler_step must be 'epoch'")
-        return scheduler
 
     def epoch(self, number: int) -> bool:
         """Run one epoch; return whether training ends with it."""
@@ -234,9 +269,8 @@ class _Fit:
         self.good.take()
         stop = False
         if self.validation is not None:
-            self.validated.append(self._validate(self.validation))
+            self.validated.append(self._validate(self.validation, number))
             stop = self._is_stale(self.validated[-1][0])
-        rate = float(self.optimizer.param_groups[0]["lr"])
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(self.validated[-1][0] if self.validated else loss)
         elif self.scheduler is not None and self.settings.scheduler_step == "epoch":
@@ -252,15 +286,17 @@ class _Fit:
                 accuracy=accuracy,
                 validation_loss=judged and judged[0],
                 validation_accuracy=judged and judged[1],
-                learning_rate=rate,
+                learning_rate=self.rate,
                 seconds=seconds,
                 module=self.module,
             )
-            stop = any([callback.on_epoch_end(done) is True for callback in self.settings.callbacks]) or stop  # noqa: C419
+            # all of them are told, whatever the first ones answer
+            asked_to_stop = [bool(callback.on_epoch_end(done)) for callback in self.settings.callbacks]
+            stop = stop or any(asked_to_stop)
         return stop
 
     def finish(self) -> Curves:
-        """Put the best weights in place where there is a validation part to judge them by; return the curves."""
+        """Put the best weights in place where there is a `patience`; return the curves."""
         self._forget_gradients()  # they are as large as the weights
         if self.best is not None:
             self.best.restore()
@@ -307,7 +343,8 @@ class _Fit:
 
     def _gradients_in_pieces(self, x: Tensor, y: Tensor, share: Tensor, size: int) -> tuple[Tensor, list[Tensor]]:
         self._forget_gradients()
-        parts = zip(x.split(size), y.split(size), share.split(size), strict=True)
+        pieces = math.ceil(len(x) / size)  # of even sizes: batch normalization cannot train on one row
+        parts = zip(x.tensor_split(pieces), y.tensor_split(pieces), share.tensor_split(pieces), strict=True)
         losses, right = zip(*(self._add_gradients(*part) for part in parts), strict=True)
         return torch.cat(losses), [one for ones in right for one in ones]
 
@@ -322,8 +359,7 @@ class _Fit:
         check_logits(logits, self.data.n_classes)
         logits = logits.to(self.dtype)
         losses = self.criterion(logits, y)
-        if losses.shape != y.shape:
-            raise ShapeError(f"the loss must answer with one value per row, ({len(y)},), got {tuple(losses.shape)}")
+        check_losses(losses, len(y))
         # the gradient of the weighted mean, without a pass for the mean
         losses.backward(share if self.scaler is None else self.scaler.scale(share))
         return losses.detach(), [(logits.detach().argmax(1) == y).sum()] if self.settings.callbacks else []
@@ -339,6 +375,8 @@ class _Fit:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        if self.settings.callbacks:
+            self.rate = float(self.optimizer.param_groups[0]["lr"])
         if self.scheduler is not None and self.settings.scheduler_step == "batch":
             self.scheduler.step()
 
@@ -356,28 +394,41 @@ class _Fit:
             what = f"the loss is {float(losses[first])} in {where}, batch {first + 1} of {len(losses)}"
         else:
             what = f"the weights are not finite after {where}, batch {len(losses)} of {len(losses)}"
+        raise self._diverged(what)
+
+    def _diverged(self, what: str) -> DivergenceError:
         error = DivergenceError(f"{what}; try a lower learning rate or smaller inputs")
         error.curves = self._curves()
-        raise error
+        return error
 
     @torch.no_grad()
-    def _validate(self, data: TrainingData) -> tuple[float, float]:
+    def _validate(self, data: TrainingData, number: int) -> tuple[float, float]:
         """Return the weighted mean loss and accuracy on held-out rows."""
         self.module.eval()
-        weights = torch.ones(len(data.codes), device=self.device) if data.weights is None else data.weights
+        weights = torch.ones_like(data.codes, dtype=torch.float64) if data.weights is None else data.weights
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         right = torch.zeros_like(loss)
         start = 0
-        for x in rows_in_order(data.inputs, self.device, self.settings.num_workers):
-            y, w = data.codes[start : start + len(x)], weights[start : start + len(x)].double()
-            start += len(x)
+
+        def judge(rows: Tensor, before: int, first: int, last: int) -> None:
+            nonlocal loss, right
+            x = rows[first:last]
+            y, w = data.codes[before + first : before + last], weights[before + first : before + last]
             with self.autocast:
-                logits = self.module(x.to(self.dtype) if self.settings.cast_inputs else x)
+                logits = self.module(x.to(self.input_dtype or x.dtype))
+            check_logits(logits, data.n_classes)
             logits = logits.to(self.dtype)
-            loss += w @ self.criterion(logits, y).double()
-            right += w @ (logits.argmax(1) == y).double()
-        total = weights.double().sum()
-        return float(loss / total), float(right / total)
+            loss = loss + w @ self.criterion(logits, y).double()
+            right = right + w @ (logits.argmax(1) == y).double()
+
+        for rows in self.validation_rows():
+            self.chunker(len(rows), len(rows), functools.partial(judge, rows, start))
+            start += len(rows)
+        self.module.train()
+        if not bool(torch.isfinite(loss)):
+            self.good.restore()
+            raise self._diverged(f"the validation loss is {float(loss)} after epoch {number} of {self.settings.epochs}")
+        return float(loss / weights.sum()), float(right / weights.sum())
 
     def _is_stale(self, loss: float) -> bool:
         """Keep the weights if they are the best; return whether there was none better for too long."""
@@ -417,16 +468,29 @@ class _Snapshot:
             tensor.copy_(copy)
 
 
-def rows_in_order(inputs: Any, device: torch.device, num_workers: int | None) -> Iterator[Tensor]:
-    """Yield all rows in their order, in chunks for a forward pass, on the device."""
-    one = inputs[:1] if isinstance(inputs, Tensor) else read_rows(inputs, [0])
-    size = rows_per_chunk(one, device)
+def inputs_like(inputs: Any) -> Tensor:
+    """Return one row of inputs, (1, ...)."""
+    one: Tensor = inputs[:1] if isinstance(inputs, Tensor) else read_rows(inputs, [0])
+    return one
+
+
+def rows_in_order(
+    inputs: Any, device: torch.device, num_workers: int | None, *, reused: bool = False
+) -> Callable[[], Iterator[Tensor]]:
+    """Return what yields all rows in their order, in chunks for a forward pass, on the device."""
+    size = rows_per_chunk(inputs_like(inputs), device)
     if isinstance(inputs, Tensor):
-        for rows in inputs.split(size):
-            yield rows.to(device)
-        return
+        return lambda: (rows.to(device) for rows in inputs.split(size))
     sizes = [min(size, len(inputs) - start) for start in range(0, len(inputs), size)]
-    yield from LoadedRows(inputs, device, None, num_workers=num_workers).batches(None, sizes)
+    loaded = LoadedRows(inputs, device, None, num_workers=num_workers, reused=reused)
+    return lambda: loaded.batches(None, sizes)
+
+
+@contextmanager
+def training_context(device: torch.device, settings: TrainingSettings) -> Iterator[None]:
+    """Train with gradients whatever the caller's modes, by the kernels that the settings ask for."""
+    with as_alone(device), torch.enable_grad(), _kernels(device, deterministic=settings.deterministic):
+        yield
 
 
 @contextmanager
