@@ -20,7 +20,6 @@ from torchal.protocols import (
     HasBatchedFit,
     HasDecisionFunction,
     HasEmbedding,
-    HasOutputs,
     HasPosterior,
     HasProbabilities,
     Inputs,
@@ -182,9 +181,10 @@ def _log_probs_method(model: Classifier) -> Callable[[Any], Any]:
     return lambda x: _to_tensor(model.predict_proba(x)).log()  # type: ignore[attr-defined]
 
 
-def shares_a_pass(model: object, inputs: Inputs) -> bool:
-    """Tell whether a model gives logits and embedding of these inputs in one forward pass."""
-    return provides(model, HasOutputs) and (isinstance(inputs, Tensor) or _takes_inputs(model))
+def shares_a_pass(model: object) -> bool:
+    """Tell whether a model gives embedding and logits in one forward pass (`HasOutputs`), of any inputs."""
+    # other libraries' networks have an attribute of this name too, which is no method
+    return callable(getattr(model, "outputs", None)) and _takes_inputs(model)
 
 
 def outputs(model: Classifier, inputs: Inputs, *, most_features: int | None) -> Outputs:

@@ -116,7 +116,7 @@ def provides(model: object, capability: type) -> bool:
         >>> provides(object(), HasProbabilities)
         False
     """
-    return all(callable(getattr(model, name, None)) for name in vars(capability) if not name.startswith("_"))
+    return all(hasattr(model, name) for name in vars(capability) if not name.startswith("_"))
 
 
 def check_provides(model: object, *alternatives: type, needed_by: str) -> None:

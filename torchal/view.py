@@ -284,7 +284,7 @@ class PoolView:
             if self.trials:
                 return torch.stack([getattr(trial, name) for trial in self.trials])
             model = self._fitted(name)
-            shared = interop.shares_a_pass(model, self.inputs)
+            shared = interop.shares_a_pass(model)
             output = self._of_one_pass(name, model) if shared else compute(model, self.inputs)
             if one_for_two is not None:
                 interop.check_columns(self.model, output, self.classes, one_for_two=one_for_two)

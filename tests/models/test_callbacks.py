@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from torchal import ActiveLearner, Pool
+from torchal import ActiveLearner, Pool, interop
 from torchal.models import Callback, TensorBoardLog, TorchClassifier, TorchEnsemble
 from torchal.samplers import Margin
 
@@ -74,7 +74,21 @@ def test_the_loop_tells_the_round():
         for _ in range(2):
             rows = learner.ask(5)
             learner.tell(rows, Y[rows])
-        assert sorted(set(rounds.seen)) == [0, 1]
+        assert rounds.seen == [0, 1]
+
+
+def test_fits_that_are_but_tried_are_not_heard_of(tmp_path):
+    heard = Rounds()
+    model = TorchClassifier(epochs=1, callbacks=[TensorBoardLog(tmp_path), heard], progress=True)
+    pool = Pool.unlabeled(X, n_classes=2).with_labels(torch.arange(10), Y[:10])
+    interop.fit(model, *pool.training_data())
+    written = sorted(tmp_path.iterdir())
+    view = pool.view(model, generator=torch.Generator())
+    refitted = view.refit(torch.tensor([[20], [30]]), Y[[20, 30]][:, None])
+    assert sorted(tmp_path.iterdir()) == written
+    settings = refitted.trials[0].model.get_params()
+    assert settings["callbacks"] == [heard]  # it does not say that it only looks on, so it may be part of the fit
+    assert settings["progress"] is False
 
 
 def test_progress_bar(capsys):

@@ -1,4 +1,5 @@
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torchal import ActiveLearner, Pool
 from torchal.data import ImageFiles
 from torchal.errors import DataError, ShapeError
 from torchal.inputs import DatasetInputs
-from torchal.models import LogisticRegression, SmallCNN, TorchClassifier
+from torchal.models import MLP, LogisticRegression, SmallCNN, TorchClassifier
 from torchal.models.loading import DeviceRows, LoadedRows
 from torchal.samplers import KCenterGreedy, Margin
 
@@ -127,6 +128,43 @@ class TestClassifier:
         model = TorchClassifier(epochs=1, num_workers=0)
         model.fit(DatasetInputs(Broken()), Y, sample_weight=kept)
         assert weights_of(model).equal(weights_of(TorchClassifier(epochs=1).fit(X[kept], Y[kept])))
+
+    def test_a_mapped_file_stays_unread_where_rows_are_left_out(self, mapped, monkeypatch):
+        seen = []
+        whole = LoadedRows.__init__
+        monkeypatch.setattr(
+            LoadedRows,
+            "__init__",
+            lambda self, inputs, *a, **k: (seen.append(type(inputs)), whole(self, inputs, *a, **k))[1],
+        )
+        model = TorchClassifier(epochs=1, validation_fraction=0.2, num_workers=0).fit(mapped, Y)
+        assert seen == [DatasetInputs, DatasetInputs]
+        expected = TorchClassifier(epochs=1, validation_fraction=0.2).fit(X, Y)
+        assert weights_of(model).equal(weights_of(expected))
+
+    def test_what_is_random_in_reading_is_none_of_the_fits(self, mapped):
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+        fits = []
+        for workers in (0, 2):
+            model = TorchClassifier(partial(MLP, dropout=0.5), epochs=2, num_workers=workers, device="cpu")
+            fits.append(model.fit(Noisy(), Y, validation=(Noisy(), Y)))
+            assert fits[-1].predict_proba(Noisy()).equal(fits[-1].predict_proba(Noisy()))
+        assert weights_of(fits[0]).equal(weights_of(fits[1]))
+        assert torch.get_rng_state().equal(before[0])
+        assert random.getstate() == before[1]
+        assert (np.random.get_state()[1] == before[2]).all()  # noqa: NPY002
+
+    def test_items_of_every_kind(self):
+        kinds = [
+            lambda row: row.clone().requires_grad_(),
+            lambda row: row.numpy()[::-1][::-1],
+            lambda row: row.numpy().astype(">f4"),
+            lambda row: np.frombuffer(row.numpy().tobytes(), np.float32),
+        ]
+        expected = weights_of(TorchClassifier(epochs=1).fit(X, Y))
+        for kind in kinds:
+            items = DatasetInputs(list(X), to_row=kind)
+            assert weights_of(TorchClassifier(epochs=1, num_workers=0).fit(items, Y)).equal(expected)
 
     def test_text_labels_of_a_data_set(self):
         names = np.array(["a", "b", "c"])

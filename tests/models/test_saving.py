@@ -3,6 +3,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -52,6 +53,35 @@ def test_files_that_cannot_be_loaded(tmp_path):
         TorchClassifier().load(tmp_path / "nothing.pt")
 
 
+def test_names_of_columns_and_extra_state(tmp_path):
+    class WithExtra(MLP):
+        extra = {"note": "kept"}
+
+        def get_extra_state(self):
+            return self.extra
+
+        def set_extra_state(self, state):
+            self.extra = state
+
+    frame = pd.DataFrame(X.numpy(), columns=list("abcde"))
+    model = TorchClassifier(WithExtra, epochs=1).fit(frame, Y.numpy())
+    model.save(tmp_path / "model.pt")
+    loaded = TorchClassifier(WithExtra, epochs=1).load(tmp_path / "model.pt")
+    assert list(loaded.feature_names_in_) == list("abcde")
+    np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"curves": {}}, {"seed": "x"}, {"input_shape": []}, {"module": 3}, {"classes_dtype": "q8"}]
+)
+def test_a_damaged_state_changes_nothing(damage):
+    model = TorchClassifier(epochs=1).fit(X, Y)
+    before = dict(model.__dict__)
+    with pytest.raises(DataError, match=r"damaged|not of the network"):
+        model.load_state_dict(model.state_dict() | damage)
+    assert model.__dict__ == before
+
+
 def test_a_pickle_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):
@@ -88,8 +118,9 @@ class TestWarmStartInTheLoop:
         assert learner.model.predict_proba(X).equal(expected.predict_proba(X))
 
     @pytest.mark.parametrize("fitted", [False, True])
-    def test_goes_on_from_a_file_as_if_never_stopped(self, tmp_path, fitted):
-        whole, cut = self.learner(), self.learner()
+    @pytest.mark.parametrize("random_state", [0, np.random.RandomState(3)])
+    def test_goes_on_from_a_file_as_if_never_stopped(self, tmp_path, fitted, random_state):
+        whole, cut = self.learner(random_state=random_state), self.learner(random_state=random_state)
         for learner in (whole, cut):
             learner.tell(torch.arange(10), Y[:10])
         asked = self.go_on(whole, 5)
@@ -97,7 +128,7 @@ class TestWarmStartInTheLoop:
         if fitted:
             assert cut.model
         cut.save(tmp_path / "learner.pt")
-        resumed = self.learner()
+        resumed = self.learner(random_state=random_state)
         resumed.load(tmp_path / "learner.pt")
         assert self.go_on(resumed, 2) == asked[3:]
         assert resumed.model.predict_proba(X).equal(whole.model.predict_proba(X))

@@ -36,6 +36,84 @@ class Branching(MLP):
         return super().forward(x if x.sum() > 0 else -x)
 
 
+class OwnProjection(nn.Module):
+    """Draws what is neither parameter nor buffer."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.projection = torch.randn(n_features, 8, dtype=torch.float64)
+        self.head = nn.Linear(8, n_classes)
+
+    def forward(self, x):
+        return self.head((x @ self.projection).cos())
+
+
+class MovingMean(nn.Module):
+    """Updates a buffer by assignment, which stacked weights would lose."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.head = nn.Linear(n_features, n_classes)
+        self.register_buffer("mean", torch.zeros(n_features))
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return self.head(x - self.mean)
+
+
+class CountingNet(MLP):
+    """Depends on how often it ran."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        return super().forward(x) * (1 + self.calls / 100)
+
+
+class Attention(nn.Module):
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(3, 1, dropout=0.5, batch_first=True)
+        self.head = nn.Linear(n_features, n_classes)
+
+    def forward(self, x):
+        x = x.view(len(x), 2, 3)
+        return self.head(self.attention(x, x, x, need_weights=False)[0].flatten(1))
+
+
+class Hooked(MLP):
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+        self[-1].bias.register_hook(lambda gradient: gradient * 0)
+
+
+class Scaled(MLP):
+    """Has a parameter without axes."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+def decay_matrices(parameters):
+    parameters = list(parameters)
+    groups = [{"params": [p], "weight_decay": 0.5 * (p.ndim > 1)} for p in parameters]
+    return torch.optim.AdamW(groups, lr=0.01)
+
+
+def warm_up(optimizer, total_steps):
+    return torch.optim.lr_scheduler.LinearLR(
+        optimizer, total_iters=total_steps // 2, start_factor=1 / (total_steps // 2)
+    )
+
+
 @pytest.fixture
 def together(monkeypatch):
     """Count the fits that were made together."""
@@ -78,6 +156,7 @@ def check_as_alone(model, many, X=X, Y=Y, atol=1e-9):
         {"scheduler": partial(StepLR, step_size=2)},
         {"scheduler": partial(OneCycleLR, max_lr=0.5), "scheduler_step": "batch"},
         {"class_weight": "balanced"},
+        {"module": Scaled, "max_grad_norm": 0.1},
         {"loss": partial(nn.CrossEntropyLoss, label_smoothing=0.1)},
         {"random_state": 7},
         {"random_state": np.random.RandomState(7)},
@@ -106,6 +185,11 @@ class Quiet(Callback):
     [
         {"module": Branching},
         {"module": ConvolutionNet},
+        {"module": MovingMean},
+        {"module": CountingNet},
+        {"module": Hooked},
+        {"optimizer": decay_matrices},
+        {"scheduler": warm_up, "scheduler_step": "batch"},
         {"module": partial(MLP, hidden=(20_000,)), "epochs": 1},
         {"callbacks": [Quiet()]},
         {"augment": torch.neg},
@@ -120,6 +204,12 @@ def test_one_after_another_where_it_would_not_be_the_same_or_not_be_faster(toget
     model = TorchClassifier(**{"precision": "fp64", "epochs": 3, "device": "cpu", **settings})
     check_as_alone(model, model.fit_many(X, Y))
     assert not together
+
+
+def test_attention_is_right_either_way():
+    """Its dropout draws other masks under some versions of vmap; then the trial finds out."""
+    model = TorchClassifier(Attention, precision="fp64", epochs=3, device="cpu")
+    check_as_alone(model, model.fit_many(X, Y))
 
 
 def test_other_classes_in_one_data_set(together):
@@ -168,7 +258,9 @@ def test_global_generator_stays():
 def test_a_loss_that_is_not_finite_names_the_data_set(together):
     x = X.clone()
     x[2] *= 1e160
-    with pytest.raises(DivergenceError, match=r"data set 3 of 4: the loss is (nan|inf) in epoch 1 of 2, batch"):
+    with pytest.raises(
+        DivergenceError, match=r"fit 3 of 4 made together: the loss is (nan|inf) in epoch 1 of 2, batch"
+    ):
         TorchClassifier(epochs=2, optimizer=partial(torch.optim.SGD, lr=0.1), precision="fp64").fit_many(x, Y)
 
 
@@ -191,7 +283,55 @@ def test_refits_of_a_pool_are_one_call(together):
         torch.testing.assert_close(refitted.log_probs[i], alone.log_probs, rtol=1e-4, atol=1e-5)
 
 
+def test_weights_that_overflow_in_the_last_step():
+    def steep(reduction):
+        return lambda logits, targets: 1e6 * nn.functional.cross_entropy(logits, targets, reduction=reduction)
+
+    sgd = partial(torch.optim.SGD, lr=1e38)
+    with pytest.raises(
+        DivergenceError, match="fit 1 of 4 made together: the weights are not finite after epoch 1 of 1"
+    ):
+        TorchClassifier(optimizer=sgd, epochs=1, batch_size=100, loss=steep, device="cpu").fit_many(X, Y)
+
+
+def test_one_after_another_where_all_at_once_do_not_fit(together, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("all at once")
+
+    monkeypatch.setattr("torchal.models.torch_classifier.train_together", full)
+    model = TorchClassifier(epochs=2, precision="fp64", device="cpu")
+    check_as_alone(model, model.fit_many(X, Y))
+
+
+def test_a_loss_of_another_shape():
+    with pytest.raises(ShapeError, match=r"one value per row, \(128,\), got \(\)"):
+        TorchClassifier(loss=lambda reduction: lambda logits, y: logits.mean(), device="cpu").fit_many(X, Y)
+
+
 class TestEnsemble:
+    def test_members_with_numbers_of_their_own_are_trained_alone(self, together):
+        ensemble = TorchEnsemble(TorchClassifier(OwnProjection, epochs=3, precision="fp64"), n_members=3).fit(
+            X[0], Y[0]
+        )
+        assert not together
+        for member in ensemble.estimators_:
+            alone = clone(member).fit(X[0], Y[0])
+            torch.testing.assert_close(member.predict_proba(X[0]), alone.predict_proba(X[0]))
+
+    def test_dropout_masks_of_members_differ_in_training(self, monkeypatch):
+        seen = []
+        whole = stacked._Stack.__init__
+        monkeypatch.setattr(
+            stacked._Stack,
+            "__init__",
+            lambda self, modules, *, same_masks: (seen.append(same_masks), whole(self, modules, same_masks=same_masks))[
+                1
+            ],
+        )
+        TorchEnsemble(TorchClassifier(DROPOUT_MLP, epochs=1), n_members=2).fit(X[0], Y[0])
+        TorchClassifier(DROPOUT_MLP, epochs=1).fit_many(X, Y)
+        assert seen == [True, False, True, True]  # each time a trial with the same masks, then the training
+
     def test_members_are_those_of_their_seeds(self, together):
         ensemble = TorchEnsemble(TorchClassifier(epochs=3, precision="fp64", device="cpu"), n_members=3)
         ensemble.fit(X[0], Y[0])

@@ -299,6 +299,12 @@ def test_inputs_of_any_dtype(dtype):
     torch.testing.assert_close(model.predict_proba(x), expected.predict_proba(x.float()))
 
 
+def test_small_numbers_in_an_array_stay_small():
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 3, 4, 4), dtype=np.uint8)
+    data = TorchClassifier()._training_data(pixels, np.arange(20) % 2, None)
+    assert data.inputs.dtype == torch.uint8
+
+
 def test_the_callers_modes_change_nothing():
     x, y = iris()
     x, y = torch.tensor(x), torch.tensor(y)
@@ -443,6 +449,8 @@ def test_prediction_of_other_columns():
         ({"module": MLP(2, 3)}, "made already"),
         ({"device": "nowhere"}, "nowhere"),
         ({"device": "cuda:99"}, "cuda:99"),
+        ({"device": "mps"}, "no device 'mps' here"),
+        ({"device": "meta"}, "nothing is computed"),
     ],
 )
 def test_impossible_settings(setting, match):

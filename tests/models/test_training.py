@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models import MLP, Callback, TorchClassifier
+from torchal.models.base import TrainingData
+from torchal.models.parts import hold_out
 from torchal.models.training import batch_sizes, make_optimizer
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -163,8 +165,10 @@ class TestPrecision:
     def test_dtype_of_weights_and_outputs(self, precision, dtype):
         model = fit(precision=precision, optimizer=partial(torch.optim.Adam, lr=0.03), epochs=10)
         assert weights_of(model).dtype == dtype
-        for name in ("predict_proba", "decision_function"):
+        for name in ("predict_proba", "decision_function", "transform"):
             assert getattr(model, name)(X).dtype == dtype
+            assert isinstance(getattr(model, name)(X.numpy()), np.ndarray)
+        assert model.outputs(X).features.dtype == dtype
         assert model.score(X, Y) > 0.8
 
     def test_mixed_runs_in_the_lower_precision(self):
@@ -233,8 +237,66 @@ class TestEarlyStopping:
         with pytest.raises(error, match=match):
             fit(**settings, validation=validation)
 
+    def test_the_best_buffers_come_back_too(self):
+        settings = {"optimizer": partial(torch.optim.SGD, lr=3.0), "epochs": 60, "patience": 4, "precision": "fp64"}
+        model = fit(NormedNet, batch_size=20, validation=(X[:30], Y[:30]), **settings)
+        best = int(model.validation_loss_curve_.argmin())
+        assert best + 1 < model.n_epochs_
+        loss = nn.functional.cross_entropy(model.decision_function(X[:30]), Y[:30])
+        assert float(loss) == pytest.approx(model.validation_loss_curve_[best], rel=1e-9)
+
+    def test_weights_count_in_validation(self):
+        weights = torch.linspace(0.1, 3, 101, dtype=torch.float64)
+        seen = Seen()
+        slow = {"optimizer": partial(torch.optim.SGD, lr=1e-12), "epochs": 1, "precision": "fp64"}
+        model = fit(validation_fraction=0.3, sample_weight=weights, callbacks=[seen], class_weight={1: 4.0}, **slow)
+        n_train = seen.calls[0][2]
+        held = hold_out(TrainingData(X, Y, weights, 3), 0.3, model.seed_)[1]
+        assert len(held.codes) == 101 - n_train
+        rows = held.weights * torch.where(held.codes == 1, 4.0, 1.0)
+        losses = nn.functional.cross_entropy(model.decision_function(held.inputs), held.codes, reduction="none")
+        assert model.validation_loss_curve_[0] == pytest.approx(float(rows @ losses / rows.sum()), rel=1e-6)
+
+    def test_dropout_is_off_in_validation(self):
+        slow = {"optimizer": partial(torch.optim.SGD, lr=1e-12), "epochs": 2, "validation": (X, Y)}
+        curve = fit(DROPOUT_MLP, **slow).validation_loss_curve_
+        assert curve[0] == pytest.approx(curve[1], rel=1e-6)
+
+    def test_a_plateau_is_one_of_the_validation_loss(self):
+        seen = Seen()
+        settings = {"scheduler": partial(ReduceLROnPlateau, patience=0), "epochs": 12, "callbacks": [seen]}
+        fit(optimizer=partial(torch.optim.SGD, lr=2.0), validation=(X[:20], Y[:20]), **settings)
+        rates = [epoch.learning_rate for epoch in seen.epochs]
+        losses = [epoch.validation_loss for epoch in seen.epochs]
+        for i in range(1, 11):
+            worse = losses[i] >= min(losses[:i]) * (1 - 1e-4)
+            assert rates[i + 1] == pytest.approx(rates[i] * (0.1 if worse else 1))
+
+    def test_other_rows_are_held_back_with_another_seed(self):
+        parts = [hold_out(TrainingData(X, Y, None, 3), 0.3, seed)[1].inputs for seed in (0, 1)]
+        assert not parts[0].equal(parts[1])
+
+    def test_a_few_rows_still_leave_one_to_judge_by(self):
+        x, y = X[:12], torch.tensor([0] * 4 + [1] * 5 + [2] * 3)
+        model = TorchClassifier(epochs=2, validation_fraction=0.1, patience=1).fit(x, y)
+        assert len(model.validation_loss_curve_) >= 1
+
+    def test_a_validation_loss_that_is_not_finite(self):
+        bad = X[:30].clone()
+        bad[3] = 3e38
+        with pytest.raises(DivergenceError, match=r"the validation loss is (nan|inf) after epoch 1 of 4"):
+            fit(validation=(bad, Y[:30]), optimizer=SGD)
+
 
 class TestClassWeight:
+    def test_a_class_that_is_not_there_yet_does_not_matter(self):
+        y = Y.clamp(max=1)
+        settings = {"epochs": 2, "device": "cpu", "batch_size": 1000}
+        weighted = TorchClassifier(class_weight={1: 3.0, 9: 5.0}, **settings).fit(X, y)
+        assert weights_of(weighted).equal(
+            weights_of(TorchClassifier(class_weight={0: 1.0, 1: 3.0}, **settings).fit(X, y))
+        )
+
     def test_is_multiplied_into_the_rows_weights(self):
         model = partial(fit, batch_size=1000, precision="fp64", optimizer=SGD)
         own = torch.linspace(0.5, 1.5, 101, dtype=torch.float64)
@@ -269,8 +331,43 @@ class TestWarmStart:
         for x, y in ((X, Y.clamp(max=1)), (X[:, :3], Y)):
             assert weights_of(warm.fit(x, y)).equal(weights_of(cold.fit(x, y)))
 
+    def test_a_fit_that_fails_leaves_the_weights_it_went_on_from(self):
+        warm = TorchClassifier(epochs=1, warm_start=True, device="cpu").fit(X, Y)
+        before = weights_of(warm).clone()
+        for validation, error in (((X, Y + 1), DataError), ((X, Y[:4]), ShapeError)):
+            with pytest.raises(error):
+                warm.fit(X, Y, validation=validation)
+            assert weights_of(warm).equal(before)
+        with pytest.raises(DataError):
+            warm.fit(X * torch.nan, Y)
+        assert weights_of(warm).equal(before)
+        assert warm.set_params(precision="fp64").fit(X, Y).predict_proba(X).dtype == torch.float64
+
+    def test_other_rows_alone_start_cold(self):
+        warm = TorchClassifier(epochs=1, warm_start=True).fit(X, Y)
+        assert weights_of(warm.fit(X[:, :3], Y)).equal(weights_of(TorchClassifier(epochs=1).fit(X[:, :3], Y)))
+
 
 class TestCallbacks:
+    def test_the_rate_is_that_of_the_last_step(self):
+        seen = Seen()
+        halve = partial(StepLR, step_size=1, gamma=0.5)
+        fit(optimizer=SGD, scheduler=halve, scheduler_step="batch", batch_size=51, epochs=1, callbacks=[seen])
+        assert seen.epochs[0].learning_rate == pytest.approx(0.05)
+
+    def test_all_hear_of_the_end_even_if_one_fails_there(self):
+        class Failing(Callback):
+            def on_fit_end(self):
+                raise RuntimeError("end")
+
+        seen = Seen()
+        with pytest.raises(RuntimeError, match="end"):
+            fit(callbacks=[seen, Failing()])
+        assert seen.calls[-1] == "end"
+
+    def test_any_of_them_may_stop(self):
+        assert fit(callbacks=[Seen(), Seen(stop_after=2), Seen()], epochs=9).n_epochs_ == 2
+
     def test_are_told_of_each_epoch(self):
         seen = Seen()
         model = fit(callbacks=[seen], epochs=3)
@@ -360,6 +457,22 @@ class TestOutOfMemory:
         model.module_.most = 1000
         torch.testing.assert_close(probabilities, model.predict_proba(X))
 
+    def test_validation_too(self):
+        with pytest.warns(UserWarning, match="out of device memory"):
+            model = fit(Hungry, batch_size=8, validation=(X, Y), epochs=1)
+        expected = fit(batch_size=8, validation=(X, Y), epochs=1)
+        np.testing.assert_allclose(model.validation_loss_curve_, expected.validation_loss_curve_, rtol=1e-5)
+
+    def test_pieces_are_even_for_batch_normalization(self):
+        class HungryNormed(NormedNet):
+            def forward(self, x):
+                if len(x) > 12:
+                    raise torch.OutOfMemoryError(f"{len(x)} rows")
+                return super().forward(x)
+
+        with pytest.warns(UserWarning, match="out of device memory"):
+            fit(HungryNormed, batch_size=25, epochs=1)
+
     def test_one_row_too_many_is_an_error(self, monkeypatch):
         monkeypatch.setattr(Hungry, "most", 0)
         with (
@@ -400,9 +513,35 @@ class TestDivergence:
             fit(loss=infinite)
 
 
+def test_a_loss_with_tensors_of_its_own():
+    weighted = partial(nn.CrossEntropyLoss, weight=torch.tensor([1.0, 2.0, 5.0]))
+    assert fit(loss=weighted, precision="fp64").predict(X).shape == (101,)
+
+
+def test_a_recipe_that_keeps_its_body_starts_as_it_is():
+    body = nn.Sequential(nn.Linear(6, 16), nn.ReLU())
+
+    def net(n_classes):
+        return nn.Sequential(body, nn.Linear(16, n_classes))
+
+    before = body[0].weight.clone()
+    model = TorchClassifier(net, epochs=2, device="cpu")
+    first = weights_of(model.fit(X, Y)).clone()
+    assert body[0].weight.equal(before)
+    assert weights_of(model.fit(X, Y)).equal(first)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
+        ({"callbacks": None}, ConfigError, "callbacks must be a list"),
+        ({"loss": nn.CrossEntropyLoss()}, ConfigError, "loss must be a recipe"),
+        ({"optimizer": "adam"}, ConfigError, "optimizer must be a recipe: .* got 'adam'"),
+        ({"module": None}, ConfigError, "module must be a class"),
+        ({"module": lambda: torch.compile(nn.Linear(6, 3))}, ConfigError, "set compile=True instead"),
+        ({"module": lambda: nn.Sequential(nn.LazyLinear(3))}, ConfigError, "only a first pass tells"),
+        ({"module": lambda: nn.Linear(6, 3).requires_grad_(False)}, ConfigError, "no parameters to train"),
+        ({"validation": 0.2}, ConfigError, "validation must be inputs and labels, got float"),
         ({"epochs": 0}, ConfigError, "epochs must be a whole number of at least 1, got 0"),
         ({"batch_size": True}, ConfigError, "batch_size"),
         ({"max_grad_norm": 0}, ConfigError, "max_grad_norm must be above 0, got 0"),

@@ -72,7 +72,7 @@ def can_train_together(modules: Sequence[nn.Module], data: Sequence[TrainingData
     """
     if not _is_worth_it(modules[0], data[0], settings):
         return False
-    if any(getattr(p, "_backward_hooks", None) for module in modules for p in module.parameters()):
+    if any(has_gradient_hooks(module) for module in modules):
         return False  # they see one network's gradients
     device = data[0].codes.device
     rows = data[0].inputs[:2]
@@ -96,6 +96,11 @@ def can_train_together(modules: Sequence[nn.Module], data: Sequence[TrainingData
         own = torch.stack([dict(module.named_buffers())[name] for module in alone])
         agrees.append(torch.allclose(stacked.double(), own.double(), rtol=1e-4, atol=1e-5))
     return all(agrees)
+
+
+def has_gradient_hooks(module: nn.Module) -> bool:
+    """Tell whether a parameter has a hook on its gradient."""
+    return any(getattr(parameter, "_backward_hooks", None) for parameter in module.parameters())
 
 
 def _tried(modules: Sequence[nn.Module], rows: Tensor) -> tuple[_Stack | None, Tensor | None]:

@@ -33,7 +33,7 @@ from torchal.models.nets import MLP
 from torchal.models.parts import hold_out, weighted_by_class
 from torchal.models.saving import SavedState, check_state
 from torchal.models.seeding import draw_seed, seeded
-from torchal.models.stacked import can_train_together, may_train_together, train_together
+from torchal.models.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
 from torchal.models.training import (
     Curves,
     Loss,
@@ -454,8 +454,10 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             raise ConfigError(f"module must make an nn.Module, it made a {type(module).__name__}")
         if hasattr(module, "_orig_mod"):
             raise ConfigError("module made a compiled network, which hooks do not reach: set compile=True instead")
-        # A copy, since the recipe may give out parts that it keeps, as a pretrained body: they must start as they are.
-        return copy.deepcopy(module).to(device, dtype_of(self.precision))
+        if not has_gradient_hooks(module):  # which a copy would lose
+            # The recipe may give out parts that it keeps, as a pretrained body: they must start as they are.
+            module = copy.deepcopy(module)
+        return module.to(device, dtype_of(self.precision))
 
     @torch.inference_mode(mode=False)
     def _fit_checked(
