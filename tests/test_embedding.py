@@ -624,6 +624,17 @@ class TestEmbed:
         assert not capsys.readouterr().err
 
 
+class Ragged(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        return self.rows[row]
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("data", "match"),
@@ -705,8 +716,11 @@ class TestErrors:
             run(net, make_rows() if known else make_rows().split(4))
 
     def test_an_item_that_cannot_be_read(self):
-        with pytest.raises(OSError, match="no such picture") as caught:
+        with pytest.raises(DataError, match=r"row 9 of the data set \(Images\) .*: OSError: no such picture") as caught:
             run(make_net(), Images(make_rows(), fails_at=9))
+        assert caught.value.__notes__ == ["while reading batch 2"]
+        with pytest.raises(OSError, match="no such picture") as caught:  # a loader's own errors are let through
+            run(make_net(), DataLoader(Images(make_rows(), fails_at=9), batch_size=4))
         assert caught.value.__notes__ == ["while reading batch 2"]
 
     def test_a_module_without_weights_yet(self):
@@ -746,6 +760,26 @@ class TestErrors:
             run(Transposed(), make_rows())
         with pytest.raises(ShapeError, match=r"features must have shape \(4, 3\), got \(8, 3\) in batch 0"):
             run(Transposed(), make_rows(), layer="head")
+
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_a_row_that_cannot_be_read_is_named(self, num_workers):
+        class Broken(torch.utils.data.Dataset):
+            def __len__(self):
+                return 22
+
+            def __getitem__(self, row):
+                if row == 13:
+                    raise OSError("bad sector")
+                return make_rows()[row]
+
+        expected = r"^row 13 of the data set \(Broken\) cannot be read: OSError: bad sector"
+        with pytest.raises(DataError, match=expected):
+            run(make_net(), Broken(), num_workers=num_workers)
+
+    def test_rows_of_several_shapes(self):
+        ragged = [*make_rows()[:3], torch.zeros(7)]
+        with pytest.raises(DataError, match=r"cannot be put together: .* give a DataLoader with a collate_fn"):
+            run(make_net(), Ragged(ragged))
 
     def test_a_linear_layer_that_is_not_the_head(self):
         class Squeezed(nn.Module):

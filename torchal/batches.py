@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, default_collate
 
-from torchal.errors import ConfigError, DataError
+from torchal.errors import ConfigError, DataError, TorchalError
 
 Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 """Positional and named arguments of a module."""
@@ -60,8 +60,16 @@ def as_batches(data: object, *, batch_size: int, num_workers: int, pin_memory: b
             raise DataError(f"a data set must have a length, {type(data).__name__} has none")
         # with a generator of its own the loader draws nothing from the global one
         generator = torch.Generator(torch.get_default_device())
-        dataset: Any = data
-        data = DataLoader(dataset, batch_size, num_workers=num_workers, pin_memory=pin_memory, generator=generator)
+        dataset: Any = data if isinstance(data, IterableDataset) else _Readable(data)
+        collate = None if isinstance(data, IterableDataset) else _collated
+        data = DataLoader(
+            dataset,
+            batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            generator=generator,
+            collate_fn=collate,
+        )
     if isinstance(data, DataLoader):
         return _as_loaded(data)
     if isinstance(getattr(data, "loader", None), DataLoader):  # a wrapper that moves batches ahead, as timm has one
@@ -165,7 +173,8 @@ class _Sliced(Batches):
 
 
 def _as_loaded(loader: DataLoader[Any]) -> Batches:
-    kind = type(loader.dataset).__name__
+    dataset: Any = loader.dataset
+    kind = type(dataset.wrapped if isinstance(dataset, _Readable) else dataset).__name__
     in_order = f"the DataLoader must read its {kind} in order"
     if loader.num_workers and not getattr(loader, "in_order", True):
         raise ConfigError(f"{in_order}, it has in_order=False")
@@ -209,13 +218,12 @@ class _Loaded(Batches):
 
     def first(self) -> Any:
         # read to its end, since a loader's processes take seconds to stop if they are left halfway
-        [batch] = self._of(range(min(self._size, self._n_items)))
+        [batch] = map(_checked, self._of(range(min(self._size, self._n_items))))
         return batch
 
     def since(self, start: int) -> Iterator[Any]:
-        if start == 0:
-            return iter(self._loader)
-        return iter(self._of(range(start * self._size, self._n_items)))
+        loader = self._loader if start == 0 else self._of(range(start * self._size, self._n_items))
+        return map(_checked, loader)
 
     @property
     def _size(self) -> int:
@@ -241,6 +249,48 @@ class _Loaded(Batches):
             generator=loader.generator,
             prefetch_factor=loader.prefetch_factor,
         )
+
+
+class _Readable(Dataset[Any]):
+    """A data set whose errors are handed back as values: raised in a worker, they would lose their own message."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.wrapped = dataset
+
+    def __len__(self) -> int:
+        return len(self.wrapped)
+
+    def __getitem__(self, row: int) -> Any:
+        return self._read(lambda: self.wrapped[row], f"row {row}")
+
+    def __getitems__(self, rows: list[int]) -> list[Any]:
+        if not hasattr(self.wrapped, "__getitems__"):
+            return [self[row] for row in rows]
+        items = self._read(lambda: self.wrapped.__getitems__(rows), f"a row of {rows[0]} to {rows[-1]}")
+        return [items] if isinstance(items, TorchalError) else items
+
+    def _read(self, read: Callable[[], Any], what: str) -> Any:
+        try:
+            return read()
+        except Exception as error:
+            reason = str(error) if isinstance(error, TorchalError) else f"{type(error).__name__}: {error}"
+            return DataError(f"{what} of the data set ({type(self.wrapped).__name__}) cannot be read: {reason}")
+
+
+def _collated(items: list[Any]) -> Any:
+    failed = next((item for item in items if isinstance(item, TorchalError)), None)
+    if failed is not None:
+        return failed
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        return DataError(f"the items of a batch cannot be put together: {error}; give a DataLoader with a collate_fn")
+
+
+def _checked(batch: Any) -> Any:
+    if isinstance(batch, TorchalError):
+        raise batch
+    return batch
 
 
 class _Streamed(Batches):
