@@ -15,3 +15,4 @@ from torchal.data.vision import fashion_mnist as fashion_mnist
 from torchal.data.vision import mnist as mnist
 from torchal.data.vision_files import ImageFiles as ImageFiles
 from torchal.data.vision_files import image_files as image_files
+from torchal.inputs import DatasetInputs as DatasetInputs
