@@ -148,7 +148,7 @@ def plain_loop(
 
 
 def _skorch(recipe: Any, optimizer: Any, epochs: int, device: str, **settings: Any) -> Any:
-    from skorch import NeuralNetClassifier  # type: ignore[import-untyped]
+    from skorch import NeuralNetClassifier
 
     return NeuralNetClassifier(
         recipe,
