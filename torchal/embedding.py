@@ -269,7 +269,7 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.__notes__ = [*getattr(error, "__notes__", ()), where]  # what `add_note` does, since Python 3.11
+        vars(error)["__notes__"] = [*getattr(error, "__notes__", ()), where]  # what `add_note` does, since Python 3.11
         raise
 
 
