@@ -13,7 +13,7 @@ from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models import MLP, Callback, TorchClassifier
 from torchal.models.base import TrainingData
 from torchal.models.parts import hold_out
-from torchal.models.training import batch_sizes, make_optimizer
+from torchal.models.recipes import batch_sizes, make_optimizer
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(101, 6, generator=GENERATOR, dtype=torch.float64)

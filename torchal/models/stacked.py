@@ -15,8 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from torchal.errors import DivergenceError
 from torchal.models.base import TrainingData
-from torchal.models.training import (
-    Curves,
+from torchal.models.recipes import (
     TrainingSettings,
     batch_sizes,
     check_logits,
@@ -28,6 +27,7 @@ from torchal.models.training import (
     relative_weights,
     training_context,
 )
+from torchal.models.training import Curves
 from torchal.precision import dtype_of
 
 _EACH_NUMBER_BY_ITSELF = (

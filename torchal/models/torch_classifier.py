@@ -31,18 +31,11 @@ from torchal.models.callbacks import Callback, ProgressBar
 from torchal.models.dropout import DropoutDraws
 from torchal.models.nets import MLP
 from torchal.models.parts import hold_out, weighted_by_class
+from torchal.models.recipes import Loss, TrainingSettings, call_recipe, check_logits
 from torchal.models.saving import SavedState, check_state
 from torchal.models.seeding import draw_seed, seeded
 from torchal.models.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
-from torchal.models.training import (
-    Curves,
-    Loss,
-    TrainingSettings,
-    call_recipe,
-    check_logits,
-    rows_in_order,
-    train,
-)
+from torchal.models.training import Curves, rows_in_order, train
 from torchal.precision import Precision, autocast, dtype_of
 from torchal.protocols import Outputs
 
