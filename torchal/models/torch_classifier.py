@@ -225,9 +225,9 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         """Return T copies of this estimator, each fitted on one of T data sets of equal size, as if fitted alone.
 
         They are trained together, with stacked weights, where that is faster and gives what each would get alone up to
-        rounding: networks that `torch.func.vmap` takes, an optimizer that treats each number by itself, the same
-        classes everywhere, no callbacks, early stopping, augmentation, mixed precision or compiling.
-        Anything else is trained one after another.
+        rounding: networks that `torch.func.vmap` takes (two rows are tried first, by each network and by the stack), a
+        class of torch.optim that treats each number by itself, as many classes everywhere, no callbacks, early
+        stopping, augmentation, mixed precision or compiling. Anything else is trained one after another.
 
         Shapes:
             X: (T, n, ...).
