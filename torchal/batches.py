@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import chain, islice
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 """Positional and named arguments of a module."""
 
 
-class Batches:
+class Batches(ABC):
     """Batches in order.
 
     Attributes:
@@ -34,9 +35,9 @@ class Batches:
         """Return batch 0; `since` gives it again."""
         return next(self.since(0))
 
+    @abstractmethod
     def since(self, start: int) -> Iterator[Any]:
         """Yield the batches from number `start` on; those before it are not read where that can be helped."""
-        raise NotImplementedError
 
     def n_in(self, n_before: int) -> int | None:
         """Return how many rows the batch has that comes after `n_before` rows, if that is known."""

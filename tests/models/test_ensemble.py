@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -80,6 +81,14 @@ def test_round_trip_through_a_file(tmp_path):
     assert loaded.predict_proba(X).equal(model.predict_proba(X))
     with pytest.raises(DataError, match="2 members were saved, this ensemble has n_members=3"):
         TorchEnsemble(ONE, n_members=3).load(tmp_path / "model.pt")
+
+
+def test_names_of_columns_go_through_a_file(tmp_path):
+    frame = pd.DataFrame(X.numpy(), columns=list("abcde"))
+    model = TorchEnsemble(ONE, n_members=2).fit(frame, Y.numpy())
+    model.save(tmp_path / "model.pt")
+    loaded = TorchEnsemble(ONE, n_members=2).load(tmp_path / "model.pt")
+    np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
 
 
 @pytest.mark.parametrize("sampler", [Margin(), KCenterGreedy()])

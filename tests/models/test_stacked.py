@@ -303,6 +303,49 @@ def test_one_after_another_where_all_at_once_do_not_fit(together, monkeypatch):
     check_as_alone(model, model.fit_many(X, Y))
 
 
+class Remembering(MLP):
+    """Keeps tensors in a list, which cannot be compared as numbers are."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+        self.seen = [torch.zeros(2), torch.ones(2)]
+
+    def forward(self, x):
+        if self.training:
+            self.seen = [self.seen[0] + 1, self.seen[1]]
+        return super().forward(x) + self.seen[0][0] / 100
+
+
+class Constant(Remembering):
+    def forward(self, x):
+        return MLP.forward(self, x) + self.seen[1][0]
+
+
+@pytest.mark.parametrize(("module", "expected"), [(Remembering, []), (Constant, [4])])
+def test_tensors_that_layers_keep_in_lists(together, module, expected):
+    model = TorchClassifier(module, precision="fp64", epochs=3, device="cpu")
+    check_as_alone(model, model.fit_many(X, Y))
+    assert together == expected
+
+
+def test_without_dropout_the_trial_is_of_all_else():
+    """As on CUDA, whose masks for a stack are others."""
+    nets = [DROPOUT_MLP(6, 3).double() for _ in range(2)]
+    assert stacked._agree(nets, X[0, :2], 3, with_dropout=False)
+    assert nets[0][3].p == 0.3
+    changing = [CountingNet(6, 3).double() for _ in range(2)]
+    assert not stacked._agree(changing, X[0, :2], 3, with_dropout=False)
+
+
+def test_an_answer_that_is_no_tensor():
+    class Pair(MLP):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(ShapeError, match="one tensor of logits, got tuple"):
+        TorchClassifier(Pair, device="cpu").fit_many(X, Y)
+
+
 def test_a_loss_of_another_shape():
     with pytest.raises(ShapeError, match=r"one value per row, \(128,\), got \(\)"):
         TorchClassifier(loss=lambda reduction: lambda logits, y: logits.mean(), device="cpu").fit_many(X, Y)

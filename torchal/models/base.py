@@ -59,9 +59,9 @@ class TrainingData(NamedTuple):
 
 
 class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """Base of the classifiers here: checks, labels and both kinds of arrays. A child gives `_fit` and `_logits`.
+    """Base of the classifiers here: checks, labels and both kinds of arrays. A child gives `fit` and `_logits`.
 
-    A child has the parameter `device` and sets `module_`. Rows with weight 0 are dropped before `_fit`.
+    A child has the parameter `device` and sets `module_`. Rows with weight 0 are dropped from the training data.
     """
 
     takes_tensors = True
@@ -79,28 +79,6 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     @abstractmethod
     def _logits(self, rows: Tensor) -> Tensor:
         """Return (n, C) logits of rows on the module's device, or (n, 1) for two classes."""
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train from the start, whatever was fitted before.
-
-        `device="auto"` trains where a CUDA tensor is, else on CUDA where there is one, else on the CPU.
-
-        Shapes:
-            X: (n, ...), array or tensor.
-            y: (n,) labels of any dtype; in a tensor whole numbers.
-            sample_weight: (n,), not negative; 1 each unless given. 0 is as good as no row.
-
-        Raises:
-            DataError: values or weights that cannot be used, no rows, or one class only.
-            ShapeError: lengths disagree, or a tensor is on another accelerator than the model.
-            ConfigError: a setting that is not possible.
-        """
-        self.module_ = self._fit(self._training_data(X, y, sample_weight))
-        return self
-
-    def _fit(self, data: TrainingData) -> nn.Module:
-        """Return a module trained from the start; a child that has a `fit` of its own needs none."""
-        raise NotImplementedError
 
     @torch.inference_mode(mode=False)
     def _training_data(self, X: Any, y: Any, sample_weight: Any) -> TrainingData:
@@ -131,6 +109,12 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 f"{type(self).__name__} needs rows of at least 2 classes, got {data.codes.unique().numel()} class"
             )
         return data
+
+    def take_data_from(self, other: TensorClassifier) -> None:
+        """Learn from another estimator what it knows of rows and labels."""
+        for name in ("classes_", "input_shape_", "n_features_in_", "feature_names_in_"):
+            if hasattr(other, name):
+                setattr(self, name, getattr(other, name))
 
     def decision_function(self, X: Any) -> Any:
         """Return logits, or for two classes the second's minus the first's: positive where `predict` says the second.
@@ -176,8 +160,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             sample_weight: (n,).
         """
         if not (isinstance(X, Tensor) and isinstance(y, Tensor)):
-            y = y.numpy() if isinstance(y, Tensor) else y
-            return float(accuracy_score(y, self.classes_[self._codes(X).cpu().numpy()], sample_weight=sample_weight))
+            predicted = self.classes_[self._codes(X).cpu().numpy()]
+            return float(accuracy_score(_on_host(y), predicted, sample_weight=_on_host(sample_weight)))
         predicted = self.predict(X)
         if y.shape != predicted.shape:
             raise ShapeError(f"y must have shape {tuple(predicted.shape)}, got {tuple(y.shape)}")
@@ -283,6 +267,32 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             raise DataError(str(error)) from error
         self.input_shape_ = checked[0].shape[1:]
         return checked
+
+
+class DirectClassifier(TensorClassifier):
+    """Base of the classifiers that are fitted to all rows at once. A child gives `_fit`."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train from the start, whatever was fitted before.
+
+        `device="auto"` trains where a CUDA tensor is, else on CUDA where there is one, else on the CPU.
+
+        Shapes:
+            X: (n, ...), array or tensor.
+            y: (n,) labels of any dtype; in a tensor whole numbers.
+            sample_weight: (n,), not negative; 1 each unless given. 0 is as good as no row.
+
+        Raises:
+            DataError: values or weights that cannot be used, no rows, or one class only.
+            ShapeError: lengths disagree, or a tensor is on another accelerator than the model.
+            ConfigError: a setting that is not possible.
+        """
+        self.module_ = self._fit(self._training_data(X, y, sample_weight))
+        return self
+
+    @abstractmethod
+    def _fit(self, data: TrainingData) -> nn.Module:
+        """Return a module trained from the start."""
 
 
 class _Collected:

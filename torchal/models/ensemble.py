@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from torchal._checks import check_whole
-from torchal.capture import capture, has_embedding
 from torchal.errors import ConfigError, DataError
-from torchal.models.base import TensorClassifier, as_answer, log_probs
+from torchal.models.base import as_answer, log_probs
+from torchal.models.embedder import EmbeddingClassifier
 from torchal.models.saving import SavedState, check_state
 from torchal.models.seeding import draw_seed
 from torchal.models.torch_classifier import TorchClassifier
-from torchal.protocols import Outputs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ignore[misc]
+class TorchEnsemble(SavedState, EmbeddingClassifier):
     """Train the same network from several seeds; probabilities are the members' mean.
 
     The members see the same rows, and differ by their initial weights, the order of rows and the dropout masks (so a
-    recipe that always makes the same weights makes members that differ by the other two only). They
-    are trained together where that gives the same and is faster; see `TorchClassifier.fit_many`.
+    recipe that always makes the same weights makes members that differ by the other two only). They are trained
+    together where that gives the same and is faster; see `TorchClassifier.fit_many`.
+
+    `transform` gives the members' embeddings side by side: squared euclidean distances between such rows are the sums
+    of those in each member.
 
     Args:
         estimator: a TorchClassifier to copy; its `random_state` and `warm_start` do not count. One with its defaults
@@ -55,8 +56,6 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
         torch.Size([4, 3, 2])
     """
 
-    takes_inputs = True
-
     def __init__(
         self,
         estimator: TorchClassifier | None = None,
@@ -67,11 +66,6 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
         self.estimator = estimator
         self.n_members = n_members
         self.random_state = random_state
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
     @property
     def device(self) -> str | torch.device:  # type: ignore[override]
@@ -111,40 +105,6 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
             raise ConfigError(f"asked for {k} draws, the ensemble has {len(self.estimators_)} members")
         return as_answer(X, self._by_chunk(X, lambda rows: (self._members_log_probs(rows)[:, :k],))[0])
 
-    def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
-        """Return the members' embeddings side by side, and the logarithms of the mean probabilities, of one pass.
-
-        Args:
-            X: (n, ...).
-            most_features: leave the embedding out if it has more numbers than this, n times D, or if there is none.
-        """
-        check_is_fitted(self, "module_")
-        optional = most_features is not None
-        n_rows = len(X) if optional else 0
-        keep = not optional or all(has_embedding(m.module_, m.embedding) for m in self.estimators_)
-        with ExitStack() as stack:
-            embeddings = [stack.enter_context(capture(m.module_, m.embedding)) for m in self.estimators_ if keep]
-
-            def both(rows: Tensor) -> tuple[Tensor, ...]:
-                nonlocal keep
-                logits = self._logits(rows)
-                if not keep or (optional and not all(embedding.is_there() for embedding in embeddings)):
-                    keep = False
-                    return (logits,)
-                features = torch.cat([embedding() for embedding in embeddings], 1).to(logits.dtype)
-                keep = most_features is None or n_rows * features.shape[1] <= most_features
-                return (logits, features) if keep else (logits,)
-
-            logits, *features = self._by_chunk(X, both)
-        return Outputs(as_answer(X, features[0]) if features else None, as_answer(X, logits))
-
-    def transform(self, X: Any) -> Any:
-        """Return the members' embeddings side by side, (n, the sum of their widths).
-
-        Squared euclidean distances between such rows are the sums of those in each member.
-        """
-        return self.outputs(X).features
-
     def state_dict(self) -> dict[str, Any]:
         """Return the fitted state in tensors, numbers and text."""
         check_is_fitted(self, "module_")
@@ -162,8 +122,7 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
         members = self._new_members([0] * self.n_members)
         for member, saved in zip(members, state["members"], strict=True):
             member.load_state_dict(saved)
-        for name in ("classes_", "input_shape_", "n_features_in_"):
-            setattr(self, name, getattr(members[0], name))
+        self.take_data_from(members[0])
         self._adopt(members)
         return self
 
@@ -181,6 +140,9 @@ class TorchEnsemble(SavedState, TransformerMixin, TensorClassifier):  # type: ig
     def _adopt(self, members: list[TorchClassifier]) -> None:
         self.estimators_ = members
         self.module_ = nn.ModuleList(member.module_ for member in members).eval()
+
+    def _networks(self) -> list[tuple[nn.Module, str | None]]:
+        return [(member.module_, member.embedding) for member in self.estimators_]
 
     def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
         return self.estimators_[0]._chunks(inputs, device)

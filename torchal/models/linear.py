@@ -13,13 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from torchal.errors import ConfigError
-from torchal.models.base import Array, TensorClassifier, TrainingData
+from torchal.models.base import Array, DirectClassifier, TrainingData
 
 _CG_STEPS = 250  # of one Newton step; a direction cut short is still downhill
 _ROUNDING = 1e-12  # relative gain below which the objective's last digits cannot judge a step
 
 
-class LogisticRegression(TensorClassifier):
+class LogisticRegression(DirectClassifier):
     """Fit a multinomial logistic regression with an L2 penalty, by Newton's method in float64.
 
     The objective is scikit-learn's: C times the weighted sum of the rows' log-losses, plus half the squared weights;

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from torchal.batches import digest
 from torchal.errors import DivergenceError
 from torchal.models.base import TrainingData
 from torchal.models.recipes import (
@@ -27,6 +29,7 @@ from torchal.models.recipes import (
     relative_weights,
     training_context,
 )
+from torchal.models.seeding import seeded
 from torchal.models.training import Curves
 from torchal.precision import dtype_of
 
@@ -54,21 +57,23 @@ def may_train_together(data: Sequence[TrainingData], settings: TrainingSettings)
         and settings.precision in ("fp32", "fp64")
         # a recipe of one's own may look at a parameter's shape, and stacked ones have another
         and maker_of(settings.optimizer) in _EACH_NUMBER_BY_ITSELF
-        and not issubclass(_class_of(settings.scheduler), ReduceLROnPlateau)
+        and _is_of_torch(settings.scheduler)
     )
     return len(data) > 1 and plain and _are_alike(data)
 
 
-def _class_of(scheduler: Any) -> type:
-    maker = maker_of(scheduler)
-    return maker if isinstance(maker, type) else type(None) if scheduler is None else ReduceLROnPlateau
+def _is_of_torch(scheduler: Callable[..., Any] | None) -> bool:
+    """Tell whether a schedule is none, or a class that does not look at the loss."""
+    maker = maker_of(scheduler) if scheduler is not None else LRScheduler
+    return isinstance(maker, type) and issubclass(maker, LRScheduler) and not issubclass(maker, ReduceLROnPlateau)
 
 
 def can_train_together(modules: Sequence[nn.Module], data: Sequence[TrainingData], settings: TrainingSettings) -> bool:
     """Tell whether networks, trained with stacked weights, get what each would get alone, and faster.
 
-    Only a trial tells: two rows go through each network by itself and through the stack, with the same dropout masks.
-    Outputs and buffers must agree, and no network may have changed anything else in itself.
+    Only a trial tells: two rows go through each network by itself and through the stack. Outputs and buffers must
+    agree, and no network may have changed anything else in itself. On the CPU the dropout masks must agree too; CUDA
+    draws others for a stack, so dropout is off in the trial there.
     """
     if not _is_worth_it(modules[0], data[0], settings):
         return False
@@ -77,24 +82,34 @@ def can_train_together(modules: Sequence[nn.Module], data: Sequence[TrainingData
     device = data[0].codes.device
     rows = data[0].inputs[:2]
     rows = rows.to(dtype_of(settings.precision)) if settings.cast_inputs or rows.is_floating_point() else rows
-    with training_context(device, settings), torch.random.fork_rng([] if device.type == "cpu" else [device]):
-        alone = [copy.deepcopy(module).train() for module in modules]
-        before = [_own_state(module) for module in alone]
-        state = torch.default_generator.get_state()
-        outputs = []
-        for module in alone:
-            torch.default_generator.set_state(state)
-            outputs.append(module(rows).detach())
-        if any(_own_state(module) != own for module, own in zip(alone, before, strict=True)):
-            return False
-        torch.default_generator.set_state(state)
-        stack, together = _tried(modules, rows)
+    with training_context(device, settings):
+        return _agree(modules, rows, data[0].n_classes, with_dropout=device.type == "cpu")
+
+
+def _agree(modules: Sequence[nn.Module], rows: Tensor, n_classes: int, *, with_dropout: bool) -> bool:
+    """Tell whether a stack of copies does to two rows what each network does by itself."""
+    alone, stacked = ([copy.deepcopy(module).train() for module in modules] for _ in range(2))
+    for module in (*alone, *stacked):
+        for layer in module.modules():
+            if isinstance(layer, _DropoutNd) and not with_dropout:
+                layer.p = 0.0
+    before = [_own_state(module) for module in alone]
+    outputs = []
+    for module in alone:
+        with seeded(0, rows.device):
+            logits = module(rows)
+        check_logits(logits, n_classes)
+        outputs.append(logits.detach())
+    if [_own_state(module) for module in alone] != before:
+        return False
+    with seeded(0, rows.device):
+        stack, together = _tried(stacked, rows)
     if stack is None or together is None or together.shape != torch.stack(outputs).shape:
         return False
     agrees = [torch.allclose(together, torch.stack(outputs), rtol=1e-4, atol=1e-5)]
-    for name, stacked in stack.stacked_buffers.items():
+    for name, values in stack.stacked_buffers.items():
         own = torch.stack([dict(module.named_buffers())[name] for module in alone])
-        agrees.append(torch.allclose(stacked.double(), own.double(), rtol=1e-4, atol=1e-5))
+        agrees.append(torch.allclose(values.double(), own.double(), rtol=1e-4, atol=1e-5))
     return all(agrees)
 
 
@@ -104,11 +119,11 @@ def has_gradient_hooks(module: nn.Module) -> bool:
 
 
 def _tried(modules: Sequence[nn.Module], rows: Tensor) -> tuple[_Stack | None, Tensor | None]:
-    """Return a stack of copies and its outputs (T, 2, C), or None where `torch.func` does not take the module."""
+    """Return a stack and its outputs (T, 2, C), or None where `torch.func` does not take the module."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # where vmap has no rule for a layer, it says so and loops
         try:
-            stack = _Stack([copy.deepcopy(module) for module in modules], same_masks=True)
+            stack = _Stack(modules, same_masks=True)
             outputs = stack.run(rows.expand(len(modules), *rows.shape))
             outputs.sum().backward()
         except (RuntimeError, ValueError, AttributeError, TypeError, UserWarning):
@@ -116,14 +131,10 @@ def _tried(modules: Sequence[nn.Module], rows: Tensor) -> tuple[_Stack | None, T
     return stack, outputs.detach()
 
 
-def _own_state(module: nn.Module) -> list[Any]:
-    """Return what layers keep beside parameters and buffers: counters, for instance."""
-    plain = (int, float, str, bool, tuple, list, dict, type(None))
+def _own_state(module: nn.Module) -> list[str]:
+    """Return digests of what layers keep beside parameters and buffers: counters, for instance."""
     return [
-        copy.deepcopy(
-            {name: value for name, value in vars(layer).items() if name[0] != "_" and isinstance(value, plain)}
-        )
-        for layer in module.modules()
+        digest({name: value for name, value in vars(layer).items() if name[0] != "_"}) for layer in module.modules()
     ]
 
 

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_whole
-from torchal.capture import capture, has_embedding
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models.base import (
-    TensorClassifier,
     TrainingData,
     as_answer,
     exceeds_memory,
@@ -29,6 +27,7 @@ from torchal.models.base import (
 )
 from torchal.models.callbacks import Callback, ProgressBar
 from torchal.models.dropout import DropoutDraws
+from torchal.models.embedder import EmbeddingClassifier
 from torchal.models.nets import MLP
 from torchal.models.parts import hold_out, weighted_by_class
 from torchal.models.recipes import Loss, TrainingSettings, call_recipe, check_logits
@@ -37,7 +36,6 @@ from torchal.models.seeding import draw_seed, seeded
 from torchal.models.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
 from torchal.models.training import Curves, rows_in_order, train
 from torchal.precision import Precision, autocast, dtype_of
-from torchal.protocols import Outputs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,7 +45,7 @@ _WHOLE_NUMBERS = (np.uint8, np.int8, np.int16, np.int32, np.int64)
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_")
 
 
-class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: ignore[misc]
+class TorchClassifier(SavedState, EmbeddingClassifier):
     """Train a network by minibatches, behind scikit-learn's interface.
 
     What makes the network, the optimizer, the loss and the schedule is a recipe: a class or a function, with its
@@ -120,8 +118,6 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         torch.Size([4, 128])
     """
 
-    takes_inputs = True
-
     def __init__(
         self,
         module: Callable[..., nn.Module] = MLP,
@@ -175,11 +171,6 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         self.device = device
         self.random_state = random_state
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # the embedding has the network's dtype
-        return tags
-
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation: tuple[Any, Any] | None = None) -> Self:
         """Train from the start, whatever was fitted before, unless `warm_start` is set.
 
@@ -227,7 +218,8 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         They are trained together, with stacked weights, where that is faster and gives what each would get alone up to
         rounding: networks that `torch.func.vmap` takes (two rows are tried first, by each network and by the stack), a
         class of torch.optim that treats each number by itself, as many classes everywhere, no callbacks, early
-        stopping, augmentation, mixed precision or compiling. Anything else is trained one after another.
+        stopping, augmentation, mixed precision or compiling. Anything else is trained one after another. On CUDA, fits
+        made together draw other dropout masks than alone.
 
         Shapes:
             X: (T, n, ...).
@@ -281,11 +273,6 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
             one._adopt(module, curve, seed)
         return True
 
-    def take_data_from(self, other: TensorClassifier) -> None:
-        """Learn from another estimator what it knows of rows and labels."""
-        for name in ("classes_", "input_shape_", "n_features_in_"):
-            setattr(self, name, getattr(other, name))
-
     def sample_log_probs(self, X: Any, k: int) -> Any:
         """Return log-probabilities of k draws by Monte-Carlo dropout: see `torchal.models.dropout.DropoutDraws`.
 
@@ -313,63 +300,6 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
                 return (torch.stack(log_probs_of_draws, 1),)
 
             return as_answer(X, self._by_chunk(X, draw)[0])
-
-    def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
-        """Return embedding and logits of one forward pass.
-
-        Args:
-            X: (n, ...).
-            most_features: leave the embedding out if it has more numbers than this, n times D, or if the network has
-                none.
-
-        Returns:
-            features (n, D) as of `transform`, or None where they are left out; logits (n, C).
-
-        Raises:
-            CapabilityError: the embedding must not be left out, and the network has none: see `transform`.
-        """
-        check_is_fitted(self, "module_")
-        optional = most_features is not None
-        if optional and not has_embedding(self.module_, self.embedding):
-            return Outputs(None, self._answer(X, lambda logits: logits))
-        n_rows, keep = len(X) if optional else 0, True
-        with capture(self.module_, self.embedding) as embedding:
-
-            def both(rows: Tensor) -> tuple[Tensor, ...]:
-                nonlocal keep
-                logits = self._logits(rows)
-                if not keep or (optional and not embedding.is_there()):
-                    keep = False
-                    return (logits,)
-                features = embedding().to(logits.dtype)
-                keep = most_features is None or n_rows * features.shape[1] <= most_features
-                return (logits, features) if keep else (logits,)
-
-            logits, *features = self._by_chunk(X, both)
-        return Outputs(as_answer(X, features[0]) if features else None, as_answer(X, logits))
-
-    def transform(self, X: Any) -> Any:
-        """Return the embedding: what goes into the last linear layer, or comes out of the layer that is named.
-
-        Shapes:
-            X: (n, ...).
-
-        Returns:
-            (n, D).
-
-        Raises:
-            CapabilityError: no layer is named, and the network has no linear layer, or its last one does not give the
-                logits.
-            ConfigError: it has no layer of that name.
-        """
-        check_is_fitted(self, "module_")
-        with capture(self.module_, self.embedding) as embedding:
-
-            def features(rows: Tensor) -> tuple[Tensor]:
-                logits = self._logits(rows)
-                return (embedding().to(logits.dtype),)
-
-            return as_answer(X, self._by_chunk(X, features)[0])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fitted state in tensors, numbers and text."""
@@ -478,6 +408,9 @@ class TorchClassifier(SavedState, TransformerMixin, TensorClassifier):  # type: 
         for name, curve in zip(_CURVES, curves, strict=True):
             setattr(self, name, None if curve is None else np.array(curve))
         self.n_epochs_ = len(curves.loss)
+
+    def _networks(self) -> list[tuple[nn.Module, str | None]]:
+        return [(self.module_, self.embedding)]
 
     def _array_dtypes(self) -> Any:
         """Return the dtypes that the network casts by itself: uint8 images must not grow to eight times their size."""
