@@ -19,6 +19,7 @@ from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError
 from torchal.functional import Selection as Selection
 from torchal.inputs import DatasetInputs as DatasetInputs
+from torchal.inputs import SparseInputs as SparseInputs
 from torchal.labels import LabeledData as LabeledData
 from torchal.learner import ActiveLearner as ActiveLearner
 from torchal.loop import rounds as rounds

@@ -1,8 +1,9 @@
-"""Rows that a model reads: a tensor, a memory-mapped array, or a data set that is read row by row."""
+"""Rows that a model reads: a tensor, a memory-mapped array, a sparse matrix, or a data set that is read row by row."""
 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from torchal.errors import DataError, ShapeError, TorchalError
+from torchal.errors import CapabilityError, DataError, ShapeError, TorchalError
 from torchal.protocols import Inputs
 
 
@@ -112,6 +113,127 @@ class DatasetInputs:
         return item.detach() if isinstance(item, Tensor) else torch.from_numpy(as_torch_takes(np.asarray(item)))
 
 
+_SPARSE_LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
+
+class SparseInputs:
+    """Rows of a sparse matrix, as inputs of a pool: text as counts of words, for instance.
+
+    They stay sparse, on the CPU: a model gets `matrix`, and what would need a dense copy of all rows says so. Values at
+    one place are added up, columns are in ascending order within a row, and their numbers are int32 where these
+    suffice, since not all of scikit-learn reads others; a SciPy CSR matrix that is so already is shared, not copied.
+
+    Args:
+        matrix: a SciPy sparse matrix or array of any format, which becomes CSR, or a sparse torch tensor, which becomes
+            a SciPy CSR array on the CPU. Values of less than 32 bits, which SciPy does not have, become float32.
+
+    Shapes:
+        matrix: (N, D), at least one row and one column.
+
+    Raises:
+        DataError: values that are not real numbers or not finite, or no rows or columns.
+        ShapeError: there are not two axes, or a tensor has dense axes.
+
+    Example:
+        >>> import scipy.sparse
+        >>> inputs = SparseInputs(scipy.sparse.csr_array([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]]))
+        >>> len(inputs), inputs.shape, inputs[torch.tensor([1, 0])].matrix.toarray().tolist()
+        (3, (3, 2), [[2.0, 0.0], [0.0, 1.0]])
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        if not is_sparse(matrix):
+            raise DataError(f"sparse inputs must be a SciPy sparse matrix or a sparse tensor, got {_kind(matrix)}")
+        if matrix.ndim != 2:
+            raise ShapeError(f"sparse inputs must have two axes, got shape {tuple(matrix.shape)}")
+        if 0 in matrix.shape:
+            raise DataError(f"sparse inputs must have at least one row and one column, got shape {tuple(matrix.shape)}")
+        self.matrix = _as_csr(matrix)
+        """(N, D) the rows as a SciPy CSR matrix, or array where that came in or a tensor."""
+        finite = np.isfinite(self.matrix.data)
+        if not finite.all():
+            bad = np.unique(np.searchsorted(self.matrix.indptr, np.flatnonzero(~finite), side="right") - 1)
+            raise DataError(
+                f"inputs must be finite: {len(bad)} of {len(self)} rows are not, the first is row {int(bad[0])}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.matrix.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        n_rows, n_columns = self.matrix.shape
+        return int(n_rows), int(n_columns)
+
+    def __getitem__(self, rows: Any) -> SparseInputs:
+        """Return some rows, (n,) int64 or a slice, in that order."""
+        if not isinstance(rows, slice):
+            rows = rows.cpu() if isinstance(rows, Tensor) else rows
+            if not isinstance(rows, Tensor) or rows.dtype != torch.int64:
+                rows = torch.arange(len(self), device="cpu")[rows]
+            rows = rows.reshape(-1).numpy()
+        chosen = object.__new__(SparseInputs)
+        chosen.matrix = self.matrix[rows]
+        return chosen
+
+    def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
+        # without this, NumPy would look for numbers in rows of rows of rows
+        raise CapabilityError("sparse inputs are no array: .matrix is sparse, and .matrix.toarray() makes them dense")
+
+
+def is_sparse(values: object) -> bool:
+    """Tell whether values are a sparse matrix or array of SciPy, or a sparse tensor."""
+    if isinstance(values, Tensor):
+        return values.layout in _SPARSE_LAYOUTS
+    scipy_sparse = sys.modules.get("scipy.sparse")  # whoever has such a matrix has imported it
+    return scipy_sparse is not None and bool(scipy_sparse.issparse(values))
+
+
+def _kind(values: object) -> str:
+    return f"a {values.layout} tensor" if isinstance(values, Tensor) else type(values).__name__
+
+
+def _as_csr(matrix: Any) -> Any:
+    """Return a sparse matrix (N, D) as SciPy CSR: values at one place added up, columns in order, int32 if they fit."""
+    matrix = _off_torch(matrix) if isinstance(matrix, Tensor) else matrix
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"inputs must be numbers, got a sparse matrix of {matrix.dtype}")
+    csr = matrix.tocsr()
+    native = csr.dtype.newbyteorder("=")
+    narrow = max(csr.nnz, *csr.shape) <= np.iinfo(np.int32).max
+    if csr.dtype != native or (narrow and csr.indices.dtype != np.int32):
+        parts = (csr.data.astype(native, copy=False), csr.indices, csr.indptr)
+        if narrow:
+            parts = (parts[0], *(part.astype(np.int32, copy=False) for part in parts[1:]))
+        csr = type(csr)(parts, shape=csr.shape)
+    if not csr.has_canonical_format:
+        csr = csr.copy()  # it is the caller's
+        csr.sum_duplicates()
+    return csr
+
+
+def _off_torch(tensor: Tensor) -> Any:
+    """Return a sparse tensor (N, D) as a SciPy sparse array."""
+    from scipy.sparse import coo_array, csr_array
+
+    if tensor.dense_dim():
+        raise ShapeError(
+            f"a sparse tensor of inputs must have no dense axes, got {tensor.dense_dim()} in shape "
+            f"{tuple(tensor.shape)}"
+        )
+    tensor = tensor.detach().cpu()
+    is_csr = tensor.layout == torch.sparse_csr
+    tensor = tensor if is_csr else tensor.to_sparse_coo().coalesce()
+    values = tensor.values()
+    if values.is_floating_point() and values.element_size() < 4:
+        values = values.float()
+    if is_csr:
+        places = tensor.col_indices().numpy(), tensor.crow_indices().numpy()
+        return csr_array((values.numpy(), *places), shape=tuple(tensor.shape))
+    return coo_array((values.numpy(), tuple(tensor.indices().numpy())), shape=tuple(tensor.shape))
+
+
 @contextmanager
 def _own_randomness() -> Iterator[None]:
     """Put the global generators back at the end, unless this process is a DataLoader's worker, which owns them."""
@@ -156,13 +278,18 @@ def gather(inputs: Inputs, rows: Tensor) -> Any:
 
 
 def as_inputs(inputs: Any) -> Inputs:
-    """Return a list or an array as a tensor, sharing its memory where torch can; a torch Dataset as DatasetInputs.
+    """Return a list or an array as a tensor, sharing its memory where torch can.
+
+    A torch Dataset becomes DatasetInputs, a sparse matrix of SciPy or torch SparseInputs.
 
     Raises:
-        DataError: they are not numbers.
+        DataError: they are not numbers; those of a sparse matrix, not finite.
+        ShapeError: a sparse matrix has not two axes.
     """
     if isinstance(inputs, Dataset):
         return DatasetInputs(inputs)
+    if is_sparse(inputs):
+        return SparseInputs(inputs)
     if isinstance(inputs, list | tuple):
         inputs = np.asarray(inputs)
     if isinstance(inputs, np.ndarray):

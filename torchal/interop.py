@@ -2,7 +2,8 @@
 
 A model with the attribute `takes_tensors = True` gets tensors and answers with tensors; with `takes_inputs = True` it
 also gets data sets and mapped files as they are, and reads them batch by batch itself. Any other model gets NumPy
-arrays, and a scikit-learn estimator gets its rows flattened to two axes.
+arrays, and a scikit-learn estimator gets its rows flattened to two axes. Sparse rows reach any model as a SciPy CSR
+matrix; one that takes tensors must say `takes_sparse = True`, or it gets none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchal.errors import CapabilityError, ShapeError
-from torchal.inputs import DatasetInputs, gather
+from torchal.inputs import DatasetInputs, SparseInputs, gather, is_sparse
 from torchal.protocols import (
     Classifier,
     HasBatchedFit,
@@ -125,6 +126,19 @@ def check_classifier(model: object) -> None:
     for needed in ("fit", "predict"):
         if not hasattr(model, needed):
             raise CapabilityError(f"a model needs fit and predict; {name} has no {needed}")
+
+
+def check_reads(model: object, inputs: object) -> None:
+    """Require a model that reads inputs of this kind, as far as its attributes say so.
+
+    Raises:
+        CapabilityError: the inputs are sparse, and the model takes tensors that are not.
+    """
+    if isinstance(inputs, SparseInputs) and _takes_tensors(model) and not getattr(model, "takes_sparse", False):
+        raise CapabilityError(
+            f"{type(model).__name__} cannot read sparse rows; make them dense with .toarray(), or use a model that "
+            "reads them: torchal.LogisticRegression, or one of scikit-learn's"
+        )
 
 
 def predictions(model: Classifier, inputs: Inputs) -> Tensor:
@@ -253,7 +267,20 @@ def check_columns(model: object, output: Tensor, classes: Tensor, *, one_for_two
 
 
 def raw_features(inputs: Inputs) -> Tensor:
-    """Return the inputs themselves as flat rows (N, D) float."""
+    """Return the inputs themselves as flat rows (N, D) float.
+
+    Raises:
+        CapabilityError: they are sparse, and are not to become dense unasked.
+    """
+    if isinstance(inputs, SparseInputs):
+        (n_rows, n_columns), dtype = inputs.shape, inputs.matrix.dtype
+        itemsize = dtype.itemsize if dtype.kind == "f" else torch.get_default_dtype().itemsize
+        raise CapabilityError(
+            f"features of sparse inputs would be a dense {n_rows} x {n_columns} matrix of "
+            f"{n_rows * n_columns * itemsize / 2**30:.3g} GiB; reduce them first, as "
+            "sklearn.decomposition.TruncatedSVD does, and give the pool the result, or use a sampler that looks at the "
+            "model's scores, such as Margin or Entropy"
+        )
     rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs), device="cpu")))
     flat = rows.flatten(1)
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
@@ -273,6 +300,9 @@ def _takes_tensors(model: object) -> bool:
 
 def _as_taken(model: object, rows: Any) -> Any:
     """Return rows in the form that the model takes."""
+    if isinstance(rows, SparseInputs):
+        check_reads(model, rows)
+        return rows.matrix
     if _takes_inputs(model):
         return rows
     rows = rows.load() if isinstance(rows, DatasetInputs) else rows
@@ -298,4 +328,8 @@ def _by_chunk(model: object, method: Callable[[Any], Any], inputs: Inputs) -> Te
 
 
 def _to_tensor(values: Any) -> Tensor:
+    if is_sparse(values):
+        raise CapabilityError(
+            f"a model answered with a sparse matrix of shape {tuple(values.shape)}, which is not made dense unasked"
+        )
     return values.detach() if isinstance(values, Tensor) else torch.tensor(values)  # a copy: the array may be read-only

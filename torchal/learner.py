@@ -19,7 +19,7 @@ from torch import Tensor
 from torchal import interop
 from torchal._checks import as_rows, check_budget, check_finite
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
-from torchal.inputs import as_inputs
+from torchal.inputs import SparseInputs, as_inputs
 from torchal.labels import LabeledData, as_labels
 from torchal.metrics import STANDARD, Metric, evaluate
 from torchal.pool import Pool
@@ -49,7 +49,8 @@ class ActiveLearner:
         metrics: further metrics, beside accuracy and log-loss.
 
     Raises:
-        CapabilityError: the model is no classifier, or lacks something that the sampler needs.
+        CapabilityError: the model is no classifier, lacks something that the sampler needs, or reads no sparse rows
+            where there are some.
         ConfigError: something that is no sampler or no metric, a metric with the name of a standard one, or no
             validation part where the sampler looks at one.
         DataError: a validation or test part that is empty, not finite or has labels outside [0, n_classes).
@@ -94,6 +95,9 @@ class ActiveLearner:
         self.seed = int(seed)
         self.validation = _checked_part("validation", validation, pool.n_classes)
         self.test = _checked_part("test", test, pool.n_classes)
+        for part in (pool, self.validation, self.test):
+            if part is not None:
+                interop.check_reads(model, part.inputs)
         self.metrics = dict(metrics or {})
         for name, metric in self.metrics.items():
             if name in STANDARD or not callable(metric):
@@ -375,10 +379,14 @@ class ActiveLearner:
         n_rows = len(self.pool)
         inputs = self.pool.inputs
         digest = hashlib.sha256(f"{n_rows} {self.pool.n_classes} {getattr(inputs, 'shape', None)}".encode())
+        rows = torch.linspace(0, n_rows - 1, min(n_rows, 1024), dtype=torch.float64).long()
         if isinstance(inputs, Tensor):
-            rows = torch.linspace(0, n_rows - 1, min(n_rows, 1024), dtype=torch.float64).long()
             some = inputs[rows.to(inputs.device)].cpu().contiguous()
             digest.update(some.view(torch.uint8).numpy().tobytes() if some.ndim else b"")
+        elif isinstance(inputs, SparseInputs):
+            matrix = inputs[rows].matrix
+            for part in (matrix.indptr.astype("int64"), matrix.indices.astype("int64"), matrix.data):
+                digest.update(part.tobytes())
         return digest.hexdigest()[:16]
 
     @contextmanager

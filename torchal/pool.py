@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchal._checks import as_integers, as_rows, check_finite, check_mask
 from torchal.errors import DataError, ShapeError
-from torchal.inputs import as_inputs
+from torchal.inputs import as_inputs, is_sparse
 from torchal.labels import LabeledData, buy, check_labels, training_data
 from torchal.protocols import UNLABELED, Classifier, Inputs
 from torchal.view import PoolView
@@ -27,7 +27,8 @@ class Pool:
     """All rows, and the labels bought so far. Immutable: buying labels gives a new pool.
 
     Args:
-        inputs: N rows; a tensor, a NumPy array, or anything with a length that is indexed by row numbers.
+        inputs: N rows; a tensor, a NumPy array, a sparse matrix of SciPy or torch (see `torchal.data.SparseInputs`), or
+            anything with a length that is indexed by row numbers.
         targets: labels where they were bought, `UNLABELED` (-1) elsewhere.
         labeled: where labels were bought; where `targets` has one, unless given.
         n_classes: number of classes, at least 2, known before each has a label; unless given, the largest label plus 1.
@@ -174,6 +175,8 @@ class Pool:
 
     def view(self, model: Classifier, *, generator: torch.Generator, validation: LabeledData | None = None) -> PoolView:
         """Return what a sampler may see, with a model fitted on the labels bought so far."""
+        if validation is not None and is_sparse(validation.inputs):
+            validation = validation._replace(inputs=as_inputs(validation.inputs))
         return PoolView(
             labeled=self.labeled.clone(),
             candidates=self.candidates.clone(),  # what a sampler does to its view must not reach the pool

@@ -177,7 +177,11 @@ class PoolView:
 
     @property
     def features(self) -> Tensor:
-        """(N, D) the model's embedding where it has one, else the flattened inputs."""
+        """(N, D) the model's embedding where it has one, else the flattened inputs.
+
+        Raises:
+            CapabilityError: the model has none, and the inputs are sparse.
+        """
         if self.trials:
             return self._shared("features", lambda: torch.stack([trial.features for trial in self.trials]))
         if self.features_from == "inputs":
@@ -186,7 +190,11 @@ class PoolView:
 
     @property
     def flat_inputs(self) -> Tensor:
-        """(N, D) the inputs themselves as flat rows, whatever the model; the features of a view made from tensors."""
+        """(N, D) the inputs themselves as flat rows, whatever the model; the features of a view made from tensors.
+
+        Raises:
+            CapabilityError: the inputs are sparse: nothing makes them dense unasked.
+        """
         if self.model is None:
             return self.features
         return self._shared("flat_inputs", lambda: interop.raw_features(self.inputs))

@@ -16,3 +16,4 @@ from torchal.data.vision import mnist as mnist
 from torchal.data.vision_files import ImageFiles as ImageFiles
 from torchal.data.vision_files import image_files as image_files
 from torchal.inputs import DatasetInputs as DatasetInputs
+from torchal.inputs import SparseInputs as SparseInputs

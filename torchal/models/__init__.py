@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from torchal.models.callbacks import ProgressBar as ProgressBar
     from torchal.models.callbacks import TensorBoardLog as TensorBoardLog
     from torchal.models.ensemble import TorchEnsemble as TorchEnsemble
+    from torchal.models.linear import LinearSVM as LinearSVM
     from torchal.models.linear import LogisticRegression as LogisticRegression
+    from torchal.models.linear import OneVsRestLogisticRegression as OneVsRestLogisticRegression
     from torchal.models.nets import MLP as MLP
     from torchal.models.nets import AllConv as AllConv
     from torchal.models.nets import SmallCNN as SmallCNN
@@ -19,8 +21,10 @@ _MODULES = {
     "AllConv": "nets",
     "Callback": "callbacks",
     "Epoch": "callbacks",
+    "LinearSVM": "linear",
     "LogisticRegression": "linear",
     "MLP": "nets",
+    "OneVsRestLogisticRegression": "linear",
     "ProgressBar": "callbacks",
     "SmallCNN": "nets",
     "TensorBoardLog": "callbacks",
@@ -33,7 +37,9 @@ __all__ = [
     "AllConv",
     "Callback",
     "Epoch",
+    "LinearSVM",
     "LogisticRegression",
+    "OneVsRestLogisticRegression",
     "ProgressBar",
     "SmallCNN",
     "TensorBoardLog",

@@ -26,10 +26,11 @@ from torch.utils.data import Dataset
 from torchal._checks import as_device, check_finite
 from torchal.errors import DataError, ShapeError
 from torchal.functional.chunks import Chunker, values_per_chunk
-from torchal.inputs import DatasetInputs, as_inputs, as_torch_takes, is_streamed, read_rows
+from torchal.inputs import DatasetInputs, SparseInputs, as_inputs, as_torch_takes, is_sparse, is_streamed, read_rows
+from torchal.models.sparse import as_csr, csr_rows
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 _CHUNK_ROWS = (32, 8192)  # fewest and most rows in a chunk of a prediction
 
@@ -41,6 +42,7 @@ class TrainingData(NamedTuple):
 
     Shapes:
         inputs: (n, ...), of the dtype that came in; on the device, unless the model streams and they do not fit there.
+            A CSR tensor where they are sparse.
         codes: (n,) int64 in [0, C), positions in `classes_`.
         weights: (n,) float64, all positive; None where all are 1.
     """
@@ -53,8 +55,11 @@ class TrainingData(NamedTuple):
     def rows(self, rows: Tensor) -> TrainingData:
         """Return some rows (k,) int64, in that order."""
         weights = None if self.weights is None else self.weights[rows]
-        inputs = DatasetInputs(self.inputs) if isinstance(self.inputs, np.memmap) else self.inputs  # still unread
-        picked = inputs[rows.to(inputs.device) if isinstance(inputs, Tensor) else rows.cpu()]
+        inputs: Any = DatasetInputs(self.inputs) if isinstance(self.inputs, np.memmap) else self.inputs  # still unread
+        if isinstance(inputs, Tensor) and is_sparse(inputs):
+            picked = csr_rows(inputs, rows)
+        else:
+            picked = inputs[rows.to(inputs.device) if isinstance(inputs, Tensor) else rows.cpu()]
         return TrainingData(picked, self.codes[rows], weights, self.n_classes)
 
 
@@ -69,6 +74,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     """Whether data sets and mapped files are read batch by batch, and not loaded whole."""
     flattens = False
     """Whether rows of more than one axis are made flat."""
+    takes_sparse = False
+    """Whether sparse matrices are read, without making them dense."""
 
     device: str | torch.device
     module_: nn.Module
@@ -83,6 +90,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     @torch.inference_mode(mode=False)
     def _training_data(self, X: Any, y: Any, sample_weight: Any) -> TrainingData:
         """Check what a fit was given, and learn from it what the attributes say of rows and labels."""
+        X = X.matrix if isinstance(X, SparseInputs) else X
         device = resolve_device(self.device, X)
         self.__dict__.pop("module_", None)  # it is of other data: a fit that fails leaves none
         inputs: Any
@@ -96,7 +104,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         if isinstance(inputs, Tensor) and not (self.takes_inputs and exceeds_memory(inputs, device)):
             inputs = inputs.to(device)
         if isinstance(X, Tensor):
-            check_finite("X", inputs)
+            _check_finite(inputs)
             inputs = inputs.clone() if inputs.is_inference() else inputs
         self.classes_, codes = _encode(y, device)
         if len(codes) != len(inputs):
@@ -125,15 +133,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         Returns:
             (n, C), columns in the order of `classes_`; (n,) for two classes.
         """
-        return self._answer(X, _decision)
-
-    def predict_log_proba(self, X: Any) -> Any:
-        """Return log-probabilities (n, C), columns in the order of `classes_`."""
-        return self._answer(X, log_probs)
-
-    def predict_proba(self, X: Any) -> Any:
-        """Return probabilities (n, C), columns in the order of `classes_`."""
-        return self._answer(X, lambda logits: log_probs(logits).exp())
+        return self._answer(X, self._decision)
 
     def predict(self, X: Any) -> Any:
         """Return the likeliest label of each row, (n,); of equally likely ones the first.
@@ -172,7 +172,18 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         return float(right @ weights / weights.sum())
 
     def _codes(self, X: Any) -> Tensor:
-        return self._by_chunk(X, lambda rows: (_predicted(_decision(self._logits(rows))),))[0]
+        return self._by_chunk(X, lambda rows: (self._predicted(self._logits(rows)),))[0]
+
+    def _decision(self, logits: Tensor) -> Tensor:
+        """Return decision values (n, C), or (n,) for two classes, of logits."""
+        if logits.shape[1] > 2:
+            return logits
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+    def _predicted(self, logits: Tensor) -> Tensor:
+        """Return positions in `classes_`, (n,) int64, of logits."""
+        decision = self._decision(logits)
+        return (decision > 0).long() if decision.ndim == 1 else decision.argmax(1)
 
     def _answer(self, X: Any, output: Callable[[Tensor], Tensor]) -> Any:
         """Return an output of the logits (n, C) or (n, 1), as an array where X is one."""
@@ -182,6 +193,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Return what is computed of all rows, chunk by chunk, on the fitted module's device."""
         check_is_fitted(self, "module_")
         device = next(self.module_.parameters()).device
+        X = X.matrix if isinstance(X, SparseInputs) else X
         with as_alone(device), torch.no_grad():
             inputs = self._check_rows(X, device)
             self.module_.eval()
@@ -191,15 +203,19 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 chunker(len(rows), len(rows), partial(collected.add, compute, rows, start))
                 if is_streamed(X):  # its rows are gone with the next chunk
                     check_finite("X", rows, first_row=start)
-                elif isinstance(X, Tensor):  # one look at the end: each look waits for the device
+                elif isinstance(X, Tensor) and not is_sparse(X):  # one look at the end: each look waits for the device
                     finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
                 start += len(rows)
-            if finite and not bool(torch.stack(finite).all()):
-                check_finite("X", inputs)
+            if (finite and not bool(torch.stack(finite).all())) or is_sparse(X):
+                _check_finite(inputs)
         return collected.tensors
 
     def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
         """Yield all rows in order, in chunks on the device."""
+        if is_sparse(inputs):
+            for start in range(0, len(inputs), _CHUNK_ROWS[1]):
+                yield csr_rows(inputs, slice(start, start + _CHUNK_ROWS[1])).to(device)
+            return
         for rows in inputs.split(rows_per_chunk(inputs[:1], device)):
             yield rows.to(device)
 
@@ -207,7 +223,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Return rows to predict on as a tensor, or as inputs to stream; they have the shape of the fitted ones."""
         if isinstance(X, Tensor):
             inputs = self._check_tensor(X, reset=False)
-            _move("X", inputs[:0], device)
+            _check_place("X", inputs, device)
         elif is_streamed(X):
             inputs = self._check_streamed(X, reset=False)
         else:
@@ -235,9 +251,15 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             )
         if X.is_complex():
             raise DataError(f"X must be real, got {X.dtype}")
-        if not X.numel():
+        if is_sparse(X):
+            if not self.takes_sparse or X.ndim != 2:
+                raise DataError(
+                    f"{type(self).__name__} does not read a sparse tensor of {X.ndim} axes; X.to_dense() is dense"
+                )
+            X = as_csr(X)
+        if 0 in X.shape:
             raise DataError(f"X must have at least one row and one feature, got shape {tuple(X.shape)}")
-        X = X.detach().flatten(1) if self.flattens else X.detach()
+        X = X.detach().flatten(1) if self.flattens and not is_sparse(X) else X.detach()
         if reset:
             self.input_shape_ = tuple(X.shape[1:])
             self.n_features_in_ = X.shape[1]
@@ -259,6 +281,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         if self.flattens and isinstance(X, np.ndarray) and X.ndim > 2:
             X = X.reshape(len(X), math.prod(X.shape[1:]))
         settings: dict[str, Any] = {"dtype": self._array_dtypes(), "allow_nd": True, "reset": bool(y)}
+        settings["accept_sparse"] = "csr" if self.takes_sparse else False
         try:
             if not y:
                 return validate_data(self, X, **settings), None
@@ -269,30 +292,20 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         return checked
 
 
-class DirectClassifier(TensorClassifier):
-    """Base of the classifiers that are fitted to all rows at once. A child gives `_fit`."""
+class ProbabilityMixin:
+    """Probabilities of the logits, for classifiers that have them."""
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train from the start, whatever was fitted before.
+    def predict_log_proba(self: Any, X: Any) -> Any:
+        """Return log-probabilities (n, C), columns in the order of `classes_`."""
+        return self._answer(X, self._log_probs)
 
-        `device="auto"` trains where a CUDA tensor is, else on CUDA where there is one, else on the CPU.
+    def predict_proba(self: Any, X: Any) -> Any:
+        """Return probabilities (n, C), columns in the order of `classes_`."""
+        return self._answer(X, lambda logits: self._log_probs(logits).exp())
 
-        Shapes:
-            X: (n, ...), array or tensor.
-            y: (n,) labels of any dtype; in a tensor whole numbers.
-            sample_weight: (n,), not negative; 1 each unless given. 0 is as good as no row.
-
-        Raises:
-            DataError: values or weights that cannot be used, no rows, or one class only.
-            ShapeError: lengths disagree, or a tensor is on another accelerator than the model.
-            ConfigError: a setting that is not possible.
-        """
-        self.module_ = self._fit(self._training_data(X, y, sample_weight))
-        return self
-
-    @abstractmethod
-    def _fit(self, data: TrainingData) -> nn.Module:
-        """Return a module trained from the start."""
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        """Return log-probabilities (n, C) of logits (n, C), or (n, 1) for two classes."""
+        return log_probs(logits)
 
 
 class _Collected:
@@ -306,7 +319,7 @@ class _Collected:
         self, compute: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, before: int, start: int, stop: int
     ) -> None:
         """Compute rows[start:stop], which have `before` rows before rows[0]."""
-        results = compute(rows[start:stop])
+        results = compute(csr_rows(rows, slice(start, stop)) if is_sparse(rows) else rows[start:stop])
         if stop - start == self._n:
             self.tensors = results
             return
@@ -335,7 +348,7 @@ def resolve_device(device: str | torch.device, X: object = None) -> torch.device
         return there or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = as_device(device)
     if isinstance(X, Tensor):
-        _move("X", X[:0], chosen)
+        _check_place("X", X, chosen)
     return chosen
 
 
@@ -366,15 +379,28 @@ def _on_host(values: Any) -> Any:
 
 def _move(name: str, tensor: Tensor, device: torch.device) -> Tensor:
     """Return the tensor on a device; from an accelerator it does not go anywhere else."""
-    same = tensor.device.type == device.type and (device.index is None or tensor.device.index == device.index)
-    if tensor.device.type != "cpu" and not same:
-        raise ShapeError(f"{name} is on {tensor.device} and the model on {device}; move one of them first")
+    _check_place(name, tensor, device)
     return tensor.to(device)
 
 
-def _to_tensor(array: Array) -> Tensor:
+def _check_place(name: str, tensor: Tensor, device: torch.device) -> None:
+    """Require a tensor on the CPU or on the device."""
+    same = tensor.device.type == device.type and (device.index is None or tensor.device.index == device.index)
+    if tensor.device.type != "cpu" and not same:
+        raise ShapeError(f"{name} is on {tensor.device} and the model on {device}; move one of them first")
+
+
+def _to_tensor(array: Any) -> Tensor:
     """Return a tensor that shares the array's memory where torch can; it cannot read-only or with negative strides."""
-    return torch.from_numpy(as_torch_takes(array))
+    return as_csr(array) if is_sparse(array) else torch.from_numpy(as_torch_takes(array))
+
+
+def _check_finite(inputs: Tensor) -> None:
+    if not is_sparse(inputs):
+        check_finite("X", inputs)
+    elif not bool(torch.isfinite(inputs.values()).all()):
+        bad = int((~torch.isfinite(inputs.values())).sum())
+        raise DataError(f"X must be finite: {bad} of its {len(inputs.values())} stored values are not")
 
 
 def _encode(y: Any, device: torch.device) -> tuple[Array, Tensor]:
@@ -419,16 +445,6 @@ def rows_per_chunk(one_row: Tensor, device: torch.device) -> int:
     """Return how many rows of this shape a chunk of a prediction has."""
     fewest, most = _CHUNK_ROWS
     return min(most, max(fewest, values_per_chunk(device) // max(1, one_row.numel())))
-
-
-def _decision(logits: Tensor) -> Tensor:
-    if logits.shape[1] > 2:
-        return logits
-    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
-
-
-def _predicted(decision: Tensor) -> Tensor:
-    return (decision > 0).long() if decision.ndim == 1 else decision.argmax(1)
 
 
 def log_probs(logits: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from torchal.capture import capture, has_embedding
-from torchal.models.base import TensorClassifier, as_answer
+from torchal.models.base import ProbabilityMixin, TensorClassifier, as_answer
 from torchal.protocols import Outputs
 
 
-class EmbeddingClassifier(TransformerMixin, TensorClassifier):  # type: ignore[misc]
+class EmbeddingClassifier(ProbabilityMixin, TransformerMixin, TensorClassifier):  # type: ignore[misc]
     """Base of the classifiers made of one network or more; it reads data sets and mapped files batch by batch."""
 
     takes_inputs = True

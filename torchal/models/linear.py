@@ -1,84 +1,53 @@
-"""Logistic regression by Newton's method, to scikit-learn's optimum."""
+"""Linear classifiers by Newton's method, to scikit-learn's optimum, with their penalty tuned by cross-validation."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from numbers import Real
-from typing import Any, NamedTuple
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
+from torchal._checks import check_flag, check_whole
 from torchal.errors import ConfigError
-from torchal.models.base import Array, DirectClassifier, TrainingData
+from torchal.functional.chunks import values_per_chunk
+from torchal.functional.newton import Intercept, LinearSolution, LinearSolver, Loss
+from torchal.inputs import is_sparse
+from torchal.models.base import Array, ProbabilityMixin, TrainingData
+from torchal.models.direct import DirectClassifier
+from torchal.models.search import alike, as_grid, best, search_one_by_one, stratified_folds
+from torchal.models.sparse import as_scipy
 
-_CG_STEPS = 250  # of one Newton step; a direction cut short is still downhill
-_ROUNDING = 1e-12  # relative gain below which the objective's last digits cannot judge a step
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SEARCH_TOL = 1e-6  # of the fits that are to tell which penalty is best: their predictions hardly change below it
 
 
-class LogisticRegression(DirectClassifier):
-    """Fit a multinomial logistic regression with an L2 penalty, by Newton's method in float64.
+class LinearClassifier(DirectClassifier):
+    """Base of the linear classifiers. A child says which loss and which intercept."""
 
-    The objective is scikit-learn's: C times the weighted sum of the rows' log-losses, plus half the squared weights;
-    the intercept is not penalised. Two classes have one weight vector. (A softmax over two at C is this at 2C.) Rows of
-    more than one axis are flattened.
+    takes_sparse = True
 
-    Convergence is judged by the Newton decrement, the gradient's length in the metric of the inverse Hessian: half its
-    square is the distance to the least objective, whatever the features' scales.
+    module_: nn.Linear
+    C: float | Sequence[float]
+    n_folds: int
+    tol: float
+    max_iter: int
+    C_: float
+    n_folds_: int
+    cv_accuracies_: Array
+    n_iter_: Array
 
-    Args:
-        C: inverse strength of the penalty.
-        fit_intercept: whether each class has an intercept.
-        tol: distance to the least objective, relative to the objective, at which to take the last step, which ends
-            well below it.
-        max_iter: most Newton steps.
-        device: "auto" (that of a CUDA tensor, else CUDA, else CPU), or a torch device.
-
-    Outputs are float64 whatever the dtype of the inputs, so that close margins keep their order.
-
-    Attributes:
-        module_: nn.Linear in float64, with one output for two classes, else C.
-        coef_: (1 or C, D) its weights as an array.
-        intercept_: (1 or C,) its intercepts; zeros without.
-        n_iter_: (1,) Newton steps taken.
-        classes_: (C,) labels in the order of the columns.
-
-    Reference:
-        The inexact Newton method of Nocedal & Wright, "Numerical Optimization", 2nd ed., algorithm 7.1, with
-        conjugate gradients preconditioned by the mean of the classes' own Hessians.
-
-    Complexity:
-        A Newton step is O(n D^2 + D^3) and, for each of its conjugate-gradient steps, O(n D C); O(n (C + D) + D^2)
-        memory. With fewer rows than features D is n, after one QR factorisation.
-
-    Example:
-        >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
-        >>> model = LogisticRegression().fit(x, torch.tensor([3, 3, 7, 7]))
-        >>> model.predict(x)
-        tensor([3, 3, 7, 7])
-        >>> model.coef_.round(4)
-        array([[1.0066]])
-    """
-
-    flattens = True
-
-    def __init__(
-        self,
-        *,
-        C: float = 1.0,
-        fit_intercept: bool = True,
-        tol: float = 1e-10,
-        max_iter: int = 100,
-        device: str | torch.device = "auto",
-    ) -> None:
-        self.C = C
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.device = device
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     @property
     def coef_(self) -> Array:
@@ -91,174 +60,389 @@ class LogisticRegression(DirectClassifier):
         bias = self.module_.bias
         return np.zeros(len(self.coef_)) if bias is None else _as_array(bias)
 
-    def _fit(self, data: TrainingData) -> nn.Module:
-        if not isinstance(self.C, Real) or not 0 < self.C < float("inf"):
-            raise ConfigError(f"C must be above 0 and finite, got {self.C!r}")
-        if not self.tol >= 0 or self.max_iter < 1:
-            raise ConfigError(f"tol must be at least 0 and max_iter at least 1, got {self.tol!r} and {self.max_iter!r}")
-        x = data.inputs.double()
-        fitted = newton_logistic(
-            x,
-            nn.functional.one_hot(data.codes, data.n_classes).double()[:, int(data.n_classes == 2) :],
-            x.new_ones(len(x)) if data.weights is None else data.weights,
-            C=self.C,
-            fit_intercept=self.fit_intercept,
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
-        self.n_iter_ = np.array([fitted.n_steps], dtype=np.int32)
-        if not 0 <= fitted.gap <= self.tol:
-            warnings.warn(
-                f"LogisticRegression did not converge in {fitted.n_steps} of at most {self.max_iter} Newton steps: the "
-                f"objective is about {fitted.gap:.1e} of itself above the least, tol is {self.tol:.1e}. Increase "
-                "max_iter or tol, lower C, or bring the features to a common scale.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        # made without numbers: nn.Linear would draw its first weights from the global generator
-        n_outputs, n_inputs = fitted.coef.shape
-        linear = nn.Linear(n_inputs, n_outputs, bias=self.fit_intercept, device="meta")
-        linear.weight = nn.Parameter(fitted.coef)
-        if self.fit_intercept:
-            linear.bias = nn.Parameter(fitted.intercept)
-        return linear
+    @abstractmethod
+    def _loss(self, n_classes: int) -> Loss:
+        """Return which loss is minimised."""
+
+    @abstractmethod
+    def _intercept(self) -> Intercept:
+        """Return what the penalty is to the intercept."""
+
+    def _check_settings(self) -> None:
+        as_grid("C", self.C)
+        check_whole("n_folds", self.n_folds, least=2)
+        check_whole("max_iter", self.max_iter, least=1)
+        if not self.tol >= 0:
+            raise ConfigError(f"tol must be at least 0, got {self.tol!r}")
 
     def _logits(self, rows: Tensor) -> Tensor:
-        logits: Tensor = self.module_(rows.double())
+        rows, layer = rows.double(), self.module_
+        logits: Tensor
+        if is_sparse(rows):  # which nn.Linear does not take
+            logits = rows @ layer.weight.T
+            return logits if layer.bias is None else logits + layer.bias
+        logits = layer(rows)
         return logits
 
+    def _fit_all(self, estimators: Sequence[Self], data: Sequence[TrainingData]) -> None:
+        grid = as_grid("C", self.C)
+        dealt = [stratified_folds(one.codes, most=self.n_folds) if len(grid) > 1 else (one.codes, 0) for one in data]
+        values = len(data[0].codes) * data[0].n_classes * self.n_folds
+        most = max(1, values_per_chunk(data[0].codes.device) // values)
+        for n_folds, some in alike([n_folds for _, n_folds in dealt], most=most):
+            trials = _Trials(self, [data[i] for i in some])
+            chosen = torch.zeros(len(some), dtype=torch.int64, device=data[0].codes.device)
+            means, n_open, starts = np.empty((len(some), 0)), np.zeros(len(some), dtype=int), None
+            if n_folds:
+                accuracies, paths, unsolved = trials.search(grid, _stacked([dealt[i][0] for i in some]), n_folds)
+                chosen, means, n_open = best(accuracies), _as_array(accuracies.mean(1)), _as_array(unsolved)
+                starts = paths[chosen, torch.arange(len(some), device=chosen.device)]
+            C = torch.tensor(grid, dtype=torch.float64, device=chosen.device)[chosen]
+            fits = trials.fit(C, starts)
+            for at, one in enumerate(estimators[i] for i in some):
+                one.C_, one.n_folds_, one.cv_accuracies_ = float(C[at]), n_folds, means[at]
+                one.n_iter_ = _as_array(fits.n_steps[at]).astype(np.int32)
+                intercept = None if self._intercept() == "none" else fits.intercept[at]
+                one.module_ = _linear(fits.coef[at], intercept)
+                self._warn(float(fits.gap[at].max()), int(fits.n_steps[at].max()), int(n_open[at]))
 
-class NewtonFit(NamedTuple):
-    """The answer of `newton_logistic`.
+    def _warn(self, gap: float, n_steps: int, n_open: int) -> None:
+        """Say that a fit, or some of the fits that searched for its penalty, did not converge."""
+        name = type(self).__name__
+        advice = "Increase max_iter or tol, lower C, or bring the features to a common scale."
+        if not 0 <= gap <= self.tol:
+            warnings.warn(
+                f"{name} did not converge in {n_steps} of at most {self.max_iter} Newton steps: the objective is about "
+                f"{gap:.1e} of itself above the least, tol is {self.tol:.1e}. {advice}",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        if n_open:
+            warnings.warn(
+                f"{n_open} problems of {name}'s search for C did not converge. {advice}",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
-    Shapes:
-        coef: (K, D) float64.
-        intercept: (K,) float64.
+
+class LogisticRegression(ProbabilityMixin, LinearClassifier):
+    """Fit a multinomial logistic regression with an L2 penalty, by Newton's method in float64.
+
+    The objective is scikit-learn's: C times the weighted sum of the rows' log-losses, plus half the squared weights;
+    the intercept is not penalised. Two classes have one weight vector. (A softmax over two at C is this at 2C.) Rows of
+    more than one axis are flattened. Sparse rows, SciPy's or torch's, stay sparse.
+
+    Convergence is judged by the Newton decrement, the gradient's length in the metric of the inverse Hessian: half its
+    square is the distance to the least objective, whatever the features' scales.
+
+    Args:
+        C: inverse strength of the penalty; of a grid the best by stratified cross-validation, not shuffled, which
+            counts each row once whatever its weight. Of equally good ones the smallest.
+        fit_intercept: whether each class has an intercept.
+        n_folds: folds of the cross-validation; fewer where a class has fewer rows. The only row of a class is trained
+            on in all folds; with no class of two rows, the smallest C is taken.
+        tol: distance to the least objective, relative to the objective, at which to take the last step, which ends
+            well below it.
+        max_iter: most Newton steps.
+        device: "auto" (that of a CUDA tensor, else CUDA, else CPU), or a torch device.
+
+    Outputs are float64 whatever the dtype of the inputs, so that close margins keep their order.
+
+    Attributes:
+        module_: nn.Linear in float64, with one output for two classes, else C.
+        coef_: (1 or C, D) its weights as an array.
+        intercept_: (1 or C,) its intercepts; zeros without.
+        C_: the penalty that was used.
+        cv_accuracies_: (G,) mean accuracy over the folds of each C of a grid, ascending; else empty.
+        n_folds_: how many folds there were; 0 without a search.
+        n_iter_: (1,) Newton steps taken, by the last fit.
+        classes_: (C,) labels in the order of the columns.
+
+    Reference:
+        The inexact Newton method of Nocedal & Wright, "Numerical Optimization", 2nd ed., algorithm 7.1, with
+        preconditioned conjugate gradients.
+
+    Complexity:
+        As of `torchal.functional.newton.LinearSolver`. A search fits all folds at once, from one C to the next, and
+        starts each where the last two point.
+
+    Example:
+        >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> model = LogisticRegression().fit(x, torch.tensor([3, 3, 7, 7]))
+        >>> model.predict(x)
+        tensor([3, 3, 7, 7])
+        >>> model.coef_.round(4)
+        array([[1.0066]])
+        >>> LogisticRegression(C=[0.01, 1.0, 100.0]).fit(x, torch.tensor([3, 3, 7, 7])).C_
+        0.01
     """
+
+    def __init__(
+        self,
+        *,
+        C: float | Sequence[float] = 1.0,
+        fit_intercept: bool = True,
+        n_folds: int = 3,
+        tol: float = 1e-10,
+        max_iter: int = 100,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.n_folds = n_folds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+
+    def _loss(self, n_classes: int) -> Loss:
+        return "softmax" if n_classes > 2 else "logistic"
+
+    def _intercept(self) -> Intercept:
+        return "free" if self.fit_intercept else "none"
+
+
+class OneVsRestLogisticRegression(ProbabilityMixin, LinearClassifier):
+    """Fit a logistic regression of each class against all others, with an L2 penalty, by Newton's method in float64.
+
+    It is scikit-learn's OneVsRestClassifier(LogisticRegression()); with `penalize_intercept` that of
+    LogisticRegression(solver="liblinear"). All classes share one C. Rows of more than one axis are flattened; sparse
+    rows stay sparse.
+
+    Args:
+        C: as of `LogisticRegression`.
+        fit_intercept: whether each class has an intercept.
+        penalize_intercept: whether the penalty counts the intercept as the weight of a feature that is always 1.
+        n_folds, tol, max_iter, device: as of `LogisticRegression`.
+
+    Attributes:
+        module_: nn.Linear in float64, with one output for two classes, else C.
+        n_iter_: (1 or C,) Newton steps of each class.
+        coef_, intercept_, C_, cv_accuracies_, n_folds_, classes_: as of `LogisticRegression`.
+
+    Probabilities are the classes' own, divided by their sum.
+
+    Example:
+        >>> x = torch.tensor([[-3.0], [-2.0], [0.0], [1.0], [4.0], [5.0]])
+        >>> model = OneVsRestLogisticRegression(C=10.0).fit(x, torch.tensor([0, 0, 1, 1, 2, 2]))
+        >>> model.decision_function(x).shape, model.n_iter_.shape
+        (torch.Size([6, 3]), (3,))
+    """
+
+    def __init__(
+        self,
+        *,
+        C: float | Sequence[float] = 1.0,
+        fit_intercept: bool = True,
+        penalize_intercept: bool = False,
+        n_folds: int = 3,
+        tol: float = 1e-10,
+        max_iter: int = 100,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.penalize_intercept = penalize_intercept
+        self.n_folds = n_folds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        check_flag("penalize_intercept", self.penalize_intercept)
+
+    def _loss(self, n_classes: int) -> Loss:  # noqa: ARG002
+        return "logistic"
+
+    def _intercept(self) -> Intercept:
+        if not self.fit_intercept:
+            return "none"
+        return "penalized" if self.penalize_intercept else "free"
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        if logits.shape[1] == 1:
+            return super()._log_probs(logits)
+        own = nn.functional.logsigmoid(logits)
+        return own - own.logsumexp(1, keepdim=True)
+
+
+class LinearSVM(LinearClassifier):
+    """Fit a linear support vector machine of each class against all others, with the squared hinge loss, in float64.
+
+    It is scikit-learn's LinearSVC: the penalty counts the intercept as the weight of a feature that is always 1. There
+    are no probabilities. Rows of more than one axis are flattened; sparse rows stay sparse.
+
+    Args:
+        C: as of `LogisticRegression`.
+        fit_intercept: whether each class has an intercept.
+        solver: "torch" is Newton's method here; "auto" is LinearSVC's own compiled one for sparse rows on the CPU,
+            where that is several times faster, else "torch".
+        n_folds: as of `LogisticRegression`.
+        tol: as of `LogisticRegression`; of LinearSVC at least 1e-6, in its own measure.
+        max_iter: most Newton steps.
+        device: as of `LogisticRegression`.
+
+    Attributes:
+        module_: nn.Linear in float64, with one output for two classes, else C.
+        n_iter_: (1 or C,) steps of each class; (1,), the most, by LinearSVC.
+        coef_, intercept_, C_, cv_accuracies_, n_folds_, classes_: as of `LogisticRegression`.
+
+    Reference:
+        Keerthi & DeCoste, "A Modified Finite Newton Method for Fast Solution of Large Scale Linear SVMs", JMLR 2005.
+
+    Example:
+        >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> model = LinearSVM(C=[0.1, 10.0]).fit(x, torch.tensor([0, 0, 1, 1]))
+        >>> model.C_, model.decision_function(x).sign().tolist()
+        (0.1, [-1.0, -1.0, 1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        *,
+        C: float | Sequence[float] = 1.0,
+        fit_intercept: bool = True,
+        solver: Literal["auto", "torch"] = "auto",
+        n_folds: int = 3,
+        tol: float = 1e-10,
+        max_iter: int = 100,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.n_folds = n_folds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        check_solver(self.solver)
+
+    def _loss(self, n_classes: int) -> Loss:  # noqa: ARG002
+        return "squared_hinge"
+
+    def _intercept(self) -> Intercept:
+        return "penalized" if self.fit_intercept else "none"
+
+    def _fit_all(self, estimators: Sequence[Self], data: Sequence[TrainingData]) -> None:
+        if self.solver == "torch" or not is_sparse(data[0].inputs) or data[0].codes.device.type != "cpu":
+            super()._fit_all(estimators, data)
+            return
+        for one, rows in zip(estimators, data, strict=True):
+            one._fit_compiled(rows)
+
+    def _fit_compiled(self, data: TrainingData) -> None:
+        """Fit by LinearSVC, which says for itself where it did not converge."""
+        x, codes = as_scipy(data.inputs.double()), data.codes.numpy()
+        weights = None if data.weights is None else data.weights.numpy()
+        settings = {"fit_intercept": self.fit_intercept, "tol": max(self.tol, 1e-6), "max_iter": 100_000}
+
+        def fit(C: float, rows: Array | slice) -> LinearSVC:
+            kept = None if weights is None else weights[rows]
+            return LinearSVC(C=C, random_state=0, **settings).fit(x[rows], codes[rows], sample_weight=kept)
+
+        def predict(C: float, trained: Array, tested: Array) -> Array:
+            predicted: Array = fit(C, trained).predict(x[tested])
+            return predicted
+
+        self.C_, self.cv_accuracies_, self.n_folds_ = search_one_by_one(
+            as_grid("C", self.C), data.codes, predict, most_folds=self.cv
+        )
+        fitted = fit(self.C_, slice(None))
+        self.n_iter_ = np.array([fitted.n_iter_], dtype=np.int32)
+        intercept = torch.as_tensor(fitted.intercept_).reshape(-1) if self.fit_intercept else None
+        self.module_ = _linear(torch.as_tensor(fitted.coef_), intercept)
+
+
+def check_solver(solver: object) -> None:
+    """Require the name of a way to solve."""
+    if solver not in ("auto", "torch"):
+        raise ConfigError(f"solver must be 'auto' or 'torch', got {solver!r}")
+
+
+class _Fits(NamedTuple):
+    """Shapes: coef (T, K, D), intercept (T, K), n_steps and gap (T, problems)."""
 
     coef: Tensor
     intercept: Tensor
-    n_steps: int
-    gap: float
-    """Estimated distance to the least objective before the last step, relative to the objective."""
+    n_steps: Tensor
+    gap: Tensor
 
 
-@torch.no_grad()
-def newton_logistic(
-    x: Tensor, targets: Tensor, weights: Tensor, *, C: float, fit_intercept: bool, tol: float, max_iter: int
-) -> NewtonFit:
-    """Minimise C times the weighted sum of log-losses plus half the squared coefficients.
+class _Trials:
+    """T data sets of n rows each, with K outputs: one for two classes, else one for each class."""
 
-    Shapes:
-        x: (n, D) float64.
-        targets: (n, K) float64, one-hot over K > 2 classes; of two classes the second's column alone, K = 1.
-        weights: (n,) float64, positive.
-
-    Returns:
-        Coefficients, intercepts (zeros without), the steps taken and how far from the least objective.
-    """
-    n, n_outputs = targets.shape
-    weights = weights * C
-    # An unpenalised intercept makes the optimum indifferent to a shift: centred features are better conditioned. Rows
-    # that span fewer dimensions than they have need no more than those: the optimum lies in their span.
-    mean = (weights @ x) / weights.sum() if fit_intercept else torch.zeros_like(x[0])
-    x = x - mean
-    basis = None
-    if n < x.shape[1]:
-        basis, upper = torch.linalg.qr(x.T)
-        x = upper.T.contiguous()
-    penalty = x.new_ones(x.shape[1] + int(fit_intercept))
-    if fit_intercept:
-        x = torch.cat([x, x.new_ones(n, 1)], 1)
-        penalty[-1] = 0
-    theta, n_steps, gap = _minimise(x, targets, weights, penalty, tol=tol, max_iter=max_iter)
-    coef = theta[:, : len(penalty) - int(fit_intercept)]
-    coef = coef if basis is None else coef @ basis.T
-    intercept = theta[:, -1] - coef @ mean if fit_intercept else theta.new_zeros(n_outputs)
-    return NewtonFit(coef, intercept, n_steps, gap)
-
-
-def _minimise(
-    x: Tensor, targets: Tensor, weights: Tensor, penalty: Tensor, *, tol: float, max_iter: int
-) -> tuple[Tensor, int, float]:
-    """Run damped Newton steps from zero; return parameters (K, D), steps and the relative gap before the last one."""
-    theta = x.new_zeros(targets.shape[1], x.shape[1])
-    logits = x.new_zeros(targets.shape)
-    objective = float(_objective(logits, targets, weights, theta, penalty))
-    gap = float("inf")
-    for step in range(1, max_iter + 1):
-        probs = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-        weighted = probs * weights.unsqueeze(1)
-        gradient = (weighted - targets * weights.unsqueeze(1)).T @ x + theta * penalty
-        direction = _newton_direction(
-            x, probs, weighted, gradient=gradient, penalty=penalty, objective=objective, tol=tol
+    def __init__(self, model: LinearClassifier, data: Sequence[TrainingData]) -> None:
+        loss = model._loss(data[0].n_classes)
+        x = [one.inputs.double() for one in data]
+        self._solver = LinearSolver(
+            x[0] if is_sparse(x[0]) else _stacked(x), loss=loss, intercept=model._intercept(), max_iter=model.max_iter
         )
-        decrement = -float((gradient * direction).sum())
-        gap = decrement / 2 / objective
-        along = x @ direction.T
-        size = 1.0
-        while True:
-            new_theta, new_logits = theta + size * direction, logits + size * along
-            new_objective = float(_objective(new_logits, targets, weights, new_theta, penalty))
-            if new_objective <= objective - 1e-4 * size * decrement or 0 <= gap <= _ROUNDING:
-                break
-            size /= 2
-            if size < 1e-12:  # no step goes down: the numbers are beyond float64
-                return theta, step, gap
-        theta, logits, objective = new_theta, new_logits, new_objective
-        if gap <= tol:
-            break
-    return theta, step, gap
+        self._tol = model.tol
+        self._codes = _stacked([one.codes for one in data])
+        onehot = nn.functional.one_hot(self._codes, data[0].n_classes).double()
+        self._targets = onehot[..., 1:] if data[0].n_classes == 2 else onehot  # (T, n, K)
+        ones = onehot[..., 0].new_ones(self._codes.shape[1])
+        self._weights = _stacked([ones if one.weights is None else one.weights for one in data])
+        self._coupled = loss == "softmax"  # the K outputs are one problem, else K
+
+    def search(self, grid: Sequence[float], folds: Tensor, n_folds: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Fit all folds (T, n), one C after another.
+
+        Returns:
+            Accuracies (T, F, G); where to start a fit of all rows (G, T, problems, outputs, columns); and (T,) how many
+            problems did not converge.
+        """
+        tested = folds.unsqueeze(2) == torch.arange(n_folds, device=folds.device)  # (T, n, F)
+        accuracies, means, n_open = [], [], torch.zeros_like(folds[:, 0])
+        path: list[Tensor] = []
+        tol = max(self._tol, _SEARCH_TOL)
+        for i, C in enumerate(grid):
+            starts = path[-1:]
+            if i >= 2:  # the optimum moves about evenly in log C
+                ahead = np.log(C / grid[i - 1]) / np.log(grid[i - 1] / grid[i - 2])
+                starts = [*starts, torch.lerp(path[0], path[1], 1 + ahead)]
+            weights = ~tested * (C * self._weights).unsqueeze(2)
+            solution = self._solve(weights, n_folds, tol=tol, starts=starts)
+            path = [*path[-1:], solution.theta]
+            n_open += (~(solution.gap <= tol)).sum(1)
+            means.append(solution.theta.unflatten(1, (n_folds, -1)).mean(1))
+            logits = solution.logits.flatten(2).unflatten(2, (n_folds, -1))  # (T, n, F, K)
+            predicted = (logits[..., 0] > 0).long() if logits.shape[3] == 1 else logits.argmax(3)
+            right = (predicted == self._codes.unsqueeze(2)) & tested
+            accuracies.append(right.sum(1) / tested.sum(1).double())
+        return torch.stack(accuracies, 2), torch.stack(means), n_open
+
+    def fit(self, C: Tensor, start: Tensor | None) -> _Fits:
+        """Fit each trial to all its rows with its own C (T,)."""
+        weights = C[:, None, None] * self._weights.unsqueeze(2)
+        solution = self._solve(weights, 1, tol=self._tol, starts=[] if start is None else [start])
+        coef, intercept = self._solver.coefficients(solution.theta)
+        return _Fits(coef.flatten(1, 2), intercept.flatten(1, 2), solution.n_steps, solution.gap)
+
+    def _solve(self, weights: Tensor, n_folds: int, *, tol: float, starts: Sequence[Tensor]) -> LinearSolution:
+        """Solve the problems of weights (T, n, F): one for each fold, or one for each fold and class."""
+        targets = self._targets.unsqueeze(2)
+        if not self._coupled:
+            targets = targets.expand(-1, -1, n_folds, -1).flatten(2).unsqueeze(3)
+            weights = weights.repeat_interleave(self._targets.shape[2], 2)
+        return self._solver.solve(targets, weights, tol=tol, starts=starts)
 
 
-def _objective(logits: Tensor, targets: Tensor, weights: Tensor, theta: Tensor, penalty: Tensor) -> Tensor:
-    normaliser = nn.functional.softplus(logits[:, 0]) if logits.shape[1] == 1 else logits.logsumexp(1)
-    return weights @ (normaliser - (logits * targets).sum(1)) + 0.5 * (theta.square() @ penalty).sum()
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors; of one tensor no copy is made."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(list(tensors))
 
 
-def _newton_direction(
-    x: Tensor, probs: Tensor, weighted: Tensor, *, gradient: Tensor, penalty: Tensor, objective: float, tol: float
-) -> Tensor:
-    """Solve Hessian times direction = -gradient by preconditioned conjugate gradients, closer near the optimum.
-
-    The preconditioner is one D x D matrix for all classes: the mean of the Hessian's diagonal blocks. For two classes
-    it is the Hessian itself.
-    """
-    solve = _preconditioner(x, (weighted * (1 - probs)).mean(1), penalty)
-    direction = torch.zeros_like(gradient)
-    residual = -gradient
-    conjugate = preconditioned = solve(residual)
-    size = first = float((residual * preconditioned).sum())
-    # superlinear: a step near the optimum squares the distance; but no step need end far below what is asked
-    enough = first * min(0.1, max(first / objective, 0.1 * tol * objective / first)) if first > 0 else 0.0
-    for cg_step in range(_CG_STEPS):
-        along = x @ conjugate.T
-        along = weighted * (along - (probs * along).sum(1, keepdim=True))
-        hessian_conjugate = along.T @ x + conjugate * penalty
-        curvature = float((conjugate * hessian_conjugate).sum())
-        if not curvature > 0:  # the gradient is zero, or the numbers are beyond float64
-            return direction if cg_step else conjugate
-        direction = direction + conjugate * (size / curvature)
-        residual = residual - hessian_conjugate * (size / curvature)
-        preconditioned = solve(residual)
-        last, size = size, float((residual * preconditioned).sum())
-        if size <= enough:
-            break
-        conjugate = preconditioned + conjugate * (size / last)
-    return direction
-
-
-def _preconditioner(x: Tensor, weights: Tensor, penalty: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function that solves (x^T diag(weights) x + diag(penalty)) on the right of (K, D)."""
-    matrix = (x * weights.unsqueeze(1)).T @ x
-    diagonal = matrix.diagonal()
-    diagonal.add_(penalty)
-    # collinear columns of a large scale leave float64 no positive definite matrix; conjugate gradients mend the rest
-    diagonal.mul_(1 + 1e-10).clamp_(min=1e-30)
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    usable = (failed == 0) & torch.isfinite(factor).all()  # infinite numbers would answer 0, which looks converged
-    factor = torch.where(usable, factor, torch.nan)
-    return lambda rows: torch.cholesky_solve(rows.T, factor).T
+def _linear(coef: Tensor, intercept: Tensor | None) -> nn.Linear:
+    """Return a layer of these weights (K, D), made without numbers: nn.Linear would draw some from the global ones."""
+    linear = nn.Linear(coef.shape[1], coef.shape[0], bias=intercept is not None, device="meta")
+    linear.weight = nn.Parameter(coef.clone())
+    if intercept is not None:
+        linear.bias = nn.Parameter(intercept.clone())
+    return linear
 
 
 def _as_array(parameter: Any) -> Array:

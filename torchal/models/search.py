@@ -1,0 +1,107 @@
+"""Choosing a penalty by cross-validation, as scikit-learn's GridSearchCV does it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+
+from torchal.errors import ConfigError
+
+NEVER = -1
+"""The fold of a row that is trained on in all folds: the only one of its class."""
+
+
+def as_grid(name: str, value: Any) -> list[float]:
+    """Return a number, or a grid of them, as ascending numbers without repeats.
+
+    Raises:
+        ConfigError: one of them is not above 0 and finite, or there is none.
+    """
+    values = value.tolist() if isinstance(value, np.ndarray | np.generic | Tensor) else value
+    values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+    for one in values:
+        if isinstance(one, bool) or not isinstance(one, Real) or not 0 < float(one) < float("inf"):
+            raise ConfigError(f"{name} must be above 0 and finite, or a grid of such numbers, got {value!r}")
+    if not values:
+        raise ConfigError(f"{name} must have at least one number, got an empty grid")
+    return sorted({float(one) for one in values})
+
+
+def stratified_folds(codes: Tensor, *, most: int) -> tuple[Tensor, int]:
+    """Deal rows out to folds as scikit-learn's StratifiedKFold does without shuffling, class by class in their order.
+
+    There are no more folds than the smallest class has rows, so that each fold tests and trains on all classes. A class
+    of one row is trained on everywhere and tested nowhere.
+
+    Shapes:
+        codes: (n,) int64, classes.
+
+    Returns:
+        The fold (n,) int64 in which each row is tested, or `NEVER`; and how many folds there are, 0 if no class has 2
+        rows.
+    """
+    labels = codes.cpu().numpy()
+    counts = np.bincount(labels)
+    folds = np.full(len(labels), NEVER)
+    rows = (counts[labels] >= 2).nonzero()[0]
+    n_folds = min(most, int(counts[counts >= 2].min())) if len(rows) else 0
+    if n_folds:
+        for fold, (_, tested) in enumerate(StratifiedKFold(n_folds).split(rows, labels[rows])):
+            folds[rows[tested]] = fold
+    return torch.as_tensor(folds, device=codes.device), n_folds
+
+
+def best(accuracies: Tensor) -> Tensor:
+    """Return which of G candidates is best on average over the folds, (...) int64; of equally good ones the first.
+
+    Shapes:
+        accuracies: (..., F, G) float64; candidates in ascending order.
+    """
+    mean = accuracies.mean(-2)
+    level = mean >= mean.amax(-1, keepdim=True) - 1e-12  # the same counts, added up in another order
+    return level.int().argmax(-1)
+
+
+def alike(keys: Sequence[int], *, most: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield each key with the positions where it stands, at most so many at once."""
+    positions = defaultdict(list)
+    for i, key in enumerate(keys):
+        positions[key].append(i)
+    for key, all_of_it in positions.items():
+        for start in range(0, len(all_of_it), most):
+            yield key, all_of_it[start : start + most]
+
+
+def search_one_by_one(
+    grid: Sequence[float],
+    codes: Tensor,
+    predict: Callable[[float, NDArray[Any], NDArray[Any]], NDArray[Any]],
+    *,
+    most_folds: int,
+) -> tuple[float, NDArray[Any], int]:
+    """Return the best of a grid, its candidates' mean accuracies (G,) and how many folds there were.
+
+    Args:
+        grid: candidates, ascending.
+        codes: (n,) int64, classes.
+        predict: fits with a candidate on some rows, and returns the codes that it predicts for others.
+        most_folds: how many folds there are at most.
+    """
+    folds, n_folds = stratified_folds(codes, most=most_folds) if len(grid) > 1 else (codes, 0)
+    if not n_folds:
+        return grid[0], np.empty(0), 0
+    labels, fold_of = codes.cpu().numpy(), folds.cpu().numpy()
+    accuracies = torch.empty(n_folds, len(grid), dtype=torch.float64, device="cpu")
+    for fold in range(n_folds):
+        trained, tested = (fold_of != fold).nonzero()[0], (fold_of == fold).nonzero()[0]
+        for i, candidate in enumerate(grid):
+            accuracies[fold, i] = float((predict(candidate, trained, tested) == labels[tested]).mean())
+    return grid[int(best(accuracies))], accuracies.mean(0).numpy(), n_folds

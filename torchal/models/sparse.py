@@ -1,0 +1,51 @@
+"""Sparse rows as a torch CSR matrix: from SciPy, and by row numbers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchal.inputs import SparseInputs, as_torch_takes
+
+
+def as_csr(X: Any) -> Tensor:
+    """Return a sparse matrix (n, D) as a CSR tensor of the same numbers; values at one place are added up."""
+    if isinstance(X, Tensor):
+        return X if X.layout == torch.sparse_csr else X.to_sparse_coo().coalesce().to_sparse_csr()
+    X = SparseInputs(X).matrix
+    parts = (torch.from_numpy(as_torch_takes(part)) for part in (X.indptr, X.indices, X.data))
+    return _csr(*parts, shape=X.shape)
+
+
+def as_scipy(X: Tensor) -> Any:
+    """Return a CSR tensor on the CPU as SciPy's csr_array, sharing its memory."""
+    from scipy.sparse import csr_array
+
+    parts = (part.numpy() for part in (X.values(), X.col_indices(), X.crow_indices()))
+    return csr_array(tuple(parts), shape=tuple(X.shape))
+
+
+def csr_rows(X: Tensor, rows: Tensor | slice) -> Tensor:
+    """Return rows (k,) int64, or a run of rows, of a CSR tensor, in that order."""
+    offsets, columns, values = X.crow_indices().long(), X.col_indices(), X.values()
+    if isinstance(rows, slice):
+        start, stop, _ = rows.indices(len(X))
+        offsets = offsets[start : stop + 1]
+        kept = slice(int(offsets[0]), int(offsets[-1]))
+        return _csr(offsets - offsets[0], columns[kept], values[kept], shape=(stop - start, X.shape[1]))
+    counts = offsets.diff()[rows]
+    ends = counts.cumsum(0)
+    begins = (offsets[rows] - ends + counts).repeat_interleave(counts)
+    places = begins + torch.arange(len(begins), device=begins.device)
+    offsets = torch.cat([ends.new_zeros(1), ends])
+    return _csr(offsets, columns[places], values[places], shape=(len(rows), X.shape[1]))
+
+
+def _csr(offsets: Tensor, columns: Tensor, values: Tensor, *, shape: tuple[int, ...]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled", UserWarning)
+        return torch.sparse_csr_tensor(offsets, columns.to(offsets.dtype), values, shape)
