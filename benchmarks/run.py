@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import density, import_time, k_center, kmeans, logistic, memory, networks, playground, uncertainty
+from benchmarks import classical, density, import_time, k_center, kmeans, memory, networks, playground, uncertainty
 
 BENCHMARKS = {
     "import": import_time,
     "uncertainty": uncertainty,
-    "logistic": logistic,
+    "classical": classical,
     "k_center": k_center,
     "kmeans": kmeans,
     "density": density,

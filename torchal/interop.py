@@ -21,6 +21,7 @@ from torchal.protocols import (
     HasBatchedFit,
     HasDecisionFunction,
     HasEmbedding,
+    HasFitReport,
     HasPosterior,
     HasProbabilities,
     Inputs,
@@ -100,6 +101,11 @@ def _fit_stacked(model: Classifier, inputs: Tensor, targets: Tensor) -> list[Cla
     if len(fitted) != len(targets):
         raise ShapeError(f"{type(model).__name__}.fit_many answered {len(targets)} data sets with {len(fitted)} models")
     return fitted
+
+
+def fit_report(model: Classifier) -> dict[str, Any]:
+    """Return what the model says of its fit; nothing where it does not."""
+    return dict(model.fit_report()) if provides(model, HasFitReport) else {}  # type: ignore[attr-defined]
 
 
 def check_classifier(model: object) -> None:

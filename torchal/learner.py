@@ -247,6 +247,7 @@ class ActiveLearner:
             **scored,
             seconds=self._seconds,
             report=self._report if picked else {},
+            model=as_plain(interop.fit_report(model)),
         )
         # The sampler must not see the test part; everything else in the result it may.
         before = self.sampler.state_dict()

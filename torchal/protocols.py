@@ -99,6 +99,13 @@ class HasState(Protocol):
         """Become as fitted as the model whose state it is."""
 
 
+class HasFitReport(Protocol):
+    """A model that has something to say of its fit, for the record of a round."""
+
+    def fit_report(self) -> dict[str, Any]:
+        """Return plain numbers and text, by name."""
+
+
 class HasBatchedFit(Protocol):
     """A model that fits many data sets of equal size at once faster than one after another."""
 

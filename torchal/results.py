@@ -46,6 +46,9 @@ class RoundResult:
     validation: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    """What the sampler says of its picks."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """What the model says of its fit (`torchal.protocols.HasFitReport`), as the penalty that it has chosen."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, text, lists and dicts; a number that is not finite becomes None."""

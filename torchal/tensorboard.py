@@ -17,7 +17,8 @@ class RunLog:
     """Writes one run's curves into a folder; used with `with`.
 
     Tags: `test/accuracy`, `validation/log_loss` and so on, `seconds/fit`, `seconds/select`, ...; below `sampler/` the
-    numbers of the sampler's report, such as `sampler/probabilities/Margin-1`.
+    numbers of the sampler's report, such as `sampler/probabilities/Margin-1`, and below `model/` those of the model's,
+    such as `model/C`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +46,7 @@ class RunLog:
             self._shows_arms = True
             one_chart = ["Multiline", ["sampler/probabilities/.*"]]
             self._writer.add_custom_scalars({"Sampler": {"probabilities of the arms": one_chart}})
-        for tag, value in _numbers(result.report, "sampler"):
+        for tag, value in (*_numbers(result.report, "sampler"), *_numbers(result.model, "model")):
             self._writer.add_scalar(tag, value, global_step=result.n_labeled)
         self._writer.flush()
 

@@ -1,10 +1,12 @@
 import io
 import pickle
 import warnings
+from functools import partial
 
 import joblib
 import numpy as np
 import pytest
+import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,13 +15,23 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
+from tests.contracts import make_view
+from tests.real_data import DENSE, SPARSE, real_data
+from torchal import ActiveLearner, Pool, Schedule, SparseInputs, Trainer
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.models import LogisticRegression
+from torchal.models import LinearSVM, LogisticRegression, OneVsRestLogisticRegression, linear
+from torchal.samplers import Margin
+
+GRID = [10.0**i for i in range(-4, 5)]
+TIGHT = {"tol": 1e-8, "max_iter": 10_000}
 
 
 def check_name(value):
@@ -27,9 +39,26 @@ def check_name(value):
     return getattr(function, "__name__", type(value).__name__)
 
 
+def checks(estimator):
+    """Return scikit-learn's checks without those of weights as repeated rows where these are no more than similar.
+
+    To repeat a row changes the folds of a search, as a weight does not; and LinearSVC on sparse rows is not that exact.
+    """
+    dense, sparse = (f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse"))
+    compiled = getattr(estimator, "solver", "torch") == "auto"
+    left_out = {dense, sparse} if isinstance(estimator.C, list) else {sparse} if compiled else set()
+    return [pair for pair in estimator_checks_generator(estimator) if check_name(pair[1]) not in left_out]
+
+
 CHECKS = [
-    *estimator_checks_generator(LogisticRegression()),
-    *estimator_checks_generator(LogisticRegression(C=10.0, fit_intercept=False)),
+    *checks(LogisticRegression()),
+    *checks(LogisticRegression(C=10.0, fit_intercept=False)),
+    *checks(LogisticRegression(C=[0.1, 1.0])),
+    *checks(OneVsRestLogisticRegression()),
+    *checks(OneVsRestLogisticRegression(penalize_intercept=True)),
+    *checks(LinearSVM()),
+    *checks(LinearSVM(solver="torch")),
+    *checks(LinearSVM(C=[0.1, 1.0])),
 ]
 
 
@@ -41,7 +70,7 @@ def test_scikit_learn_checks(estimator, check):
 def objective(coef, intercept, x, y, *, C, weights=None):
     """scikit-learn's objective, row by row."""
     weights = np.ones(len(x)) if weights is None else weights
-    logits = torch.as_tensor(x @ coef.T + intercept)
+    logits = torch.as_tensor(np.asarray(x @ coef.T) + intercept)
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     losses = F.cross_entropy(logits, torch.as_tensor(y), reduction="none").numpy()
@@ -246,7 +275,22 @@ def test_inside_scikit_learn():
         np.testing.assert_array_equal(copy.predict_proba(x), model.predict_proba(x))
 
 
-@pytest.mark.parametrize("setting", [{"C": 0}, {"C": float("inf")}, {"C": -1.0}, {"tol": -1.0}, {"max_iter": 0}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"C": 0},
+        {"C": float("inf")},
+        {"C": -1.0},
+        {"C": [1.0, 0.0]},
+        {"C": []},
+        {"C": "1"},
+        {"C": None},
+        {"tol": -1.0},
+        {"max_iter": 0},
+        {"n_folds": 1},
+    ],
+    ids=str,
+)
 def test_impossible_settings(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         LogisticRegression(**setting).fit([[0.0], [1.0]], [0, 1])
@@ -267,6 +311,212 @@ def test_bad_weights():
         LogisticRegression().fit(x, y, sample_weight=(y == 1).astype(float))
     with pytest.raises(ShapeError, match="sample_weight"):
         LogisticRegression().fit(x, y, sample_weight=np.ones(3))
+
+
+MODELS = {
+    "logistic": (LogisticRegression, lambda C: linear_model.LogisticRegression(C=C, **TIGHT)),
+    "ovr": (OneVsRestLogisticRegression, lambda C: OneVsRestClassifier(linear_model.LogisticRegression(C=C, **TIGHT))),
+    "ovr, liblinear": (
+        partial(OneVsRestLogisticRegression, penalize_intercept=True),
+        lambda C: OneVsRestClassifier(linear_model.LogisticRegression(C=C, solver="liblinear", **TIGHT)),
+    ),
+    "svm": (partial(LinearSVM, solver="torch"), lambda C: LinearSVC(C=C, random_state=0, **TIGHT)),
+}
+
+
+def reached(name, model, x, y, *, C, weights):
+    """Return the objective that a model is to minimise, row by row."""
+    parts = getattr(model, "estimators_", [model])
+    coef, intercept = (np.concatenate([getattr(one, part) for one in parts]) for part in ("coef_", "intercept_"))
+    codes = np.unique(y, return_inverse=True)[1]
+    if name == "logistic":
+        return objective(coef, intercept, x, codes, C=C, weights=weights)
+    logits = np.asarray(x @ coef.T) + intercept
+    signs = 2 * np.eye(codes.max() + 1)[codes][:, -logits.shape[1] :] - 1
+    losses = np.maximum(1 - signs * logits, 0) ** 2 if name == "svm" else np.logaddexp(0, -signs * logits)
+    penalty = (coef**2).sum() + (0 if name == "ovr" else (intercept**2).sum())
+    return C * (weights @ losses).sum() + penalty / 2
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("source", [*DENSE, *SPARSE])
+def test_the_optimum_on_real_data(source, name, weighted):
+    (x, y), (x_test, _) = real_data(source, 200, 1000)
+    ours, theirs = MODELS[name]
+    weights = np.random.default_rng(1).uniform(0.2, 3, len(y)) if weighted else np.ones(len(y))
+    for C in (0.01, 1.0):
+        model = ours(C=C).fit(x, y, sample_weight=weights if weighted else None)
+        if hasattr(theirs(C), "estimator"):
+            with sklearn.config_context(enable_metadata_routing=True):
+                peer = OneVsRestClassifier(theirs(C).estimator.set_fit_request(sample_weight=True))
+                peer.fit(x, y, sample_weight=weights)
+        else:
+            peer = theirs(C).fit(x, y, sample_weight=weights)
+        best = reached(name, peer, x, y, C=C, weights=weights)
+        assert reached(name, model, x, y, C=C, weights=weights) <= best * (1 + 1e-9)
+        assert (model.predict(x_test) == peer.predict(x_test)).mean() >= 0.995
+        assert model.decision_function(x_test).shape == peer.decision_function(x_test).shape
+        if name != "svm":
+            np.testing.assert_allclose(model.predict_proba(x_test), peer.predict_proba(x_test), atol=1e-3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("source", ["letter", "australian", "waveform", "sms-spam"])
+def test_the_search_is_that_of_grid_search_cv(source, name, weighted):
+    ((x, y),) = real_data(source, 150, seed=3)
+    kept = np.isin(y, [label for label in np.unique(y) if (y == label).sum() >= 3])
+    x, y = x[kept], y[kept]
+    weights = np.random.default_rng(1).uniform(0.2, 3, len(y)) if weighted and "ovr" not in name else None
+    ours, theirs = MODELS[name]
+    peer = theirs(1.0)
+    grid = GRID[1:-2]
+    setting = "estimator__C" if hasattr(peer, "estimator") else "C"
+    search = (
+        GridSearchCV(peer, {setting: grid}, cv=3).fit(x, y, sample_weight=weights)
+        if weights is not None
+        else (GridSearchCV(peer, {setting: grid}, cv=3).fit(x, y))
+    )
+    model = ours(C=grid[::-1]).fit(x, y, sample_weight=weights)
+    np.testing.assert_allclose(model.cv_accuracies_, search.cv_results_["mean_test_score"], atol=0.01)
+    scores = search.cv_results_["mean_test_score"]
+    assert grid[int((scores >= scores.max() - 1e-12).argmax())] == model.C_
+    assert model.n_folds_ == 3
+    alone = ours(C=model.C_).fit(x, y, sample_weight=weights)
+    np.testing.assert_allclose(model.decision_function(x), alone.decision_function(x), rtol=1e-5, atol=1e-6)
+
+
+def test_classes_of_few_rows_make_fewer_folds():
+    x, y, x_test, _ = data("wine")
+    for n_rows, n_folds in ((3, 3), (2, 2)):
+        kept = np.concatenate([(y == 0).nonzero()[0], (y == 1).nonzero()[0], (y == 2).nonzero()[0][:n_rows]])
+        model = LogisticRegression(C=GRID).fit(x[kept], y[kept])
+        assert model.n_folds_ == n_folds
+    kept = np.concatenate([(y == 0).nonzero()[0], (y == 1).nonzero()[0][:1]])
+    model = LogisticRegression(C=GRID).fit(x[kept], y[kept])
+    assert model.n_folds_ == 3  # of the other class
+    assert model.predict_proba(x_test).shape == (len(x_test), 2)
+    model = LogisticRegression(C=GRID).fit(x[[0, 1]], [0, 1])
+    assert (model.n_folds_, model.C_, len(model.cv_accuracies_)) == (0, GRID[0], 0)
+
+
+def test_equally_good_penalties_the_smallest():
+    x = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 3)
+    assert LogisticRegression(C=[10.0, 0.1, 1.0]).fit(x, x[:, 0] > 0).C_ == 0.1
+
+
+@pytest.mark.parametrize("ours", [LogisticRegression, OneVsRestLogisticRegression, partial(LinearSVM, solver="torch")])
+@pytest.mark.parametrize("source", SPARSE)
+def test_sparse_rows_as_dense_ones(source, ours):
+    (x, y), (x_test, _) = real_data(source, 120, 300)
+    tensor = torch.sparse_csr_tensor(*(torch.from_numpy(part) for part in (x.indptr, x.indices, x.data)), x.shape)
+    rare = dict(zip(*np.unique(y, return_counts=True), strict=True))
+    codes = torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    assert len(rare) >= 2
+    for C in (1.0, [0.1, 10.0]):
+        dense = ours(C=C).fit(x.toarray(), y)
+        for rows, labels in ((x, y), (x.tocoo(), y), (SparseInputs(x), y), (tensor, codes)):
+            sparse = ours(C=C).fit(rows, labels)
+            assert sparse.C_ == dense.C_
+            np.testing.assert_allclose(
+                sparse.decision_function(x_test), dense.decision_function(x_test.toarray()), rtol=1e-5, atol=1e-6
+            )
+    answer = sparse.decision_function(tensor)
+    assert isinstance(answer, torch.Tensor)
+    np.testing.assert_allclose(answer.numpy(), sparse.decision_function(x), rtol=1e-12, atol=1e-12)
+
+
+def test_linear_svc_does_sparse_rows_on_the_cpu(monkeypatch):
+    (x, y), (x_test, _) = real_data("sms-spam", 300, 1000)
+    ours = LinearSVM(C=GRID[2:-2], solver="torch").fit(x, y)
+    monkeypatch.setattr(linear, "LinearSolver", None)  # which would be called
+    compiled = LinearSVM(C=GRID[2:-2]).fit(x, y)
+    assert compiled.C_ == ours.C_
+    np.testing.assert_allclose(compiled.cv_accuracies_, ours.cv_accuracies_, atol=0.01)
+    np.testing.assert_allclose(compiled.decision_function(x_test), ours.decision_function(x_test), atol=1e-3)
+    kept = np.arange(len(y)) % 5 != 0
+    weighted = LinearSVM().fit(x, y, sample_weight=kept.astype(float))
+    np.testing.assert_allclose(weighted.coef_, LinearSVM().fit(x[kept], y[kept]).coef_, atol=1e-5)
+
+
+def test_the_margin_of_sparse_rows_picks_as_that_of_dense_ones():
+    ((x, y),) = real_data("sms-spam", 400)
+    targets = torch.from_numpy((y == "spam").astype(int))
+    picks = []
+    for inputs in (x, torch.from_numpy(x.toarray())):
+        learner = ActiveLearner(LogisticRegression(C=10.0), Margin(), Pool.unlabeled(inputs, n_classes=2), seed=1)
+        start = torch.cat([(targets == code).nonzero()[:5, 0] for code in (0, 1)])
+        learner.tell(start, targets[start])
+        for _ in range(5):
+            rows = learner.ask(10)
+            learner.tell(rows, targets[rows])
+        picks.append(learner.pool.labeled.nonzero().squeeze(1).tolist())
+    assert picks[0] == picks[1]
+
+
+@pytest.mark.parametrize("C", [1.0, [0.01, 1.0, 100.0]])
+@pytest.mark.parametrize("ours", [LogisticRegression, OneVsRestLogisticRegression, LinearSVM])
+def test_many_at_once_as_each_alone(ours, C):
+    ((x, y),) = real_data("digits", 480)
+    x, y = x.reshape(8, 60, -1), y.reshape(8, 60).copy()
+    y[1] %= 2  # two classes
+    y[2] %= 5
+    y[3][y[3] == 7] = 8  # classes that are not those of the others, and as many
+    many = ours(C=C).fit_many(x, y)
+    for model, rows, labels in zip(many, x, y, strict=True):
+        alone = ours(C=C).fit(rows, labels)
+        assert (model.C_, model.n_folds_) == (alone.C_, alone.n_folds_)
+        np.testing.assert_array_equal(model.classes_, alone.classes_)
+        np.testing.assert_allclose(model.cv_accuracies_, alone.cv_accuracies_, atol=1e-12)
+        np.testing.assert_allclose(model.decision_function(x[0]), alone.decision_function(x[0]), rtol=1e-6, atol=1e-7)
+    tensors = ours(C=C).fit_many(torch.tensor(x[:2]), torch.tensor(y[:2]))
+    np.testing.assert_allclose(
+        tensors[1].decision_function(x[0]), many[1].decision_function(x[0]), rtol=1e-6, atol=1e-7
+    )
+    with pytest.raises(ShapeError, match="8 data sets and y has 7"):
+        ours().fit_many(x, y[:7])
+
+
+def test_the_loop_fits_many_at_once(monkeypatch):
+    calls = []
+    whole = LogisticRegression.fit_many
+    monkeypatch.setattr(LogisticRegression, "fit_many", lambda self, X, y: calls.append(len(X)) or whole(self, X, y))
+    pool = Pool.unlabeled(torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), n_classes=2)
+    pool = pool.with_labels(torch.arange(10), torch.arange(10) % 2)
+    view = make_view(pool, model=LogisticRegression(C=[0.1, 1.0]))
+    rows, labels = torch.tensor([[20, 21], [30, 31]]), torch.tensor([[0, 1], [1, 0]])
+    scores = view.refit(rows, labels).scores
+    assert calls == [2]
+    for i in range(2):
+        torch.testing.assert_close(scores[i], view.refit(rows[i], labels[i]).scores, rtol=1e-6, atol=1e-8)
+
+
+def test_warns_of_a_search_that_does_not_converge():
+    x, y, _, _ = data("digits")
+    with pytest.warns(ConvergenceWarning) as caught:
+        LogisticRegression(C=GRID, max_iter=3).fit(x, y)
+    found = [str(warning.message) for warning in caught]
+    assert "did not converge in 3 of at most 3 Newton steps" in found[0]
+    assert "12 problems of LogisticRegression's search for C did not converge" in found[1]
+
+
+def test_the_record_of_a_round_says_what_was_chosen(tmp_path):
+    ((x, y),) = real_data("australian", 200)
+    targets = torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    pool = Pool.unlabeled(torch.from_numpy(x), n_classes=2)
+    trainer = Trainer(
+        LogisticRegression(C=GRID), Margin(), schedule=Schedule(batch_size=10, max_rounds=3), run_dir=tmp_path
+    )
+    start = torch.cat([(targets == code).nonzero()[:2, 0] for code in (0, 1)])
+    run = trainer.fit(pool, lambda rows: targets[rows], start=start)
+    assert [result.model["n_folds"] for result in run.rounds] == [2, 3, 3, 3]
+    assert all(result.model["C"] in GRID for result in run.rounds)
+    read = EventAccumulator(str(tmp_path / "tb"), size_guidance={"scalars": 0}).Reload()
+    assert [round(event.value, 6) for event in read.Scalars("model/cv_accuracy")] == [
+        round(result.model["cv_accuracy"], 6) for result in run.rounds
+    ]
+    assert [event.value for event in read.Scalars("model/n_folds")] == [2, 3, 3, 3]
 
 
 @pytest.mark.gpu

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from torchal.models.callbacks import ProgressBar as ProgressBar
     from torchal.models.callbacks import TensorBoardLog as TensorBoardLog
     from torchal.models.ensemble import TorchEnsemble as TorchEnsemble
+    from torchal.models.kernel_least_squares import KernelLeastSquares as KernelLeastSquares
+    from torchal.models.kernel_svm import KernelSVM as KernelSVM
     from torchal.models.linear import LinearSVM as LinearSVM
     from torchal.models.linear import LogisticRegression as LogisticRegression
     from torchal.models.linear import OneVsRestLogisticRegression as OneVsRestLogisticRegression
@@ -21,6 +23,8 @@ _MODULES = {
     "AllConv": "nets",
     "Callback": "callbacks",
     "Epoch": "callbacks",
+    "KernelLeastSquares": "kernel_least_squares",
+    "KernelSVM": "kernel_svm",
     "LinearSVM": "linear",
     "LogisticRegression": "linear",
     "MLP": "nets",
@@ -37,6 +41,8 @@ __all__ = [
     "AllConv",
     "Callback",
     "Epoch",
+    "KernelLeastSquares",
+    "KernelSVM",
     "LinearSVM",
     "LogisticRegression",
     "OneVsRestLogisticRegression",

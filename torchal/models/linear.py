@@ -13,20 +13,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
-from torchal._checks import check_flag, check_whole
+from torchal._checks import check_flag
 from torchal.errors import ConfigError
-from torchal.functional.chunks import values_per_chunk
 from torchal.functional.newton import Intercept, LinearSolution, LinearSolver, Loss
-from torchal.inputs import is_sparse
+from torchal.inputs import SparseInputs, is_sparse
 from torchal.models.base import Array, ProbabilityMixin, TrainingData
-from torchal.models.direct import DirectClassifier
-from torchal.models.search import alike, as_grid, best, search_one_by_one, stratified_folds
-from torchal.models.sparse import as_scipy
+from torchal.models.direct import DirectClassifier, stacked
+from torchal.models.search import Folds, as_grid, best, search_one_by_one
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _SEARCH_TOL = 1e-6  # of the fits that are to tell which penalty is best: their predictions hardly change below it
+
+_COMPILED_TOL = 1e-4  # of LinearSVC; with less it did not find the optimum of separable text at C = 10^4
 
 
 class LinearClassifier(DirectClassifier):
@@ -35,13 +35,6 @@ class LinearClassifier(DirectClassifier):
     takes_sparse = True
 
     module_: nn.Linear
-    C: float | Sequence[float]
-    n_folds: int
-    tol: float
-    max_iter: int
-    C_: float
-    n_folds_: int
-    cv_accuracies_: Array
     n_iter_: Array
 
     def __sklearn_tags__(self) -> Any:
@@ -68,13 +61,6 @@ class LinearClassifier(DirectClassifier):
     def _intercept(self) -> Intercept:
         """Return what the penalty is to the intercept."""
 
-    def _check_settings(self) -> None:
-        as_grid("C", self.C)
-        check_whole("n_folds", self.n_folds, least=2)
-        check_whole("max_iter", self.max_iter, least=1)
-        if not self.tol >= 0:
-            raise ConfigError(f"tol must be at least 0, got {self.tol!r}")
-
     def _logits(self, rows: Tensor) -> Tensor:
         rows, layer = rows.double(), self.module_
         logits: Tensor
@@ -84,27 +70,27 @@ class LinearClassifier(DirectClassifier):
         logits = layer(rows)
         return logits
 
-    def _fit_all(self, estimators: Sequence[Self], data: Sequence[TrainingData]) -> None:
-        grid = as_grid("C", self.C)
-        dealt = [stratified_folds(one.codes, most=self.n_folds) if len(grid) > 1 else (one.codes, 0) for one in data]
-        values = len(data[0].codes) * data[0].n_classes * self.n_folds
-        most = max(1, values_per_chunk(data[0].codes.device) // values)
-        for n_folds, some in alike([n_folds for _, n_folds in dealt], most=most):
-            trials = _Trials(self, [data[i] for i in some])
-            chosen = torch.zeros(len(some), dtype=torch.int64, device=data[0].codes.device)
-            means, n_open, starts = np.empty((len(some), 0)), np.zeros(len(some), dtype=int), None
-            if n_folds:
-                accuracies, paths, unsolved = trials.search(grid, _stacked([dealt[i][0] for i in some]), n_folds)
-                chosen, means, n_open = best(accuracies), _as_array(accuracies.mean(1)), _as_array(unsolved)
-                starts = paths[chosen, torch.arange(len(some), device=chosen.device)]
-            C = torch.tensor(grid, dtype=torch.float64, device=chosen.device)[chosen]
-            fits = trials.fit(C, starts)
-            for at, one in enumerate(estimators[i] for i in some):
-                one.C_, one.n_folds_, one.cv_accuracies_ = float(C[at]), n_folds, means[at]
-                one.n_iter_ = _as_array(fits.n_steps[at]).astype(np.int32)
-                intercept = None if self._intercept() == "none" else fits.intercept[at]
-                one.module_ = _linear(fits.coef[at], intercept)
-                self._warn(float(fits.gap[at].max()), int(fits.n_steps[at].max()), int(n_open[at]))
+    def _values_per_fit(self, data: TrainingData) -> int:
+        return len(data.codes) * data.n_classes * self.n_folds
+
+    def _fit_together(
+        self, estimators: Sequence[Self], data: Sequence[TrainingData], grid: list[float], folds: Folds
+    ) -> None:
+        trials = _Trials(self, data)
+        chosen = torch.zeros_like(folds.of_row[:, 0])
+        accuracies: Tensor | None = None
+        n_open, starts = chosen, None
+        if folds.n_folds:
+            accuracies, paths, n_open = trials.search(grid, folds)
+            chosen = best(accuracies)
+            starts = paths[chosen, torch.arange(len(data), device=chosen.device)]
+        C = torch.tensor(grid, dtype=torch.float64, device=chosen.device)[chosen]
+        fits = trials.fit(C, starts)
+        for i, one in enumerate(estimators):
+            one._note_search(float(C[i]), None if accuracies is None else accuracies[i], folds.n_folds)
+            one.n_iter_ = _as_array(fits.n_steps[i]).astype(np.int32)
+            one.module_ = _linear(fits.coef[i], None if self._intercept() == "none" else fits.intercept[i])
+            self._warn(float(fits.gap[i].max()), int(fits.n_steps[i].max()), int(n_open[i]))
 
     def _warn(self, gap: float, n_steps: int, n_open: int) -> None:
         """Say that a fit, or some of the fits that searched for its penalty, did not converge."""
@@ -136,8 +122,8 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
     square is the distance to the least objective, whatever the features' scales.
 
     Args:
-        C: inverse strength of the penalty; of a grid the best by stratified cross-validation, not shuffled, which
-            counts each row once whatever its weight. Of equally good ones the smallest.
+        C: inverse strength of the penalty; of a grid the best by the accuracy, weighted where rows are, of a stratified
+            cross-validation that does not shuffle. Of equally good ones the smallest.
         fit_intercept: whether each class has an intercept.
         n_folds: folds of the cross-validation; fewer where a class has fewer rows. The only row of a class is trained
             on in all folds; with no class of two rows, the smallest C is taken.
@@ -278,7 +264,8 @@ class LinearSVM(LinearClassifier):
         solver: "torch" is Newton's method here; "auto" is LinearSVC's own compiled one for sparse rows on the CPU,
             where that is several times faster, else "torch".
         n_folds: as of `LogisticRegression`.
-        tol: as of `LogisticRegression`; of LinearSVC at least 1e-6, in its own measure.
+        tol: as of `LogisticRegression`; of LinearSVC at least 1e-4 in its own measure, which ends within about 1e-6 of
+            the least objective: with less it may get lost where C is large.
         max_iter: most Newton steps.
         device: as of `LogisticRegression`.
 
@@ -335,9 +322,9 @@ class LinearSVM(LinearClassifier):
 
     def _fit_compiled(self, data: TrainingData) -> None:
         """Fit by LinearSVC, which says for itself where it did not converge."""
-        x, codes = as_scipy(data.inputs.double()), data.codes.numpy()
+        x, codes = SparseInputs(data.inputs.double()).matrix, data.codes.numpy()
         weights = None if data.weights is None else data.weights.numpy()
-        settings = {"fit_intercept": self.fit_intercept, "tol": max(self.tol, 1e-6), "max_iter": 100_000}
+        settings = {"fit_intercept": self.fit_intercept, "tol": max(self.tol, _COMPILED_TOL), "max_iter": 100_000}
 
         def fit(C: float, rows: Array | slice) -> LinearSVC:
             kept = None if weights is None else weights[rows]
@@ -348,7 +335,7 @@ class LinearSVM(LinearClassifier):
             return predicted
 
         self.C_, self.cv_accuracies_, self.n_folds_ = search_one_by_one(
-            as_grid("C", self.C), data.codes, predict, most_folds=self.cv
+            as_grid("C", self.C), data.codes, predict, weights=data.weights, most_folds=self.n_folds
         )
         fitted = fit(self.C_, slice(None))
         self.n_iter_ = np.array([fitted.n_iter_], dtype=np.int32)
@@ -378,25 +365,25 @@ class _Trials:
         loss = model._loss(data[0].n_classes)
         x = [one.inputs.double() for one in data]
         self._solver = LinearSolver(
-            x[0] if is_sparse(x[0]) else _stacked(x), loss=loss, intercept=model._intercept(), max_iter=model.max_iter
+            x[0] if is_sparse(x[0]) else stacked(x), loss=loss, intercept=model._intercept(), max_iter=model.max_iter
         )
         self._tol = model.tol
-        self._codes = _stacked([one.codes for one in data])
+        self._codes = stacked([one.codes for one in data])
         onehot = nn.functional.one_hot(self._codes, data[0].n_classes).double()
         self._targets = onehot[..., 1:] if data[0].n_classes == 2 else onehot  # (T, n, K)
         ones = onehot[..., 0].new_ones(self._codes.shape[1])
-        self._weights = _stacked([ones if one.weights is None else one.weights for one in data])
+        self._weights = stacked([ones if one.weights is None else one.weights for one in data])
         self._coupled = loss == "softmax"  # the K outputs are one problem, else K
 
-    def search(self, grid: Sequence[float], folds: Tensor, n_folds: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Fit all folds (T, n), one C after another.
+    def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor, Tensor]:
+        """Fit all folds, one C after another.
 
         Returns:
             Accuracies (T, F, G); where to start a fit of all rows (G, T, problems, outputs, columns); and (T,) how many
             problems did not converge.
         """
-        tested = folds.unsqueeze(2) == torch.arange(n_folds, device=folds.device)  # (T, n, F)
-        accuracies, means, n_open = [], [], torch.zeros_like(folds[:, 0])
+        n_folds, tested = folds.n_folds, folds.tested()
+        accuracies, means, n_open = [], [], torch.zeros_like(folds.of_row[:, 0])
         path: list[Tensor] = []
         tol = max(self._tol, _SEARCH_TOL)
         for i, C in enumerate(grid):
@@ -411,8 +398,9 @@ class _Trials:
             means.append(solution.theta.unflatten(1, (n_folds, -1)).mean(1))
             logits = solution.logits.flatten(2).unflatten(2, (n_folds, -1))  # (T, n, F, K)
             predicted = (logits[..., 0] > 0).long() if logits.shape[3] == 1 else logits.argmax(3)
-            right = (predicted == self._codes.unsqueeze(2)) & tested
-            accuracies.append(right.sum(1) / tested.sum(1).double())
+            counted = tested * self._weights.unsqueeze(2)
+            right = predicted == self._codes.unsqueeze(2)
+            accuracies.append((right * counted).sum(1) / counted.sum(1))
         return torch.stack(accuracies, 2), torch.stack(means), n_open
 
     def fit(self, C: Tensor, start: Tensor | None) -> _Fits:
@@ -429,11 +417,6 @@ class _Trials:
             targets = targets.expand(-1, -1, n_folds, -1).flatten(2).unsqueeze(3)
             weights = weights.repeat_interleave(self._targets.shape[2], 2)
         return self._solver.solve(targets, weights, tol=tol, starts=starts)
-
-
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack tensors; of one tensor no copy is made."""
-    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(list(tensors))
 
 
 def _linear(coef: Tensor, intercept: Tensor | None) -> nn.Linear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,22 @@ def stratified_folds(codes: Tensor, *, most: int) -> tuple[Tensor, int]:
     return torch.as_tensor(folds, device=codes.device), n_folds
 
 
+class Folds(NamedTuple):
+    """In which fold each row of T data sets is tested, or `NEVER`.
+
+    Shapes:
+        of_row: (T, n) int64.
+    """
+
+    of_row: Tensor
+    n_folds: int
+    """0 where there is nothing to choose."""
+
+    def tested(self) -> Tensor:
+        """(T, n, F) bool."""
+        return self.of_row.unsqueeze(2) == torch.arange(self.n_folds, device=self.of_row.device)
+
+
 def best(accuracies: Tensor) -> Tensor:
     """Return which of G candidates is best on average over the folds, (...) int64; of equally good ones the first.
 
@@ -85,6 +101,7 @@ def search_one_by_one(
     codes: Tensor,
     predict: Callable[[float, NDArray[Any], NDArray[Any]], NDArray[Any]],
     *,
+    weights: Tensor | None = None,
     most_folds: int,
 ) -> tuple[float, NDArray[Any], int]:
     """Return the best of a grid, its candidates' mean accuracies (G,) and how many folds there were.
@@ -93,15 +110,18 @@ def search_one_by_one(
         grid: candidates, ascending.
         codes: (n,) int64, classes.
         predict: fits with a candidate on some rows, and returns the codes that it predicts for others.
+        weights: (n,) of the rows that are predicted; 1 each unless given.
         most_folds: how many folds there are at most.
     """
     folds, n_folds = stratified_folds(codes, most=most_folds) if len(grid) > 1 else (codes, 0)
     if not n_folds:
         return grid[0], np.empty(0), 0
     labels, fold_of = codes.cpu().numpy(), folds.cpu().numpy()
+    counted = np.ones(len(labels)) if weights is None else weights.cpu().numpy()
     accuracies = torch.empty(n_folds, len(grid), dtype=torch.float64, device="cpu")
     for fold in range(n_folds):
         trained, tested = (fold_of != fold).nonzero()[0], (fold_of == fold).nonzero()[0]
         for i, candidate in enumerate(grid):
-            accuracies[fold, i] = float((predict(candidate, trained, tested) == labels[tested]).mean())
+            right = predict(candidate, trained, tested) == labels[tested]
+            accuracies[fold, i] = float(np.average(right, weights=counted[tested]))
     return grid[int(best(accuracies))], accuracies.mean(0).numpy(), n_folds

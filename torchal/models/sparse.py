@@ -20,14 +20,6 @@ def as_csr(X: Any) -> Tensor:
     return _csr(*parts, shape=X.shape)
 
 
-def as_scipy(X: Tensor) -> Any:
-    """Return a CSR tensor on the CPU as SciPy's csr_array, sharing its memory."""
-    from scipy.sparse import csr_array
-
-    parts = (part.numpy() for part in (X.values(), X.col_indices(), X.crow_indices()))
-    return csr_array(tuple(parts), shape=tuple(X.shape))
-
-
 def csr_rows(X: Tensor, rows: Tensor | slice) -> Tensor:
     """Return rows (k,) int64, or a run of rows, of a CSR tensor, in that order."""
     offsets, columns, values = X.crow_indices().long(), X.col_indices(), X.values()

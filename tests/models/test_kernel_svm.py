@@ -1,0 +1,254 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from tests.real_data import DENSE, real_data
+from torchal import ActiveLearner, Pool
+from torchal.errors import CapabilityError, ConfigError
+from torchal.models import KernelSVM, kernel_svm
+from torchal.samplers import Entropy, Margin
+
+GRID = [10.0**i for i in range(-4, 5)]
+BOTH = pytest.mark.parametrize("solver", ["auto", "torch"])
+
+
+def check_name(value):
+    function = getattr(value, "func", value)
+    return getattr(function, "__name__", type(value).__name__)
+
+
+def checks(estimator):
+    """Return scikit-learn's checks; to repeat a row changes a search's folds and "scale", as a weight does not."""
+    weighs = isinstance(estimator.C, float) and estimator.gamma != "scale"
+    left_out = None if weighs else "check_sample_weight_equivalence_on_dense_data"
+    return [pair for pair in estimator_checks_generator(estimator) if check_name(pair[1]) != left_out]
+
+
+CHECKS = [
+    *checks(KernelSVM()),
+    *checks(KernelSVM(gamma=0.1, tol=1e-10)),
+    *checks(KernelSVM(gamma=0.1, tol=1e-10, solver="torch")),
+    *checks(KernelSVM(C=[0.1, 1.0])),
+]
+
+
+@pytest.mark.parametrize(("estimator", "check"), CHECKS, ids=check_name)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def dual_objective(model, x, *, sign):
+    """Return what a two-class machine minimises, from its coefficients."""
+    coef, rows = sign * model.dual_coef_[0], model.support_vectors_
+    gamma = getattr(model, "gamma_", None) or model._gamma
+    kernel = np.exp(-gamma * ((rows[:, None] - rows[None]) ** 2).sum(2))
+    return coef @ kernel @ coef / 2 - np.abs(coef).sum()
+
+
+@BOTH
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("source", DENSE)
+def test_the_optimum_on_real_data(source, weighted, solver):
+    (x, y), (x_test, _) = real_data(source, 150, 1000)
+    weights = np.random.default_rng(1).uniform(0.2, 3, len(y)) if weighted else None
+    for C, gamma in ((1.0, "scale"), (100.0, "auto"), (10.0, 0.1)):
+        ours = KernelSVM(C=C, gamma=gamma, tol=1e-8, solver=solver).fit(x, y, sample_weight=weights)
+        theirs = SVC(C=C, gamma=gamma, tol=1e-8).fit(x, y, sample_weight=weights)
+        assert ours.gamma_ == pytest.approx(theirs._gamma)
+        assert ours.intercept_.shape == theirs.intercept_.shape
+        if len(ours.classes_) == 2:
+            best = dual_objective(theirs, x, sign=1)
+            assert dual_objective(ours, x, sign=1) == pytest.approx(best, rel=1e-5)
+        assert (ours.predict(x_test) == theirs.predict(x_test)).mean() >= 0.995
+        # a pair whose rows are all at their bounds has no one intercept
+        close = np.isclose(ours.decision_function(x_test), theirs.decision_function(x_test), atol=1e-4)
+        assert close.mean() >= 0.97
+
+
+@BOTH
+def test_the_search_is_that_of_grid_search_cv(solver):
+    for source, n_rows in (("letter", 300), ("australian", 150), ("waveform", 120)):
+        ((x, y),) = real_data(source, n_rows, seed=2)
+        kept = np.isin(y, [label for label in np.unique(y) if (y == label).sum() >= 3])
+        x, y = x[kept], y[kept]
+        weights = np.random.default_rng(1).uniform(0.2, 3, len(y)) if source == "waveform" else None
+        grid = GRID[2:-2]
+        search = GridSearchCV(SVC(), {"C": grid}, cv=3).fit(x, y, sample_weight=weights)
+        ours = KernelSVM(C=grid, solver=solver).fit(x, y, sample_weight=weights)
+        assert search.best_params_["C"] == ours.C_
+        np.testing.assert_allclose(ours.cv_accuracies_, search.cv_results_["mean_test_score"], atol=0.01)
+
+
+def test_a_solution_that_no_c_limits_is_not_looked_for_again(monkeypatch):
+    fits = []
+    whole = SVC.fit
+    monkeypatch.setattr(SVC, "fit", lambda self, *args, **kwargs: fits.append(self.C) or whole(self, *args, **kwargs))
+    x = np.concatenate(
+        [np.random.default_rng(0).normal(size=(30, 2)), np.random.default_rng(1).normal(size=(30, 2)) + 5]
+    )
+    y = np.arange(60) // 30
+    model = KernelSVM(C=GRID).fit(x, y)
+    assert len(fits) < 3 * len(GRID)
+    assert max(fits) < GRID[-1]
+    torch_too = KernelSVM(C=GRID, solver="torch").fit(x, y)
+    np.testing.assert_allclose(torch_too.cv_accuracies_, model.cv_accuracies_)
+    for C in (1e3, 1e4):
+        one, other = (KernelSVM(C=C, tol=1e-8, solver=solver).fit(x, y) for solver in ("auto", "torch"))
+        np.testing.assert_allclose(one.decision_function(x), other.decision_function(x), atol=1e-6)
+
+
+def test_without_a_shared_kernel(monkeypatch):
+    ((x, y),) = real_data("digits", 200)
+    shared = KernelSVM(C=[1.0, 10.0], tol=1e-8).fit(x, y)
+    monkeypatch.setattr(kernel_svm, "_SHARED_KERNEL", 10)
+    own = KernelSVM(C=[1.0, 10.0], tol=1e-8).fit(x, y)
+    assert own.C_ == shared.C_
+    np.testing.assert_allclose(own.decision_function(x), shared.decision_function(x), atol=1e-6)
+
+
+@BOTH
+def test_votes_and_confidences_are_those_of_svc(solver):
+    (x, y), (x_test, _) = real_data("digits", 300, 1000)
+    ours = KernelSVM(tol=1e-8, solver=solver).fit(x, y)
+    theirs = SVC(tol=1e-8).fit(x, y)
+    np.testing.assert_array_equal(ours.predict(x_test), theirs.predict(x_test))
+    np.testing.assert_allclose(ours.decision_function(x_test), theirs.decision_function(x_test), atol=1e-5)
+    pairs = ours.module_(torch.tensor(x_test)).detach().numpy()
+    theirs.decision_function_shape = "ovo"
+    np.testing.assert_allclose(pairs, -theirs.decision_function(x_test), atol=1e-5)
+    assert not hasattr(ours, "predict_proba")
+    assert not hasattr(ours, "predict_log_proba")
+
+
+def test_the_module_works_elsewhere():
+    ((x, y),) = real_data("digits", 100)
+    model = KernelSVM().fit(x, y)
+    rows = torch.tensor(x[:5], requires_grad=True)
+    torch.nn.Sequential(model.module_, torch.nn.Linear(45, 2).double())(rows).sum().backward()
+    assert rows.grad.abs().sum() > 0
+    assert set(model.module_.state_dict()) == {"support", "gamma", "codes", "weight", "bias"}
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.decision_function(x), model.decision_function(x))
+
+
+@pytest.mark.parametrize("source", ["australian", "splice"])
+def test_the_margin_picks_as_with_svc(source):
+    ((x, y),) = real_data(source, 500)
+    targets = torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    models = [
+        SVC(tol=1e-6),
+        KernelSVM(tol=1e-6),
+        KernelSVM(tol=1e-6, solver="torch"),
+    ]
+    picks = []
+    for model in models:
+        learner = ActiveLearner(model, Margin(), Pool.unlabeled(torch.from_numpy(x), n_classes=2), seed=0)
+        start = torch.cat([(targets == code).nonzero()[:5, 0] for code in (0, 1)])
+        learner.tell(start, targets[start])
+        asked = []
+        for _ in range(50):
+            asked.append(int(learner.ask(1)))
+            learner.tell(torch.tensor(asked[-1:]), targets[asked[-1:]])
+        picks.append(asked)
+    assert picks[1] == picks[0]
+    assert picks[2] == picks[0]
+
+
+def test_entropy_needs_probabilities():
+    pool = Pool.unlabeled(torch.rand(9, 2), n_classes=2)
+    with pytest.raises(CapabilityError, match="Entropy needs a model with predict_proba; KernelSVM has none"):
+        ActiveLearner(KernelSVM(), Entropy(), pool)
+
+
+@BOTH
+@pytest.mark.parametrize("C", [1.0, [0.1, 10.0]])
+def test_many_at_once_as_each_alone(C, solver):
+    ((x, y),) = real_data("digits", 240)
+    x, y = x.reshape(4, 60, -1), y.reshape(4, 60).copy()
+    y[1] %= 2
+    y[2][y[2] == 7] = 8
+    many = KernelSVM(C=C, tol=1e-9, solver=solver).fit_many(x, y)
+    for model, rows, labels in zip(many, x, y, strict=True):
+        alone = KernelSVM(C=C, tol=1e-9, solver=solver).fit(rows, labels)
+        assert (model.C_, model.n_folds_, model.gamma_) == (alone.C_, alone.n_folds_, alone.gamma_)
+        np.testing.assert_array_equal(model.classes_, alone.classes_)
+        np.testing.assert_allclose(model.decision_function(x[0]), alone.decision_function(x[0]), rtol=1e-6, atol=1e-6)
+
+
+HARD = {
+    "separable": (np.array([[-1.0], [-0.5], [0.5], [1.0]]), np.array([0, 0, 1, 1])),
+    "duplicate rows": (np.repeat([[0.0, 1.0], [1.0, 0.0]], 20, 0), np.arange(40) % 3),
+    "one feature": (np.random.default_rng(0).normal(size=(50, 1)), np.arange(50) % 4),
+    "wide": (np.random.default_rng(0).normal(size=(12, 300)), np.arange(12) % 3),
+    "scales": (np.random.default_rng(0).normal(size=(60, 8)) * 10.0 ** np.arange(-4, 4), np.arange(60) % 3),
+    "only constants": (np.ones((9, 2)), np.arange(9) % 3),
+    "two rows": (np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0, 1])),
+    "far off": (np.random.default_rng(0).normal(size=(60, 3)) + 1e5, np.arange(60) % 3),
+    "one of a class": (np.random.default_rng(0).normal(size=(41, 3)), (np.arange(41) == 7).astype(int)),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("C", [1e-4, 1.0, 1e4, GRID[::2]], ids=str)
+@pytest.mark.parametrize("case", HARD)
+def test_hard_problems_converge(case, C, solver):
+    x, y = HARD[case]
+    model = KernelSVM(C=C, solver=solver).fit(x, y)  # a ConvergenceWarning would be an error
+    assert np.isfinite(model.decision_function(x)).all()
+    assert model.predict(x).shape == y.shape
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(4, 25),
+    d=st.integers(1, 5),
+    n_classes=st.integers(2, 4),
+    log_c=st.floats(-3, 3),
+    seed=st.integers(0, 2**16),
+    solver=st.sampled_from(["auto", "torch"]),
+)
+def test_random_problems(n, d, n_classes, log_c, seed, solver):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(n, d)).round(1), np.r_[np.arange(n_classes), rng.integers(0, n_classes, n)][:n]
+    weights = np.r_[np.ones(n_classes), rng.integers(0, 3, n)][:n].astype(float)
+    names = np.array(["d", "b", "c", "a"])
+    C, gamma = 10**log_c, 0.5
+    ours = KernelSVM(C=C, gamma=gamma, tol=1e-8, solver=solver).fit(x, names[y], sample_weight=weights)
+    kept = weights > 0
+    theirs = SVC(C=C, gamma=gamma, tol=1e-8).fit(x[kept], names[y[kept]], sample_weight=weights[kept])
+    assert list(ours.classes_) == sorted(set(names[y]))
+    if len(theirs.classes_) == 2:
+        best = dual_objective(theirs, x, sign=1)
+        assert dual_objective(ours, x, sign=1) == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+def test_warns_when_not_converged():
+    ((x, y),) = real_data("digits", 100)
+    with pytest.warns(ConvergenceWarning, match=r"\d+ pairs of classes of KernelSVM did not converge in 2 steps"):
+        KernelSVM(solver="torch", max_iter=2).fit(x, y)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"C": -1.0}, {"gamma": 0}, {"gamma": "big"}, {"gamma": None}, {"solver": "smo"}, {"tol": 0}], ids=str
+)
+def test_impossible_settings(setting):
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        KernelSVM(**setting).fit([[0.0], [1.0]], [0, 1])
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_as_on_the_cpu():
+    (x, y), (x_test, _) = real_data("digits", 200, 500)
+    there = KernelSVM(C=GRID[3:6], tol=1e-8).fit(torch.tensor(x).cuda(), torch.tensor(y).cuda())
+    here = KernelSVM(C=GRID[3:6], tol=1e-8, device="cpu").fit(x, y)
+    assert there.C_ == here.C_
+    assert there.module_.support.is_cuda
+    np.testing.assert_allclose(there.decision_function(x_test), here.decision_function(x_test), atol=1e-5)

@@ -1,0 +1,189 @@
+"""Kernel least squares of one-hot targets, with its ridge tuned by cross-validation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from torchal._checks import check_whole
+from torchal.functional.chunks import values_per_chunk
+from torchal.functional.kernel_ridge import RidgeSystem
+from torchal.functional.kernels import rbf_kernel
+from torchal.models.base import Array, ProbabilityMixin, TrainingData
+from torchal.models.direct import DirectClassifier, stacked
+from torchal.models.kernel import KernelMachine, check_gamma, width_of
+from torchal.models.search import Folds, best
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_ROUNDING = 1e-8  # residual that float64 may leave where the ridge is tiny
+
+
+class KernelLeastSquares(ProbabilityMixin, DirectClassifier):
+    """Fit one-hot targets by least squares in the space of an RBF kernel, with a ridge, in float64.
+
+    The coefficients are (K + C (sum of the rows' weights) I)^-1 Y, with Y the one-hot targets: scikit-learn's
+    KernelRidge at alpha = C times the sum of weights. There is no intercept. Rows of more than one axis are flattened.
+
+    Args:
+        C: the ridge: larger is smoother. Of a grid the best by the accuracy, weighted where rows are, of a stratified
+            cross-validation that does not shuffle; of equally good ones the smallest.
+        gamma: of the kernel exp(-gamma |x - y|^2): "auto" is 1 / D, "scale" 1 / (D times the variance of X), or a
+            number.
+        block_size: rows whose kernel matrix is factorised at once. More rows are solved by conjugate gradients with a
+            preconditioner made from so many of them, in memory that does not grow with the square of n.
+        n_folds: folds of the cross-validation; fewer where a class has fewer rows. The only row of a class is trained
+            on in all folds; with no class of two rows, the smallest C is taken.
+        tol: residual, relative to the targets, at which conjugate gradients end.
+        max_iter: most of their steps.
+        device: "auto" (that of a CUDA tensor, else CUDA, else CPU), or a torch device.
+
+    Probabilities are the softmax of the C fitted targets, which are not calibrated: all of them are close together.
+    Outputs are float64 whatever the dtype of the inputs.
+
+    Attributes:
+        module_: KernelMachine in float64, (n, D) -> (n, C), also for two classes.
+        dual_coef_: (n, C) the coefficients as an array.
+        gamma_: gamma as a number.
+        C_: the ridge that was used.
+        cv_accuracies_: (G,) mean accuracy over the folds of each C of a grid, ascending; else empty.
+        n_folds_: how many folds there were; 0 without a search.
+        n_iter_: (1,) steps of conjugate gradients; 1 where the system was solved directly.
+        classes_: (C,) labels in the order of the columns.
+
+    Reference:
+        Tu, Roelofs, Venkataraman & Recht, "Large Scale Kernel Learning using Block Coordinate Descent", 2016, for the
+        model, which it solves another way.
+
+    Complexity:
+        As of `torchal.functional.kernel_ridge.RidgeSystem`: O(n^3) for each C, and O(n^2) memory, up to `block_size`.
+
+    Example:
+        >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> model = KernelLeastSquares(C=[0.01, 1.0]).fit(x, torch.tensor([3, 3, 7, 7]))
+        >>> model.C_, model.predict(x).tolist()
+        (0.01, [3, 3, 7, 7])
+    """
+
+    def __init__(
+        self,
+        *,
+        C: float | Sequence[float] = 0.1,
+        gamma: float | Literal["auto", "scale"] = "auto",
+        block_size: int = 4000,
+        n_folds: int = 3,
+        tol: float = 1e-8,
+        max_iter: int = 200,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.C = C
+        self.gamma = gamma
+        self.block_size = block_size
+        self.n_folds = n_folds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+
+    module_: KernelMachine
+
+    @property
+    def dual_coef_(self) -> Array:
+        """(n, C) the coefficients as an array."""
+        array: Array = self.module_.weight.detach().cpu().numpy()
+        return array
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        check_gamma(self.gamma)
+        check_whole("block_size", self.block_size, least=1)
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        logits: Tensor = self.module_(rows)
+        return logits
+
+    def _values_per_fit(self, data: TrainingData) -> int:
+        return len(data.codes) ** 2
+
+    def _fit_together(
+        self, estimators: Sequence[Self], data: Sequence[TrainingData], grid: list[float], folds: Folds
+    ) -> None:
+        x = stacked([one.inputs.double() for one in data])
+        codes = stacked([one.codes for one in data])
+        targets = nn.functional.one_hot(codes, data[0].n_classes).double()
+        weights = stacked([torch.ones_like(one.codes).double() if one.weights is None else one.weights for one in data])
+        chosen, accuracies = torch.zeros_like(codes[:, 0]), None
+        if folds.n_folds:
+            tests = (folds.of_row == fold for fold in range(folds.n_folds))
+            accuracies = torch.stack([self._accuracies(x, codes, weights, tested, grid) for tested in tests], 1)
+            chosen = best(accuracies)
+        gamma = x.new_tensor([width_of(self.gamma, rows) for rows in x])
+        C = x.new_tensor(grid)[chosen]
+        system, ridge = self._system(x, gamma, weights), C * weights.sum(1)
+        coef, n_iter = system.solve(targets, ridge, tol=self.tol, max_iter=self.max_iter)
+        residual = system.residual(coef, targets, ridge)
+        for i, one in enumerate(estimators):
+            one._note_search(float(C[i]), None if accuracies is None else accuracies[i], folds.n_folds)
+            one.gamma_ = float(gamma[i])
+            one.n_iter_ = np.array([max(1, n_iter)], dtype=np.int32)
+            one.module_ = KernelMachine(x[i].clone(), one.gamma_, coef[i].clone())
+            if not residual[i] <= max(self.tol, _ROUNDING):
+                warnings.warn(
+                    f"{type(self).__name__} did not converge: in {n_iter} of at most {self.max_iter} steps the "
+                    f"residual is {float(residual[i]):.1e} of the targets, tol is {self.tol:.1e}. Increase max_iter, "
+                    "tol, C or block_size.",
+                    ConvergenceWarning,
+                    stacklevel=5,
+                )
+
+    def _system(self, x: Tensor, gamma: Tensor, weights: Tensor) -> RidgeSystem:
+        return RidgeSystem(
+            x, gamma, weights=None if bool((weights == 1).all()) else weights, block_size=self.block_size
+        )
+
+    def _accuracies(self, x: Tensor, codes: Tensor, weights: Tensor, tested: Tensor, grid: Sequence[float]) -> Tensor:
+        """Return the accuracies (T, G) on the rows that one fold tests (T, n), trained on the others."""
+        train, test = _rows_where(~tested), _rows_where(tested)
+        some, cross = (x.take_along_dim(rows.unsqueeze(2), 1) for rows in (train.rows, test.rows))
+        targets = nn.functional.one_hot(codes.gather(1, train.rows), int(codes.max()) + 1).double()
+        kept = weights.gather(1, train.rows) * train.used
+        gamma = x.new_tensor([width_of(self.gamma, rows[used]) for rows, used in zip(some, train.used, strict=True)])
+        system, ridge = self._system(some, gamma, kept), kept.sum(1)
+        truth, counted = codes.gather(1, test.rows), weights.gather(1, test.rows) * test.used
+        accuracies = []
+        for C in grid:
+            coef, _ = system.solve(targets, C * ridge, tol=self.tol, max_iter=self.max_iter)
+            right = _largest(cross, some, gamma, coef) == truth
+            accuracies.append((right * counted).sum(1) / counted.sum(1))
+        return torch.stack(accuracies, 1)
+
+
+class _Rows(NamedTuple):
+    """Some rows of each trial, filled up to as many as the trial with most of them has.
+
+    Shapes:
+        rows: (T, m) int64.
+        used: (T, m) bool.
+    """
+
+    rows: Tensor
+    used: Tensor
+
+
+def _rows_where(mask: Tensor) -> _Rows:
+    """Return the rows where a mask (T, n) is set, in their order."""
+    order = (~mask).long().argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    return _Rows(order, mask.gather(1, order))
+
+
+def _largest(x: Tensor, support: Tensor, gamma: Tensor, coef: Tensor) -> Tensor:
+    """Return which fitted target is largest, (T, k) int64, at rows x (T, k, D), chunk by chunk."""
+    size = max(1, values_per_chunk(x.device) // (support.shape[0] * support.shape[1]))
+    width = gamma[:, None, None]
+    return torch.cat([(rbf_kernel(some, support, width) @ coef).argmax(2) for some in x.split(size, 1)], 1)
