@@ -106,10 +106,11 @@ class TestSweep:
         assert code == 2
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
         assert re.search(r"^uniform +1 ", out, re.MULTILINE)
-        assert err.splitlines()[-1].startswith("error: Entropy needs a model with predict_proba; LinearSVC has none")
+        assert err.splitlines()[-1].startswith("error: Entropy needs a model with predict_proba; LinearSVM has none")
 
     def test_what_a_library_refuses_is_one_line_too(self, run):
-        code, out, err = run(*QUICK, "model=linear_svm", "model.C=1,-1", "-m")
+        theirs = ("model=linear_svm", "model._target_=sklearn.svm.LinearSVC", "~model.device")
+        code, out, err = run(*QUICK, *theirs, "model.C=1,-1", "-m")
         assert code == 2
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
         assert "error: The 'C' parameter of LinearSVC must be" in err.splitlines()[-1]
@@ -367,7 +368,7 @@ class TestBadInput:
         ("arguments", "parts"),
         [
             (["sampler=margn"], ["margn", "entropy", "least_confidence", "margin", "uniform"]),
-            (["model=logisti"], ["logisti", "linear_svm", "logistic", "mlp"]),
+            (["model=logisti"], ["logisti", "kernel_svm", "linear_svm", "logistic", "mlp"]),
             (["data=digit"], ["digit", "breast_cancer", "checkerboard", "csv", "digits", "iris", "npz", "wine"]),
             (["schedule.batchsize=3"], ["schedule.batchsize", "batch_size", "batch_fraction", "budget"]),
             (["model.D=3"], ["model.D", "C"]),
@@ -379,7 +380,7 @@ class TestBadInput:
             (["sampler=uniform,margin-1", "-m"], ["margin-1 cannot stand in a list with other samplers"]),
             (["sampler=bandit_mixture", "sampler.arms=[]"], ["at least one arm"]),
             (["sampler=bandit_mixture", "data.fractions=[0.7,0,0.3]"], ["validation part"]),
-            (["sampler=simulate_batch_best_sim", "model=linear_svm"], ["predict_proba; LinearSVC has none"]),
+            (["sampler=simulate_batch_best_sim", "model=linear_svm"], ["predict_proba; LinearSVM has none"]),
             (["schedule.batch_size=0"], ["at least 1, got 0"]),
             (["schedule.batch_size=-5"], ["at least 1, got -5"]),
             (["start.n=101"], ["101", "100"]),
@@ -387,7 +388,7 @@ class TestBadInput:
             (["start.how=first"], ["stratified, playground, random; got 'first'"]),
             (["start.min_per_class=40", "start.n=100"], ["40"]),
             (["data.keep=[0]"], ["at least two classes, got [0]"]),
-            (["sampler=entropy", "model=linear_svm"], ["predict_proba", "LinearSVC"]),
+            (["sampler=entropy", "model=linear_svm"], ["predict_proba", "LinearSVM"]),
             (["data=csv"], ["data.path"]),
             (["data=csv", "data.path=none.csv"], ["none.csv"]),
             (["metrics=auc"], ["metrics must be a list"]),
@@ -423,7 +424,7 @@ class TestBadInput:
         assert run(*QUICK, where)[0] == 0
         code, _, err = run(*QUICK, where, "model.C=2")
         assert code == 2
-        assert "model.C was 1.0, is 2" in err
+        assert "model.C was [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, ...], is 2" in err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path):

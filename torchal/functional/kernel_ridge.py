@@ -82,7 +82,8 @@ class RidgeSystem:
         if self._roots is not None:
             coef, right = torch.where(self._roots > 0, coef / self._roots, 0), right * self._roots
         left = right - self._product(coef, ridge[:, None, None])
-        return left.norm(dim=(1, 2)) / right.norm(dim=(1, 2))
+        residual: Tensor = left.norm(dim=(1, 2)) / right.norm(dim=(1, 2))
+        return residual
 
     def _direct(self, right: Tensor, ridge: Tensor) -> Tensor:
         assert self._kernel is not None
