@@ -25,7 +25,8 @@ _FLOAT32_RATIO = 1e-9  # what float32 can shrink the square of a residual to
 _ROUNDING = 1e-12  # relative gain below which the objective's last digits cannot judge a step
 _OWN_HESSIAN = 128  # columns up to which each problem is preconditioned by its own Hessian, not all by their mean
 _GRAM_COLUMNS = 4096  # columns from which a factorised matrix of that size costs more than the steps that it saves
-_FEW_PROBLEMS = 8  # below it a Hessian each; from it on all Hessians by one product with all pairs of columns
+_WHOLE_HESSIANS = 2**26  # most numbers of the matrices that couple a problem's outputs
+_UNSOLVED = 0.1  # part of the residual's square above which a direction does not tell how far the optimum is
 
 
 class LinearSolution(NamedTuple):
@@ -116,14 +117,15 @@ class LinearSolver:
             torch.zeros_like(objective, dtype=torch.int64),
             torch.full_like(objective, torch.inf),
         )
-        slots = torch.arange(n_problems, device=theta.device).expand(n_trials, -1)
+        slots = torch.arange(n_problems, device=weights.device).expand(n_trials, -1)
+        is_open = torch.ones_like(slots, dtype=torch.bool)
         for step in range(1, self._max_iter + 1):
             now, objective, gap, stuck = self._step(now, objective)
-            done = ~(gap > self._tol) | stuck
+            done = ~(gap > self._tol) | stuck | ~is_open
             last = step == self._max_iter or bool(done.all())
-            if not last and not bool(done.any()):
+            ended = is_open if last else done & is_open
+            if not bool(ended.any()):
                 continue
-            ended = torch.ones_like(done) if last else done
             trials, at = ended.nonzero(as_tuple=True)
             where = trials, slots[trials, at]
             solved.theta[where], solved.gap[where] = now.theta[trials, at], gap[trials, at]
@@ -133,7 +135,7 @@ class LinearSolver:
                 break
             # what is left, in as many slots as the trial with most of them needs; a finished one may fill a slot
             order = done.long().argsort(dim=1, stable=True)[:, : int((~done).sum(1).max())]
-            slots, objective = slots.gather(1, order), objective.gather(1, order)
+            slots, objective, is_open = (part.gather(1, order) for part in (slots, objective, ~done))
             now = now.select(order)
             if self._full is not None:
                 self._full = (
@@ -166,14 +168,15 @@ class LinearSolver:
         slope, curvature = self._loss.derivatives(now.logits, now.targets, now.weights)
         gradient = self._pull(self._rows, slope) + now.theta * self._penalty
         while True:
-            direction, enough = self._direction(curvature, gradient, objective)
+            direction, is_solved, is_close = self._direction(curvature, gradient, objective)
             along = self._logits(self._rows, direction)
-            if self._precision == 2 or (enough and self._solves(direction, along, gradient, curvature)):
+            decrement = -(gradient * direction).sum((2, 3))
+            gap = torch.where(is_solved, decrement / 2 / objective, torch.inf)
+            fine_enough = bool(is_solved.all()) or not (is_close and self._precision == 1)
+            if self._precision == 2 or (fine_enough and self._agrees(direction, along, decrement, curvature)):
                 break
             self._precision += 1
             self._full = None
-        decrement = -(gradient * direction).sum((2, 3))
-        gap = decrement / 2 / objective
         size = torch.ones_like(gap)
         unjudged = (gap >= 0) & (gap <= _ROUNDING)
         while True:
@@ -191,17 +194,17 @@ class LinearSolver:
             reached = torch.where(stuck, objective, reached)
         return now._replace(theta=theta, logits=logits), reached, gap, stuck
 
-    def _solves(self, direction: Tensor, along: Tensor, gradient: Tensor, curvature: _Curvature) -> bool:
-        """Tell whether float32 was enough: a direction of conjugate gradients has its slope for its curvature."""
+    def _agrees(self, direction: Tensor, along: Tensor, decrement: Tensor, curvature: _Curvature) -> bool:
+        """Tell whether float32 was enough: a direction of conjugate gradients curves as much as it goes down."""
         curved = (along * curvature.times(along.clone())).sum((1, 3)) + (direction.square() @ self._penalty).sum(2)
-        slope = -(gradient * direction).sum((2, 3))
-        return bool(((curved - slope).abs() <= 1e-2 * slope).all())
+        return bool(((curved - decrement).abs() <= 1e-2 * decrement).all())
 
-    def _direction(self, curvature: _Curvature, gradient: Tensor, objective: Tensor) -> tuple[Tensor, bool]:
+    def _direction(self, curvature: _Curvature, gradient: Tensor, objective: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Solve Hessian times direction = -gradient by preconditioned conjugate gradients, closer near the optimum.
 
         Returns:
-            The direction, and whether the precision of the numbers can be blamed for nothing.
+            The directions (T, U, K, P); which of them solve enough to tell how far the optimum is (T, U); and whether
+            the preconditioner is so close to the Hessian that all should.
         """
         fine, coarse = _PRECISIONS[self._precision]
         rows = self._coarse if fine == torch.float32 else self._rows
@@ -212,7 +215,7 @@ class LinearSolver:
         residual = (gradient / -scale).to(fine)
         direction = torch.zeros_like(residual)
         conjugate = preconditioned = precondition(residual)
-        size = (residual * preconditioned).sum((2, 3))
+        size = begun = (residual * preconditioned).sum((2, 3))
         # superlinear: a step near the optimum squares the distance; but no step need end far below what is asked
         first = size * scale[..., 0, 0].square()
         ratio = torch.maximum(first / objective, self._tol**2 * objective / first)
@@ -235,19 +238,19 @@ class LinearSolver:
                 break
             conjugate = preconditioned.addcmul(conjugate, (size / last)[..., None, None])
         self._cg_steps += cg_step + 1
-        close = self._full is not None or (rows.n_columns <= _OWN_HESSIAN and gradient.shape[2] == 1)
-        return direction * scale, bool(done.all()) or self._precision == 0 or not close
+        is_close = self._full is not None or (rows.n_columns <= _OWN_HESSIAN and gradient.shape[2] == 1)
+        return direction * scale, done | (size <= _UNSOLVED * begun), is_close
 
     def _preconditioner(self, curvature: _Curvature, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """Return a function that about solves Hessians on the right of (T, U, K, P)."""
         rows = self._coarse if dtype == torch.float32 else self._rows
         curvature, penalty = curvature.to(dtype), self._penalty.to(dtype)
         diagonal = curvature.diagonal()  # (T, n, U, K)
-        n_rows, n_problems, n_outputs = diagonal.shape[1:]
+        n_trials, n_rows, n_problems, n_outputs = diagonal.shape
         if rows.is_sparse or rows.n_columns > _GRAM_COLUMNS:
             scale = rows.pull_squares(diagonal.flatten(2)).unflatten(1, (n_problems, n_outputs)) + penalty
             return lambda residual: residual / scale.clamp(min=1e-30)
-        if self._pays(n_rows, n_problems, n_outputs):
+        if self._pays(n_rows, n_trials * n_problems, n_outputs):
             self._full = _factor(curvature.hessian(rows), penalty.repeat(n_outputs))
             self._cg_steps = 0
         if self._full is not None:
@@ -261,7 +264,7 @@ class LinearSolver:
     def _pays(self, n_rows: int, n_problems: int, n_outputs: int) -> bool:
         """Tell whether the steps since the last whole Hessian have cost as much as another one."""
         size = n_outputs * self._rows.n_columns
-        if (n_outputs == 1 and size <= _OWN_HESSIAN) or n_problems * size**2 > 2**26:
+        if (n_outputs == 1 and size <= _OWN_HESSIAN) or n_problems * size**2 > _WHOLE_HESSIANS:
             return False
         worth = size / (8 if n_outputs > 1 else 2) + size**2 / (4 * n_rows)
         return self._cg_steps > max(worth, 20)
@@ -371,7 +374,8 @@ class _SoftmaxCurvature(_Curvature):
         pairs_of_both = sums.index_select(2, where[0].flatten()).index_select(3, where[1].flatten())
         blocks = pairs_of_both.unflatten(3, (n_columns, n_columns)).unflatten(2, (n_outputs, n_outputs))
         whole: Tensor = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)  # (T, U, K, P, K, P) as matrices
-        whole[..., n_columns - 1 :: n_columns, n_columns - 1 :: n_columns] += whole[..., -1:, -1:].abs()
+        of_last = whole[..., n_columns - 1 :: n_columns, n_columns - 1 :: n_columns]
+        of_last += of_last.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
         return whole
 
     def times(self, values: Tensor) -> Tensor:
@@ -544,7 +548,7 @@ class _DenseRows(_Rows):
     def gram(self, values: Tensor) -> Tensor:
         n_trials, _, n_problems = values.shape
         n_columns = self.n_columns
-        if 6 * n_problems < n_columns:
+        if 6 * n_problems < n_columns:  # a product for each is faster than one with all pairs of columns
             whole = values.new_zeros(n_trials, n_problems, n_columns, n_columns)
             for rows in self._chunks(n_columns):
                 x = self._x[:, rows]
