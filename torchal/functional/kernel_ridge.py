@@ -144,24 +144,21 @@ class _Sketch:
     def __init__(self, system: RidgeSystem, rows: Tensor) -> None:
         self._system = system
         self._rows = rows
-        inner, squared = None, system._x.new_zeros(len(rows), len(rows))
-        for _, kernel in system.chunks(rows):
-            squared.addmm_(kernel.T, kernel)
         x, roots = system._x[0, rows], None if system._roots is None else system._roots[0, rows]
         inner = rbf_kernel(x, x, system._gamma[0])
         if roots is not None:
             inner.mul_(roots).mul_(roots.T)
-        # a preconditioner need not be exact: what keeps it definite costs conjugate gradients nothing
-        inner.diagonal().mul_(1 + 1e-10).add_(1e-10 * inner.diagonal().mean())
-        self._lower = torch.linalg.cholesky(inner)
-        half = torch.linalg.solve_triangular(self._lower, squared, upper=False)
-        self._gram = torch.linalg.solve_triangular(self._lower, half.T, upper=False)  # B^T B
+        self._lower = _factor(inner)
+        self._gram = torch.zeros_like(inner)  # B^T B, of B itself: from K[rows, :] K[:, rows] it would lose its digits
+        for _, kernel in system.chunks(rows):
+            part = torch.linalg.solve_triangular(self._lower, kernel.T, upper=False)
+            self._gram.addmm_(part, part.T)
 
     def inverse(self, ridge: float) -> Callable[[Tensor], Tensor]:
         """Return a function that solves (B B^T + ridge I), on (1, n, K)."""
         matrix = self._gram.clone()
         matrix.diagonal().add_(ridge)
-        factor = torch.linalg.cholesky(matrix)
+        factor = _factor(matrix)
 
         def solve(right: Tensor) -> Tensor:
             pulled = right.new_zeros(len(self._rows), right.shape[2])
@@ -175,3 +172,18 @@ class _Sketch:
             return out / ridge
 
         return solve
+
+
+def _factor(matrix: Tensor) -> Tensor:
+    """Return the Cholesky factor of a matrix, with as much on the diagonal as makes it definite to float64.
+
+    A preconditioner need not be exact: conjugate gradients mend what that changes.
+    """
+    jitter = 10 * torch.finfo(matrix.dtype).eps * float(matrix.trace())
+    while True:
+        matrix.diagonal().add_(jitter)
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not bool(failed):
+            return factor
+        jitter *= 10

@@ -203,7 +203,9 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 chunker(len(rows), len(rows), partial(collected.add, compute, rows, start))
                 if is_streamed(X):  # its rows are gone with the next chunk
                     check_finite("X", rows, first_row=start)
-                elif isinstance(X, Tensor) and not is_sparse(X):  # one look at the end: each look waits for the device
+                elif (
+                    isinstance(X, Tensor) and rows.is_floating_point() and not is_sparse(X)
+                ):  # one look at the end: each look waits for the device
                     finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
                 start += len(rows)
             if (finite and not bool(torch.stack(finite).all())) or is_sparse(X):
@@ -396,6 +398,8 @@ def _to_tensor(array: Any) -> Tensor:
 
 
 def _check_finite(inputs: Tensor) -> None:
+    if not inputs.is_floating_point():
+        return  # whole numbers are finite, and torch has no minimum of all their kinds
     if not is_sparse(inputs):
         check_finite("X", inputs)
     elif not bool(torch.isfinite(inputs.values()).all()):
