@@ -177,9 +177,11 @@ class _Sketch:
 def _factor(matrix: Tensor) -> Tensor:
     """Return the Cholesky factor of a matrix, with as much on the diagonal as makes it definite to float64.
 
-    A preconditioner need not be exact: conjugate gradients mend what that changes.
+    A preconditioner need not be exact: conjugate gradients mend what that changes. Numbers beyond float64 have none.
     """
-    jitter = 10 * torch.finfo(matrix.dtype).eps * float(matrix.trace())
+    if not bool(torch.isfinite(matrix).all()):
+        return torch.full_like(matrix, torch.nan)
+    jitter = 10 * torch.finfo(matrix.dtype).eps * (float(matrix.trace()) or 1.0)
     while True:
         matrix.diagonal().add_(jitter)
         factor: Tensor

@@ -120,8 +120,8 @@ class LinearSolver:
         slots = torch.arange(n_problems, device=weights.device).expand(n_trials, -1)
         is_open = torch.ones_like(slots, dtype=torch.bool)
         for step in range(1, self._max_iter + 1):
-            now, objective, gap, stuck = self._step(now, objective)
-            done = ~(gap > self._tol) | stuck | ~is_open
+            now, objective, gap, ends = self._step(now, objective)
+            done = ends | ~is_open
             last = step == self._max_iter or bool(done.all())
             ended = is_open if last else done & is_open
             if not bool(ended.any()):
@@ -164,7 +164,7 @@ class LinearSolver:
         return (losses * now.weights).sum(1) + 0.5 * (theta.square() @ self._penalty).sum(-1)
 
     def _step(self, now: _State, objective: Tensor) -> tuple[_State, Tensor, Tensor, Tensor]:
-        """Return the state after a step, the objective there, the gap before it, and which problems cannot go down."""
+        """Return the state after a step, the objective there, the gap before it, and which problems it ends."""
         slope, curvature = self._loss.derivatives(now.logits, now.targets, now.weights)
         gradient = self._pull(self._rows, slope) + now.theta * self._penalty
         while True:
@@ -192,7 +192,9 @@ class LinearSolver:
             theta = torch.where(stuck[..., None, None], now.theta, theta)
             logits = torch.where(stuck[:, None, :, None], now.logits, logits)
             reached = torch.where(stuck, objective, reached)
-        return now._replace(theta=theta, logits=logits), reached, gap, stuck
+        # the gap is that of the objective's second derivatives, which a kink ends
+        bent = self._loss.bends(now, logits) & (gap > _ROUNDING * self._tol)
+        return now._replace(theta=theta, logits=logits), reached, gap, (~(gap > self._tol) & ~bent) | stuck
 
     def _agrees(self, direction: Tensor, along: Tensor, decrement: Tensor, curvature: _Curvature) -> bool:
         """Tell whether float32 was enough: a direction of conjugate gradients curves as much as it goes down."""
@@ -407,6 +409,10 @@ class _LossFunction(ABC):
     forcing = 0.1
     """How much of the residual's square a Newton step far from the optimum may leave."""
 
+    def bends(self, before: _State, logits: Tensor) -> Tensor:  # noqa: ARG002
+        """Tell for each problem (T, U) whether the loss has a kink on the way to other logits."""
+        return torch.zeros_like(before.weights[:, 0], dtype=torch.bool)
+
     @abstractmethod
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(T, n, U) of logits and targets (T, n, U, K)."""
@@ -417,28 +423,38 @@ class _LossFunction(ABC):
 
 
 class _Softmax(_LossFunction):
+    # The loss of a row that is surely right is a tiny part of its logits: it is summed up from what the other outputs
+    # have, and not left over when the row's own is taken away.
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return logits.logsumexp(3) - (logits * targets).sum(3)
+        others = torch.where(targets > 0, -torch.inf, logits).logsumexp(3)
+        losses: Tensor = nn.functional.softplus(others - (logits * targets).sum(3), threshold=40)
+        return losses
 
     def derivatives(self, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, _Curvature]:
-        probs = logits.softmax(3)
-        weights = weights.unsqueeze(3)
-        return (probs - targets) * weights, _SoftmaxCurvature(probs, probs * weights)
+        probs, weights = logits.softmax(3), weights.unsqueeze(3)
+        slope = torch.where(targets > 0, 0, probs)
+        slope = slope.addcmul_(targets, slope.sum(3, keepdim=True), value=-1).mul_(weights)
+        return slope, _SoftmaxCurvature(probs, probs * weights)
 
 
 class _Logistic(_LossFunction):
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        losses: Tensor = nn.functional.softplus(logits, threshold=40) - logits * targets
+        losses: Tensor = nn.functional.softplus((1 - 2 * targets) * logits, threshold=40)
         return losses.squeeze(3)
 
     def derivatives(self, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, _Curvature]:
-        probs = logits.sigmoid()
-        curvature = probs * (1 - probs) * weights.unsqueeze(3)
-        return (probs - targets) * weights.unsqueeze(3), _OwnCurvature(curvature)
+        signs, weights = 1 - 2 * targets, weights.unsqueeze(3)
+        wrong = (signs * logits).sigmoid()
+        return signs * wrong * weights, _OwnCurvature(wrong * (-signs * logits).sigmoid() * weights)
 
 
 class _SquaredHinge(_LossFunction):
     forcing = 1e-4  # a step that is exact between two kinks ends the search, at whatever distance
+
+    def bends(self, before: _State, logits: Tensor) -> Tensor:
+        signs = 2 * before.targets - 1
+        sides = [(signs * some < 1).squeeze(3) for some in (before.logits, logits)]
+        return ((sides[0] != sides[1]) & (before.weights > 0)).any(1)
 
     def value(self, logits: Tensor, targets: Tensor) -> Tensor:
         signs = 2 * targets - 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +16,8 @@ from torchal.inputs import SparseInputs, as_torch_takes
 def as_csr(X: Any) -> Tensor:
     """Return a sparse matrix (n, D) as a CSR tensor of the same numbers; values at one place are added up."""
     if isinstance(X, Tensor):
-        return X if X.layout == torch.sparse_csr else X.to_sparse_coo().coalesce().to_sparse_csr()
+        with _without_notes():
+            return X if X.layout == torch.sparse_csr else X.to_sparse_coo().coalesce().to_sparse_csr()
     X = SparseInputs(X).matrix
     parts = (torch.from_numpy(as_torch_takes(part)) for part in (X.indptr, X.indices, X.data))
     return _csr(*parts, shape=X.shape)
@@ -36,8 +39,15 @@ def csr_rows(X: Tensor, rows: Tensor | slice) -> Tensor:
     return _csr(offsets, columns[places], values[places], shape=(len(rows), X.shape[1]))
 
 
-def _csr(offsets: Tensor, columns: Tensor, values: Tensor, *, shape: tuple[int, ...]) -> Tensor:
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Keep torch from saying of each first CSR tensor that there may be changes, and no checks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
         warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled", UserWarning)
+        yield
+
+
+def _csr(offsets: Tensor, columns: Tensor, values: Tensor, *, shape: tuple[int, ...]) -> Tensor:
+    with _without_notes():
         return torch.sparse_csr_tensor(offsets, columns.to(offsets.dtype), values, shape)
