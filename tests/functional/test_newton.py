@@ -473,6 +473,17 @@ def test_sparse_rows_are_as_dense_ones(intercept):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_matrix_that_cannot_be_factorised_has_no_factor(dtype):
+    # what is added to its diagonal makes this one exactly singular; the others of the batch have their factors
+    corner = float(torch.ones(1, dtype=dtype) * (1 + (1e-10 if dtype == torch.float64 else 1e-5)))
+    singular = torch.tensor([[1.0, corner], [corner, 1.0]], dtype=dtype)
+    indefinite = torch.tensor([[2.0, 1.0], [1.0, -3.0]], dtype=dtype)
+    found = newton._factor(torch.stack([singular, torch.eye(2, dtype=dtype), indefinite]), torch.zeros(2, dtype=dtype))
+    assert found[[0, 2]].isnan().all()
+    torch.testing.assert_close(found[1], torch.eye(2, dtype=dtype), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("loss", ["softmax", "logistic"])
 @pytest.mark.parametrize("weight", [1e4, 1e7, 1e10])
 def test_separable_rows_of_a_huge_weight_converge(loss, weight):

@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from tests.real_data import DENSE, real_data
 from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError
-from torchal.models import KernelSVM, kernel_svm
+from torchal.models import KernelSVM, kernel, kernel_svm
 from torchal.samplers import Entropy, Margin
 
 GRID = [10.0**i for i in range(-4, 5)]
@@ -228,6 +228,37 @@ def test_random_problems(n, d, n_classes, log_c, seed, solver):
     if len(theirs.classes_) == 2:
         best = dual_objective(theirs, x, sign=1)
         assert dual_objective(ours, x, sign=1) == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+@BOTH
+def test_a_class_without_weight_gets_no_votes(solver):
+    ((x, y),) = real_data("digits", 200)
+    x, y = x[y < 3], y[y < 3]
+    for left_out in range(3):
+        weights = (y != left_out).astype(float)
+        model = KernelSVM(C=[0.1, 1.0], solver=solver).fit(x, y, sample_weight=weights)
+        alone = KernelSVM(C=model.C_, solver=solver).fit(x[y != left_out], y[y != left_out])
+        assert list(model.classes_) == [0, 1, 2]
+        assert (model.predict(x[y != left_out]) == alone.predict(x[y != left_out])).all()
+        assert model.cv_accuracies_.max() > 0.9
+
+
+def test_predictions_for_many_classes_come_in_chunks(monkeypatch):
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = KernelSVM().fit(x, torch.arange(200) % 40)
+    expected = model.decision_function(x)
+    monkeypatch.setattr(kernel, "values_per_chunk", lambda device: 40 * 39 * 7)
+    sizes = []
+    whole = kernel.pair_values
+    monkeypatch.setattr(kernel, "pair_values", lambda *parts: sizes.append(len(parts[0])) or whole(*parts))
+    torch.testing.assert_close(model.decision_function(x), expected)
+    assert max(sizes) == 7
+
+
+def test_global_generators_stay():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    KernelSVM(C=[1.0, 2.0]).fit(np.arange(8.0).reshape(-1, 1), np.arange(8) % 2)
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
 
 
 def test_warns_when_not_converged():

@@ -6,6 +6,7 @@ from functools import partial
 import joblib
 import numpy as np
 import pytest
+import scipy.sparse
 import sklearn
 import torch
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ from tests.contracts import make_view
 from tests.real_data import DENSE, SPARSE, real_data
 from torchal import ActiveLearner, Pool, Schedule, SparseInputs, Trainer
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.models import LinearSVM, LogisticRegression, OneVsRestLogisticRegression, linear
+from torchal.models import LinearSVM, LogisticRegression, OneVsRestLogisticRegression
 from torchal.samplers import Margin
 
 GRID = [10.0**i for i in range(-4, 5)]
@@ -431,17 +432,60 @@ def test_sparse_rows_as_dense_ones(source, ours):
     np.testing.assert_allclose(answer.numpy(), sparse.decision_function(x), rtol=1e-12, atol=1e-12)
 
 
-def test_linear_svc_does_sparse_rows_on_the_cpu(monkeypatch):
+def test_linear_svc_begins_with_sparse_rows_on_the_cpu(monkeypatch):
     (x, y), (x_test, _) = real_data("sms-spam", 300, 1000)
     ours = LinearSVM(C=GRID[2:-2], solver="torch").fit(x, y)
-    monkeypatch.setattr(linear, "LinearSolver", None)  # which would be called
+    calls = []
+    whole = LinearSVC.fit
+    monkeypatch.setattr(LinearSVC, "fit", lambda self, *args, **kwargs: calls.append(1) or whole(self, *args, **kwargs))
     compiled = LinearSVM(C=GRID[2:-2]).fit(x, y)
+    assert len(calls) == 3 * 5 + 1
     assert compiled.C_ == ours.C_
     np.testing.assert_allclose(compiled.cv_accuracies_, ours.cv_accuracies_, atol=0.01)
     np.testing.assert_allclose(compiled.decision_function(x_test), ours.decision_function(x_test), atol=1e-3)
     kept = np.arange(len(y)) % 5 != 0
     weighted = LinearSVM().fit(x, y, sample_weight=kept.astype(float))
-    np.testing.assert_allclose(weighted.coef_, LinearSVM().fit(x[kept], y[kept]).coef_, atol=1e-5)
+    np.testing.assert_allclose(weighted.coef_, LinearSVM().fit(x[kept], y[kept]).coef_, atol=1e-4)
+
+
+def words_and_one_more(column):
+    """Return rows of few non-zeros that tell three classes, with one more column, and their classes."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 400)
+    x = (rng.random((400, 30)) < 0.1).astype(float)
+    x[np.arange(400), y] += 1
+    return np.c_[x, column(rng)], y
+
+
+@pytest.mark.parametrize("ours", [LogisticRegression, OneVsRestLogisticRegression, LinearSVM])
+@pytest.mark.parametrize(
+    ("column", "C"),
+    [
+        (lambda rng: np.full(400, 1e4), 1.0),
+        (lambda rng: np.full(400, 5.0), 1e4),
+        (lambda rng: rng.lognormal(11, 1, 400), 1.0),
+        (lambda rng: np.arange(400.0) * 1e4, 1.0),
+        (lambda rng: 2000 + rng.integers(-10, 11, 400), 1.0),
+    ],
+    ids=["constant", "small constant", "skewed", "line numbers", "years"],
+)
+def test_a_sparse_matrix_with_a_column_of_another_scale(ours, column, C):
+    x, y = words_and_one_more(column)
+    dense = ours(C=C).fit(x, y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sparse = ours(C=C).fit(scipy.sparse.csr_array(x), y)
+    if not caught:  # nothing that is not solved goes unsaid
+        np.testing.assert_allclose(sparse.predict(x), dense.predict(x))
+        assert abs(sparse.decision_function(x) - dense.decision_function(x)).max() <= 1e-2 * abs(dense.coef_).max()
+
+
+def test_weights_take_a_class_out_of_sparse_rows_too():
+    x, y = words_and_one_more(lambda rng: np.zeros(400))
+    weights = (y != 1).astype(float)
+    model = LinearSVM().fit(scipy.sparse.csr_array(x), y, sample_weight=weights)
+    assert model.coef_.shape == (3, 31)
+    assert set(model.predict(x[y != 1])) == {0, 2}
 
 
 def test_the_margin_of_sparse_rows_picks_as_that_of_dense_ones():

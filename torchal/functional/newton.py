@@ -145,6 +145,19 @@ class LinearSolver:
             solved.theta.sub_(solved.theta.mean(2, keepdim=True))
         return solved
 
+    @torch.no_grad()
+    def bound(self, targets: Tensor, weights: Tensor, theta: Tensor) -> Tensor:
+        """Return how far parameters are at most from the least objective, relative to theirs, (T, U).
+
+        No parameter may be free of the penalty: the objective then curves by at least 1 in all directions, so that half
+        the squared gradient is the most that it can go down. Shapes are as of `solve`.
+        """
+        now = _State(theta, self._logits(self._rows, theta), targets, weights)
+        slope, _ = self._loss.derivatives(now.logits, targets, weights)
+        gradient = self._pull(self._rows, slope) + theta * self._penalty
+        found: Tensor = gradient.square().sum((2, 3)) / 2 / self._objective(now, theta, now.logits)
+        return found
+
     def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return coefficients (T, U, K, D) and intercepts (T, U, K), zeros without, of parameters (T, U, K, P)."""
         return self._rows.coefficients(theta)
@@ -241,7 +254,7 @@ class LinearSolver:
             conjugate = preconditioned.addcmul(conjugate, (size / last)[..., None, None])
         self._cg_steps += cg_step + 1
         is_close = self._full is not None or (rows.n_columns <= _OWN_HESSIAN and gradient.shape[2] == 1)
-        return direction * scale, done | (size <= _UNSOLVED * begun), is_close
+        return direction * scale, (size <= _UNSOLVED * begun) | ~(gradient != 0).any(3).any(2), is_close
 
     def _preconditioner(self, curvature: _Curvature, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """Return a function that about solves Hessians on the right of (T, U, K, P)."""
@@ -250,7 +263,9 @@ class LinearSolver:
         diagonal = curvature.diagonal()  # (T, n, U, K)
         n_trials, n_rows, n_problems, n_outputs = diagonal.shape
         if rows.is_sparse or rows.n_columns > _GRAM_COLUMNS:
-            scale = rows.pull_squares(diagonal.flatten(2)).unflatten(1, (n_problems, n_outputs)) + penalty
+            # sums of squares; those of shifted sparse rows may come out below zero by rounding
+            squares = rows.pull_squares(diagonal.flatten(2)).clamp(min=0)
+            scale = squares.unflatten(1, (n_problems, n_outputs)) + penalty
             return lambda residual: residual / scale.clamp(min=1e-30)
         if self._pays(n_rows, n_trials * n_problems, n_outputs):
             self._full = _factor(curvature.hessian(rows), penalty.repeat(n_outputs))
@@ -283,7 +298,8 @@ def _factor(matrix: Tensor, penalty: Tensor) -> Tensor:
     corner.mul_(1 + (1e-10 if matrix.dtype == torch.float64 else 1e-5)).clamp_(min=1e-30)
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if matrix.dtype == torch.float32:
-        factor = torch.cholesky_inverse(factor)
+        some = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)  # a factor with zeros has none
+        factor = torch.cholesky_inverse(torch.where(failed[..., None, None] == 0, factor, some))
     usable = (failed == 0) & torch.isfinite(factor).all(-1).all(-1)  # infinite ones answer 0, which looks converged
     return torch.where(usable[..., None, None], factor, torch.nan)
 

@@ -51,9 +51,12 @@ class KernelMachine(nn.Module):
         return torch.cat([self._values(some) for some in self._chunks(rows)])
 
     def _chunks(self, rows: Tensor) -> tuple[Tensor, ...]:
-        size = max(1, values_per_chunk(rows.device) // max(1, len(self.support)))
+        size = max(1, values_per_chunk(rows.device) // max(1, self._values_per_row()))
         chunks: tuple[Tensor, ...] = rows.to(self.support.dtype).split(size)
         return chunks
+
+    def _values_per_row(self) -> int:
+        return len(self.support)
 
     def _kernel(self, rows: Tensor) -> Tensor:
         return rbf_kernel(rows, self.support, self.gamma)
@@ -79,6 +82,9 @@ class PairMachine(KernelMachine):
         super().__init__(support, gamma, weight)
         self.register_buffer("codes", codes)
         self.bias = nn.Parameter(bias)
+
+    def _values_per_row(self) -> int:
+        return max(len(self.support), len(self.weight) * (len(self.weight) + 1))
 
     def _values(self, rows: Tensor) -> Tensor:
         return pair_values(self._kernel(rows), self.weight, self.codes, self.bias)

@@ -189,7 +189,10 @@ class KernelSVM(DirectClassifier):
 
     def _solve(self, tasks: Sequence[_Task], grids: Sequence[Sequence[float]]) -> list[_Machines]:
         """Solve each task for each of its penalties, ascending; all tasks have as many."""
-        if self.solver == "auto" and tasks[0].x.device.type == "cpu":
+        complete = all(
+            len(task.codes.unique()) == task.n_classes for task in tasks
+        )  # LIBSVM takes no class without rows
+        if self.solver == "auto" and tasks[0].x.device.type == "cpu" and complete:
             return [_by_libsvm(task, grid, tol=self.tol) for task, grid in zip(tasks, grids, strict=True)]
         return _by_interior_point(tasks, grids, tol=self.tol, max_iter=self.max_iter)
 
@@ -245,7 +248,7 @@ def _by_libsvm(task: _Task, grid: Sequence[float], *, tol: float) -> _Machines:
     bias = torch.zeros(len(grid), n_pairs, dtype=torch.float64, device="cpu")
     n_iter = torch.zeros(len(grid), n_pairs, dtype=torch.int64, device="cpu")
     for i, C in enumerate(grid):
-        model = SVC(C=C, tol=tol, cache_size=500, **kernel).fit(x, codes, sample_weight=weights)
+        model = SVC(C=C, tol=tol, cache_size=500, random_state=0, **kernel).fit(x, codes, sample_weight=weights)
         sign = 1 if task.n_classes == 2 else -1
         weight[i][:, torch.from_numpy(model.support_).long()] = sign * torch.from_numpy(model.dual_coef_)
         bias[i] = sign * torch.from_numpy(model.intercept_)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _SEARCH_TOL = 1e-6  # of the fits that are to tell which penalty is best: their predictions hardly change below it
 
-_COMPILED_TOL = 1e-4  # of LinearSVC; with less it did not find the optimum of separable text at C = 10^4
+_COMPILED_TOL = 1e-4  # of LinearSVC, in a measure of its own, which may end far from the optimum
+_SEARCH_BOUND, _FINAL_BOUND = 1e-3, 1e-7  # relative distances to the least objective up to which its answer is taken
 
 
 class LinearClassifier(DirectClassifier):
@@ -261,11 +262,11 @@ class LinearSVM(LinearClassifier):
     Args:
         C: as of `LogisticRegression`.
         fit_intercept: whether each class has an intercept.
-        solver: "torch" is Newton's method here; "auto" is LinearSVC's own compiled one for sparse rows on the CPU,
-            where that is several times faster, else "torch".
+        solver: "torch" is Newton's method here; "auto" lets scikit-learn's compiled LinearSVC begin for sparse rows on
+            the CPU, where that is several times faster, and goes on by Newton's method where its answer is not sure to
+            be close: relatively within 1e-7 of the least objective, and 1e-3 in the search.
         n_folds: as of `LogisticRegression`.
-        tol: as of `LogisticRegression`; of LinearSVC at least 1e-4 in its own measure, which ends within about 1e-6 of
-            the least objective: with less it may get lost where C is large.
+        tol: as of `LogisticRegression`.
         max_iter: most Newton steps.
         device: as of `LogisticRegression`.
 
@@ -314,33 +315,60 @@ class LinearSVM(LinearClassifier):
         return "penalized" if self.fit_intercept else "none"
 
     def _fit_all(self, estimators: Sequence[Self], data: Sequence[TrainingData]) -> None:
-        if self.solver == "torch" or not is_sparse(data[0].inputs) or data[0].codes.device.type != "cpu":
-            super()._fit_all(estimators, data)
-            return
         for one, rows in zip(estimators, data, strict=True):
+            if not self._is_compiled(rows):
+                super()._fit_all(estimators, data)  # which are all of one kind
+                return
             one._fit_compiled(rows)
 
-    def _fit_compiled(self, data: TrainingData) -> None:
-        """Fit by LinearSVC, which says for itself where it did not converge."""
-        x, codes = SparseInputs(data.inputs.double()).matrix, data.codes.numpy()
-        weights = None if data.weights is None else data.weights.numpy()
-        settings = {"fit_intercept": self.fit_intercept, "tol": max(self.tol, _COMPILED_TOL), "max_iter": 100_000}
+    def _is_compiled(self, data: TrainingData) -> bool:
+        """Tell whether LinearSVC is to be asked first; it takes no class without rows."""
+        on_cpu = is_sparse(data.inputs) and data.codes.device.type == "cpu"
+        return self.solver == "auto" and on_cpu and len(data.codes.unique()) == data.n_classes
 
-        def fit(C: float, rows: Array | slice) -> LinearSVC:
-            kept = None if weights is None else weights[rows]
-            return LinearSVC(C=C, random_state=0, **settings).fit(x[rows], codes[rows], sample_weight=kept)
+    def _fit_compiled(self, data: TrainingData) -> None:
+        """Fit by LinearSVC, and go on by Newton's method where its answer is not sure to be close to the optimum."""
+        x, trials = SparseInputs(data.inputs.double()).matrix, _Trials(self, [data])
+        codes = data.codes.numpy()
+        weights = np.ones(len(codes)) if data.weights is None else data.weights.numpy()
+
+        def fit(C: float, rows: Array, tol: float) -> tuple[LinearSVC, LinearSolution | None]:
+            settings = {"fit_intercept": self.fit_intercept, "tol": _COMPILED_TOL, "random_state": 0}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # how close it came is looked at below
+                model = LinearSVC(C=C, **settings).fit(x[rows], codes[rows], sample_weight=weights[rows])
+            start = torch.as_tensor(model.coef_)
+            if self.fit_intercept:
+                start = torch.cat([start, torch.as_tensor(model.intercept_).reshape(-1, 1)], 1)
+            counted = torch.zeros(len(codes), dtype=torch.float64, device="cpu")
+            counted[torch.from_numpy(rows)] = C * torch.from_numpy(weights[rows])
+            return model, trials.improve(counted, start, tol)
+
+        n_open = 0
 
         def predict(C: float, trained: Array, tested: Array) -> Array:
-            predicted: Array = fit(C, trained).predict(x[tested])
-            return predicted
+            nonlocal n_open
+            model, better = fit(C, trained, _SEARCH_BOUND)
+            if better is None:
+                predicted: Array = model.predict(x[tested])
+                return predicted
+            n_open += int((~(better.gap <= _SEARCH_TOL)).sum())
+            logits = better.logits[0, torch.from_numpy(tested), :, 0]
+            return self._predicted(logits).numpy()
 
-        self.C_, self.cv_accuracies_, self.n_folds_ = search_one_by_one(
+        C, accuracies, n_folds = search_one_by_one(
             as_grid("C", self.C), data.codes, predict, weights=data.weights, most_folds=self.n_folds
         )
-        fitted = fit(self.C_, slice(None))
-        self.n_iter_ = np.array([fitted.n_iter_], dtype=np.int32)
-        intercept = torch.as_tensor(fitted.intercept_).reshape(-1) if self.fit_intercept else None
-        self.module_ = _linear(torch.as_tensor(fitted.coef_), intercept)
+        self.C_, self.cv_accuracies_, self.n_folds_ = C, accuracies, n_folds
+        model, better = fit(C, np.arange(len(codes)), _FINAL_BOUND)
+        coef, intercept = torch.as_tensor(model.coef_), torch.as_tensor(model.intercept_).reshape(-1)
+        gap, n_steps = 0.0, 0
+        if better is not None:
+            coef, intercept = (part[0, :, 0] for part in trials.coefficients(better.theta))
+            gap, n_steps = float(better.gap.max()), int(better.n_steps.max())
+        self.n_iter_ = np.array([model.n_iter_ + n_steps], dtype=np.int32)
+        self.module_ = _linear(coef, intercept if self.fit_intercept else None)
+        self._warn(gap, n_steps, n_open)
 
 
 def check_solver(solver: object) -> None:
@@ -409,6 +437,21 @@ class _Trials:
         solution = self._solve(weights, 1, tol=self._tol, starts=[] if start is None else [start])
         coef, intercept = self._solver.coefficients(solution.theta)
         return _Fits(coef.flatten(1, 2), intercept.flatten(1, 2), solution.n_steps, solution.gap)
+
+    def improve(self, weights: Tensor, start: Tensor, tol: float) -> LinearSolution | None:
+        """Solve from parameters (K, columns) on weights (n,) times C; None where these are within tol already."""
+        theta = start[None, :, None]
+        spread = weights[None, :, None].expand(-1, -1, len(start))
+        targets = self._targets.unsqueeze(3)
+        if bool((self._solver.bound(targets, spread, theta) <= tol).all()):
+            return None
+        return self._solver.solve(
+            targets, spread, tol=max(self._tol, _SEARCH_TOL if tol == _SEARCH_BOUND else 0), starts=[theta]
+        )
+
+    def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coefficients and intercepts of parameters."""
+        return self._solver.coefficients(theta)
 
     def _solve(self, weights: Tensor, n_folds: int, *, tol: float, starts: Sequence[Tensor]) -> LinearSolution:
         """Solve the problems of weights (T, n, F): one for each fold, or one for each fold and class."""
