@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.references import linear as reference
-from torchal.functional import newton
+from torchal.functional import linear_rows, newton
 from torchal.functional.newton import LinearSolver
 from torchal.models.sparse import as_csr
 
@@ -367,7 +367,7 @@ def test_the_whole_hessian_where_it_pays(n_trials):
 @each_loss
 @pytest.mark.parametrize("size", [1, 64])
 def test_the_whole_hessian_is_the_references(loss, intercept, size, monkeypatch):
-    monkeypatch.setattr(newton, "values_per_chunk", lambda device: size)
+    monkeypatch.setattr(linear_rows, "values_per_chunk", lambda device: size)
     problems = make(4, loss=loss, intercept=intercept, shape=(2, 11, 3), n_problems=2, shared=False)
     solver = LinearSolver(torch.from_numpy(problems.x), max_iter=1, **problems.settings)
     n_outputs, n_columns = problems.targets.shape[3], solver._rows.n_columns
@@ -426,7 +426,7 @@ def test_chunks_change_nothing(loss, intercept, monkeypatch):
         problems = make(6, loss=loss, intercept=intercept, shape=shape, n_problems=2)
         monkeypatch.undo()
         want = solve(problems)
-        monkeypatch.setattr(newton, "values_per_chunk", lambda device: 64)
+        monkeypatch.setattr(linear_rows, "values_per_chunk", lambda device: 64)
         monkeypatch.setattr(LinearSolver, "_pays", lambda *arguments: True)
         assert_alike(solve(problems), want)
 
@@ -435,10 +435,10 @@ def test_chunks_change_nothing(loss, intercept, monkeypatch):
 def test_sums_of_outer_products(n_problems, monkeypatch):
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 23, 9)))
     values = torch.from_numpy(np.random.default_rng(1).uniform(size=(2, 23, n_problems)))
-    rows = newton._DenseRows(x, "none")
+    rows = linear_rows.DenseRows(x, "none")
     pairs = torch.einsum("tnu,tnp,tnq->tupq", values, x, x)
     for size in (1, 64, 2**20):
-        monkeypatch.setattr(newton, "values_per_chunk", lambda device, size=size: size)
+        monkeypatch.setattr(linear_rows, "values_per_chunk", lambda device, size=size: size)
         taken = []
 
         def some(rows, taken=taken):
@@ -459,8 +459,8 @@ def test_sums_of_outer_products(n_problems, monkeypatch):
 def test_sparse_rows_are_as_dense_ones(intercept):
     x = np.random.default_rng(0).poisson(0.4, (15, 6)).astype(float)
     dense, sparse = (
-        newton._DenseRows(torch.from_numpy(x)[None], intercept),
-        newton._SparseRows(as_csr(scipy.sparse.csr_array(x)), intercept),
+        linear_rows.DenseRows(torch.from_numpy(x)[None], intercept),
+        linear_rows.SparseRows(as_csr(scipy.sparse.csr_array(x)), intercept),
     )
     generator = torch.Generator().manual_seed(0)
     theta = torch.randn(1, 4, dense.n_columns, generator=generator, dtype=torch.float64)

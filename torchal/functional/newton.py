@@ -7,19 +7,20 @@ intercept.
 
 from __future__ import annotations
 
-import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchal.functional.chunks import values_per_chunk
+from torchal.functional.linear_losses import LOSSES, Curvature, Loss
+from torchal.functional.linear_rows import DenseRows, Intercept, Rows, SparseRows
 
-Loss = Literal["softmax", "logistic", "squared_hinge"]
-Intercept = Literal["none", "free", "penalized"]
-
+_PRECISIONS = (
+    (torch.float32, torch.float32),  # of conjugate gradients, and of their preconditioner
+    (torch.float64, torch.float32),
+    (torch.float64, torch.float64),
+)
 _CG_STEPS = 250  # of one Newton step; a direction cut short is still downhill
 _FLOAT32_RATIO = 1e-9  # what float32 can shrink the square of a residual to
 _ROUNDING = 1e-12  # relative gain below which the objective's last digits cannot judge a step
@@ -67,8 +68,8 @@ class LinearSolver:
     """
 
     def __init__(self, x: Tensor, *, loss: Loss, intercept: Intercept, max_iter: int) -> None:
-        self._rows: _Rows = _DenseRows(x, intercept) if x.layout == torch.strided else _SparseRows(x, intercept)
-        self._loss = _LOSSES[loss]
+        self._rows: Rows = DenseRows(x, intercept) if x.layout == torch.strided else SparseRows(x, intercept)
+        self._loss = LOSSES[loss]
         self._penalty = x.new_ones(self._rows.n_columns, layout=torch.strided)
         if intercept == "free":
             self._penalty[-1] = 0
@@ -97,8 +98,9 @@ class LinearSolver:
         """
         n_trials, _, n_problems = weights.shape
         self._tol = tol
-        if self._full is not None:  # it paid in the last solution, so it is to be made anew at once
-            self._full, self._cg_steps = None, _CG_STEPS * self._max_iter
+        # where a whole Hessian paid in the last solution, another is made at once
+        self._cg_steps = 0 if self._full is None else _CG_STEPS * self._max_iter
+        self._full = None
         if not starts:
             starts = (weights.new_zeros(n_trials, n_problems, targets.shape[3], self._rows.n_columns),)
         now, objective = None, weights.new_zeros(0)
@@ -163,12 +165,12 @@ class LinearSolver:
         return self._rows.coefficients(theta)
 
     @staticmethod
-    def _logits(rows: _Rows, theta: Tensor) -> Tensor:
+    def _logits(rows: Rows, theta: Tensor) -> Tensor:
         logits: Tensor = rows.times(theta.flatten(1, 2)).unflatten(2, theta.shape[1:3])
         return logits
 
     @staticmethod
-    def _pull(rows: _Rows, values: Tensor) -> Tensor:
+    def _pull(rows: Rows, values: Tensor) -> Tensor:
         pulled: Tensor = rows.pull(values.flatten(2)).unflatten(1, values.shape[2:])
         return pulled
 
@@ -186,7 +188,7 @@ class LinearSolver:
             decrement = -(gradient * direction).sum((2, 3))
             gap = torch.where(is_solved, decrement / 2 / objective, torch.inf)
             fine_enough = bool(is_solved.all()) or not (is_close and self._precision == 1)
-            if self._precision == 2 or (fine_enough and self._agrees(direction, along, decrement, curvature)):
+            if self._precision == 2 or (fine_enough and self._agrees(direction, along, decrement, gap, curvature)):
                 break
             self._precision += 1
             self._full = None
@@ -206,15 +208,20 @@ class LinearSolver:
             logits = torch.where(stuck[:, None, :, None], now.logits, logits)
             reached = torch.where(stuck, objective, reached)
         # the gap is that of the objective's second derivatives, which a kink ends
-        bent = self._loss.bends(now, logits) & (gap > _ROUNDING * self._tol)
+        bent = self._loss.bends(now.logits, logits, now.targets, now.weights) & (gap > _ROUNDING * self._tol)
         return now._replace(theta=theta, logits=logits), reached, gap, (~(gap > self._tol) & ~bent) | stuck
 
-    def _agrees(self, direction: Tensor, along: Tensor, decrement: Tensor, curvature: _Curvature) -> bool:
-        """Tell whether float32 was enough: a direction of conjugate gradients curves as much as it goes down."""
-        curved = (along * curvature.times(along.clone())).sum((1, 3)) + (direction.square() @ self._penalty).sum(2)
-        return bool(((curved - decrement).abs() <= 1e-2 * decrement).all())
+    def _agrees(self, direction: Tensor, along: Tensor, decrement: Tensor, gap: Tensor, curvature: Curvature) -> bool:
+        """Tell whether float32 was enough: a direction of conjugate gradients curves as much as it goes down.
 
-    def _direction(self, curvature: _Curvature, gradient: Tensor, objective: Tensor) -> tuple[Tensor, Tensor, bool]:
+        The step leaves of the gap the square of the part by which it does not.
+        """
+        curved = (along * curvature.times(along.clone())).sum((1, 3)) + (direction.square() @ self._penalty).sum(2)
+        off = (curved - decrement).abs()
+        good = (off <= 1e-2 * decrement) | ((off / decrement).square() * gap <= self._tol**1.5)
+        return bool(good.all())
+
+    def _direction(self, curvature: Curvature, gradient: Tensor, objective: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Solve Hessian times direction = -gradient by preconditioned conjugate gradients, closer near the optimum.
 
         Returns:
@@ -239,13 +246,12 @@ class LinearSolver:
         for cg_step in range(_CG_STEPS):
             product = self._pull(rows, curvature.times(self._logits(rows, conjugate))).addcmul_(conjugate, penalty)
             curved = (conjugate * product).sum((2, 3))
-            flat = ~(curved > 0)  # the gradient is zero, or the numbers are beyond float64
+            done = done | ~(curved > 0)  # the gradient is zero, or the numbers are beyond this precision
             if cg_step == 0:
-                direction = torch.where(flat[..., None, None], conjugate, direction)
-            done = done | flat
+                direction = torch.where(done[..., None, None], conjugate, direction)
             length = torch.where(done, 0, size / curved)[..., None, None]
-            direction = direction.addcmul_(conjugate, length)
-            residual = residual.addcmul_(product, length, value=-1)
+            direction.addcmul_(conjugate, length)
+            residual.addcmul_(product, length, value=-1)
             preconditioned = precondition(residual)
             last, size = size, (residual * preconditioned).sum((2, 3))
             done = done | (size <= enough)
@@ -256,16 +262,14 @@ class LinearSolver:
         is_close = self._full is not None or (rows.n_columns <= _OWN_HESSIAN and gradient.shape[2] == 1)
         return direction * scale, (size <= _UNSOLVED * begun) | ~(gradient != 0).any(3).any(2), is_close
 
-    def _preconditioner(self, curvature: _Curvature, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def _preconditioner(self, curvature: Curvature, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """Return a function that about solves Hessians on the right of (T, U, K, P)."""
         rows = self._coarse if dtype == torch.float32 else self._rows
         curvature, penalty = curvature.to(dtype), self._penalty.to(dtype)
         diagonal = curvature.diagonal()  # (T, n, U, K)
         n_trials, n_rows, n_problems, n_outputs = diagonal.shape
-        if rows.is_sparse or rows.n_columns > _GRAM_COLUMNS:
-            # sums of squares; those of shifted sparse rows may come out below zero by rounding
-            squares = rows.pull_squares(diagonal.flatten(2)).clamp(min=0)
-            scale = squares.unflatten(1, (n_problems, n_outputs)) + penalty
+        if not isinstance(rows, DenseRows) or rows.n_columns > _GRAM_COLUMNS:
+            scale = rows.pull_squares(diagonal.flatten(2)).unflatten(1, (n_problems, n_outputs)) + penalty
             return lambda residual: residual / scale.clamp(min=1e-30)
         if self._pays(n_rows, n_trials * n_problems, n_outputs):
             self._full = _factor(curvature.hessian(rows), penalty.repeat(n_outputs))
@@ -337,348 +341,3 @@ class _State(NamedTuple):
             self.targets if self.targets.shape[2] == 1 else self.targets.take_along_dim(per_row, 2),
             self.weights.take_along_dim(per_row[..., 0], 2),
         )
-
-
-_PRECISIONS = (
-    (torch.float32, torch.float32),  # of conjugate gradients, and of their preconditioner
-    (torch.float64, torch.float32),
-    (torch.float64, torch.float64),
-)
-
-
-class _Curvature(ABC):
-    """Second derivatives of the weighted losses by the logits."""
-
-    @abstractmethod
-    def times(self, values: Tensor) -> Tensor:
-        """Multiply values (T, n, U, K), which may be overwritten."""
-
-    @abstractmethod
-    def diagonal(self) -> Tensor:
-        """(T, n, U, K)."""
-
-    @abstractmethod
-    def hessian(self, rows: _Rows) -> Tensor:
-        """(T, U, K P, K P), each problem's own, without the penalty."""
-
-    @abstractmethod
-    def to(self, dtype: torch.dtype) -> _Curvature:
-        """Return the same in another precision."""
-
-
-class _SoftmaxCurvature(_Curvature):
-    def __init__(self, probs: Tensor, weighted: Tensor) -> None:
-        self._probs = probs
-        self._weighted = weighted
-
-    def to(self, dtype: torch.dtype) -> _Curvature:
-        return _SoftmaxCurvature(self._probs.to(dtype), self._weighted.to(dtype))
-
-    def hessian(self, rows: _Rows) -> Tensor:
-        """(T, U, K P, K P), with a weight on the shift of all outputs, which changes nothing."""
-        n_outputs = self._probs.shape[3]
-        first, second = torch.tril_indices(n_outputs, n_outputs, device=self._probs.device)
-
-        def pairs(some: slice) -> Tensor:
-            weighted, probs = self._weighted[:, some], self._probs[:, some]
-            values = weighted[..., first] * probs[..., second]
-            values.neg_()
-            values[..., first == second] += weighted
-            return values.flatten(2)
-
-        sums = rows.pair_sums(pairs, n_values=len(first) * self._probs.shape[2]).unflatten(1, (-1, len(first)))
-        n_columns = rows.n_columns
-        where = _positions(n_outputs, sums.device), _positions(n_columns, sums.device)
-        pairs_of_both = sums.index_select(2, where[0].flatten()).index_select(3, where[1].flatten())
-        blocks = pairs_of_both.unflatten(3, (n_columns, n_columns)).unflatten(2, (n_outputs, n_outputs))
-        whole: Tensor = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)  # (T, U, K, P, K, P) as matrices
-        of_last = whole[..., n_columns - 1 :: n_columns, n_columns - 1 :: n_columns]
-        of_last += of_last.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
-        return whole
-
-    def times(self, values: Tensor) -> Tensor:
-        mean = torch.linalg.vecdot(self._probs, values).unsqueeze(3)
-        return values.sub_(mean).mul_(self._weighted)
-
-    def diagonal(self) -> Tensor:
-        return torch.addcmul(self._weighted, self._weighted, self._probs, value=-1)
-
-
-class _OwnCurvature(_Curvature):
-    def __init__(self, curvature: Tensor) -> None:
-        self._curvature = curvature
-
-    def to(self, dtype: torch.dtype) -> _Curvature:
-        return _OwnCurvature(self._curvature.to(dtype))
-
-    def times(self, values: Tensor) -> Tensor:
-        return values.mul_(self._curvature)
-
-    def diagonal(self) -> Tensor:
-        return self._curvature
-
-    def hessian(self, rows: _Rows) -> Tensor:
-        return rows.gram(self._curvature.squeeze(3))
-
-
-class _LossFunction(ABC):
-    forcing = 0.1
-    """How much of the residual's square a Newton step far from the optimum may leave."""
-
-    def bends(self, before: _State, logits: Tensor) -> Tensor:  # noqa: ARG002
-        """Tell for each problem (T, U) whether the loss has a kink on the way to other logits."""
-        return torch.zeros_like(before.weights[:, 0], dtype=torch.bool)
-
-    @abstractmethod
-    def value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(T, n, U) of logits and targets (T, n, U, K)."""
-
-    @abstractmethod
-    def derivatives(self, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, _Curvature]:
-        """First (T, n, U, K) and second derivatives by the logits, times the weights (T, n, U)."""
-
-
-class _Softmax(_LossFunction):
-    # The loss of a row that is surely right is a tiny part of its logits: it is summed up from what the other outputs
-    # have, and not left over when the row's own is taken away.
-    def value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        others = torch.where(targets > 0, -torch.inf, logits).logsumexp(3)
-        losses: Tensor = nn.functional.softplus(others - (logits * targets).sum(3), threshold=40)
-        return losses
-
-    def derivatives(self, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, _Curvature]:
-        probs, weights = logits.softmax(3), weights.unsqueeze(3)
-        slope = torch.where(targets > 0, 0, probs)
-        slope = slope.addcmul_(targets, slope.sum(3, keepdim=True), value=-1).mul_(weights)
-        return slope, _SoftmaxCurvature(probs, probs * weights)
-
-
-class _Logistic(_LossFunction):
-    def value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        losses: Tensor = nn.functional.softplus((1 - 2 * targets) * logits, threshold=40)
-        return losses.squeeze(3)
-
-    def derivatives(self, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, _Curvature]:
-        signs, weights = 1 - 2 * targets, weights.unsqueeze(3)
-        wrong = (signs * logits).sigmoid()
-        return signs * wrong * weights, _OwnCurvature(wrong * (-signs * logits).sigmoid() * weights)
-
-
-class _SquaredHinge(_LossFunction):
-    forcing = 1e-4  # a step that is exact between two kinks ends the search, at whatever distance
-
-    def bends(self, before: _State, logits: Tensor) -> Tensor:
-        signs = 2 * before.targets - 1
-        sides = [(signs * some < 1).squeeze(3) for some in (before.logits, logits)]
-        return ((sides[0] != sides[1]) & (before.weights > 0)).any(1)
-
-    def value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        signs = 2 * targets - 1
-        return (1 - signs * logits).clamp(min=0).square().squeeze(3)
-
-    def derivatives(self, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, _Curvature]:
-        signs = 2 * targets - 1
-        missing = (1 - signs * logits).clamp(min=0)
-        doubled = 2 * weights.unsqueeze(3)
-        return -signs * missing * doubled, _OwnCurvature((missing > 0) * doubled)
-
-
-_LOSSES: dict[Loss, _LossFunction] = {
-    "softmax": _Softmax(),
-    "logistic": _Logistic(),
-    "squared_hinge": _SquaredHinge(),
-}
-
-
-def _positions(n: int, device: torch.device) -> Tensor:
-    """(n, n): where in the lower triangle, row by row, the entries of a symmetric matrix are."""
-    rows = torch.arange(n, device=device)
-    high, low = torch.maximum(rows[:, None], rows), torch.minimum(rows[:, None], rows)
-    return high * (high + 1) // 2 + low
-
-
-class _Rows(ABC):
-    """Rows as a matrix of P columns, of which only products are taken."""
-
-    n_columns: int
-    is_sparse: bool
-
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """Of the numbers."""
-
-    @abstractmethod
-    def times(self, theta: Tensor) -> Tensor:
-        """(T, n, V) of (T, V, P)."""
-
-    @abstractmethod
-    def pull(self, values: Tensor) -> Tensor:
-        """(T, V, P) of (T, n, V), by the transpose."""
-
-    @abstractmethod
-    def pull_squares(self, values: Tensor) -> Tensor:
-        """(T, V, P) of (T, n, V), by the transpose of the squared matrix."""
-
-    @abstractmethod
-    def gram(self, values: Tensor) -> Tensor:
-        """(T, V, P, P), the weighted sums of the rows' outer products, of weights (T, n, V)."""
-
-    @abstractmethod
-    def pair_sums(self, values: Callable[[slice], Tensor], n_values: int) -> Tensor:
-        """(T, V, P (P + 1) / 2): the lower triangles of `gram`, of weights that are made for some rows at a time."""
-
-    @abstractmethod
-    def to(self, dtype: torch.dtype) -> _Rows:
-        """Return the same rows in another precision."""
-
-    @abstractmethod
-    def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (T, U, K, D) and (T, U, K) for the features as they came, of (T, U, K, P)."""
-
-
-class _DenseRows(_Rows):
-    is_sparse = False
-
-    def __init__(self, x: Tensor, intercept: Intercept) -> None:
-        self._intercept = intercept
-        ones = x.new_ones(*x.shape[:2], 1)
-        # A free intercept makes the optimum indifferent to a shift: centred features are better conditioned. Rows that
-        # span fewer dimensions than they have need no more than those: the optimum lies in their span.
-        self._mean = None
-        if intercept == "free":
-            self._mean = x.mean(1, keepdim=True)
-            x = x - self._mean
-        elif intercept == "penalized":
-            x = torch.cat([x, ones], 2)
-        self._basis = None
-        if x.shape[1] < x.shape[2]:
-            self._basis, upper = torch.linalg.qr(x.mT)
-            x = upper.mT.contiguous()
-        self._x = torch.cat([x, ones], 2) if intercept == "free" else x
-        self.n_columns = self._x.shape[2]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._x.dtype
-
-    def to(self, dtype: torch.dtype) -> _Rows:
-        other = copy.copy(self)
-        other._x = self._x.to(dtype)
-        return other
-
-    def times(self, theta: Tensor) -> Tensor:
-        return self._x @ theta.mT
-
-    def pull(self, values: Tensor) -> Tensor:
-        return values.mT @ self._x
-
-    def pull_squares(self, values: Tensor) -> Tensor:
-        pulled = [values[:, rows].mT @ self._x[:, rows].square() for rows in self._chunks(self.n_columns)]
-        return torch.stack(pulled).sum(0)
-
-    def gram(self, values: Tensor) -> Tensor:
-        n_trials, _, n_problems = values.shape
-        n_columns = self.n_columns
-        if 6 * n_problems < n_columns:  # a product for each is faster than one with all pairs of columns
-            whole = values.new_zeros(n_trials, n_problems, n_columns, n_columns)
-            for rows in self._chunks(n_columns):
-                x = self._x[:, rows]
-                for problem in range(n_problems):
-                    whole[:, problem] += (x * values[:, rows, problem, None]).mT @ x
-            return whole
-        sums = self.pair_sums(lambda rows: values[:, rows], n_problems)
-        return sums[..., _positions(n_columns, values.device)]
-
-    def pair_sums(self, values: Callable[[slice], Tensor], n_values: int) -> Tensor:
-        first, second = torch.tril_indices(self.n_columns, self.n_columns, device=self._x.device)
-        sums = self._x.new_zeros(len(self._x), n_values, len(first))
-        for rows in self._chunks(max(len(first), n_values)):
-            x = self._x[:, rows]
-            sums += values(rows).mT @ (x[..., first] * x[..., second])
-        return sums
-
-    def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        coef = theta[..., :-1] if self._intercept == "free" else theta
-        if self._basis is not None:
-            coef = (coef.flatten(1, 2) @ self._basis.mT).unflatten(1, theta.shape[1:3])
-        if self._intercept == "penalized":
-            return coef[..., :-1], coef[..., -1]
-        if self._mean is None:
-            return coef, torch.zeros_like(coef[..., 0])
-        return coef, theta[..., -1] - (coef * self._mean.unsqueeze(1)).sum(-1)
-
-    def _chunks(self, values_per_row: int) -> Iterator[slice]:
-        n_trials, n_rows, _ = self._x.shape
-        size = max(1, values_per_chunk(self._x.device) // (n_trials * values_per_row))
-        for start in range(0, n_rows, size):
-            yield slice(start, start + size)
-
-
-class _SparseRows(_Rows):
-    """A CSR matrix, with the shift and the intercept beside it. T is 1."""
-
-    is_sparse = True
-
-    def __init__(self, x: Tensor, intercept: Intercept) -> None:
-        self._x = x
-        self._transposed = x.t().to_sparse_csr()
-        self._squares = torch.sparse_csr_tensor(
-            self._transposed.crow_indices(),
-            self._transposed.col_indices(),
-            self._transposed.values().square(),
-            self._transposed.shape,
-        )
-        self._intercept = intercept
-        self._ones = x.values().new_ones(len(x), 1)
-        self._mean = (self._transposed @ self._ones).squeeze(1) / len(x) if intercept == "free" else None
-        self.n_columns = x.shape[1] + int(intercept != "none")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._x.dtype
-
-    def to(self, dtype: torch.dtype) -> _Rows:
-        other = copy.copy(self)
-        for name in ("_x", "_transposed", "_squares", "_ones", "_mean"):
-            value = getattr(self, name)
-            setattr(other, name, None if value is None else value.to(dtype))
-        return other
-
-    def times(self, theta: Tensor) -> Tensor:
-        theta = theta[0]
-        coef = theta if self._intercept == "none" else theta[:, :-1]
-        out = self._x @ coef.T
-        if self._intercept != "none":
-            out += theta[:, -1] if self._mean is None else theta[:, -1] - coef @ self._mean
-        return out.unsqueeze(0)
-
-    def pull(self, values: Tensor) -> Tensor:
-        out = (self._transposed @ values[0]).T
-        if self._intercept != "none":
-            sums = values[0].sum(0).unsqueeze(1)
-            if self._mean is not None:
-                out = out - sums * self._mean
-            out = torch.cat([out, sums], 1)
-        return out.unsqueeze(0)
-
-    def pull_squares(self, values: Tensor) -> Tensor:
-        out = (self._squares @ values[0]).T
-        if self._intercept != "none":
-            sums = values[0].sum(0).unsqueeze(1)
-            if self._mean is not None:
-                out = out - 2 * self._mean * (self._transposed @ values[0]).T + sums * self._mean.square()
-            out = torch.cat([out, sums], 1)
-        return out.unsqueeze(0)
-
-    def gram(self, values: Tensor) -> Tensor:
-        raise NotImplementedError  # a dense matrix of sparse columns is what is avoided
-
-    def pair_sums(self, values: Callable[[slice], Tensor], n_values: int) -> Tensor:
-        raise NotImplementedError
-
-    def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        if self._intercept == "none":
-            return theta, torch.zeros_like(theta[..., 0])
-        coef = theta[..., :-1]
-        return coef, theta[..., -1] if self._mean is None else theta[..., -1] - coef @ self._mean

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from torchal._checks import check_flag
 from torchal.errors import ConfigError
-from torchal.functional.newton import Intercept, LinearSolution, LinearSolver, Loss
+from torchal.functional.linear_losses import Loss
+from torchal.functional.linear_rows import Intercept
+from torchal.functional.newton import LinearSolution, LinearSolver
 from torchal.inputs import SparseInputs, is_sparse
 from torchal.models.base import Array, ProbabilityMixin, TrainingData
 from torchal.models.direct import DirectClassifier, stacked
@@ -24,7 +26,7 @@ from torchal.models.search import Folds, as_grid, best, search_one_by_one
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_SEARCH_TOL = 1e-6  # of the fits that are to tell which penalty is best: their predictions hardly change below it
+_SEARCH_TOL = 1e-4  # of the fits that are to tell which penalty is best: below it no prediction changes
 
 _COMPILED_TOL = 1e-4  # of LinearSVC, in a measure of its own, which may end far from the optimum
 _SEARCH_BOUND, _FINAL_BOUND = 1e-3, 1e-7  # relative distances to the least objective up to which its answer is taken
