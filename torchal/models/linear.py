@@ -269,7 +269,7 @@ class LinearSVM(LinearClassifier):
             be close: relatively within 1e-7 of the least objective, and 1e-3 in the search.
         n_folds: as of `LogisticRegression`.
         tol: as of `LogisticRegression`.
-        max_iter: most Newton steps.
+        max_iter: most Newton steps; separable rows with a large C need some hundreds.
         device: as of `LogisticRegression`.
 
     Attributes:
@@ -278,7 +278,8 @@ class LinearSVM(LinearClassifier):
         coef_, intercept_, C_, cv_accuracies_, n_folds_, classes_: as of `LogisticRegression`.
 
     Reference:
-        Keerthi & DeCoste, "A Modified Finite Newton Method for Fast Solution of Large Scale Linear SVMs", JMLR 2005.
+        Keerthi & DeCoste, "A Modified Finite Newton Method for Fast Solution of Large Scale Linear SVMs", JMLR 2005;
+        steps are halved here where they search the line for its least objective.
 
     Example:
         >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
@@ -295,7 +296,7 @@ class LinearSVM(LinearClassifier):
         solver: Literal["auto", "torch"] = "auto",
         n_folds: int = 3,
         tol: float = 1e-10,
-        max_iter: int = 100,
+        max_iter: int = 1000,
         device: str | torch.device = "auto",
     ) -> None:
         self.C = C
