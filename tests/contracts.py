@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import has_fit_parameter
 
 from torchal import ActiveLearner, BudgetError, Schedule, rounds
@@ -14,6 +15,21 @@ from torchal.interop import fit
 from torchal.labels import LabeledData
 from torchal.pool import Pool
 from torchal.samplers import Margin
+
+
+def check_name(value):
+    """Return the name of one of scikit-learn's checks, or of an estimator, as the id of a test."""
+    function = getattr(value, "func", value)
+    return getattr(function, "__name__", type(value).__name__)
+
+
+def scikit_learn_checks(estimator, *, without=()):
+    """Return pairs of estimator and check. Left out are checks of weights as repeated rows on data of some kinds.
+
+    To repeat a row changes the folds of a search, and the variance that sets a kernel's width; a weight does not.
+    """
+    left_out = {f"check_sample_weight_equivalence_on_{kind}_data" for kind in without}
+    return [pair for pair in estimator_checks_generator(estimator) if check_name(pair[1]) not in left_out]
 
 
 class NearestMean:

@@ -6,7 +6,8 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch.utils.data import TensorDataset
 
-from tests.models.test_torch_classifier import FAST_ADAM, FULL_BATCH, SmallMLP, check_name
+from tests.contracts import check_name
+from tests.models.test_torch_classifier import FAST_ADAM, FULL_BATCH, SmallMLP
 from torchal import ActiveLearner, Pool
 from torchal.errors import ConfigError, DataError
 from torchal.models import MLP, TorchClassifier, TorchEnsemble

@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
+from tests.contracts import check_name, scikit_learn_checks
 from tests.real_data import DENSE, real_data
 from torchal.errors import ConfigError
 from torchal.models import KernelLeastSquares
@@ -18,22 +19,10 @@ from torchal.models import KernelLeastSquares
 GRID = [10.0**i for i in range(-6, 1)]
 
 
-def check_name(value):
-    function = getattr(value, "func", value)
-    return getattr(function, "__name__", type(value).__name__)
-
-
-def checks(estimator):
-    """Return scikit-learn's checks; to repeat a row changes a search's folds and "scale", as a weight does not."""
-    weighs = isinstance(estimator.C, float) and estimator.gamma != "scale"
-    left_out = None if weighs else "check_sample_weight_equivalence_on_dense_data"
-    return [pair for pair in estimator_checks_generator(estimator) if check_name(pair[1]) != left_out]
-
-
 CHECKS = [
-    *checks(KernelLeastSquares()),
-    *checks(KernelLeastSquares(C=1e-3, gamma="scale")),
-    *checks(KernelLeastSquares(C=[0.01, 0.1])),
+    *scikit_learn_checks(KernelLeastSquares()),
+    *scikit_learn_checks(KernelLeastSquares(C=1e-3, gamma="scale"), without=["dense"]),
+    *scikit_learn_checks(KernelLeastSquares(C=[0.01, 0.1]), without=["dense"]),
 ]
 
 
@@ -146,8 +135,27 @@ def test_duplicates_and_a_tiny_ridge():
 
 def test_warns_when_not_converged():
     ((x, y),) = real_data("digits", 200)
-    with pytest.warns(ConvergenceWarning, match="in 1 of at most 1 steps the residual is"):
+    with pytest.warns(
+        ConvergenceWarning, match="did not converge: after 1 steps of conjugate gradients the residual is"
+    ):
         KernelLeastSquares(C=1e-5, block_size=20, max_iter=1).fit(x, y)
+
+
+def test_warns_of_a_search_that_does_not_converge():
+    x = np.random.default_rng(0).normal(size=(300, 4))
+    y = (x[:, 0] * 3).round().clip(-1, 1).astype(int)
+    with pytest.warns(ConvergenceWarning) as caught:
+        KernelLeastSquares(C=[1e-10, 1e-9, 0.1], block_size=50, max_iter=5).fit(x, y)
+    assert str(caught[0].message).startswith("6 of the fits by which KernelLeastSquares has chosen C did not converge")
+    assert len(caught) == 1
+
+
+def test_conjugate_gradients_end_where_they_came_closest():
+    x, y = np.linspace(0, 1, 300)[:, None], np.arange(300) % 2
+    with pytest.warns(ConvergenceWarning) as caught:
+        KernelLeastSquares(C=1e-13, block_size=50, gamma=1.0).fit(x, y)
+    residual = float(re.search(r"the residual is (\S+) of", str(caught[0].message))[1])
+    assert residual <= 1.1  # no coefficients at all leave 1
 
 
 def test_the_module_works_elsewhere():

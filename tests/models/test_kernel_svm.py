@@ -8,35 +8,23 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVC
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
+from tests.contracts import check_name, scikit_learn_checks
 from tests.real_data import DENSE, real_data
 from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError
-from torchal.models import KernelSVM, kernel, kernel_svm
+from torchal.models import KernelSVM, kernel, svm_pairs
 from torchal.samplers import Entropy, Margin
 
 GRID = [10.0**i for i in range(-4, 5)]
 BOTH = pytest.mark.parametrize("solver", ["auto", "torch"])
 
 
-def check_name(value):
-    function = getattr(value, "func", value)
-    return getattr(function, "__name__", type(value).__name__)
-
-
-def checks(estimator):
-    """Return scikit-learn's checks; to repeat a row changes a search's folds and "scale", as a weight does not."""
-    weighs = isinstance(estimator.C, float) and estimator.gamma != "scale"
-    left_out = None if weighs else "check_sample_weight_equivalence_on_dense_data"
-    return [pair for pair in estimator_checks_generator(estimator) if check_name(pair[1]) != left_out]
-
-
 CHECKS = [
-    *checks(KernelSVM()),
-    *checks(KernelSVM(gamma=0.1, tol=1e-10)),
-    *checks(KernelSVM(gamma=0.1, tol=1e-10, solver="torch")),
-    *checks(KernelSVM(C=[0.1, 1.0])),
+    *scikit_learn_checks(KernelSVM(), without=["dense"]),
+    *scikit_learn_checks(KernelSVM(gamma=0.1, tol=1e-10)),
+    *scikit_learn_checks(KernelSVM(gamma=0.1, tol=1e-10, solver="torch")),
+    *scikit_learn_checks(KernelSVM(C=[0.1, 1.0]), without=["dense"]),
 ]
 
 
@@ -105,10 +93,45 @@ def test_a_solution_that_no_c_limits_is_not_looked_for_again(monkeypatch):
         np.testing.assert_allclose(one.decision_function(x), other.decision_function(x), atol=1e-6)
 
 
+@pytest.mark.parametrize(("C", "steps"), [(1e4, None), (1e6, None), (10.0, 5)], ids=str)
+def test_what_libsvm_leaves_is_solved_to_tol(C, steps, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 6)) * 10.0 ** np.arange(-3, 3), rng.integers(0, 3, 200)
+    if steps:
+        monkeypatch.setattr(svm_pairs, "_LIBSVM_STEPS", steps)
+    calls = []
+    whole = svm_pairs.by_interior_point
+    monkeypatch.setattr(
+        svm_pairs, "by_interior_point", lambda *args, pairs: calls.append(len(pairs)) or whole(*args, pairs=pairs)
+    )
+    for weights in (None, rng.uniform(0.2, 3, 200)):
+        calls.clear()
+        auto = KernelSVM(C=C, gamma=1e-4).fit(x, y, sample_weight=weights)  # a ConvergenceWarning would be an error
+        assert sum(calls) > 0
+        exact = KernelSVM(C=C, gamma=1e-4, solver="torch", tol=1e-6).fit(x, y, sample_weight=weights)
+        pairs, others = (model.module_(torch.tensor(x)) for model in (auto, exact))
+        # coefficients within tol of the optimum's conditions, in units of the decision value
+        assert dual_objective_of_pairs(auto, x) <= dual_objective_of_pairs(exact, x) + 1e-4 * C * 200 * 3
+        assert ((pairs > 0) == (others > 0)).double().mean() >= 0.99
+
+
+def dual_objective_of_pairs(model, x):
+    """Return the sum over all pairs of what their machines minimise."""
+    module, total = model.module_, 0.0
+    kernel = torch.exp(-module.gamma * torch.cdist(module.support, module.support).square())
+    n_classes = len(model.classes_)
+    for first in range(n_classes):
+        for second in range(first + 1, n_classes):
+            coef = torch.where(module.codes == first, module.weight[second - 1], 0)
+            coef = coef + torch.where(module.codes == second, module.weight[first], 0)
+            total += float((coef @ kernel @ coef / 2 - coef.abs().sum()).detach())
+    return total
+
+
 def test_without_a_shared_kernel(monkeypatch):
     ((x, y),) = real_data("digits", 200)
     shared = KernelSVM(C=[1.0, 10.0], tol=1e-8).fit(x, y)
-    monkeypatch.setattr(kernel_svm, "_SHARED_KERNEL", 10)
+    monkeypatch.setattr(svm_pairs, "_SHARED_KERNEL", 10)
     own = KernelSVM(C=[1.0, 10.0], tol=1e-8).fit(x, y)
     assert own.C_ == shared.C_
     np.testing.assert_allclose(own.decision_function(x), shared.decision_function(x), atol=1e-6)
@@ -263,7 +286,7 @@ def test_global_generators_stay():
 
 def test_warns_when_not_converged():
     ((x, y),) = real_data("digits", 100)
-    with pytest.warns(ConvergenceWarning, match=r"\d+ pairs of classes of KernelSVM did not converge in 2 steps"):
+    with pytest.warns(ConvergenceWarning, match="KernelSVM did not converge: the rows of 45 of 45 pairs of classes"):
         KernelSVM(solver="torch", max_iter=2).fit(x, y)
 
 

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 from torchal.errors import ConfigError
-from torchal.models.search import NEVER, Folds, alike, as_grid, best, search_one_by_one, stratified_folds
+from torchal.models.search import NEVER, Folds, accuracies_one_by_one, alike, as_grid, best, stratified_folds
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,13 @@ def test_those_alike_come_together_and_not_too_many():
     assert list(alike([3, 2, 3, 3], most=2)) == [(3, [0, 2]), (3, [3]), (2, [1])]
 
 
+def search_one_by_one(grid, codes, predict, *, weights=None, most_folds):
+    """Return the chosen candidate, the accuracies (G,) and the number of folds, as an estimator's search does."""
+    of_row, n_folds = stratified_folds(codes, most=most_folds)
+    accuracies = accuracies_one_by_one(grid, Folds(of_row[None], n_folds), codes, predict, weights=weights)[0]
+    return grid[int(best(accuracies))], accuracies.mean(0), n_folds
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_one_by_one_as_grid_search_cv(weighted):
     rng = np.random.default_rng(0)
@@ -104,11 +111,6 @@ def test_one_by_one_as_grid_search_cv(weighted):
     assert found == search.best_params_["n_neighbors"]
     assert n_folds == 3
     np.testing.assert_allclose(accuracies, search.cv_results_["mean_test_score"])
-
-
-def test_one_candidate_is_not_tried():
-    found, accuracies, n_folds = search_one_by_one([7.0], torch.tensor([0, 1]), None, most_folds=3)
-    assert (found, len(accuracies), n_folds) == (7.0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -293,15 +295,6 @@ def test_weights_count_in_the_accuracies_of_a_search():
     assert run(weights=weights.flip(0))[0] == 2.0
     assert run()[1].tolist() == [0.5, 0.5]
     assert run()[0] == 1.0
-
-
-@pytest.mark.parametrize(("grid", "codes"), [([7.0], [0, 0, 0, 1, 1, 1]), ([2.0, 7.0], [0, 1, 2])])
-def test_nothing_to_choose(grid, codes):
-    def predict(candidate, trained, tested):
-        raise AssertionError("nothing is to be fitted")
-
-    chosen, accuracies, n_folds = search_one_by_one(grid, torch.tensor(codes), predict, most_folds=3)
-    assert (chosen, accuracies.tolist(), n_folds) == (grid[0], [], 0)
 
 
 def test_the_only_row_of_a_class_is_trained_on_in_all_folds():

@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_de
 from sklearn.utils.validation import has_fit_parameter
 from torch import nn
 
+from tests.contracts import check_name
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.models import MLP, TorchClassifier
 
@@ -26,11 +27,6 @@ class SmallMLP(MLP):
 
     def __init__(self, n_features, n_classes):
         super().__init__(n_features, n_classes, hidden=(32,))
-
-
-def check_name(value):
-    function = getattr(value, "func", value)
-    return getattr(function, "__name__", type(value).__name__)
 
 
 FAST_ADAM = partial(torch.optim.Adam, lr=0.05)

@@ -117,14 +117,17 @@ class RidgeSystem:
             yield rows, kernel
 
     def _iterate(self, right: Tensor, ridge: Tensor, *, tol: float, max_iter: int) -> tuple[Tensor, int]:
-        """Run conjugate gradients for all right sides, each with a length of its own."""
+        """Run conjugate gradients for all right sides, each with a length of its own; return where they came closest.
+
+        Where the system is too badly conditioned for float64, they go away again.
+        """
         assert self._sketch is not None
         precondition = self._sketch.inverse(float(ridge))
         coef, residual = torch.zeros_like(right), right.clone()
         conjugate = preconditioned = precondition(residual)
         size = (residual * preconditioned).sum(1, keepdim=True)
         enough = tol * right.norm()
-        n_iter = 0
+        closest, least, n_iter = coef.clone(), residual.norm(), 0
         while n_iter < max_iter and bool(residual.norm() > enough):
             product = self._product(conjugate, ridge)
             curved = (conjugate * product).sum(1, keepdim=True)
@@ -135,7 +138,9 @@ class RidgeSystem:
             last, size = size, (residual * preconditioned).sum(1, keepdim=True)
             conjugate = torch.addcmul(preconditioned, conjugate, torch.where(last > 0, size / last, 0))
             n_iter += 1
-        return coef, n_iter
+            if bool(residual.norm() < least):
+                closest, least = coef.clone(), residual.norm()
+        return closest, n_iter
 
 
 class _Sketch:

@@ -138,23 +138,27 @@ class SparseRows(Rows):
     """A CSR matrix, with the shift and the intercept beside it. T is 1."""
 
     def __init__(self, x: Tensor, intercept: Intercept) -> None:
+        n_rows, n_features = x.shape
+        self._intercept = intercept
+        self._shift = self._mean = None  # of all columns; of those that are not shifted in their values
+        if intercept == "free":
+            columns, values = x.col_indices(), x.values()
+            self._shift = values.new_zeros(n_features).index_add_(0, columns, values) / n_rows
+            # a column without a zero can be shifted itself, which keeps the digits of what is far from zero
+            is_full = columns.bincount(minlength=n_features) == n_rows
+            shifted = values - torch.where(is_full, self._shift, 0)[columns]
+            x = torch.sparse_csr_tensor(x.crow_indices(), columns, shifted, x.shape)
+            self._mean = torch.where(is_full, 0, self._shift)
         self._x = x
         self._transposed = x.t().to_sparse_csr()
-        self._squares = torch.sparse_csr_tensor(
-            self._transposed.crow_indices(),
-            self._transposed.col_indices(),
-            self._transposed.values().square(),
-            self._transposed.shape,
-        )
-        self._intercept = intercept
-        self._ones = x.values().new_ones(len(x), 1)
-        self._mean = (self._transposed @ self._ones).squeeze(1) / len(x) if intercept == "free" else None
-        self.n_columns = x.shape[1] + int(intercept != "none")
+        parts = self._transposed.crow_indices(), self._transposed.col_indices()
+        self._squares = torch.sparse_csr_tensor(*parts, self._transposed.values().square(), self._transposed.shape)
+        self.n_columns = n_features + int(intercept != "none")
 
     @override
     def to(self, dtype: torch.dtype) -> Rows:
         other = copy.copy(self)
-        for name in ("_x", "_transposed", "_squares", "_ones", "_mean"):
+        for name in ("_x", "_transposed", "_squares", "_mean"):
             value = getattr(self, name)
             setattr(other, name, None if value is None else value.to(dtype))
         return other
@@ -194,7 +198,7 @@ class SparseRows(Rows):
         if self._intercept == "none":
             return theta, torch.zeros_like(theta[..., 0])
         coef = theta[..., :-1]
-        return coef, theta[..., -1] if self._mean is None else theta[..., -1] - coef @ self._mean
+        return coef, theta[..., -1] if self._shift is None else theta[..., -1] - coef @ self._shift
 
 
 def triangle_positions(n: int, device: torch.device) -> Tensor:

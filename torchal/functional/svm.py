@@ -120,6 +120,19 @@ def svm_dual(kernel: Tensor, signs: Tensor, upper: Tensor, *, tol: float, max_it
     return SvmDual(alpha, bias, violation, n_iter)
 
 
+@torch.no_grad()
+def svm_violation(kernel: Tensor, signs: Tensor, upper: Tensor, alpha: Tensor) -> Tensor:
+    """Return by how much coefficients violate the conditions of the optimum, (B,), as `svm_dual` measures it.
+
+    Shapes:
+        kernel: (B, m, m) float64.
+        signs, upper: (B, m) float64, as of `svm_dual`.
+        alpha: (B, m) float64, in [0, upper] and balanced.
+    """
+    highest, lowest = _extremes(-signs * _gradient(kernel, signs, signs.abs(), alpha), signs, upper, alpha)
+    return (highest - lowest).clamp(min=0)
+
+
 def _check(kernel: Tensor, signs: Tensor, upper: Tensor, tol: float, max_iter: int) -> None:
     for name, tensor, ndim in (("kernel", kernel, 3), ("signs", signs, 2), ("upper", upper, 2)):
         check_float(name, tensor, ndim=ndim)

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from torchal.models.ensemble import TorchEnsemble as TorchEnsemble
     from torchal.models.kernel_least_squares import KernelLeastSquares as KernelLeastSquares
     from torchal.models.kernel_svm import KernelSVM as KernelSVM
-    from torchal.models.linear import LinearSVM as LinearSVM
     from torchal.models.linear import LogisticRegression as LogisticRegression
     from torchal.models.linear import OneVsRestLogisticRegression as OneVsRestLogisticRegression
+    from torchal.models.linear_svm import LinearSVM as LinearSVM
     from torchal.models.nets import MLP as MLP
     from torchal.models.nets import AllConv as AllConv
     from torchal.models.nets import SmallCNN as SmallCNN
@@ -25,7 +25,7 @@ _MODULES = {
     "Epoch": "callbacks",
     "KernelLeastSquares": "kernel_least_squares",
     "KernelSVM": "kernel_svm",
-    "LinearSVM": "linear",
+    "LinearSVM": "linear_svm",
     "LogisticRegression": "linear",
     "MLP": "nets",
     "OneVsRestLogisticRegression": "linear",

@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
@@ -28,9 +29,6 @@ from torchal.errors import DataError, ShapeError
 from torchal.functional.chunks import Chunker, values_per_chunk
 from torchal.inputs import DatasetInputs, SparseInputs, as_inputs, as_torch_takes, is_sparse, is_streamed, read_rows
 from torchal.models.sparse import as_csr, csr_rows
-
-if TYPE_CHECKING:
-    pass
 
 _CHUNK_ROWS = (32, 8192)  # fewest and most rows in a chunk of a prediction
 
@@ -203,9 +201,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 chunker(len(rows), len(rows), partial(collected.add, compute, rows, start))
                 if is_streamed(X):  # its rows are gone with the next chunk
                     check_finite("X", rows, first_row=start)
-                elif (
-                    isinstance(X, Tensor) and rows.is_floating_point() and not is_sparse(X)
-                ):  # one look at the end: each look waits for the device
+                elif isinstance(X, Tensor) and rows.is_floating_point() and not is_sparse(X):
+                    # one look at the end: each look waits for the device
                     finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
                 start += len(rows)
             if (finite and not bool(torch.stack(finite).all())) or is_sparse(X):
@@ -280,11 +277,14 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
 
     def _check_array(self, X: Any, *y: Any) -> tuple[Array, Any]:
         """Let scikit-learn check what is not a tensor; its complaints about values become a DataError."""
-        if self.flattens and isinstance(X, np.ndarray) and X.ndim > 2:
-            X = X.reshape(len(X), math.prod(X.shape[1:]))
+        if issparse(X) and not self.takes_sparse:
+            raise DataError(f"{type(self).__name__} does not read a sparse matrix; X.toarray() is dense")
         settings: dict[str, Any] = {"dtype": self._array_dtypes(), "allow_nd": True, "reset": bool(y)}
         settings["accept_sparse"] = "csr" if self.takes_sparse else False
         try:
+            if self.flattens and isinstance(X, np.ndarray | list | tuple) and np.ndim(X) > 2:
+                X = np.asarray(X)
+                X = X.reshape(len(X), math.prod(X.shape[1:]))
             if not y:
                 return validate_data(self, X, **settings), None
             checked: tuple[Array, Array] = validate_data(self, X, *map(_on_host, y), **settings)
@@ -425,7 +425,12 @@ def _encode(y: Any, device: torch.device) -> tuple[Array, Tensor]:
 
 def _check_weights(weights: Any, n: int, device: torch.device) -> Tensor:
     """Return weights as (n,) float64 on the device: finite, not negative, not all zero."""
-    tensor = weights.detach() if isinstance(weights, Tensor) else torch.tensor(np.asarray(weights, dtype=np.float64))
+    try:
+        tensor = (
+            weights.detach() if isinstance(weights, Tensor) else torch.tensor(np.asarray(weights, dtype=np.float64))
+        )
+    except (TypeError, ValueError) as error:
+        raise DataError(f"sample_weight must be ({n},) numbers, got {type(weights).__name__}: {error}") from error
     if tensor.shape != (n,):
         raise ShapeError(f"sample_weight must have shape ({n},), got {tuple(tensor.shape)}")
     tensor = _move("sample_weight", tensor, device).double()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from torchal._checks import check_whole
@@ -16,12 +14,9 @@ from torchal.functional.chunks import values_per_chunk
 from torchal.functional.kernel_ridge import RidgeSystem
 from torchal.functional.kernels import rbf_kernel
 from torchal.models.base import Array, ProbabilityMixin, TrainingData
-from torchal.models.direct import DirectClassifier, stacked
+from torchal.models.direct import DirectClassifier, Fitted, Trials, as_array, stacked
 from torchal.models.kernel import KernelMachine, check_gamma, width_of
-from torchal.models.search import Folds, best
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from torchal.models.search import Folds
 
 _ROUNDING = 1e-8  # residual that float64 may leave where the ridge is tiny
 
@@ -96,8 +91,7 @@ class KernelLeastSquares(ProbabilityMixin, DirectClassifier):
     @property
     def dual_coef_(self) -> Array:
         """(n, C) the coefficients as an array."""
-        array: Array = self.module_.weight.detach().cpu().numpy()
-        return array
+        return as_array(self.module_.weight)
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -111,57 +105,82 @@ class KernelLeastSquares(ProbabilityMixin, DirectClassifier):
     def _values_per_fit(self, data: TrainingData) -> int:
         return len(data.codes) ** 2
 
-    def _fit_together(
-        self, estimators: Sequence[Self], data: Sequence[TrainingData], grid: list[float], folds: Folds
-    ) -> None:
-        x = stacked([one.inputs.double() for one in data])
-        codes = stacked([one.codes for one in data])
-        targets = nn.functional.one_hot(codes, data[0].n_classes).double()
-        weights = stacked([torch.ones_like(one.codes).double() if one.weights is None else one.weights for one in data])
-        chosen, accuracies = torch.zeros_like(codes[:, 0]), None
-        if folds.n_folds:
-            tests = (folds.of_row == fold for fold in range(folds.n_folds))
-            accuracies = torch.stack([self._accuracies(x, codes, weights, tested, grid) for tested in tests], 1)
-            chosen = best(accuracies)
-        gamma = x.new_tensor([width_of(self.gamma, rows) for rows in x])
-        C = x.new_tensor(grid)[chosen]
-        system, ridge = self._system(x, gamma, weights), C * weights.sum(1)
-        coef, n_iter = system.solve(targets, ridge, tol=self.tol, max_iter=self.max_iter)
-        residual = system.residual(coef, targets, ridge)
-        for i, one in enumerate(estimators):
-            one._note_search(float(C[i]), None if accuracies is None else accuracies[i], folds.n_folds)
-            one.gamma_ = float(gamma[i])
-            one.n_iter_ = np.array([max(1, n_iter)], dtype=np.int32)
-            one.module_ = KernelMachine(x[i].clone(), one.gamma_, coef[i].clone())
-            if not residual[i] <= max(self.tol, _ROUNDING):
-                warnings.warn(
-                    f"{type(self).__name__} did not converge: in {n_iter} of at most {self.max_iter} steps the "
-                    f"residual is {float(residual[i]):.1e} of the targets, tol is {self.tol:.1e}. Increase max_iter, "
-                    "tol, C or block_size.",
-                    ConvergenceWarning,
-                    stacklevel=5,
-                )
+    def _trials(self, data: Sequence[TrainingData]) -> Trials:
+        return _RidgeTrials(self, data)
 
-    def _system(self, x: Tensor, gamma: Tensor, weights: Tensor) -> RidgeSystem:
-        return RidgeSystem(
-            x, gamma, weights=None if bool((weights == 1).all()) else weights, block_size=self.block_size
-        )
+    _advice = "Increase max_iter, tol, C or block_size."
 
-    def _accuracies(self, x: Tensor, codes: Tensor, weights: Tensor, tested: Tensor, grid: Sequence[float]) -> Tensor:
-        """Return the accuracies (T, G) on the rows that one fold tests (T, n), trained on the others."""
+
+class _RidgeTrials(Trials):
+    """T data sets, each with a linear system for each ridge."""
+
+    def __init__(self, model: KernelLeastSquares, data: Sequence[TrainingData]) -> None:
+        self._model = model
+        self._x = stacked([one.inputs.double() for one in data])
+        self._codes = stacked([one.codes for one in data])
+        self._targets = nn.functional.one_hot(self._codes, data[0].n_classes).double()
+        self._is_weighted = any(one.weights is not None for one in data)
+        ones = torch.ones_like(self._targets[0, :, 0])
+        self._weights = stacked([ones if one.weights is None else one.weights for one in data])
+        self._within = max(model.tol, _ROUNDING)
+
+    def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor]:
+        """Fit one fold after another, each with one kernel for all ridges."""
+        found = [self._search_fold(folds.of_row == fold, grid) for fold in range(folds.n_folds)]
+        accuracies, n_open = zip(*found, strict=True)
+        return torch.stack(accuracies, 1), torch.stack(n_open).sum(0)
+
+    def fit(self, penalties: Sequence[float]) -> list[Fitted]:
+        """Fit all data sets at once."""
+        gamma = self._x.new_tensor([width_of(self._model.gamma, rows) for rows in self._x])
+        system = self._system(self._x, gamma, self._weights if self._is_weighted else None)
+        ridge = self._x.new_tensor(penalties) * self._weights.sum(1)
+        coef, n_iter = self._solve(system, self._targets, ridge)
+        residual = system.residual(coef, self._targets, ridge)
+        fits = []
+        for i in range(len(coef)):
+            complaint = (
+                f"after {n_iter} steps of conjugate gradients the residual is {float(residual[i]):.1e} of the targets, "
+                f"tol is {self._model.tol:.1e}"
+                if not residual[i] <= self._within
+                else ""
+            )
+            module = KernelMachine(self._x[i].clone(), float(gamma[i]), coef[i].clone())
+            fits.append(
+                Fitted(module, np.array([max(1, n_iter)], dtype=np.int32), complaint, {"gamma_": float(gamma[i])})
+            )
+        return fits
+
+    def _search_fold(self, tested: Tensor, grid: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Return the accuracies (T, G) on the rows that one fold tests (T, n), and (T,) how many did not converge."""
         train, test = _rows_where(~tested), _rows_where(tested)
-        some, cross = (x.take_along_dim(rows.unsqueeze(2), 1) for rows in (train.rows, test.rows))
-        targets = nn.functional.one_hot(codes.gather(1, train.rows), int(codes.max()) + 1).double()
-        kept = weights.gather(1, train.rows) * train.used
-        gamma = x.new_tensor([width_of(self.gamma, rows[used]) for rows, used in zip(some, train.used, strict=True)])
-        system, ridge = self._system(some, gamma, kept), kept.sum(1)
-        truth, counted = codes.gather(1, test.rows), weights.gather(1, test.rows) * test.used
-        accuracies = []
+        x, cross, targets = (
+            part.take_along_dim(rows.unsqueeze(2), 1)
+            for part, rows in ((self._x, train.rows), (self._x, test.rows), (self._targets, train.rows))
+        )
+        weights = self._weights.gather(1, train.rows) * train.used
+        gamma = x.new_tensor(
+            [width_of(self._model.gamma, rows[used]) for rows, used in zip(x, train.used, strict=True)]
+        )
+        filled_up = not bool(train.used.all())
+        system = self._system(x, gamma, weights if self._is_weighted or filled_up else None)
+        truth = self._codes.gather(1, test.rows)
+        counted = self._weights.gather(1, test.rows) * test.used
+        accuracies, n_open = [], torch.zeros_like(truth[:, 0])
         for C in grid:
-            coef, _ = system.solve(targets, C * ridge, tol=self.tol, max_iter=self.max_iter)
-            right = _largest(cross, some, gamma, coef) == truth
+            ridge = C * weights.sum(1)
+            coef, n_iter = self._solve(system, targets, ridge)
+            if n_iter:  # nothing is left by a direct solution that would change a prediction
+                n_open += ~(system.residual(coef, targets, ridge) <= self._within)
+            right = _largest(cross, x, gamma, coef) == truth
             accuracies.append((right * counted).sum(1) / counted.sum(1))
-        return torch.stack(accuracies, 1)
+        return torch.stack(accuracies, 1), n_open
+
+    def _system(self, x: Tensor, gamma: Tensor, weights: Tensor | None) -> RidgeSystem:
+        return RidgeSystem(x, gamma, weights=weights, block_size=self._model.block_size)
+
+    def _solve(self, system: RidgeSystem, targets: Tensor, ridge: Tensor) -> tuple[Tensor, int]:
+        return system.solve(targets, ridge, tol=self._model.tol, max_iter=self._model.max_iter)
 
 
 class _Rows(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from torchal.errors import ConfigError
+
+Key = TypeVar("Key", bound=Hashable)
+
+_LARGEST = sys.float_info.max
 
 NEVER = -1
 """The fold of a row that is trained on in all folds: the only one of its class."""
@@ -25,10 +30,10 @@ def as_grid(name: str, value: Any) -> list[float]:
     Raises:
         ConfigError: one of them is not above 0 and finite, or there is none.
     """
-    values = value.tolist() if isinstance(value, np.ndarray | np.generic | Tensor) else value
+    values: Any = value.tolist() if isinstance(value, np.ndarray | np.generic | Tensor) else value
     values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     for one in values:
-        if isinstance(one, bool) or not isinstance(one, Real) or not 0 < float(one) < float("inf"):
+        if isinstance(one, bool) or not isinstance(one, Real) or not 0 < one <= _LARGEST:  # type: ignore[operator]
             raise ConfigError(f"{name} must be above 0 and finite, or a grid of such numbers, got {value!r}")
     if not values:
         raise ConfigError(f"{name} must have at least one number, got an empty grid")
@@ -86,7 +91,7 @@ def best(accuracies: Tensor) -> Tensor:
     return level.int().argmax(-1)
 
 
-def alike(keys: Sequence[int], *, most: int) -> Iterator[tuple[int, list[int]]]:
+def alike(keys: Sequence[Key], *, most: int) -> Iterator[tuple[Key, list[int]]]:
     """Yield each key with the positions where it stands, at most so many at once."""
     positions = defaultdict(list)
     for i, key in enumerate(keys):
@@ -96,32 +101,29 @@ def alike(keys: Sequence[int], *, most: int) -> Iterator[tuple[int, list[int]]]:
             yield key, all_of_it[start : start + most]
 
 
-def search_one_by_one(
+def accuracies_one_by_one(
     grid: Sequence[float],
+    folds: Folds,
     codes: Tensor,
     predict: Callable[[float, NDArray[Any], NDArray[Any]], NDArray[Any]],
     *,
     weights: Tensor | None = None,
-    most_folds: int,
-) -> tuple[float, NDArray[Any], int]:
-    """Return the best of a grid, its candidates' mean accuracies (G,) and how many folds there were.
+) -> Tensor:
+    """Return the accuracies (1, F, G) of fits that are made one after another.
 
     Args:
         grid: candidates, ascending.
+        folds: of one data set.
         codes: (n,) int64, classes.
         predict: fits with a candidate on some rows, and returns the codes that it predicts for others.
         weights: (n,) of the rows that are predicted; 1 each unless given.
-        most_folds: how many folds there are at most.
     """
-    folds, n_folds = stratified_folds(codes, most=most_folds) if len(grid) > 1 else (codes, 0)
-    if not n_folds:
-        return grid[0], np.empty(0), 0
-    labels, fold_of = codes.cpu().numpy(), folds.cpu().numpy()
+    labels, fold_of = codes.cpu().numpy(), folds.of_row[0].cpu().numpy()
     counted = np.ones(len(labels)) if weights is None else weights.cpu().numpy()
-    accuracies = torch.empty(n_folds, len(grid), dtype=torch.float64, device="cpu")
-    for fold in range(n_folds):
+    accuracies = torch.empty(1, folds.n_folds, len(grid), dtype=torch.float64, device="cpu")
+    for fold in range(folds.n_folds):
         trained, tested = (fold_of != fold).nonzero()[0], (fold_of == fold).nonzero()[0]
         for i, candidate in enumerate(grid):
             right = predict(candidate, trained, tested) == labels[tested]
-            accuracies[fold, i] = float(np.average(right, weights=counted[tested]))
-    return grid[int(best(accuracies))], accuracies.mean(0).numpy(), n_folds
+            accuracies[0, fold, i] = float(np.average(right, weights=counted[tested]))
+    return accuracies
