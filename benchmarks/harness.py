@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+PAUSE = 0.2  # seconds before each call: OpenBLAS' threads spin on after the last one, and slow what runs beside them
+
 
 @dataclass(frozen=True)
 class Row:
@@ -34,6 +36,8 @@ def compare(
 ) -> Iterator[Row]:
     """Time the candidates in turn, A B A B ..., after one warm-up each, so that a drift of the machine hits all alike.
 
+    A pause before each call lets the threads of the one before come to rest.
+
     Args:
         work: what is done.
         candidates: by name; one is called "ours".
@@ -48,6 +52,7 @@ def compare(
             if name in once and turn != 1:
                 continue
             _wait(device)
+            time.sleep(PAUSE)
             started = time.perf_counter()
             candidate()
             _wait(device)
