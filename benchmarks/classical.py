@@ -70,7 +70,7 @@ def _letter() -> tuple[Array, Array] | None:
     path = letter_file()
     if not path.exists():
         return None
-    table = np.loadtxt(path, delimiter=",", dtype=str)
+    table = np.loadtxt(path, delimiter=",", dtype=str, skiprows=1)
     order = np.random.default_rng(0).permutation(len(table))
     return StandardScaler().fit_transform(table[order, 1:].astype(float)), table[order, 0]
 
@@ -235,7 +235,7 @@ def _one_by_one(fits: list[Callable[[], object]]) -> None:
 
 def _default_experiment(device: str) -> Iterator[Row]:
     """The Playground's default run: letter, margin, batches of 2 % to the last row, its model tuned at every fit."""
-    data = csv(letter_file(), target=0, header=False, max_rows=15_000, standardize=True, seed=0).to(device)
+    data = csv(letter_file(), target=0, max_rows=15_000, standardize=True, seed=0).to(device)
     n = len(data.train.targets) // 50
     start = start_rows(data.train.targets, n, how="playground", generator=torch.Generator().manual_seed(0))
     final: dict[str, float] = {}

@@ -51,6 +51,8 @@ def _load(name):
     open_text = gzip.open if path.suffix == ".gz" else open
     with open_text(path, "rt") as file:
         cells = [line.strip().replace("\t", "").split(",") for line in file if line.strip()]
+    if name == "letter":
+        del cells[0]  # the names of the columns
     target = 0 if name == "letter" else -1
     y = np.array([row.pop(target) for row in cells])
     return StandardScaler().fit_transform(np.array(cells, dtype=float)), y

@@ -105,35 +105,6 @@ def test_agrees_with_newton_cholesky_on_two_classes(fit_intercept):
     np.testing.assert_allclose(ours.decision_function(x_test), theirs.decision_function(x_test), rtol=1e-3, atol=1e-3)
 
 
-HARD = {
-    "separable": (np.array([[-1.0], [-0.5], [0.5], [1.0]]), np.array([0, 0, 1, 1])),
-    "separable in three": (np.arange(9.0).reshape(-1, 1), np.arange(9) // 3),
-    "scales": (np.random.default_rng(0).normal(size=(90, 8)) * 10.0 ** np.arange(-4, 4), np.arange(90) % 3),
-    "duplicate rows": (np.repeat([[0.0, 1.0], [1.0, 0.0]], 20, 0), np.arange(40) % 3),
-    "one feature": (np.random.default_rng(0).normal(size=(50, 1)), np.arange(50) % 4),
-    "wide": (np.random.default_rng(0).normal(size=(12, 300)), np.arange(12) % 3),
-    "constant feature": (np.c_[np.full(30, 1e6), np.random.default_rng(0).normal(size=30)], np.arange(30) % 2),
-    "only constants": (np.ones((9, 2)), np.arange(9) % 3),
-    "equal columns": (np.repeat(np.random.default_rng(0).normal(size=(40, 1)) * 1e6, 5, 1), np.arange(40) % 3),
-    "far off": (np.random.default_rng(0).normal(size=(60, 3)) + 1e5, np.arange(60) % 3),
-    "two rows": (np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0, 1])),
-}
-
-
-@pytest.mark.parametrize("C", [1e-4, 1.0, 1e4])
-@pytest.mark.parametrize("case", HARD)
-def test_hard_problems_converge(case, C):
-    x, y = HARD[case]
-    fitted = LogisticRegression(C=C).fit(x, y)  # a ConvergenceWarning would be an error
-    probs = torch.as_tensor(fitted.predict_proba(x))
-    onehot = F.one_hot(torch.as_tensor(y)).numpy()
-    residual = C * (probs.numpy() - onehot)[:, -len(fitted.coef_) :]
-    gradient = residual.T @ x + fitted.coef_
-    size = C * np.abs(x).sum(0) + np.abs(fitted.coef_) + 1
-    assert (np.abs(gradient) <= 1e-4 * size).all()
-    assert (np.abs(residual.sum(0)) <= 1e-4 * C * len(x)).all()
-
-
 def test_warns_when_not_converged():
     x, y, _, _ = data("digits")
     with pytest.warns(ConvergenceWarning, match="did not converge: after 2 Newton steps"):
@@ -167,31 +138,6 @@ def test_weights_are_repeated_rows(name):
     np.testing.assert_allclose(
         weighted.decision_function(x_test), repeated.decision_function(x_test), rtol=1e-4, atol=1e-5
     )
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    n=st.integers(4, 25),
-    d=st.integers(1, 30),
-    n_classes=st.integers(2, 4),
-    log_c=st.floats(-3, 3),
-    seed=st.integers(0, 2**16),
-)
-def test_never_above_scikit_learn(n, d, n_classes, log_c, seed):
-    rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=(n, d)).round(2), np.r_[np.arange(n_classes), rng.integers(0, n_classes, n)][:n]
-    weights = np.r_[np.ones(n_classes), rng.integers(0, 3, n)][:n].astype(float)
-    names = np.array(["d", "b", "c", "a"])
-    C = 10**log_c
-    ours = LogisticRegression(C=C).fit(x, names[y], sample_weight=weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = linear_model.LogisticRegression(C=C, tol=1e-8, max_iter=10000)
-        theirs.fit(x, names[y], sample_weight=weights)
-    assert list(ours.classes_) == list(theirs.classes_)
-    codes = np.searchsorted(ours.classes_, names[y])
-    reached, best = (objective(m.coef_, m.intercept_, x, codes, C=C, weights=weights) for m in (ours, theirs))
-    assert reached <= best * (1 + 1e-8)
 
 
 @pytest.mark.parametrize("name", ["iris", "breast_cancer"])
@@ -326,20 +272,84 @@ def reached(name, model, x, y, *, C, weights):
     return C * (weights @ losses).sum() + penalty / 2
 
 
+def fit_peer(name, C, x, y, weights):
+    """Return scikit-learn's model of that name, fitted."""
+    peer = MODELS[name][1](C)
+    if not hasattr(peer, "estimator"):
+        return peer.fit(x, y, sample_weight=weights)
+    with sklearn.config_context(enable_metadata_routing=True):
+        peer = OneVsRestClassifier(peer.estimator.set_fit_request(sample_weight=True))
+        return peer.fit(x, y, sample_weight=weights)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(4, 25),
+    d=st.integers(1, 30),
+    n_classes=st.integers(2, 4),
+    log_c=st.floats(-3, 3),
+    seed=st.integers(0, 2**16),
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_never_above_scikit_learn(name, n, d, n_classes, log_c, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(n, d)).round(2), np.r_[np.arange(n_classes), rng.integers(0, n_classes, n)][:n]
+    weights = np.r_[np.ones(n_classes), rng.integers(0, 3, n)][:n].astype(float)
+    y, C = np.array(["d", "b", "c", "a"])[y], 10**log_c
+    ours = MODELS[name][0](C=C).fit(x, y, sample_weight=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = fit_peer(name, C, x, y, weights)
+    assert list(ours.classes_) == list(theirs.classes_)
+    best = reached(name, theirs, x, y, C=C, weights=weights)
+    assert reached(name, ours, x, y, C=C, weights=weights) <= best * (1 + 1e-8)
+
+
+HARD = {
+    "separable": (np.array([[-1.0], [-0.5], [0.5], [1.0]]), np.array([0, 0, 1, 1])),
+    "separable in three": (np.arange(9.0).reshape(-1, 1), np.arange(9) // 3),
+    "scales": (np.random.default_rng(0).normal(size=(90, 8)) * 10.0 ** np.arange(-4, 4), np.arange(90) % 3),
+    "duplicate rows": (np.repeat([[0.0, 1.0], [1.0, 0.0]], 20, 0), np.arange(40) % 3),
+    "one feature": (np.random.default_rng(0).normal(size=(50, 1)), np.arange(50) % 4),
+    "wide": (np.random.default_rng(0).normal(size=(12, 300)), np.arange(12) % 3),
+    "constant feature": (np.c_[np.full(30, 1e6), np.random.default_rng(0).normal(size=30)], np.arange(30) % 2),
+    "only constants": (np.ones((9, 2)), np.arange(9) % 3),
+    "equal columns": (np.repeat(np.random.default_rng(0).normal(size=(40, 1)) * 1e6, 5, 1), np.arange(40) % 3),
+    "far off": (np.random.default_rng(0).normal(size=(60, 3)) + 1e5, np.arange(60) % 3),
+    "two rows": (np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0, 1])),
+}
+
+
+@pytest.mark.parametrize("C", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("case", HARD)
+@pytest.mark.parametrize("name", MODELS)
+def test_hard_problems_converge(name, case, C):
+    x, y = HARD[case]
+    model = MODELS[name][0](C=C).fit(x, y)  # a ConvergenceWarning would be an error
+    logits = torch.tensor(model.decision_function(x).reshape(len(x), -1), requires_grad=True)
+    codes = torch.as_tensor(y)
+    if name == "logistic":
+        both = logits if logits.shape[1] > 1 else torch.cat([torch.zeros_like(logits), logits], 1)
+        loss = F.cross_entropy(both, codes, reduction="sum")
+    else:
+        signs = 2 * F.one_hot(codes)[:, -logits.shape[1] :] - 1
+        losses = F.relu(1 - signs * logits).square() if name == "svm" else -F.logsigmoid(signs * logits)
+        loss = losses.sum()
+    residual = C * torch.autograd.grad(loss, logits)[0].numpy()
+    gradient = residual.T @ x + model.coef_
+    assert (np.abs(gradient) <= 1e-4 * (C * np.abs(x).sum(0) + np.abs(model.coef_) + 1)).all()
+    of_intercept = residual.sum(0) + (0 if name in ("logistic", "ovr") else model.intercept_)
+    assert (np.abs(of_intercept) <= 1e-4 * (C * len(x) + np.abs(model.intercept_))).all()
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("source", [*DENSE, *SPARSE])
 def test_the_optimum_on_real_data(source, name):
     (x, y), (x_test, _) = real_data(source, 200, 1000)
-    ours, theirs = MODELS[name]
     for C, weighted in ((0.01, True), (1.0, False), (10.0, True)):
         weights = np.random.default_rng(1).uniform(0.2, 3, len(y)) if weighted else np.ones(len(y))
-        model = ours(C=C).fit(x, y, sample_weight=weights if weighted else None)
-        if hasattr(theirs(C), "estimator"):
-            with sklearn.config_context(enable_metadata_routing=True):
-                peer = OneVsRestClassifier(theirs(C).estimator.set_fit_request(sample_weight=True))
-                peer.fit(x, y, sample_weight=weights)
-        else:
-            peer = theirs(C).fit(x, y, sample_weight=weights)
+        model = MODELS[name][0](C=C).fit(x, y, sample_weight=weights if weighted else None)
+        peer = fit_peer(name, C, x, y, weights)
         best = reached(name, peer, x, y, C=C, weights=weights)
         assert reached(name, model, x, y, C=C, weights=weights) <= best * (1 + 1e-9)
         assert (model.predict(x_test) == peer.predict(x_test)).mean() >= 0.995

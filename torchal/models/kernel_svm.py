@@ -55,7 +55,7 @@ class KernelSVM(DirectClassifier):
 
     Reference:
         Chang & Lin, "LIBSVM: A Library for Support Vector Machines", ACM TIST 2011, for the problem and the votes;
-        `torchal.functional.svm` for the interior-point method.
+        `torchal.functional.svm.svm_dual` for the interior-point method.
 
     Complexity:
         O(m^3) for each pair of classes with m rows together, and C of the grid, by "torch", in chunks of pairs.
