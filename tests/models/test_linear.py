@@ -477,6 +477,18 @@ def test_a_sparse_matrix_with_a_column_of_another_scale(ours, column, C):
     assert abs(sparse.decision_function(x) - dense.decision_function(x)).max() <= 1e-2 * abs(dense.coef_).max()
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("n", "d", "n_classes", "offset"), [(20, 30, 2, 1e6), (20, 10, 3, 1e6), (40, 30, 2, 1e3)])
+def test_sparse_rows_far_from_zero_reach_the_optimum(n, d, n_classes, offset, name):
+    for seed in range(2):
+        x, y = np.random.default_rng(seed).normal(size=(n, d)) + offset, np.arange(n) % n_classes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it may be sure of less than it has reached
+            models = [MODELS[name][0](C=1e5).fit(rows, y) for rows in (x, scipy.sparse.csr_array(x))]
+        dense, sparse = (reached(name, model, x, y, C=1e5, weights=np.ones(n)) for model in models)
+        assert sparse <= dense * (1 + 1e-6)
+
+
 def test_weights_take_a_class_out_of_sparse_rows_too():
     x, y = words_and_one_more(lambda rng: np.zeros(400))
     weights = (y != 1).astype(float)

@@ -27,6 +27,8 @@ _ROUNDING = 1e-12  # relative gain below which the objective's last digits canno
 _OWN_HESSIAN = 128  # columns up to which each problem is preconditioned by its own Hessian, not all by their mean
 _GRAM_COLUMNS = 4096  # columns from which a factorised matrix of that size costs more than the steps that it saves
 _WHOLE_HESSIANS = 2**26  # most numbers of the matrices that couple a problem's outputs
+_SURE = 10  # times tol: what the distance to the optimum may be at most where it is about tol
+_PAST_KINKS = 1e-12  # times tol: a gap so small that no kink on the way matters
 _UNSOLVED = 0.1  # part of the residual's square above which a direction does not tell how far the optimum is
 
 
@@ -60,11 +62,14 @@ class LinearSolver:
 
     Reference:
         The inexact Newton method of Nocedal & Wright, "Numerical Optimization", 2nd ed., algorithm 7.1, with
-        conjugate gradients preconditioned by Hessians that leave out what couples the outputs.
+        conjugate gradients preconditioned by Hessians that leave out what couples the outputs, or by whole ones once
+        the steps without have cost as much as one.
 
     Complexity:
-        A Newton step is O(n P^2 + P^3) for each problem up to 128 columns, else for all of them, and for each of its
-        conjugate-gradient steps O(n P K U); with a sparse matrix its non-zeros stand for n P, and nothing is O(P^2).
+        A Newton step is O(n P^2 + P^3) for each problem up to 128 columns, for all of them together up to 4 096, and
+        for each of its conjugate-gradient steps O(n P K U). With more columns, or a sparse matrix, whose non-zeros
+        stand for n P, the preconditioner is a diagonal and nothing is O(P^2). A whole Hessian is O(n K^2 P^2 + K^3 P^3)
+        and made only where all of them have at most 2^26 numbers.
     """
 
     def __init__(self, x: Tensor, *, loss: Loss, intercept: Intercept, max_iter: int) -> None:
@@ -77,6 +82,8 @@ class LinearSolver:
         self._max_iter = max_iter
         # Directions need not be exact: float32 is enough for them, until it is seen not to be.
         self._coarse = self._rows.to(torch.float32)
+        # a diagonal may be far from the Hessian, and is all that there is room for
+        self._is_diagonal = not isinstance(self._rows, DenseRows) or self._rows.n_columns > _GRAM_COLUMNS
         self._precision = 0  # position in _PRECISIONS
         self._full: Tensor | None = None
         self._cg_steps = 0
@@ -97,7 +104,7 @@ class LinearSolver:
             starts: (T, U, K, P) float64 each.
         """
         n_trials, _, n_problems = weights.shape
-        self._tol = tol
+        self._tol = min(tol, 1.0)
         # where a whole Hessian paid in the last solution, another is made at once
         self._cg_steps = 0 if self._full is None else _CG_STEPS * self._max_iter
         self._full = None
@@ -188,6 +195,12 @@ class LinearSolver:
             decrement = -(gradient * direction).sum((2, 3))
             gap = torch.where(is_solved, decrement / 2 / objective, torch.inf)
             fine_enough = bool(is_solved.all()) or not (is_close and self._precision == 1)
+            if self._is_diagonal and bool((gap <= self._tol).any()):
+                residual = gradient + self._pull(self._rows, curvature.times(along.clone())) + direction * self._penalty
+                left = (residual.square() / self._least_curvature(curvature)).sum((2, 3)) / objective
+                unsure = (gap <= self._tol) & ~(left <= _SURE * self._tol)
+                fine_enough = fine_enough and (self._precision > 0 or not bool(unsure.any()))
+                gap = torch.where(unsure, left, gap)
             if self._precision == 2 or (fine_enough and self._agrees(direction, along, decrement, gap, curvature)):
                 break
             self._precision += 1
@@ -208,7 +221,7 @@ class LinearSolver:
             logits = torch.where(stuck[:, None, :, None], now.logits, logits)
             reached = torch.where(stuck, objective, reached)
         # the gap is that of the objective's second derivatives, which a kink ends
-        bent = self._loss.bends(now.logits, logits, now.targets, now.weights) & (gap > _ROUNDING * self._tol)
+        bent = self._loss.bends(now.logits, logits, now.targets, now.weights) & (gap > _PAST_KINKS * self._tol)
         return now._replace(theta=theta, logits=logits), reached, gap, (~(gap > self._tol) & ~bent) | stuck
 
     def _agrees(self, direction: Tensor, along: Tensor, decrement: Tensor, gap: Tensor, curvature: Curvature) -> bool:
@@ -221,6 +234,17 @@ class LinearSolver:
         good = (off <= 1e-2 * decrement) | ((off / decrement).square() * gap <= self._tol**1.5)
         return bool(good.all())
 
+    def _least_curvature(self, curvature: Curvature) -> Tensor:
+        """Return how much the objective curves along each parameter at least, to be broadcast to (T, U, K, P).
+
+        That is the penalty, or the Hessian's diagonal for what is free of it. A residual's square, divided by it, is at
+        most what a direction misses of the decrement.
+        """
+        if bool((self._penalty > 0).all()):
+            return self._penalty
+        free = curvature.diagonal().sum(1).unsqueeze(3).clamp(min=1e-300)
+        return torch.where(self._penalty > 0, self._penalty, free)
+
     def _direction(self, curvature: Curvature, gradient: Tensor, objective: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Solve Hessian times direction = -gradient by preconditioned conjugate gradients, closer near the optimum.
 
@@ -231,6 +255,7 @@ class LinearSolver:
         fine, coarse = _PRECISIONS[self._precision]
         rows = self._coarse if fine == torch.float32 else self._rows
         precondition = self._preconditioner(curvature, coarse)
+        least = self._least_curvature(curvature) if self._is_diagonal else None
         curvature = curvature.to(fine)
         penalty = self._penalty.to(fine)
         scale = gradient.abs().amax((2, 3), keepdim=True).clamp(min=1e-300)
@@ -242,6 +267,7 @@ class LinearSolver:
         first = size * scale[..., 0, 0].square()
         ratio = torch.maximum(first / objective, self._tol**2 * objective / first)
         enough = size * ratio.clamp(min=_FLOAT32_RATIO, max=self._loss.forcing)
+        per_square, gained = scale[..., 0, 0].square() / objective, torch.zeros_like(objective)
         done = ~(size > 0)
         for cg_step in range(_CG_STEPS):
             product = self._pull(rows, curvature.times(self._logits(rows, conjugate))).addcmul_(conjugate, penalty)
@@ -254,7 +280,12 @@ class LinearSolver:
             residual.addcmul_(product, length, value=-1)
             preconditioned = precondition(residual)
             last, size = size, (residual * preconditioned).sum((2, 3))
-            done = done | (size <= enough)
+            gained += length[..., 0, 0] * last
+            met = size <= enough
+            if least is not None:  # where this is to be the last step, it must be known to be close
+                left = (residual.square() / least).sum((2, 3))
+                met &= (gained * per_square > 2 * self._tol) | (left * per_square <= _SURE * self._tol)
+            done = done | met
             if bool(done.all()):
                 break
             conjugate = preconditioned.addcmul(conjugate, (size / last)[..., None, None])
@@ -268,7 +299,7 @@ class LinearSolver:
         curvature, penalty = curvature.to(dtype), self._penalty.to(dtype)
         diagonal = curvature.diagonal()  # (T, n, U, K)
         n_trials, n_rows, n_problems, n_outputs = diagonal.shape
-        if not isinstance(rows, DenseRows) or rows.n_columns > _GRAM_COLUMNS:
+        if self._is_diagonal or not isinstance(rows, DenseRows):
             scale = rows.pull_squares(diagonal.flatten(2)).unflatten(1, (n_problems, n_outputs)) + penalty
             return lambda residual: residual / scale.clamp(min=1e-30)
         if self._pays(n_rows, n_trials * n_problems, n_outputs):
