@@ -1,7 +1,3 @@
-import csv
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,11 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.svm import SVC
 
+from tests.real_data import real_data
 from tests.references import svm as reference
 from torchal import ConfigError, DataError, ShapeError
 from torchal.functional.svm import svm_dual
-
-LETTER = Path(__file__).parents[2] / os.environ.get("TORCHAL_DATA", "../shared/data") / "letter/letter-recognition.data"
 
 
 def double(values):
@@ -264,20 +259,15 @@ def test_stops_when_told():
 
 
 def letter_pairs(n_rows):
-    with LETTER.open() as file:
-        rows = [row for row in csv.reader(file) if len(row[0]) == 1]
-    x = double([[float(value) for value in row[1:]] for row in rows])
-    x = (x - x.mean(0)) / x.std(0)
-    letters = torch.tensor([ord(row[0]) - ord("A") for row in rows])
-    picked = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:n_rows]
-    x, letters = x[picked], letters[picked]
-    return x, [torch.cat([(letters == a).nonzero(), (letters == b).nonzero()]).squeeze(1) for a, b in PAIRS], letters
+    ((x, y),) = real_data("letter", n_rows)
+    letters = torch.tensor([ord(letter) - ord("A") for letter in y])
+    members = [torch.cat([(letters == a).nonzero(), (letters == b).nonzero()]).squeeze(1) for a, b in PAIRS]
+    return torch.from_numpy(x), members, letters
 
 
 PAIRS = [(a, b) for a in range(26) for b in range(a + 1, 26)]
 
 
-@pytest.mark.skipif(not LETTER.exists(), reason=f"no {LETTER}; TORCHAL_DATA names another folder")
 def test_all_pairs_of_letters():
     x, members, letters = letter_pairs(1333)
     n_rows = max(map(len, members))

@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-def dual_objective(model, x, *, sign):
+def dual_objective(model):
     """Return what a two-class machine minimises, from its coefficients."""
-    coef, rows = sign * model.dual_coef_[0], model.support_vectors_
+    coef, rows = model.dual_coef_[0], model.support_vectors_
     gamma = getattr(model, "gamma_", None) or model._gamma
     kernel = np.exp(-gamma * ((rows[:, None] - rows[None]) ** 2).sum(2))
     return coef @ kernel @ coef / 2 - np.abs(coef).sum()
@@ -53,8 +54,7 @@ def test_the_optimum_on_real_data(source, weighted, solver):
         assert ours.gamma_ == pytest.approx(theirs._gamma)
         assert ours.intercept_.shape == theirs.intercept_.shape
         if len(ours.classes_) == 2:
-            best = dual_objective(theirs, x, sign=1)
-            assert dual_objective(ours, x, sign=1) == pytest.approx(best, rel=1e-5)
+            assert dual_objective(ours) == pytest.approx(dual_objective(theirs), rel=1e-5)
         assert (ours.predict(x_test) == theirs.predict(x_test)).mean() >= 0.995
         # a pair whose rows are all at their bounds has no one intercept
         close = np.isclose(ours.decision_function(x_test), theirs.decision_function(x_test), atol=1e-4)
@@ -108,33 +108,65 @@ def test_what_libsvm_leaves_is_solved_to_tol(C, steps, monkeypatch):
         calls.clear()
         auto = KernelSVM(C=C, gamma=1e-4).fit(x, y, sample_weight=weights)  # a ConvergenceWarning would be an error
         assert sum(calls) > 0
+        assert (auto.n_iter_ > (steps or 0)).all()  # of both methods together
         exact = KernelSVM(C=C, gamma=1e-4, solver="torch", tol=1e-6).fit(x, y, sample_weight=weights)
         pairs, others = (model.module_(torch.tensor(x)) for model in (auto, exact))
-        # coefficients within tol of the optimum's conditions, in units of the decision value
-        assert dual_objective_of_pairs(auto, x) <= dual_objective_of_pairs(exact, x) + 1e-4 * C * 200 * 3
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            best = dual_objective_of(exact, first, second)
+            # what tol allows: coefficients sum up to this, and each may gain tol
+            assert dual_objective_of(auto, first, second) <= best + 1e-4 * C * 200
+            assert dual_objective_of(auto, first, second) == pytest.approx(best, rel=1e-4)
         assert ((pairs > 0) == (others > 0)).double().mean() >= 0.99
+    with pytest.warns(ConvergenceWarning, match="the rows of 3 of 3 pairs"):
+        KernelSVM(C=C, gamma=1e-4, max_iter=1).fit(x, y)
 
 
-def dual_objective_of_pairs(model, x):
-    """Return the sum over all pairs of what their machines minimise."""
-    module, total = model.module_, 0.0
+def dual_objective_of(model, first, second):
+    """Return what the machine of a pair of classes minimises."""
+    module = model.module_
     kernel = torch.exp(-module.gamma * torch.cdist(module.support, module.support).square())
-    n_classes = len(model.classes_)
-    for first in range(n_classes):
-        for second in range(first + 1, n_classes):
-            coef = torch.where(module.codes == first, module.weight[second - 1], 0)
-            coef = coef + torch.where(module.codes == second, module.weight[first], 0)
-            total += float((coef @ kernel @ coef / 2 - coef.abs().sum()).detach())
-    return total
+    coef = torch.where(module.codes == first, module.weight[second - 1], 0)
+    coef = coef + torch.where(module.codes == second, module.weight[first], 0)
+    return float((coef @ kernel @ coef / 2 - coef.abs().sum()).detach())
+
+
+@BOTH
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_attributes_are_those_of_svc(n_classes, solver):
+    ((x, y),) = real_data("digits", 300)
+    x, y = x[y < n_classes], y[y < n_classes]
+    ours, theirs = (model(C=0.5, tol=1e-8).fit(x, y) for model in (partial(KernelSVM, solver=solver), SVC))
+    order = np.argsort(theirs.support_)  # SVC lists rows by class
+    np.testing.assert_array_equal(ours.support_vectors_, x[theirs.support_[order]])
+    np.testing.assert_allclose(ours.dual_coef_, theirs.dual_coef_[:, order], atol=1e-5)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-5)
+
+
+def test_what_no_penalty_limits_is_judged_by_the_weights_too():
+    ((x, y),) = real_data("australian", 60)
+    codes = torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    task = svm_pairs.Task(torch.from_numpy(x), codes, torch.full((60,), 0.01, dtype=torch.float64), 0.1, 2)
+    grid, limits = [1.0, 10.0, 100.0, 1e3, 1e4], svm_pairs.Limits(1e-8, 100)
+    many = svm_pairs.by_libsvm(task, grid, limits)
+    for i, C in enumerate(grid):
+        torch.testing.assert_close(many.weight[i], svm_pairs.by_libsvm(task, [C], limits).weight[0], atol=1e-6, rtol=0)
 
 
 def test_without_a_shared_kernel(monkeypatch):
     ((x, y),) = real_data("digits", 200)
     shared = KernelSVM(C=[1.0, 10.0], tol=1e-8).fit(x, y)
-    monkeypatch.setattr(svm_pairs, "_SHARED_KERNEL", 10)
+    monkeypatch.setattr(svm_pairs, "_WHOLE_KERNEL", 100)  # of fewer rows than all, and of more than those of a pair
     own = KernelSVM(C=[1.0, 10.0], tol=1e-8).fit(x, y)
     assert own.C_ == shared.C_
     np.testing.assert_allclose(own.decision_function(x), shared.decision_function(x), atol=1e-6)
+
+
+def test_pairs_too_large_to_go_on_with_are_said_not_to_converge(monkeypatch):
+    ((x, y),) = real_data("digits", 200)
+    monkeypatch.setattr(svm_pairs, "_WHOLE_KERNEL", 10)
+    with pytest.warns(ConvergenceWarning, match="the rows of [1-9][0-9]* of 45 pairs"):
+        model = KernelSVM(tol=1e-12).fit(x, y)
+    np.testing.assert_array_equal(model.predict(x), SVC().fit(x, y).predict(x))
 
 
 @BOTH
@@ -248,9 +280,14 @@ def test_random_problems(n, d, n_classes, log_c, seed, solver):
     kept = weights > 0
     theirs = SVC(C=C, gamma=gamma, tol=1e-8).fit(x[kept], names[y[kept]], sample_weight=weights[kept])
     assert list(ours.classes_) == sorted(set(names[y]))
-    if len(theirs.classes_) == 2:
-        best = dual_objective(theirs, x, sign=1)
-        assert dual_objective(ours, x, sign=1) == pytest.approx(best, rel=1e-6, abs=1e-9)
+    codes = np.searchsorted(theirs.classes_, names[y[kept]])
+    rows = x[kept]
+    for first in range(len(theirs.classes_)):
+        for second in range(first + 1, len(theirs.classes_)):
+            pair = (codes == first) | (codes == second)
+            alone = SVC(C=C, gamma=gamma, tol=1e-8).fit(rows[pair], codes[pair], sample_weight=weights[kept][pair])
+            best = dual_objective(alone)
+            assert dual_objective_of(ours, first, second) == pytest.approx(best, rel=1e-6, abs=1e-9)
 
 
 @BOTH

@@ -78,8 +78,8 @@ def test_of_equally_good_ones_the_first():
     assert best(torch.stack([thirds, thirds.flip(1)])).tolist() == [0, 1]
 
 
-def test_those_alike_come_together_and_not_too_many():
-    assert list(alike([3, 2, 3, 3], most=2)) == [(3, [0, 2]), (3, [3]), (2, [1])]
+def test_those_alike_come_together():
+    assert alike([3, 2, 3, 3]) == {3: [0, 2, 3], 2: [1]}
 
 
 def search_one_by_one(grid, codes, predict, *, weights=None, most_folds):

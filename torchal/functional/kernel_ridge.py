@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from torchal.errors import ShapeError
 from torchal.functional.chunks import values_per_chunk
-from torchal.functional.kernels import rbf_kernel
+from torchal.functional.kernels import RbfKernel, rbf_kernel
 
 
 class RidgeSystem:
@@ -39,6 +40,10 @@ class RidgeSystem:
     """
 
     def __init__(self, x: Tensor, gamma: Tensor, *, weights: Tensor | None = None, block_size: int) -> None:
+        if x.shape[1] > block_size and len(x) > 1:
+            raise ShapeError(
+                f"x must be of one trial, got {len(x)}: {x.shape[1]} rows are above block_size, {block_size}"
+            )
         self._x = x
         self._gamma = gamma[:, None, None]
         self._roots = None if weights is None else weights.sqrt().unsqueeze(2)  # (T, n, 1)
@@ -108,10 +113,11 @@ class RidgeSystem:
         """Yield the weighted kernel between a few rows and some columns, chunk by chunk, as (c, m)."""
         x, roots = self._x[0], None if self._roots is None else self._roots[0]
         y = x[columns]
-        size = max(1, values_per_chunk(x.device) // len(y))
+        size = max(1, values_per_chunk(x.device) // max(y.shape))
+        kernel_with = RbfKernel(y, self._gamma[0])
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
-            kernel = rbf_kernel(x[rows], y, self._gamma[0])
+            kernel = kernel_with(x[rows])
             if roots is not None:
                 kernel.mul_(roots[rows]).mul_(roots[columns].T)
             yield rows, kernel

@@ -6,6 +6,33 @@ import torch
 from torch import Tensor
 
 
+class RbfKernel:
+    """The kernel exp(-gamma times the squared distance) of any rows with some that stay, which are prepared once.
+
+    Shapes:
+        support: (..., m, D) float.
+        gamma: a number, or (..., 1, 1).
+    """
+
+    def __init__(self, support: Tensor, gamma: Tensor | float) -> None:
+        self._gamma = gamma
+        self._center = support.mean(-2, keepdim=True)  # far from zero a product would take the distances' last digits
+        y = support - self._center
+        squares = y.square().sum(-1, keepdim=True)
+        self._right = torch.cat([y, torch.ones_like(squares), -gamma * squares], -1).mT
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (..., n, m) of rows (..., n, D)."""
+        return self.exponents(x).exp_()
+
+    def exponents(self, x: Tensor) -> Tensor:
+        """Return the kernel's logarithm (..., n, m), not above 0, of rows (..., n, D)."""
+        x = x - self._center
+        squares = x.square().sum(-1, keepdim=True)
+        left = torch.cat([2 * self._gamma * x, -self._gamma * squares, torch.ones_like(squares)], -1)
+        return torch.matmul(left, self._right).clamp_(max=0)
+
+
 def rbf_kernel(x: Tensor, y: Tensor, gamma: Tensor | float) -> Tensor:
     """Return exp(-gamma times the squared distance) of all pairs of rows, and exactly 1 on the diagonal of y is x.
 
@@ -18,22 +45,17 @@ def rbf_kernel(x: Tensor, y: Tensor, gamma: Tensor | float) -> Tensor:
         (..., n, m).
 
     Complexity:
-        O(n m D) multiply-adds in one matrix product; no temporary beside the answer.
+        O(n m D) multiply-adds in one matrix product; temporaries of O((n + m) D) beside the answer.
 
     Example:
         >>> rbf_kernel(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0]]), 1.0)
         tensor([[1.0000],
                 [0.3679]])
     """
-    center = y.mean(-2, keepdim=True)  # far from zero the product would take the distances' last digits
-    a, b = x - center, y - center
-    ones_a, ones_b = torch.ones_like(a[..., :1]), torch.ones_like(b[..., :1])
-    left = torch.cat([2 * gamma * a, -gamma * a.square().sum(-1, keepdim=True), ones_a], -1)
-    right = torch.cat([b, ones_b, -gamma * b.square().sum(-1, keepdim=True)], -1)
-    kernel = torch.matmul(left, right.mT)
+    exponents = RbfKernel(y, gamma).exponents(x)
     if x is y:
-        kernel.diagonal(dim1=-2, dim2=-1).zero_()
-    return kernel.clamp_(max=0).exp_()
+        exponents.diagonal(dim1=-2, dim2=-1).zero_()
+    return exponents.exp_()
 
 
 def pair_values(kernel: Tensor, dual: Tensor, codes: Tensor, intercept: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def svm_dual(kernel: Tensor, signs: Tensor, upper: Tensor, *, tol: float, max_it
     Args:
         kernel: of each problem's rows; symmetric, and without negative eigenvalues beyond rounding.
         signs: the class of each row, or 0 for padding: such a row takes no part, whatever is finite in its kernel.
-        upper: the bound of each row's coefficient, the cost C times the row's weight; of no matter for padding.
+        upper: the bound of each row's coefficient, the cost C times the row's weight; for padding whatever is finite.
         tol: the violation to reach, in units of the decision value, as in LIBSVM.
         max_iter: most steps.
 
@@ -109,15 +109,15 @@ def svm_dual(kernel: Tensor, signs: Tensor, upper: Tensor, *, tol: float, max_it
 
 
 @torch.no_grad()
-def svm_violation(kernel: Tensor, signs: Tensor, upper: Tensor, alpha: Tensor) -> Tensor:
+def svm_violation(values: Tensor, signs: Tensor, upper: Tensor, alpha: Tensor) -> Tensor:
     """Return by how much coefficients violate the conditions of the optimum, (B,), as `svm_dual` measures it.
 
     Shapes:
-        kernel: (B, m, m) float64.
+        values: (B, m) float64, the rows' decision values without the bias: the kernel times signs * alpha.
         signs, upper: (B, m) float64, as of `svm_dual`.
         alpha: (B, m) float64, in [0, upper] and balanced.
     """
-    highest, lowest = extremes(-signs * dual_gradient(kernel, signs, signs.abs(), alpha), signs, upper, alpha)
+    highest, lowest = extremes(signs - values, signs, upper, alpha)
     return (highest - lowest).clamp(min=0)
 
 

@@ -50,6 +50,11 @@ class TrainingData(NamedTuple):
     weights: Tensor | None
     n_classes: int
 
+    @property
+    def row_weights(self) -> Tensor:
+        """(n,) float64, ones where none are given."""
+        return torch.ones_like(self.codes, dtype=torch.float64) if self.weights is None else self.weights
+
     def rows(self, rows: Tensor) -> TrainingData:
         """Return some rows (k,) int64, in that order."""
         weights = None if self.weights is None else self.weights[rows]
@@ -147,7 +152,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             )
         if text or not _answers_tensors(X):
             return self.classes_[codes.cpu().numpy()]
-        return torch.as_tensor(self.classes_, device=codes.device)[codes]
+        return torch.as_tensor(as_torch_takes(self.classes_), device=codes.device)[codes]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy, weighted where weights are given.
@@ -180,8 +185,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
 
     def _predicted(self, logits: Tensor) -> Tensor:
         """Return positions in `classes_`, (n,) int64, of logits."""
-        decision = self._decision(logits)
-        return (decision > 0).long() if decision.ndim == 1 else decision.argmax(1)
+        return likeliest(logits)
 
     def _answer(self, X: Any, output: Callable[[Tensor], Tensor]) -> Any:
         """Return an output of the logits (n, C) or (n, 1), as an array where X is one."""
@@ -248,8 +252,9 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             raise ShapeError(
                 f"X must have at least 2 axes, got shape {tuple(X.shape)}; one feature is X.reshape(-1, 1)"
             )
-        if X.is_complex():
-            raise DataError(f"X must be real, got {X.dtype}")
+        if X.is_complex() or X.is_quantized or X.is_nested or X.is_meta:
+            kind = "a nested tensor" if X.is_nested else f"{X.dtype} on {X.device}"
+            raise DataError(f"X must have real numbers, got {kind}")
         if is_sparse(X):
             if not self.takes_sparse or X.ndim != 2:
                 raise DataError(
@@ -258,7 +263,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             X = as_csr(X)
         if 0 in X.shape:
             raise DataError(f"X must have at least one row and one feature, got shape {tuple(X.shape)}")
-        X = X.detach().flatten(1) if self.flattens and not is_sparse(X) else X.detach()
+        X = X.flatten(1) if self.flattens and not is_sparse(X) else X
+        X = X if X.is_inference() else X.detach()
         if reset:
             self.input_shape_ = tuple(X.shape[1:])
             self.n_features_in_ = X.shape[1]
@@ -376,7 +382,7 @@ def _answers_tensors(X: Any) -> bool:
 
 
 def _on_host(values: Any) -> Any:
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def _move(name: str, tensor: Tensor, device: torch.device) -> Tensor:
@@ -410,6 +416,8 @@ def _check_finite(inputs: Tensor) -> None:
 def _encode(y: Any, device: torch.device) -> tuple[Array, Tensor]:
     """Return the sorted classes (C,) and each label's position among them (n,)."""
     if isinstance(y, Tensor):
+        if is_sparse(y):
+            raise DataError(f"y must be dense, got {y.layout}")
         if y.ndim != 1 or y.is_floating_point() or y.is_complex():
             raise ShapeError(f"y must be a tensor of (n,) whole numbers, got {y.dtype} of shape {tuple(y.shape)}")
         classes, codes = _move("y", y.detach(), device).unique(return_inverse=True)
@@ -426,11 +434,14 @@ def _encode(y: Any, device: torch.device) -> tuple[Array, Tensor]:
 def _check_weights(weights: Any, n: int, device: torch.device) -> Tensor:
     """Return weights as (n,) float64 on the device: finite, not negative, not all zero."""
     try:
-        tensor = (
-            weights.detach() if isinstance(weights, Tensor) else torch.tensor(np.asarray(weights, dtype=np.float64))
-        )
-    except (TypeError, ValueError) as error:
+        if isinstance(weights, Tensor):
+            tensor = weights.detach()
+        else:
+            tensor = torch.tensor(np.asarray(weights, dtype=np.float64), device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"sample_weight must be ({n},) numbers, got {type(weights).__name__}: {error}") from error
+    if tensor.is_complex() or is_sparse(tensor):
+        raise DataError(f"sample_weight must be dense and real, got {tensor.dtype} of layout {tensor.layout}")
     if tensor.shape != (n,):
         raise ShapeError(f"sample_weight must have shape ({n},), got {tuple(tensor.shape)}")
     tensor = _move("sample_weight", tensor, device).double()
@@ -454,6 +465,11 @@ def rows_per_chunk(one_row: Tensor, device: torch.device) -> int:
     """Return how many rows of this shape a chunk of a prediction has."""
     fewest, most = _CHUNK_ROWS
     return min(most, max(fewest, values_per_chunk(device) // max(1, one_row.numel())))
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Return which class is likeliest, (...) int64, of logits (..., C), or (..., 1) for two classes."""
+    return (logits[..., 0] > 0).long() if logits.shape[-1] == 1 else logits.argmax(-1)
 
 
 def log_probs(logits: Tensor) -> Tensor:

@@ -84,10 +84,14 @@ class DirectClassifier(TensorClassifier):
             ShapeError: lengths disagree, or a tensor is on another accelerator than the model.
             ConfigError: a setting that is not possible.
         """
-        self._check_settings()
-        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
-            delattr(self, name)  # a fit that fails leaves nothing of the one before
-        for complaint in self._fit_all([self], [self._training_data(X, y, sample_weight)]):
+        self._forget()
+        try:
+            self._check_settings()
+            complaints = self._fit_all([self], [self._training_data(X, y, sample_weight)])
+        except BaseException:
+            self._forget()
+            raise
+        for complaint in complaints:
             warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
         return self
 
@@ -101,6 +105,10 @@ class DirectClassifier(TensorClassifier):
         Raises:
             ShapeError: the lengths or the rows' shapes disagree; otherwise as `fit`.
         """
+        if is_sparse(X) or not (hasattr(X, "__len__") and hasattr(y, "__len__")):
+            raise DataError(
+                f"X and y must be arrays, tensors or lists of data sets, got {type(X).__name__} and {type(y).__name__}"
+            )
         if len(X) != len(y):
             raise ShapeError(f"X has {len(X)} data sets and y has {len(y)}")
         self._check_settings()
@@ -121,6 +129,11 @@ class DirectClassifier(TensorClassifier):
         search = {"cv_accuracy": float(self.cv_accuracies_.max())} if self.n_folds_ else {}
         return {"C": self.C_, "n_folds": self.n_folds_, **search}
 
+    def _forget(self) -> None:
+        """Take away what was learned: a fit that fails leaves nothing of itself, nor of the one before."""
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            delattr(self, name)
+
     def _check_settings(self) -> None:
         """Require settings that are possible."""
         as_grid("C", self.C)
@@ -134,12 +147,16 @@ class DirectClassifier(TensorClassifier):
         grid = as_grid("C", self.C)
         dealt = [stratified_folds(one.codes, most=self.n_folds) if len(grid) > 1 else (one.codes, 0) for one in data]
         keys = [(one.n_classes, n_folds) for one, (_, n_folds) in zip(data, dealt, strict=True)]
-        most = max([1, *(values_per_chunk(one.codes.device) // self._values_per_fit(one) for one in data[:1])])
         complaints = []
-        for (_, n_folds), some in alike(keys, most=most):
-            folds = Folds(stacked([dealt[i][0] for i in some]), n_folds)
-            with as_alone(data[some[0]].codes.device):
-                complaints += self._fit_together([estimators[i] for i in some], [data[i] for i in some], grid, folds)
+        for (_, n_folds), same in alike(keys).items():
+            device = data[same[0]].codes.device
+            most = max(1, values_per_chunk(device) // self._values_per_fit(data[same[0]]))
+            for some in (same[start : start + most] for start in range(0, len(same), most)):
+                folds = Folds(stacked([dealt[i][0] for i in some]), n_folds)
+                with as_alone(device):
+                    complaints += self._fit_together(
+                        [estimators[i] for i in some], [data[i] for i in some], grid, folds
+                    )
         return complaints
 
     def _fit_together(
@@ -152,8 +169,8 @@ class DirectClassifier(TensorClassifier):
             penalties = [grid[at] for at in best(accuracies).tolist()]
             if bool(n_open.any()):
                 complaints.append(
-                    f"{int(n_open.sum())} of the fits by which {type(self).__name__} has chosen C did not converge. "
-                    f"{self._advice}"
+                    f"{int(n_open.sum())} of the problems by which {type(self).__name__} has chosen C did not "
+                    f"converge. {self._advice}"
                 )
         for i, (one, fitted) in enumerate(zip(estimators, trials.fit(penalties), strict=True)):
             one.module_, one.n_iter_ = fitted.module, fitted.n_iter
@@ -189,6 +206,6 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def as_array(values: Tensor) -> Array:
-    """Return a tensor's numbers on the host."""
-    array: Array = values.detach().cpu().numpy()
+    """Return a copy of a tensor's numbers on the host."""
+    array: Array = values.detach().cpu().numpy().copy()
     return array

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchal.errors import ConfigError
+from torchal.errors import ConfigError, DataError
 from torchal.functional.chunks import values_per_chunk
-from torchal.functional.kernels import pair_values, rbf_kernel
+from torchal.functional.kernels import RbfKernel, pair_values
 
 
 def check_gamma(gamma: Any) -> None:
     """Require "scale", "auto" or a number above 0."""
-    number = isinstance(gamma, Real) and not isinstance(gamma, bool) and 0 < float(gamma) < float("inf")
-    if not number and gamma not in ("scale", "auto"):
+    number = isinstance(gamma, Real) and not isinstance(gamma, bool) and 0 < gamma <= sys.float_info.max  # type: ignore[operator]
+    if not number and not (isinstance(gamma, str) and gamma in ("scale", "auto")):
         raise ConfigError(f"gamma must be 'scale', 'auto' or a number above 0, got {gamma!r}")
 
 
 def width_of(gamma: Any, x: Tensor) -> float:
-    """Return gamma for rows (n, D): "auto" is 1 / D, "scale" 1 / (D times the variance of all their values)."""
-    if gamma not in ("scale", "auto"):
-        return float(gamma)
-    variance = float(x.var(correction=0)) if gamma == "scale" else 1.0
-    return 1 / (x.shape[1] * (variance or 1.0))
+    """Return gamma for rows (n, D): "auto" is 1 / D, "scale" 1 / (D times the variance of all their values).
+
+    Raises:
+        DataError: gamma times a squared distance is beyond the numbers.
+    """
+    width = float(gamma) if isinstance(gamma, Real) else 1 / x.shape[1]
+    if gamma == "scale":
+        width /= float(x.var(correction=0)) or 1.0
+    farthest = float((x - x.mean(0)).square().sum(1).amax())
+    if not math.isfinite(4 * width * farthest):
+        raise DataError(
+            f"X is too large for the kernel: gamma {width:.1e} times a squared distance of about {farthest:.1e}; scale "
+            "the features"
+        )
+    return width
 
 
 class KernelMachine(nn.Module):
@@ -48,21 +60,15 @@ class KernelMachine(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return (n, K) for rows (n, D); the kernel is there for a few rows at a time."""
-        return torch.cat([self._values(some) for some in self._chunks(rows)])
-
-    def _chunks(self, rows: Tensor) -> tuple[Tensor, ...]:
-        size = max(1, values_per_chunk(rows.device) // max(1, self._values_per_row()))
-        chunks: tuple[Tensor, ...] = rows.to(self.support.dtype).split(size)
-        return chunks
+        size = max(1, values_per_chunk(rows.device) // max(self._values_per_row(), *self.support.shape, 1))
+        kernel = RbfKernel(self.support, self.gamma)
+        return torch.cat([self._values(kernel(some)) for some in rows.to(self.support.dtype).split(size)])
 
     def _values_per_row(self) -> int:
-        return len(self.support)
+        return self.weight.shape[1]
 
-    def _kernel(self, rows: Tensor) -> Tensor:
-        return rbf_kernel(rows, self.support, self.gamma)
-
-    def _values(self, rows: Tensor) -> Tensor:
-        return self._kernel(rows) @ self.weight
+    def _values(self, kernel: Tensor) -> Tensor:
+        return kernel @ self.weight
 
 
 class PairMachine(KernelMachine):
@@ -84,7 +90,7 @@ class PairMachine(KernelMachine):
         self.bias = nn.Parameter(bias)
 
     def _values_per_row(self) -> int:
-        return max(len(self.support), len(self.weight) * (len(self.weight) + 1))
+        return len(self.weight) * (len(self.weight) + 1)
 
-    def _values(self, rows: Tensor) -> Tensor:
-        return pair_values(self._kernel(rows), self.weight, self.codes, self.bias)
+    def _values(self, kernel: Tensor) -> Tensor:
+        return pair_values(kernel, self.weight, self.codes, self.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torchal._checks import check_whole
 from torchal.functional.chunks import values_per_chunk
 from torchal.functional.kernel_ridge import RidgeSystem
-from torchal.functional.kernels import rbf_kernel
+from torchal.functional.kernels import RbfKernel
 from torchal.models.base import Array, ProbabilityMixin, TrainingData
 from torchal.models.direct import DirectClassifier, Fitted, Trials, as_array, stacked
 from torchal.models.kernel import KernelMachine, check_gamma, width_of
@@ -24,8 +25,9 @@ _ROUNDING = 1e-8  # residual that float64 may leave where the ridge is tiny
 class KernelLeastSquares(ProbabilityMixin, DirectClassifier):
     """Fit one-hot targets by least squares in the space of an RBF kernel, with a ridge, in float64.
 
-    The coefficients are (K + C (sum of the rows' weights) I)^-1 Y, with Y the one-hot targets: scikit-learn's
-    KernelRidge at alpha = C times the sum of weights. There is no intercept. Rows of more than one axis are flattened.
+    The coefficients are (K + C s W^-1)^-1 Y, with Y the one-hot targets, W the diagonal of the rows' weights, which is
+    I unless given, and s their sum: scikit-learn's KernelRidge at alpha = C s. There is no intercept. Rows of more than
+    one axis are flattened.
 
     Args:
         C: the ridge: larger is smoother. Of a grid the best by the accuracy, weighted where rows are, of a stratified
@@ -103,7 +105,8 @@ class KernelLeastSquares(ProbabilityMixin, DirectClassifier):
         return logits
 
     def _values_per_fit(self, data: TrainingData) -> int:
-        return len(data.codes) ** 2
+        n_rows = len(data.codes)
+        return n_rows**2 if n_rows <= self.block_size else sys.maxsize  # above, systems are solved one by one
 
     def _trials(self, data: Sequence[TrainingData]) -> Trials:
         return _RidgeTrials(self, data)
@@ -120,8 +123,7 @@ class _RidgeTrials(Trials):
         self._codes = stacked([one.codes for one in data])
         self._targets = nn.functional.one_hot(self._codes, data[0].n_classes).double()
         self._is_weighted = any(one.weights is not None for one in data)
-        ones = torch.ones_like(self._targets[0, :, 0])
-        self._weights = stacked([ones if one.weights is None else one.weights for one in data])
+        self._weights = stacked([one.row_weights for one in data])
         self._within = max(model.tol, _ROUNDING)
 
     def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor]:
@@ -139,9 +141,9 @@ class _RidgeTrials(Trials):
         residual = system.residual(coef, self._targets, ridge)
         fits = []
         for i in range(len(coef)):
+            how = f"after {n_iter} steps of conjugate gradients" if n_iter else "of the solution by a factorisation"
             complaint = (
-                f"after {n_iter} steps of conjugate gradients the residual is {float(residual[i]):.1e} of the targets, "
-                f"tol is {self._model.tol:.1e}"
+                f"the residual {how} is {float(residual[i]):.1e} of the targets, tol is {self._within:.1e}"
                 if not residual[i] <= self._within
                 else ""
             )
@@ -166,15 +168,14 @@ class _RidgeTrials(Trials):
         system = self._system(x, gamma, weights if self._is_weighted or filled_up else None)
         truth = self._codes.gather(1, test.rows)
         counted = self._weights.gather(1, test.rows) * test.used
-        accuracies, n_open = [], torch.zeros_like(truth[:, 0])
+        coefs, n_open = [], torch.zeros_like(truth[:, 0])
         for C in grid:
             ridge = C * weights.sum(1)
-            coef, n_iter = self._solve(system, targets, ridge)
-            if n_iter:  # nothing is left by a direct solution that would change a prediction
-                n_open += ~(system.residual(coef, targets, ridge) <= self._within)
-            right = _largest(cross, x, gamma, coef) == truth
-            accuracies.append((right * counted).sum(1) / counted.sum(1))
-        return torch.stack(accuracies, 1), n_open
+            coef, _ = self._solve(system, targets, ridge)
+            n_open += ~(system.residual(coef, targets, ridge) <= self._within)
+            coefs.append(coef)
+        right = _largest(cross, x, gamma, torch.stack(coefs, 2)) == truth.unsqueeze(2)
+        return (right * counted.unsqueeze(2)).sum(1) / counted.sum(1, keepdim=True), n_open
 
     def _system(self, x: Tensor, gamma: Tensor, weights: Tensor | None) -> RidgeSystem:
         return RidgeSystem(x, gamma, weights=weights, block_size=self._model.block_size)
@@ -202,7 +203,9 @@ def _rows_where(mask: Tensor) -> _Rows:
 
 
 def _largest(x: Tensor, support: Tensor, gamma: Tensor, coef: Tensor) -> Tensor:
-    """Return which fitted target is largest, (T, k) int64, at rows x (T, k, D), chunk by chunk."""
-    size = max(1, values_per_chunk(x.device) // (support.shape[0] * support.shape[1]))
-    width = gamma[:, None, None]
-    return torch.cat([(rbf_kernel(some, support, width) @ coef).argmax(2) for some in x.split(size, 1)], 1)
+    """Return which fitted target is largest, (T, k, G) int64, at rows x (T, k, D), for coefficients (T, m, G, C)."""
+    n_trials, n_support, n_ridges, n_targets = coef.shape
+    per_row = n_trials * max(n_support, n_ridges * n_targets, x.shape[2])
+    kernel, flat = RbfKernel(support, gamma[:, None, None]), coef.flatten(2)
+    chunks = x.split(max(1, values_per_chunk(x.device) // per_row), 1)
+    return torch.cat([(kernel(some) @ flat).unflatten(2, (n_ridges, n_targets)).argmax(3) for some in chunks], 1)

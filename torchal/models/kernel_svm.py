@@ -31,8 +31,9 @@ class KernelSVM(DirectClassifier):
             number.
         solver: "torch" solves all pairs, folds and data sets at once by an interior-point method; "auto" lets LIBSVM,
             as in scikit-learn, begin on the CPU, where it is several times faster, and goes on with those pairs by
-            which it misses tol: it keeps kernels in float32. Either way the folds' kernels are made once for all C,
-            and a solution that no C limits is not looked for again at a larger C.
+            which it misses tol: it keeps kernels in float32. Either way one kernel matrix of a fold serves all C, and a
+            solution that no C limits is not looked for again at a larger C. With more than 12 000 rows LIBSVM makes its
+            own kernel, and pairs of so many rows are left as it solves them, with a warning where that misses tol.
         n_folds: folds of the cross-validation; fewer where a class has fewer rows. The only row of a class is trained
             on in all folds; with no class of two rows, the smallest C is taken.
         tol: by how much the most violating pair of rows may violate the conditions of the optimum, as in SVC.
@@ -58,7 +59,8 @@ class KernelSVM(DirectClassifier):
         `torchal.functional.svm.svm_dual` for the interior-point method.
 
     Complexity:
-        O(m^3) for each pair of classes with m rows together, and C of the grid, by "torch", in chunks of pairs.
+        O(m^3) and 4 m^2 numbers of 8 bytes for each pair of classes with m rows together, and C of the grid, by
+        "torch", in chunks of pairs. By LIBSVM 2 n^2 numbers for n rows.
 
     Example:
         >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
@@ -181,7 +183,7 @@ class _PairTrials(Trials):
 
     def _task(self, data: TrainingData) -> Task:
         x = data.inputs.double()
-        return Task(x, data.codes, data.weights, width_of(self._gamma, x), data.n_classes)
+        return Task(x, data.codes, data.row_weights, width_of(self._gamma, x), data.n_classes)
 
     def _solve(self, tasks: Sequence[Task], grids: Sequence[Sequence[float]]) -> list[Machines]:
         """Solve each task for each of its penalties, ascending; all tasks have as many."""

@@ -16,7 +16,7 @@ from torchal.functional.linear_losses import Loss
 from torchal.functional.linear_rows import Intercept
 from torchal.functional.newton import LinearSolution
 from torchal.inputs import SparseInputs, is_sparse
-from torchal.models.base import Array, TrainingData
+from torchal.models.base import Array, TrainingData, likeliest
 from torchal.models.direct import Fitted, Trials, as_array, check_solver
 from torchal.models.linear import SEARCH_TOL, LinearClassifier, LinearTrials, linear_layer
 from torchal.models.search import Folds, accuracies_one_by_one
@@ -38,7 +38,7 @@ class LinearSVM(LinearClassifier):
             the CPU, where that is several times faster, and goes on by Newton's method where its answer is not sure to
             be close: relatively within 1e-7 of the least objective, and 1e-3 in the search.
         n_folds: as of `LogisticRegression`.
-        tol: as of `LogisticRegression`.
+        tol: as of `LogisticRegression`, for what Newton's method solves.
         max_iter: most Newton steps; separable rows with a large C need some hundreds.
         device: as of `LogisticRegression`.
 
@@ -105,21 +105,20 @@ class _CompiledTrials(LinearTrials):
 
     def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor]:
         """Fit each fold for each C alone."""
-        n_open = 0
+        n_open, tol = 0, max(self._tol, SEARCH_TOL)
 
-        def predict(C: float, trained: Array, tested: Array) -> Array:
+        def fit_predict(C: float, trained: Array, tested: Array) -> Array:
             nonlocal n_open
             begun, theta = self._begin(C, trained)
             if self._is_within(_SEARCH_BOUND, theta, C, trained):
                 codes: Array = begun.predict(self._x[tested])
                 return codes
-            solution = self._go_on(theta, C, trained, tol=SEARCH_TOL)
-            n_open += int((~(solution.gap <= SEARCH_TOL)).sum())
-            logits = solution.logits[0, torch.from_numpy(tested), :, 0]
-            return as_array((logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1))
+            solution = self._go_on(theta, C, trained, tol=tol)
+            n_open += int((~(solution.gap <= tol)).sum())
+            return as_array(likeliest(solution.logits[0, torch.from_numpy(tested), :, 0]))
 
         codes, weights = self._data.codes, self._data.weights
-        accuracies = accuracies_one_by_one(grid, folds, codes, predict, weights=weights)
+        accuracies = accuracies_one_by_one(grid, folds, codes, fit_predict, weights=weights)
         return accuracies, torch.tensor([n_open], device="cpu")
 
     def fit(self, penalties: Sequence[float]) -> list[Fitted]:
@@ -128,19 +127,19 @@ class _CompiledTrials(LinearTrials):
         begun, theta = self._begin(penalties[0], rows)
         if not self._is_within(_FINAL_BOUND, theta, penalties[0], rows):
             return self.fitted(self._go_on(theta, penalties[0], rows, tol=self._tol))
-        intercept = torch.as_tensor(begun.intercept_).reshape(-1) if self._has_intercept else None
-        layer = linear_layer(torch.as_tensor(begun.coef_), intercept)
+        intercept = torch.from_numpy(begun.intercept_) if self._has_intercept else None
+        layer = linear_layer(torch.from_numpy(begun.coef_), intercept)
         return [Fitted(layer, np.array([begun.n_iter_], dtype=np.int32))]
 
     def _begin(self, C: float, rows: Array) -> tuple[LinearSVC, Tensor]:
         """Return a LinearSVC that is fitted to some rows, and its parameters (K, columns)."""
-        codes, weights = self._data.codes.numpy(), self._row_weights().numpy()
+        codes, weights = self._data.codes.numpy(), self._weights[0].numpy()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # how close it came is looked at anyway
             begun = LinearSVC(C=C, **self._settings).fit(self._x[rows], codes[rows], sample_weight=weights[rows])
-        parts = [torch.as_tensor(begun.coef_)]
+        parts = [torch.from_numpy(begun.coef_)]
         if self._has_intercept:
-            parts.append(torch.as_tensor(begun.intercept_).reshape(-1, 1))
+            parts.append(torch.from_numpy(begun.intercept_).unsqueeze(1))
         return begun, torch.cat(parts, 1)
 
     def _is_within(self, distance: float, theta: Tensor, C: float, rows: Array) -> bool:
@@ -152,12 +151,8 @@ class _CompiledTrials(LinearTrials):
         weights = self._problem_weights(C, rows)
         return self.solver.solve(self.targets.unsqueeze(3), weights, tol=tol, starts=[theta[None, :, None]])
 
-    def _row_weights(self) -> Tensor:
-        weights = self._data.weights
-        return torch.ones(len(self._data.codes), dtype=torch.float64, device="cpu") if weights is None else weights
-
     def _problem_weights(self, C: float, rows: Array) -> Tensor:
         """Return C times the weights of some rows, 0 of the others, for each class: (1, n, K)."""
         counted = torch.zeros(len(self._data.codes), dtype=torch.float64, device="cpu")
-        counted[torch.from_numpy(rows)] = C * self._row_weights()[torch.from_numpy(rows)]
+        counted[torch.from_numpy(rows)] = C * self._weights[0, torch.from_numpy(rows)]
         return counted[None, :, None].expand(-1, -1, self.targets.shape[2])

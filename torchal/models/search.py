@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,7 +31,7 @@ def as_grid(name: str, value: Any) -> list[float]:
         ConfigError: one of them is not above 0 and finite, or there is none.
     """
     values: Any = value.tolist() if isinstance(value, np.ndarray | np.generic | Tensor) else value
-    values = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+    values = list(values) if isinstance(values, Sequence) and not isinstance(values, str | bytes) else [values]
     for one in values:
         if isinstance(one, bool) or not isinstance(one, Real) or not 0 < one <= _LARGEST:  # type: ignore[operator]
             raise ConfigError(f"{name} must be above 0 and finite, or a grid of such numbers, got {value!r}")
@@ -91,21 +91,19 @@ def best(accuracies: Tensor) -> Tensor:
     return level.int().argmax(-1)
 
 
-def alike(keys: Sequence[Key], *, most: int) -> Iterator[tuple[Key, list[int]]]:
-    """Yield each key with the positions where it stands, at most so many at once."""
+def alike(keys: Sequence[Key]) -> dict[Key, list[int]]:
+    """Return for each key, in the order of their first places, the positions where it stands."""
     positions = defaultdict(list)
     for i, key in enumerate(keys):
         positions[key].append(i)
-    for key, all_of_it in positions.items():
-        for start in range(0, len(all_of_it), most):
-            yield key, all_of_it[start : start + most]
+    return dict(positions)
 
 
 def accuracies_one_by_one(
     grid: Sequence[float],
     folds: Folds,
     codes: Tensor,
-    predict: Callable[[float, NDArray[Any], NDArray[Any]], NDArray[Any]],
+    fit_predict: Callable[[float, NDArray[Any], NDArray[Any]], NDArray[Any]],
     *,
     weights: Tensor | None = None,
 ) -> Tensor:
@@ -115,7 +113,7 @@ def accuracies_one_by_one(
         grid: candidates, ascending.
         folds: of one data set.
         codes: (n,) int64, classes.
-        predict: fits with a candidate on some rows, and returns the codes that it predicts for others.
+        fit_predict: fits with a candidate on some rows, and returns the codes that it predicts for others.
         weights: (n,) of the rows that are predicted; 1 each unless given.
     """
     labels, fold_of = codes.cpu().numpy(), folds.of_row[0].cpu().numpy()
@@ -124,6 +122,6 @@ def accuracies_one_by_one(
     for fold in range(folds.n_folds):
         trained, tested = (fold_of != fold).nonzero()[0], (fold_of == fold).nonzero()[0]
         for i, candidate in enumerate(grid):
-            right = predict(candidate, trained, tested) == labels[tested]
+            right = fit_predict(candidate, trained, tested) == labels[tested]
             accuracies[0, fold, i] = float(np.average(right, weights=counted[tested]))
     return accuracies

@@ -14,10 +14,17 @@ from torchal.inputs import SparseInputs, as_torch_takes
 
 
 def as_csr(X: Any) -> Tensor:
-    """Return a sparse matrix (n, D) as a CSR tensor of the same numbers; values at one place are added up."""
+    """Return a sparse matrix (n, D) as a CSR tensor of the same numbers, an ordinary one also of an inference tensor.
+
+    A CSR tensor has one value at a place, as torch demands; of other formats values at one place are added up.
+    """
     if isinstance(X, Tensor):
-        with _without_notes():
-            return X if X.layout == torch.sparse_csr else X.to_sparse_coo().coalesce().to_sparse_csr()
+        with _without_notes(), torch.inference_mode(X.is_inference()):
+            csr = X if X.layout == torch.sparse_csr else X.to_sparse_coo().coalesce().to_sparse_csr()
+            if not X.is_inference():
+                return csr
+            made = csr.crow_indices(), csr.col_indices(), csr.values()
+        return _csr(*(part.clone() for part in made), shape=tuple(csr.shape))
     X = SparseInputs(X).matrix
     parts = (torch.from_numpy(as_torch_takes(part)) for part in (X.indptr, X.indices, X.data))
     return _csr(*parts, shape=X.shape)
@@ -50,4 +57,4 @@ def _without_notes() -> Iterator[None]:
 
 def _csr(offsets: Tensor, columns: Tensor, values: Tensor, *, shape: tuple[int, ...]) -> Tensor:
     with _without_notes():
-        return torch.sparse_csr_tensor(offsets, columns.to(offsets.dtype), values, shape)
+        return torch.sparse_csr_tensor(offsets, columns.to(offsets.dtype), values, shape, device=values.device)

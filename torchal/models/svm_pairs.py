@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from torchal.functional.chunks import values_per_chunk
-from torchal.functional.kernels import most_voted, pair_values, rbf_kernel
+from torchal.functional.kernels import RbfKernel, most_voted, pair_values, rbf_kernel
 from torchal.functional.svm import svm_dual, svm_violation
 from torchal.models.base import TrainingData
 
-_SHARED_KERNEL = 12_000  # rows whose whole kernel matrix is kept for LIBSVM, 1.1 GB; above it makes its own
+_WHOLE_KERNEL = 12_000  # rows whose whole kernel matrix is made, 1.1 GB, for LIBSVM or to go on where it ends
 _FLOAT32_ROUNDING = 2.0**-24  # of LIBSVM's kernel values, relative to them
 _LIBSVM_STEPS = 1_000_000  # most of a pair; what is not solved by then is badly scaled, and for the interior point
 
@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
     x: Tensor
     codes: Tensor
-    weights: Tensor | None
+    weights: Tensor
     gamma: float
     n_classes: int
 
@@ -71,9 +71,7 @@ class Machines(NamedTuple):
             for code, row in ((first, second - 1), (second, first)):
                 mine = codes == code
                 self.weight[i, row, mine] = better.weight[0, row, mine]
-        taken = torch.zeros(n_classes, n_classes, dtype=torch.bool, device=codes.device)
-        taken[[pair.first for pair in pairs], [pair.second for pair in pairs]] = True
-        at = taken[tuple(torch.triu_indices(n_classes, n_classes, 1, device=codes.device))]
+        at = [_position(pair, n_classes) for pair in pairs]
         self.bias[i, at], self.is_open[i, at] = better.bias[0, at], better.is_open[0, at]
         self.n_iter[i, at] += better.n_iter[0, at]
 
@@ -88,13 +86,13 @@ def _no_machines(task: Task, n_penalties: int) -> Machines:
 def accuracies_of(task: Task, machines: Machines, test: TrainingData) -> Tensor:
     """Return the accuracy of each machine (G,) on other rows."""
     n_machines, n_others, n_support = machines.weight.shape
-    values = max(n_support, n_machines * n_others * task.n_classes)
+    values = max(n_support, task.x.shape[1], n_machines * n_others * task.n_classes)
     size = max(1, values_per_chunk(task.x.device) // values)
     right = torch.zeros(n_machines, dtype=torch.float64, device=task.x.device)
-    weights = torch.ones_like(test.codes, dtype=torch.float64) if test.weights is None else test.weights
+    kernel, weights = RbfKernel(task.x, task.gamma), test.row_weights
     parts = (part.split(size) for part in (test.inputs.double(), test.codes, weights))
     for x, codes, counted in zip(*parts, strict=True):
-        pairs = pair_values(rbf_kernel(x, task.x, task.gamma), machines.weight, task.codes, machines.bias)
+        pairs = pair_values(kernel(x), machines.weight, task.codes, machines.bias)
         right += (most_voted(pairs.flatten(0, 1), task.n_classes).view(n_machines, -1) == codes).double() @ counted
     return right / weights.sum()
 
@@ -102,13 +100,12 @@ def accuracies_of(task: Task, machines: Machines, test: TrainingData) -> Tensor:
 def by_libsvm(task: Task, grid: Sequence[float], limits: Limits) -> Machines:
     """Solve by scikit-learn's LIBSVM with one kernel matrix for all penalties, and what it leaves by an interior point.
 
-    LIBSVM keeps kernels in float32, so that it may take for solved what is not.
+    LIBSVM keeps kernels in float32, so that it may take for solved what is not. A pair of more rows than a whole kernel
+    matrix is made for stays as LIBSVM leaves it.
     """
-    n_rows = len(task.x)
-    shared = n_rows <= _SHARED_KERNEL
-    matrix = rbf_kernel(task.x, task.x, task.gamma) if shared else None
-    kernel: dict[str, Any] = {"kernel": "precomputed"} if shared else {"kernel": "rbf", "gamma": task.gamma}
-    codes, weights = task.codes.numpy(), None if task.weights is None else task.weights.numpy()
+    matrix = rbf_kernel(task.x, task.x, task.gamma) if len(task.x) <= _WHOLE_KERNEL else None
+    kernel: dict[str, Any] = {"kernel": "rbf", "gamma": task.gamma} if matrix is None else {"kernel": "precomputed"}
+    codes, weights = task.codes.numpy(), task.weights.numpy()
     found = _no_machines(task, len(grid))
     for i, C in enumerate(grid):
         with warnings.catch_warnings():
@@ -119,31 +116,57 @@ def by_libsvm(task: Task, grid: Sequence[float], limits: Limits) -> Machines:
         found.weight[i][:, torch.from_numpy(model.support_).long()] = sign * torch.from_numpy(model.dual_coef_)
         found.bias[i] = sign * torch.from_numpy(model.intercept_)
         found.n_iter[i] = torch.as_tensor(model.n_iter_, device="cpu")
-        upper = C * (torch.ones(n_rows, dtype=torch.float64, device="cpu") if task.weights is None else task.weights)
-        left = _left_over(task, found, i, upper, limits.tol)
-        if left:
-            found.merge(i, by_interior_point([task], [[C]], limits, pairs=left)[0], left, task.codes)
-        if bool((found.weight[i].abs() < upper).all()):  # no C limits it, so none that is larger changes it
+        left = [
+            pair for pair, off in _unsure(task, found, i, C=C, tol=limits.tol, matrix=matrix) if not off <= limits.tol
+        ]
+        small = [pair for pair in left if len(_members(task, pair)[0]) <= _WHOLE_KERNEL]
+        if small:
+            found.merge(i, by_interior_point([task], [[C]], limits, pairs=small)[0], small, task.codes)
+        for pair in left:
+            if pair not in small:
+                found.is_open[i, _position(pair, task.n_classes)] = True
+        if bool((found.weight[i].abs() < C * task.weights).all()):  # no C limits it, so none that is larger changes it
             found.copy_onward(i)
             break
     return found
 
 
-def _left_over(task: Task, found: Machines, i: int, upper: Tensor, tol: float) -> list[_Pair]:
-    """Return the pairs that LIBSVM has not solved to tol with the i-th penalty, of which upper (n,) are the bounds."""
+def _unsure(
+    task: Task, found: Machines, i: int, *, C: float, tol: float, matrix: Tensor | None
+) -> Iterator[tuple[_Pair, float]]:
+    """Yield the pairs of which it is not sure that LIBSVM has solved them to tol with the i-th penalty, C.
+
+    With each comes by how much its rows violate the conditions of the optimum. The matrix is the kernel of all rows.
+    """
     n_classes, weight = task.n_classes, found.weight[i]
     first, second = torch.triu_indices(n_classes, n_classes, 1, device="cpu")
     sums = weight.new_zeros(n_classes - 1, n_classes).index_add_(1, task.codes, weight.abs())
     rounding = 2 * _FLOAT32_ROUNDING * (sums[second - 1, first] + sums[first, second])  # of the gradients, at most
     unsure = ((rounding > 0.1 * tol) | (found.n_iter[i] >= _LIBSVM_STEPS)).nonzero().squeeze(1)
-    pairs = [_Pair(0, int(first[pair]), int(second[pair])) for pair in unsure.tolist()]
-    left = []
-    for some, listed in _chunks_of_pairs([task], pairs):
-        rows = task.x[some.rows]
-        alpha = weight[some.coefficient_rows(), some.rows].abs() * some.signs.abs()
-        violation = svm_violation(rbf_kernel(rows, rows, task.gamma), some.signs, upper[some.rows], alpha)
-        left += [pair for pair, off in zip(listed, violation.tolist(), strict=True) if not off <= tol]
-    return left
+    for at in unsure.tolist():
+        pair = _Pair(0, int(first[at]), int(second[at]))
+        rows, signs = _members(task, pair)
+        signed = torch.where(signs < 0, weight[pair.second - 1, rows], weight[pair.first, rows])
+        size = max(1, values_per_chunk(rows.device) // len(task.x))
+        if matrix is None:
+            kernel = RbfKernel(task.x[rows], task.gamma)
+            parts = [kernel(some) @ signed for some in task.x[rows].split(size)]
+        else:
+            parts = [matrix[some][:, rows] @ signed for some in rows.split(size)]
+        values = torch.cat(parts)
+        upper = C * task.weights[rows]
+        yield pair, float(svm_violation(values[None], signs[None], upper[None], signed.abs()[None]))
+
+
+def _members(task: Task, pair: _Pair) -> tuple[Tensor, Tensor]:
+    """Return the rows of a pair of classes (m,) int64, and their signs (m,): -1 for the first class, else 1."""
+    rows = torch.cat([(task.codes == code).nonzero().squeeze(1) for code in (pair.first, pair.second)])
+    return rows, 2.0 * (task.codes[rows] == pair.second).double() - 1
+
+
+def _position(pair: _Pair, n_classes: int) -> int:
+    """Return which of all pairs one is: (0, 1), (0, 2), ..., (1, 2), ..."""
+    return pair.first * n_classes - pair.first * (pair.first + 1) // 2 + pair.second - pair.first - 1
 
 
 class _Pair(NamedTuple):
@@ -172,22 +195,20 @@ class _Pairs(NamedTuple):
         return torch.where(self.signs < 0, self.second.unsqueeze(1) - 1, self.first.unsqueeze(1))
 
 
-def _chunks_of_pairs(tasks: Sequence[Task], pairs: Sequence[_Pair] | None) -> Iterator[tuple[_Pairs, list[_Pair]]]:
+def _chunks_of_pairs(tasks: Sequence[Task], pairs: Sequence[_Pair] | None) -> Iterator[_Pairs]:
     """Yield pairs of classes, in chunks of pairs of about the same size."""
     device = tasks[0].x.device
-    members = [[(task.codes == code).nonzero().squeeze(1) for code in range(task.n_classes)] for task in tasks]
     if pairs is None:
         classes = range(tasks[0].n_classes)
         pairs = [_Pair(at, i, j) for at in range(len(tasks)) for i in classes for j in classes if i < j]
-    sizes = sorted((len(members[pair.task][pair.first]) + len(members[pair.task][pair.second]), pair) for pair in pairs)
+    counts = [task.codes.bincount(minlength=task.n_classes).tolist() for task in tasks]
+    sizes = sorted((counts[pair.task][pair.first] + counts[pair.task][pair.second], pair) for pair in pairs)
     while sizes:
         n_fit = max(1, values_per_chunk(device) // max(1, sizes[-1][0]) ** 2)
         some, sizes = [pair for _, pair in sizes[-n_fit:]], sizes[:-n_fit]
-        rows = [torch.cat([members[at][first], members[at][second]]) for at, first, second in some]
-        signs = [2.0 * (tasks[at].codes[mine] == second) - 1 for mine, (at, _, second) in zip(rows, some, strict=True)]
+        rows, signs = zip(*(_members(tasks[pair.task], pair) for pair in some), strict=True)
         at, first, second = torch.tensor(some, device=device).T
-        filled, signed = (pad_sequence(part, batch_first=True) for part in (rows, signs))
-        yield _Pairs(at, first, second, filled, signed.double()), some
+        yield _Pairs(at, first, second, *(pad_sequence(list(part), batch_first=True) for part in (rows, signs)))
 
 
 def by_interior_point(
@@ -214,12 +235,11 @@ def by_interior_point(
     is_open = torch.zeros_like(bias, dtype=torch.bool)
     gamma = weight.new_tensor([task.gamma for task in tasks])
     x = pad_sequence([task.x for task in tasks], batch_first=True)
-    ones = [torch.ones_like(task.x[:, 0]) if task.weights is None else task.weights for task in tasks]
-    weights = pad_sequence(ones, batch_first=True)
+    weights = pad_sequence([task.weights for task in tasks], batch_first=True)
     number = torch.zeros(n_classes, n_classes, dtype=torch.int64, device=device)
     first, second = torch.triu_indices(n_classes, n_classes, 1, device=device)
     number[first, second] = torch.arange(n_pairs, device=device)
-    for some, _ in _chunks_of_pairs(tasks, pairs):
+    for some in _chunks_of_pairs(tasks, pairs):
         task = some.task.unsqueeze(1)
         rows = x[task, some.rows]
         kernel = rbf_kernel(rows, rows, gamma[some.task, None, None])
