@@ -20,7 +20,7 @@ def as_csr(X: Any) -> Tensor:
     """
     if isinstance(X, Tensor):
         with _without_notes(), torch.inference_mode(X.is_inference()):
-            csr = X if X.layout == torch.sparse_csr else X.to_sparse_coo().coalesce().to_sparse_csr()
+            csr = X if X.layout == torch.sparse_csr else X.to_sparse_coo().to_sparse_csr()
             if not X.is_inference():
                 return csr
             made = csr.crow_indices(), csr.col_indices(), csr.values()
