@@ -252,7 +252,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             raise ShapeError(
                 f"X must have at least 2 axes, got shape {tuple(X.shape)}; one feature is X.reshape(-1, 1)"
             )
-        if X.is_complex() or X.is_quantized or X.is_nested or X.is_meta:
+        if X.is_complex() or X.is_quantized or X.is_nested or (reset and X.is_meta):
             kind = "a nested tensor" if X.is_nested else f"{X.dtype} on {X.device}"
             raise DataError(f"X must have real numbers, got {kind}")
         if is_sparse(X):
