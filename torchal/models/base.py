@@ -15,24 +15,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from torchal._checks import as_device, check_finite
+from torchal._checks import check_finite
 from torchal.errors import DataError, ShapeError
 from torchal.functional.chunks import Chunker, values_per_chunk
 from torchal.inputs import DatasetInputs, SparseInputs, as_inputs, as_torch_takes, is_sparse, is_streamed, read_rows
+from torchal.models.checks import (
+    Array,
+    check_finite_rows,
+    check_place,
+    check_weights,
+    encode_labels,
+    move_to,
+    on_host,
+    resolve_device,
+    to_tensor,
+)
 from torchal.models.sparse import as_csr, csr_rows
 
 _CHUNK_ROWS = (32, 8192)  # fewest and most rows in a chunk of a prediction
-
-Array = NDArray[Any]
 
 
 class TrainingData(NamedTuple):
@@ -103,13 +110,13 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             inputs = self._check_streamed(X, reset=True)
         else:
             array, y = self._check_array(X, y)
-            inputs = _to_tensor(array)
+            inputs = to_tensor(array)
         if isinstance(inputs, Tensor) and not (self.takes_inputs and exceeds_memory(inputs, device)):
             inputs = inputs.to(device)
         if isinstance(X, Tensor):
-            _check_finite(inputs)
+            check_finite_rows(inputs)
             inputs = inputs.clone() if inputs.is_inference() else inputs
-        self.classes_, codes = _encode(y, device)
+        self.classes_, codes = encode_labels(y, device)
         if len(codes) != len(inputs):
             raise ShapeError(f"X has {len(inputs)} rows and y has {len(codes)}")
         data = TrainingData(inputs, codes, None, len(self.classes_))
@@ -164,14 +171,14 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """
         if not (isinstance(X, Tensor) and isinstance(y, Tensor)):
             predicted = self.classes_[self._codes(X).cpu().numpy()]
-            return float(accuracy_score(_on_host(y), predicted, sample_weight=_on_host(sample_weight)))
+            return float(accuracy_score(on_host(y), predicted, sample_weight=on_host(sample_weight)))
         predicted = self.predict(X)
         if y.shape != predicted.shape:
             raise ShapeError(f"y must have shape {tuple(predicted.shape)}, got {tuple(y.shape)}")
-        right = (predicted == _move("y", y, predicted.device)).double()
+        right = (predicted == move_to("y", y, predicted.device)).double()
         if sample_weight is None:
             return float(right.mean())
-        weights = _check_weights(sample_weight, len(right), right.device)
+        weights = check_weights(sample_weight, len(right), right.device)
         return float(right @ weights / weights.sum())
 
     def _codes(self, X: Any) -> Tensor:
@@ -210,7 +217,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                     finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
                 start += len(rows)
             if (finite and not bool(torch.stack(finite).all())) or is_sparse(X):
-                _check_finite(inputs)
+                check_finite_rows(inputs)
         return collected.tensors
 
     def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
@@ -226,11 +233,11 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Return rows to predict on as a tensor, or as inputs to stream; they have the shape of the fitted ones."""
         if isinstance(X, Tensor):
             inputs = self._check_tensor(X, reset=False)
-            _check_place("X", inputs, device)
+            check_place("X", inputs, device)
         elif is_streamed(X):
             inputs = self._check_streamed(X, reset=False)
         else:
-            inputs = _to_tensor(self._check_array(X)[0])
+            inputs = to_tensor(self._check_array(X)[0])
         shape = row_shape(inputs)
         if shape != self.input_shape_:
             raise ShapeError(f"X has rows of shape {shape}, fitted were rows of {self.input_shape_}")
@@ -293,7 +300,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 X = X.reshape(len(X), math.prod(X.shape[1:]))
             if not y:
                 return validate_data(self, X, **settings), None
-            checked: tuple[Array, Array] = validate_data(self, X, *map(_on_host, y), **settings)
+            checked: tuple[Array, Array] = validate_data(self, X, *map(on_host, y), **settings)
         except ValueError as error:
             raise DataError(str(error)) from error
         self.input_shape_ = checked[0].shape[1:]
@@ -344,22 +351,6 @@ def as_alone(device: torch.device) -> Iterator[None]:
         yield
 
 
-def resolve_device(device: str | torch.device, X: object = None) -> torch.device:
-    """Return the device that a setting names: for "auto" that of a CUDA tensor X, else CUDA, else the CPU.
-
-    Raises:
-        ConfigError: there is no such device.
-        ShapeError: X is on another accelerator.
-    """
-    there = X.device if isinstance(X, Tensor) and X.device.type != "cpu" else None
-    if device == "auto":
-        return there or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = as_device(device)
-    if isinstance(X, Tensor):
-        _check_place("X", X, chosen)
-    return chosen
-
-
 def exceeds_memory(inputs: Tensor, device: torch.device) -> bool:
     """Tell whether inputs would take more than half of a CUDA device's free memory, which training needs too."""
     if device.type != "cuda" or inputs.device.type == "cuda":
@@ -381,81 +372,9 @@ def _answers_tensors(X: Any) -> bool:
     return isinstance(X, Tensor | DatasetInputs | Dataset)
 
 
-def _on_host(values: Any) -> Any:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-
-
-def _move(name: str, tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on a device; from an accelerator it does not go anywhere else."""
-    _check_place(name, tensor, device)
-    return tensor.to(device)
-
-
-def _check_place(name: str, tensor: Tensor, device: torch.device) -> None:
-    """Require a tensor on the CPU or on the device."""
-    same = tensor.device.type == device.type and (device.index is None or tensor.device.index == device.index)
-    if tensor.device.type != "cpu" and not same:
-        raise ShapeError(f"{name} is on {tensor.device} and the model on {device}; move one of them first")
-
-
-def _to_tensor(array: Any) -> Tensor:
-    """Return a tensor that shares the array's memory where torch can; it cannot read-only or with negative strides."""
-    return as_csr(array) if is_sparse(array) else torch.from_numpy(as_torch_takes(array))
-
-
-def _check_finite(inputs: Tensor) -> None:
-    if not inputs.is_floating_point():
-        return  # whole numbers are finite, and torch has no minimum of all their kinds
-    if not is_sparse(inputs):
-        check_finite("X", inputs)
-    elif not bool(torch.isfinite(inputs.values()).all()):
-        bad = int((~torch.isfinite(inputs.values())).sum())
-        raise DataError(f"X must be finite: {bad} of its {len(inputs.values())} stored values are not")
-
-
-def _encode(y: Any, device: torch.device) -> tuple[Array, Tensor]:
-    """Return the sorted classes (C,) and each label's position among them (n,)."""
-    if isinstance(y, Tensor):
-        if is_sparse(y):
-            raise DataError(f"y must be dense, got {y.layout}")
-        if y.ndim != 1 or y.is_floating_point() or y.is_complex():
-            raise ShapeError(f"y must be a tensor of (n,) whole numbers, got {y.dtype} of shape {tuple(y.shape)}")
-        classes, codes = _move("y", y.detach(), device).unique(return_inverse=True)
-        return classes.cpu().numpy(), codes
-    try:
-        labels = column_or_1d(y, warn=True)
-        check_classification_targets(labels)
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    names, positions = np.unique(labels, return_inverse=True)
-    return names, torch.as_tensor(positions, device=device)
-
-
-def _check_weights(weights: Any, n: int, device: torch.device) -> Tensor:
-    """Return weights as (n,) float64 on the device: finite, not negative, not all zero."""
-    try:
-        if isinstance(weights, Tensor):
-            tensor = weights.detach()
-        else:
-            tensor = torch.tensor(np.asarray(weights, dtype=np.float64), device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"sample_weight must be ({n},) numbers, got {type(weights).__name__}: {error}") from error
-    if tensor.is_complex() or is_sparse(tensor):
-        raise DataError(f"sample_weight must be dense and real, got {tensor.dtype} of layout {tensor.layout}")
-    if tensor.shape != (n,):
-        raise ShapeError(f"sample_weight must have shape ({n},), got {tuple(tensor.shape)}")
-    tensor = _move("sample_weight", tensor, device).double()
-    check_finite("sample_weight", tensor)
-    if bool((tensor < 0).any()):
-        raise DataError(f"sample_weight must not be negative: {int((tensor < 0).sum())} of {n} are")
-    if not bool(tensor.any()):
-        raise DataError(f"sample_weight must have a value above zero: all {n} are zero")
-    return tensor
-
-
 def _with_weights(data: TrainingData, sample_weight: Any) -> TrainingData:
     """Return the data with weights, without the rows of weight 0."""
-    weights = _check_weights(sample_weight, len(data.codes), data.codes.device)
+    weights = check_weights(sample_weight, len(data.codes), data.codes.device)
     data = data._replace(weights=weights)
     rows = weights.nonzero().squeeze(1)
     return data if len(rows) == len(weights) else data.rows(rows)

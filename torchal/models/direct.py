@@ -20,7 +20,8 @@ from torchal._checks import check_whole
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.chunks import values_per_chunk
 from torchal.inputs import is_sparse
-from torchal.models.base import Array, TensorClassifier, TrainingData, as_alone
+from torchal.models.base import TensorClassifier, TrainingData, as_alone
+from torchal.models.checks import Array
 from torchal.models.search import Folds, alike, as_grid, best, stratified_folds
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from torchal._checks import check_whole
 from torchal.functional.chunks import values_per_chunk
 from torchal.functional.kernel_ridge import RidgeSystem
 from torchal.functional.kernels import RbfKernel
-from torchal.models.base import Array, ProbabilityMixin, TrainingData
+from torchal.models.base import ProbabilityMixin, TrainingData
+from torchal.models.checks import Array
 from torchal.models.direct import DirectClassifier, Fitted, Trials, as_array, stacked
 from torchal.models.kernel import KernelMachine, check_gamma, width_of
 from torchal.models.search import Folds

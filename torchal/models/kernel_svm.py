@@ -11,7 +11,8 @@ from torch import Tensor
 
 from torchal.errors import ConfigError
 from torchal.functional.kernels import most_voted, ovr_values
-from torchal.models.base import Array, TrainingData
+from torchal.models.base import TrainingData
+from torchal.models.checks import Array
 from torchal.models.direct import DirectClassifier, Fitted, Trials, as_array, check_solver
 from torchal.models.kernel import PairMachine, check_gamma, width_of
 from torchal.models.search import Folds

@@ -16,7 +16,8 @@ from torchal.functional.linear_losses import Loss
 from torchal.functional.linear_rows import Intercept
 from torchal.functional.newton import LinearSolution, LinearSolver
 from torchal.inputs import is_sparse
-from torchal.models.base import Array, ProbabilityMixin, TrainingData, likeliest
+from torchal.models.base import ProbabilityMixin, TrainingData, likeliest
+from torchal.models.checks import Array
 from torchal.models.direct import DirectClassifier, Fitted, Trials, as_array, stacked
 from torchal.models.search import Folds
 

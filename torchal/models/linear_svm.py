@@ -16,7 +16,8 @@ from torchal.functional.linear_losses import Loss
 from torchal.functional.linear_rows import Intercept
 from torchal.functional.newton import LinearSolution
 from torchal.inputs import SparseInputs, is_sparse
-from torchal.models.base import Array, TrainingData, likeliest
+from torchal.models.base import TrainingData, likeliest
+from torchal.models.checks import Array
 from torchal.models.direct import Fitted, Trials, as_array, check_solver
 from torchal.models.linear import SEARCH_TOL, LinearClassifier, LinearTrials, linear_layer
 from torchal.models.search import Folds, accuracies_one_by_one

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from torchal.errors import ConfigError, DataError
-from torchal.models.base import Array, TrainingData
+from torchal.models.base import TrainingData
+from torchal.models.checks import Array
 
 
 def hold_out(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:

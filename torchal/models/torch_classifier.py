@@ -17,15 +17,9 @@ from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_whole
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
-from torchal.models.base import (
-    TrainingData,
-    as_answer,
-    exceeds_memory,
-    log_probs,
-    resolve_device,
-    row_shape,
-)
+from torchal.models.base import TrainingData, as_answer, exceeds_memory, log_probs, row_shape
 from torchal.models.callbacks import Callback, ProgressBar
+from torchal.models.checks import resolve_device
 from torchal.models.dropout import DropoutDraws
 from torchal.models.embedder import EmbeddingClassifier
 from torchal.models.nets import MLP
