@@ -22,7 +22,7 @@ from torchal.models.direct import Fitted, Trials, as_array, check_solver
 from torchal.models.linear import SEARCH_TOL, LinearClassifier, LinearTrials, linear_layer
 from torchal.models.search import Folds, accuracies_one_by_one
 
-_COMPILED_TOL = 1e-4  # of LinearSVC, in a measure of its own, which may end far from the optimum
+_COMPILED = {"tol": 1e-8, "max_iter": 2000}  # of LinearSVC, which may end far from the optimum all the same
 _SEARCH_BOUND, _FINAL_BOUND = 1e-3, 1e-7  # relative distances to the least objective up to which its answer is taken
 
 
@@ -102,7 +102,7 @@ class _CompiledTrials(LinearTrials):
         super().__init__(model, data)
         self._data = data[0]
         self._x = SparseInputs(self._data.inputs.double()).matrix
-        self._settings = {"fit_intercept": model.fit_intercept, "tol": _COMPILED_TOL, "random_state": 0}
+        self._settings = {"fit_intercept": model.fit_intercept, "random_state": 0, **_COMPILED}
 
     def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor]:
         """Fit each fold for each C alone."""
