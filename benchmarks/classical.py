@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV
@@ -43,6 +45,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
         warnings.simplefilter("ignore")  # scikit-learn as it comes stops before the optimum and says so
         yield from _single(size, device)
         few = size == "small"
+        yield from _linear_svm_on_text(200 if few else 800)
         yield from _logistic("digits", *_digits(200 if few else 500), device)
         read = letter()
         if read is None:
@@ -79,7 +82,11 @@ def letter() -> tuple[Array, Array] | None:
 
 def letter_file() -> Path:
     """Return where the letter data are, or would be."""
-    return Path(os.environ.get("TORCHAL_DATA", "../shared/data")) / "letter" / "letter-recognition.data"
+    return _data_file("letter/letter-recognition.data")
+
+
+def _data_file(name: str) -> Path:
+    return Path(os.environ.get("TORCHAL_DATA", "../shared/data")) / name
 
 
 def _single(size: str, device: str) -> Iterator[Row]:
@@ -156,6 +163,29 @@ def _linear_svm(x: Array, y: Array, device: str) -> Iterator[Row]:
         "GridSearchCV(LinearSVC)": _search(LinearSVC(random_state=0), x, y, GRID),
     }
     yield from compare(f"linear_svm with its grid, letter {len(x)}", candidates, repeats=5, device=device)
+
+
+def _linear_svm_on_text(n: int) -> Iterator[Row]:
+    """Sparse rows, which stay on the CPU."""
+    path = _data_file("reuters-r8/r8.tsv.gz")
+    if not path.exists():
+        print(f"{path} is not there: the text is left out", file=sys.stderr)
+        return
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        cells = [line.rstrip("\n").split("\t") for line in file]
+    order = np.random.default_rng(0).permutation(len(cells))[:n]
+    x, y = (
+        TfidfVectorizer().fit_transform([row[-1] for row in cells])[order],
+        np.array([row[-2] for row in cells])[order],
+    )
+    exact = LinearSVC(tol=1e-8, max_iter=10_000, random_state=0)
+    candidates: dict[str, Callable[[], object]] = {
+        "ours": partial(LinearSVM(C=GRID, device="cpu").fit, x, y),
+        "ours, solver='torch'": partial(LinearSVM(C=GRID, solver="torch", device="cpu").fit, x, y),
+        "GridSearchCV(LinearSVC)": _search(LinearSVC(random_state=0), x, y, GRID),
+        "GridSearchCV(LinearSVC), tol=1e-8": _search(exact, x, y, GRID),
+    }
+    yield from compare(f"linear_svm with its grid, tf-idf of Reuters {n}", candidates, repeats=3, device="cpu")
 
 
 def _kernel_svm(x: Array, y: Array, device: str) -> Iterator[Row]:

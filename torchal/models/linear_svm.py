@@ -36,8 +36,8 @@ class LinearSVM(LinearClassifier):
         C: as of `LogisticRegression`.
         fit_intercept: whether each class has an intercept.
         solver: "torch" is Newton's method here; "auto" lets scikit-learn's compiled LinearSVC begin for sparse rows on
-            the CPU, where that is several times faster, and goes on by Newton's method where its answer is not sure to
-            be close: relatively within 1e-7 of the least objective, and 1e-3 in the search.
+            the CPU, where that is up to ten times faster, and goes on by Newton's method where its answer is not sure
+            to be close: relatively within 1e-7 of the least objective, and 1e-3 in the search.
         n_folds: as of `LogisticRegression`.
         tol: as of `LogisticRegression`, for what Newton's method solves.
         max_iter: most Newton steps; separable rows with a large C need some hundreds.
