@@ -37,6 +37,15 @@ TIGHT = {"tol": 1e-8, "max_iter": 10_000}
 
 
 BOTH = ("dense", "sparse")
+
+
+@pytest.fixture
+def stay_sparse(monkeypatch):
+    """Small matrices are not solved as dense ones."""
+    monkeypatch.setattr("torchal.models.linear.dense_where_small", lambda X: X)
+    monkeypatch.setattr("torchal.models.linear_svm._FEW_NUMBERS", 0)
+
+
 CHECKS = [
     *scikit_learn_checks(LogisticRegression()),
     *scikit_learn_checks(LogisticRegression(C=10.0, fit_intercept=False)),
@@ -411,8 +420,11 @@ def test_equally_good_penalties_the_smallest():
 
 @pytest.mark.parametrize("ours", [LogisticRegression, OneVsRestLogisticRegression, partial(LinearSVM, solver="torch")])
 @pytest.mark.parametrize("source", SPARSE)
+@pytest.mark.parametrize("stay", ["stay_sparse", None])
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
-def test_sparse_rows_as_dense_ones(source, ours):
+def test_sparse_rows_as_dense_ones(source, ours, stay, request):
+    if stay:
+        request.getfixturevalue(stay)
     (x, y), (x_test, _) = real_data(source, 120, 300)
     parts = (torch.from_numpy(part) for part in (x.indptr, x.indices, x.data))
     tensor = torch.sparse_csr_tensor(*parts, x.shape, check_invariants=False)  # its columns are not sorted
@@ -486,7 +498,7 @@ def words_and_one_more(column):
     ],
     ids=["constant", "small constant", "skewed", "line numbers", "years", "seconds since 1970"],
 )
-def test_a_sparse_matrix_with_a_column_of_another_scale(ours, column, C):
+def test_a_sparse_matrix_with_a_column_of_another_scale(ours, column, C, stay_sparse):
     x, y = words_and_one_more(column)
     dense = ours(C=C).fit(x, y)
     sparse = ours(C=C).fit(scipy.sparse.csr_array(x), y)  # a ConvergenceWarning would be an error
@@ -494,9 +506,18 @@ def test_a_sparse_matrix_with_a_column_of_another_scale(ours, column, C):
     assert abs(sparse.decision_function(x) - dense.decision_function(x)).max() <= 1e-2 * abs(dense.coef_).max()
 
 
+@pytest.mark.parametrize("ours", [LogisticRegression, OneVsRestLogisticRegression, LinearSVM])
+def test_small_sparse_matrices_are_solved_as_dense_ones(ours):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 60)) * 10.0 ** rng.uniform(-3, 3, 60) * (rng.random((20, 60)) < 0.3), np.arange(20) % 3
+    dense, sparse = (ours(C=[1e-2, 1e5]).fit(rows, y) for rows in (x, scipy.sparse.csr_array(x)))
+    np.testing.assert_array_equal(sparse.coef_, dense.coef_)
+    assert sparse.C_ == dense.C_
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("n", "d", "n_classes", "offset"), [(20, 30, 2, 1e6), (20, 10, 3, 1e6), (40, 30, 2, 1e3)])
-def test_sparse_rows_far_from_zero_reach_the_optimum(n, d, n_classes, offset, name):
+def test_sparse_rows_far_from_zero_reach_the_optimum(n, d, n_classes, offset, name, stay_sparse):
     for seed in range(2):
         x, y = np.random.default_rng(seed).normal(size=(n, d)) + offset, np.arange(n) % n_classes
         with warnings.catch_warnings():
@@ -506,7 +527,7 @@ def test_sparse_rows_far_from_zero_reach_the_optimum(n, d, n_classes, offset, na
         assert sparse <= dense * (1 + 1e-6)
 
 
-def test_weights_take_a_class_out_of_sparse_rows_too():
+def test_weights_take_a_class_out_of_sparse_rows_too(stay_sparse):
     x, y = words_and_one_more(lambda rng: np.zeros(400))
     weights = (y != 1).astype(float)
     model = LinearSVM().fit(scipy.sparse.csr_array(x), y, sample_weight=weights)

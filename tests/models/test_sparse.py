@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchal.models.sparse import as_csr, csr_rows
+from torchal.models import sparse
+from torchal.models.sparse import as_csr, csr_rows, dense_where_small
 
 ROWS = np.array([[1.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [4.0, 0.0, 5.0, 0.0]])
 FORMATS = ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"]
@@ -114,3 +115,12 @@ def test_rows_are_products_of_the_whole(every_warning):
     csr = as_csr(scipy.sparse.csr_array(x))
     rows = torch.randint(0, 50, (80,), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(csr_rows(csr, rows) @ weight, torch.from_numpy(x)[rows] @ weight)
+
+
+def test_what_fits_in_a_chunk_becomes_dense(monkeypatch):
+    x = as_csr(scipy.sparse.csr_array(ROWS))
+    assert dense_where_small(x).equal(torch.from_numpy(ROWS))
+    monkeypatch.setattr(sparse, "values_per_chunk", lambda device: ROWS.size - 1)
+    assert dense_where_small(x) is x
+    dense = torch.zeros(3, 2)
+    assert dense_where_small(dense) is dense

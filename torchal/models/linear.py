@@ -20,6 +20,7 @@ from torchal.models.base import ProbabilityMixin, TrainingData, likeliest
 from torchal.models.checks import Array
 from torchal.models.direct import DirectClassifier, Fitted, Trials, as_array, stacked
 from torchal.models.search import Folds
+from torchal.models.sparse import dense_where_small
 
 SEARCH_TOL = 1e-4  # of the fits that are to tell which penalty is best; far below, 1 in 270 accuracies is another
 
@@ -70,7 +71,8 @@ class LinearClassifier(DirectClassifier):
         check_flag("fit_intercept", self.fit_intercept)
 
     def _trials(self, data: Sequence[TrainingData]) -> Trials:
-        return LinearTrials(self, data)
+        # what fits in a chunk anyway is solved faster, and with more digits, as a dense matrix
+        return LinearTrials(self, [one._replace(inputs=dense_where_small(one.inputs)) for one in data])
 
     def _values_per_fit(self, data: TrainingData) -> int:
         n_features = int(data.inputs.shape[1])
@@ -171,7 +173,7 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
 
     The objective is scikit-learn's: C times the weighted sum of the rows' log-losses, plus half the squared weights;
     the intercept is not penalised. Two classes have one weight vector. (A softmax over two at C is this at 2C.) Rows of
-    more than one axis are flattened. Sparse rows, SciPy's or torch's, stay sparse.
+    more than one axis are flattened. Sparse rows, SciPy's or torch's, stay sparse, unless all of them fit in a chunk.
 
     Convergence is judged by the Newton decrement, the gradient's length in the metric of the inverse Hessian: half its
     square is the distance to the least objective, whatever the features' scales.
@@ -246,8 +248,7 @@ class OneVsRestLogisticRegression(ProbabilityMixin, LinearClassifier):
     """Fit a logistic regression of each class against all others, with an L2 penalty, by Newton's method in float64.
 
     It is scikit-learn's OneVsRestClassifier(LogisticRegression()); with `penalize_intercept` that of
-    LogisticRegression(solver="liblinear"). All classes share one C. Rows of more than one axis are flattened; sparse
-    rows stay sparse.
+    LogisticRegression(solver="liblinear"). All classes share one C. Rows are read as `LogisticRegression` reads them.
 
     Args:
         C: as of `LogisticRegression`.

@@ -23,6 +23,7 @@ from torchal.models.linear import SEARCH_TOL, LinearClassifier, LinearTrials, li
 from torchal.models.search import Folds, accuracies_one_by_one
 
 _COMPILED = {"tol": 1e-8, "max_iter": 2000}  # of LinearSVC, which may end far from the optimum all the same
+_FEW_NUMBERS = 2**16  # of a matrix, zeros counted, that is solved as fast when dense
 _SEARCH_BOUND, _FINAL_BOUND = 1e-3, 1e-7  # relative distances to the least objective up to which its answer is taken
 
 
@@ -30,7 +31,7 @@ class LinearSVM(LinearClassifier):
     """Fit a linear support vector machine of each class against all others, with the squared hinge loss, in float64.
 
     It is scikit-learn's LinearSVC: the penalty counts the intercept as the weight of a feature that is always 1. There
-    are no probabilities. Rows of more than one axis are flattened; sparse rows stay sparse.
+    are no probabilities. Rows are read as `LogisticRegression` reads them.
 
     Args:
         C: as of `LogisticRegression`.
@@ -89,10 +90,10 @@ class LinearSVM(LinearClassifier):
         return "penalized" if self.fit_intercept else "none"
 
     def _trials(self, data: Sequence[TrainingData]) -> Trials:
-        first = data[0]  # sparse rows come alone; LinearSVC takes no class without rows
-        on_cpu = is_sparse(first.inputs) and first.codes.device.type == "cpu"
-        compiled = self.solver == "auto" and on_cpu and len(first.codes.unique()) == first.n_classes
-        return _CompiledTrials(self, data) if compiled else LinearTrials(self, data)
+        first = data[0]  # sparse rows come alone
+        faster = is_sparse(first.inputs) and first.inputs.numel() > _FEW_NUMBERS and first.codes.device.type == "cpu"
+        complete = len(first.codes.unique()) == first.n_classes  # LinearSVC takes no class without rows
+        return _CompiledTrials(self, data) if self.solver == "auto" and faster and complete else super()._trials(data)
 
 
 class _CompiledTrials(LinearTrials):

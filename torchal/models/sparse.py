@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal.inputs import SparseInputs, as_torch_takes
+from torchal.functional.chunks import values_per_chunk
+from torchal.inputs import SparseInputs, as_torch_takes, is_sparse
 
 
 def as_csr(X: Any) -> Tensor:
@@ -28,6 +29,12 @@ def as_csr(X: Any) -> Tensor:
     X = SparseInputs(X).matrix
     parts = (torch.from_numpy(as_torch_takes(part)) for part in (X.indptr, X.indices, X.data))
     return _csr(*parts, shape=X.shape)
+
+
+def dense_where_small(X: Tensor) -> Tensor:
+    """Return a sparse matrix of no more numbers than a chunk as a dense one, and anything else as it is."""
+    is_small = is_sparse(X) and X.shape[0] * X.shape[1] <= values_per_chunk(X.device)
+    return X.to_dense() if is_small else X
 
 
 def csr_rows(X: Tensor, rows: Tensor | slice) -> Tensor:
