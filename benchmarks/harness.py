@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-PAUSE = 0.2  # seconds before each call: OpenBLAS' threads spin on after the last one, and slow what runs beside them
+PAUSE = 0.2  # seconds before each call: threads of the last one may spin on, and slow what runs beside them
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def test_tensors_without_real_numbers(ours, rows):
 
 
 @ALL
-def test_a_default_device_is_not_that_of_the_model(ours):
+def test_a_default_device_is_not_that_of_the_model(ours, stay_sparse):
     x, y = problem()
     expected = ours(device="cpu").fit(x, y, sample_weight=np.ones(12)).decision_function(x)
     sparse = scipy.sparse.csr_array(x)
@@ -126,7 +126,7 @@ def test_a_default_device_is_not_that_of_the_model(ours):
 @pytest.mark.parametrize("ours", LINEAR)
 @pytest.mark.parametrize("layout", ["to_dense", "to_sparse_coo", "to_sparse_csr", "to_sparse_csc"])
 @pytest.mark.filterwarnings("ignore:Sparse")
-def test_rows_made_in_inference_mode(ours, layout):
+def test_rows_made_in_inference_mode(ours, layout, stay_sparse):
     x, y = problem()
     expected = ours().fit(x, y).decision_function(x)
     with torch.inference_mode():
@@ -138,7 +138,7 @@ def test_rows_made_in_inference_mode(ours, layout):
 
 
 @pytest.mark.parametrize("ours", LINEAR)
-def test_sparse_tensors_must_be_finite(ours):
+def test_sparse_tensors_must_be_finite(ours, stay_sparse):
     x, y = problem()
     model = ours().fit(scipy.sparse.csr_array(x), y)
     bad = x.copy()

@@ -39,13 +39,6 @@ TIGHT = {"tol": 1e-8, "max_iter": 10_000}
 BOTH = ("dense", "sparse")
 
 
-@pytest.fixture
-def stay_sparse(monkeypatch):
-    """Small matrices are not solved as dense ones."""
-    monkeypatch.setattr("torchal.models.linear.dense_where_small", lambda X: X)
-    monkeypatch.setattr("torchal.models.linear_svm._FEW_NUMBERS", 0)
-
-
 CHECKS = [
     *scikit_learn_checks(LogisticRegression()),
     *scikit_learn_checks(LogisticRegression(C=10.0, fit_intercept=False)),
@@ -60,6 +53,13 @@ CHECKS = [
 
 @pytest.mark.parametrize(("estimator", "check"), CHECKS, ids=check_name)
 def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"), [pair for pair in CHECKS if "sparse" in check_name(pair[1])], ids=check_name
+)
+def test_scikit_learn_checks_of_what_stays_sparse(estimator, check, stay_sparse):
     check(estimator)
 
 

@@ -237,8 +237,8 @@ class LinearSolver:
     def _least_curvature(self, curvature: Curvature) -> Tensor:
         """Return how much the objective curves along each parameter at least, to be broadcast to (T, U, K, P).
 
-        That is the penalty, or the Hessian's diagonal for what is free of it. A residual's square, divided by it, is at
-        most what a direction misses of the decrement.
+        That is the penalty, and a residual's square, divided by it, is at most what a direction misses of the
+        decrement. What is free of it, an intercept of centred features, curves about as the Hessian's diagonal.
         """
         if bool((self._penalty > 0).all()):
             return self._penalty
