@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.harness import Row, compare
 from benchmarks.k_center import gaussian
+from torchal.engine.distances import Backend
 from torchal.functional import density_graph, graph_density_greedy, knn_graph
-from torchal.functional.distances import Backend
 
 DENSITY = {"small": (600, 8, 50), "medium": (10_000, 64, 500), "large": (10_000, 64, 500)}
 GRAPHS = {"small": [(2000, 16)], "medium": [(10_000, 64), (20_000, 512)], "large": [(20_000, 512), (1_000_000, 512)]}

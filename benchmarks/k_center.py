@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Row, compare
+from torchal.engine.distances import Metric
 from torchal.functional import k_center_greedy
-from torchal.functional.distances import Metric
 
 
 class Work(NamedTuple):

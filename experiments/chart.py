@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchal import charts
-from torchal.curves import learning_curve
 from torchal.errors import ConfigError, TorchalError
-from torchal.results import Run, find_runs
+from torchal.runs import charts
+from torchal.runs.curves import learning_curve
+from torchal.runs.results import Run, find_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

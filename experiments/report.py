@@ -18,11 +18,11 @@ from hydra.experimental.callback import Callback
 from numpy.typing import NDArray
 from omegaconf import DictConfig, open_dict, read_write
 
-from torchal import charts
-from torchal.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
 from torchal.errors import ConfigError, TorchalError
-from torchal.results import Run, find_runs
-from torchal.tensorboard import write_aggregate
+from torchal.runs import charts
+from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
+from torchal.runs.results import Run, find_runs
+from torchal.runs.tensorboard import write_aggregate
 
 SWEEP_RUNS = "TORCHAL_SWEEP_RUNS"
 """Environment variable by which a sweep tells its runs how many they are."""

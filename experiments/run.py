@@ -21,14 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.report import SWEEP_RUNS, ReportCallback
-from torchal import interop, samplers
+from torchal import samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
+from torchal._records import write_atomically
 from torchal.data import Splits, start_rows
 from torchal.errors import ConfigError, TorchalError
-from torchal.metrics import BY_NAME, evaluate
-from torchal.results import Run, write_atomically
-from torchal.schedule import Schedule
-from torchal.trainer import Trainer
+from torchal.pool import interop
+from torchal.runs.metrics import BY_NAME, evaluate
+from torchal.runs.results import Run
+from torchal.runs.schedule import Schedule
+from torchal.runs.trainer import Trainer
 
 _EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
 _CONF = Path(__file__).parent / "conf"

@@ -11,9 +11,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import has_fit_parameter
 
 from torchal import ActiveLearner, BudgetError, Schedule, rounds
-from torchal.interop import fit
-from torchal.labels import LabeledData
-from torchal.pool import Pool
+from torchal.pool.interop import fit
+from torchal.pool.labels import LabeledData
+from torchal.pool.pool import Pool
 from torchal.samplers import Margin
 
 

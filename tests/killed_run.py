@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from tests.contracts import NearestMean, make_pool
-from torchal import LabeledData, Schedule, Trainer, results
+from torchal import LabeledData, Schedule, Trainer
+from torchal.runs import results
 from torchal.samplers import Sampler, Uniform
 
 MOMENTS = ("label", "half a checkpoint", "labeled", "fit", "half a line", "line", "checkpoint")

@@ -17,8 +17,8 @@ def modules_after(code):
 
 
 def test_import_torchal_loads_torch_and_nothing_else_heavy():
-    loaded = modules_after("import torchal, torchal.data, torchal.models, torchal.charts, torchal.curves")
-    assert {"torch", "torchal.trainer", "torchal.pool"} <= loaded
+    loaded = modules_after("import torchal, torchal.data, torchal.models, torchal.runs.charts, torchal.runs.curves")
+    assert {"torch", "torchal.runs.trainer", "torchal.pool"} <= loaded
     assert not loaded.intersection(HEAVY)
 
 
@@ -28,7 +28,10 @@ def test_models_bring_scikit_learn_when_they_are_asked_for():
 
 @pytest.mark.parametrize(
     ("package", "code"),
-    [("hydra", "import experiments.run"), ("matplotlib", "from torchal import charts; charts.learning_curves({})")],
+    [
+        ("hydra", "import experiments.run"),
+        ("matplotlib", "from torchal.runs import charts; charts.learning_curves({})"),
+    ],
 )
 def test_an_absent_package_is_answered_with_its_extra(package, code):
     absent = (

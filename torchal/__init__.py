@@ -18,20 +18,22 @@ from torchal.errors import RunError as RunError
 from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError
 from torchal.functional import Selection as Selection
-from torchal.inputs import DatasetInputs as DatasetInputs
-from torchal.inputs import SparseInputs as SparseInputs
-from torchal.labels import LabeledData as LabeledData
-from torchal.learner import ActiveLearner as ActiveLearner
-from torchal.loop import rounds as rounds
+from torchal.pool import DatasetInputs as DatasetInputs
+from torchal.pool import LabeledData as LabeledData
 from torchal.pool import Pool as Pool
+from torchal.pool import PoolView as PoolView
+from torchal.pool import RoundResult as RoundResult
+from torchal.pool import SparseInputs as SparseInputs
 from torchal.protocols import UNLABELED as UNLABELED
-from torchal.results import RoundResult as RoundResult
-from torchal.results import Run as Run
+from torchal.runs import ActiveLearner as ActiveLearner
+from torchal.runs import Run as Run
+from torchal.runs import Schedule as Schedule
+from torchal.runs import Trainer as Trainer
+from torchal.runs import metrics as metrics
+from torchal.runs import results as results
+from torchal.runs import rounds as rounds
 from torchal.samplers import Sampler as Sampler
 from torchal.samplers import ScoreSampler as ScoreSampler
-from torchal.schedule import Schedule as Schedule
-from torchal.trainer import Trainer as Trainer
-from torchal.view import PoolView as PoolView
 
 if TYPE_CHECKING:
     from torchal.models import LogisticRegression as LogisticRegression

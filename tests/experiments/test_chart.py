@@ -2,7 +2,7 @@ import pytest
 
 from experiments import chart
 from tests import killed_run
-from tests.test_trainer import start_process
+from tests.runs.test_trainer import start_process
 from torchal import ConfigError, Run
 
 

@@ -13,8 +13,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from experiments import run as command
 from experiments.report import Report
-from torchal.results import RunFolder, find_runs
-from torchal.trainer import Trainer
+from torchal.runs.results import RunFolder, find_runs
+from torchal.runs.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 NEED_FILES = ("csv", "npz", "fashion_mnist", "mnist")

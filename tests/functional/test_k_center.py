@@ -9,10 +9,11 @@ from hypothesis.extra import numpy as hnp
 
 from tests.references import k_center as reference
 from torchal import BudgetError, CapabilityError, ConfigError, DataError, ShapeError
+from torchal._chunks import Chunker
+from torchal.engine import greedy
+from torchal.engine.distances import ManhattanSpace, Space
 from torchal.errors import DeviceMemoryError
-from torchal.functional import Cover, assign_to_centers, greedy, k_center_greedy
-from torchal.functional.chunks import Chunker
-from torchal.functional.distances import ManhattanSpace, Space
+from torchal.functional import Cover, assign_to_centers, k_center_greedy
 
 METRICS = ["euclidean", "cosine", "manhattan"]
 

@@ -11,8 +11,9 @@ from scipy import stats
 
 from tests.references import kmeans as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
-from torchal.functional import greedy, kmeans, kmeans_plus_plus
-from torchal.functional.distances import Space
+from torchal.engine import greedy
+from torchal.engine.distances import Space
+from torchal.functional import kmeans, kmeans_plus_plus
 
 
 def seeded(seed):

@@ -7,9 +7,9 @@ from hypothesis.extra import numpy as hnp
 
 from tests.references import neighbors as reference
 from torchal import CapabilityError, ConfigError, DataError, ShapeError
+from torchal.engine.distances import Space
 from torchal.errors import DeviceMemoryError
 from torchal.functional import knn_graph
-from torchal.functional.distances import Space
 
 METRICS = ["euclidean", "cosine", "manhattan"]
 BACKENDS = ["torch", pytest.param("faiss", marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"))]

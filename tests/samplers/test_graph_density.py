@@ -6,7 +6,7 @@ import torch
 from tests.contracts import NearestMean, make_pool, make_view
 from torchal import ActiveLearner, CapabilityError, ConfigError, DataError, PoolView, Schedule, rounds
 from torchal.functional import density, density_graph, graph_density, graph_density_greedy, subtract_picks
-from torchal.pool import Pool
+from torchal.pool.pool import Pool
 from torchal.samplers import GraphDensity
 
 

@@ -6,7 +6,7 @@ import torch
 from tests.contracts import NearestMean, make_pool, make_view
 from torchal import ActiveLearner, ConfigError, DataError, Pool, PoolView, RoundResult, Schedule, Trainer, rounds
 from torchal.functional import ClusterTree, cluster_tree
-from torchal.results import find_runs
+from torchal.runs.results import find_runs
 from torchal.samplers import Hierarchical
 
 

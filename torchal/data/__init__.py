@@ -1,4 +1,7 @@
-"""Data sets, one function per source, each returning `Splits`; and the start set of a simulation."""
+"""Data sets, one function per source, each returning `Splits`; and the start set of a simulation.
+
+What a sampler or a model does with the rows does not belong here.
+"""
 
 from torchal.data.files import csv as csv
 from torchal.data.files import npz as npz
@@ -15,5 +18,5 @@ from torchal.data.vision import fashion_mnist as fashion_mnist
 from torchal.data.vision import mnist as mnist
 from torchal.data.vision_files import ImageFiles as ImageFiles
 from torchal.data.vision_files import image_files as image_files
-from torchal.inputs import DatasetInputs as DatasetInputs
-from torchal.inputs import SparseInputs as SparseInputs
+from torchal.pool.inputs import DatasetInputs as DatasetInputs
+from torchal.pool.inputs import SparseInputs as SparseInputs

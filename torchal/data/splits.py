@@ -19,8 +19,8 @@ from torch import Tensor
 
 from torchal._checks import as_rows, check_flag, check_whole, rows_in
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.labels import LabeledData
-from torchal.pool import Pool
+from torchal.pool.labels import LabeledData
+from torchal.pool.pool import Pool
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -1,4 +1,7 @@
-"""The math: tensors in, tensors out. Nothing here knows a pool, a model or a config."""
+"""The public math of selection: tensors in, tensors out, one file per family of kernels.
+
+Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
+"""
 
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.density import density_graph as density_graph

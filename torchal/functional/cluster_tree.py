@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal._checks import check_finite, check_float, check_whole
+from torchal.engine.distances import Metric, check_metric, unit_rows
 from torchal.errors import ConfigError, DataError
-from torchal.functional.distances import Metric, check_metric, unit_rows
 from torchal.functional.hierarchy import ClusterTree
 from torchal.functional.kmeans import kmeans
 

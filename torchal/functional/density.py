@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from torchal._checks import as_rows, check_budget, check_finite, check_float, check_mask
+from torchal.engine.distances import Backend
+from torchal.engine.features import Features
 from torchal.errors import ShapeError
-from torchal.functional.chunks import Features
-from torchal.functional.distances import Backend
 from torchal.functional.neighbors import as_csr, knn_graph
 from torchal.functional.selection import Selection
 

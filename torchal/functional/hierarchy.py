@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from torchal._checks import as_integers, as_rows, check_budget, check_mask, check_whole
+from torchal._chunks import values_per_chunk
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.functional.chunks import values_per_chunk
 from torchal.functional.selection import Selection, top_n
 
 

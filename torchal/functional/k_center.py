@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from torchal._checks import as_rows, check_budget, check_mask
+from torchal._chunks import exact_arithmetic
+from torchal.engine.distances import Backend, Metric, check_metric, make_space, survey, unit_rows
+from torchal.engine.features import FeatureReader, Features
+from torchal.engine.greedy import Pool, farthest_first
+from torchal.engine.sources import StreamedRows, nearest_centers
 from torchal.errors import ShapeError
-from torchal.functional.chunks import FeatureReader, Features, exact_arithmetic
-from torchal.functional.distances import Backend, Metric, check_metric, make_space, survey, unit_rows
-from torchal.functional.greedy import Pool, farthest_first
 from torchal.functional.selection import Selection
-from torchal.functional.sources import StreamedRows, nearest_centers
 
 
 def k_center_greedy(
@@ -31,7 +32,7 @@ def k_center_greedy(
 
     Labeled rows are the first centres. With none, the first pick is the row farthest from the mean of all rows (cosine:
     of the rows scaled to length 1), so that the result never depends on a random draw. The picks are those of the plain
-    greedy algorithm, one by one, but made in blocks (`torchal.functional.greedy`).
+    greedy algorithm, one by one, but made in blocks (`torchal.engine.greedy`).
 
     Equal distances go to the lowest row: those of equal rows always, and all others where the features are whole
     numbers (below 2^25 / sqrt(D), cosine: 2^13 / sqrt(D)). Where two different rows' distances d are closer than

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_budget, check_finite, check_float, check_whole
+from torchal._chunks import exact_arithmetic, values_per_chunk
+from torchal.engine.distances import Rows, Space, make_space, survey
+from torchal.engine.features import FeatureReader, Features
+from torchal.engine.greedy import Picks, Pool, draw, sample_by_value
+from torchal.engine.sources import StreamedRows, nearest_centers, nearest_in_chunk, split
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.functional.chunks import FeatureReader, Features, exact_arithmetic, values_per_chunk
-from torchal.functional.distances import Rows, Space, make_space, survey
-from torchal.functional.greedy import Picks, Pool, draw, sample_by_value
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
-from torchal.functional.sources import StreamedRows, nearest_centers, nearest_in_chunk, split
 
 
 def kmeans_plus_plus(
@@ -31,7 +32,7 @@ def kmeans_plus_plus(
     """Draw rows one after another, each in proportion to its squared distance from the nearest one drawn so far.
 
     The first is drawn in proportion to the weights alone. The draws have the distribution of the sequential algorithm,
-    but are made in blocks, by rejection (`torchal.functional.greedy`). A row is never drawn twice. Once every row
+    but are made in blocks, by rejection (`torchal.engine.greedy`). A row is never drawn twice. Once every row
     equals one that was drawn, the rest are drawn in proportion to the weights.
 
     Args:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_budget, check_float, check_mask
+from torchal._chunks import values_per_chunk
+from torchal.engine.features import FeatureReader, Features
 from torchal.errors import DataError, ShapeError
-from torchal.functional.chunks import FeatureReader, Features, values_per_chunk
 from torchal.functional.kmeans import kmeans, nearest_rows
 from torchal.functional.selection import Selection, top_n
 

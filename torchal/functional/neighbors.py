@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_whole
+from torchal._chunks import exact_arithmetic, values_per_chunk
+from torchal.engine import faiss_search
+from torchal.engine.distances import Backend, Metric, Rows, check_backend, check_metric, make_space, survey
+from torchal.engine.features import FeatureReader, Features
+from torchal.engine.sources import StreamedRows
 from torchal.errors import CapabilityError, ConfigError
-from torchal.functional import _faiss
-from torchal.functional.chunks import FeatureReader, Features, exact_arithmetic, values_per_chunk
-from torchal.functional.distances import Backend, Metric, Rows, check_backend, check_metric, make_space, survey
-from torchal.functional.sources import StreamedRows
 
 _SPARE = 8  # candidates kept beyond k, since rounding may hide a neighbour behind them
 _BLOCKS = 4  # a block may be this many times as large as a chunk
@@ -237,7 +238,7 @@ def _search_by_faiss(source: StreamedRows, k: int) -> Neighbors:
     if source.space.dtype != torch.float32:
         raise CapabilityError(f"the faiss backend computes in float32, these features need {source.space.dtype}")
     rows = source.part(0, len(source))
-    values, indices = _faiss.nearest_rows(rows.x.contiguous(), k + 1)
+    values, indices = faiss_search.nearest_rows(rows.x.contiguous(), k + 1)
     values = values.masked_fill(indices == torch.arange(len(source), device=indices.device).unsqueeze(1), torch.inf)
     order = values.sort(1)  # a row is often, but among duplicates not always, found for itself
     return Neighbors(indices.gather(1, order.indices)[:, :k], order.values[:, :k])

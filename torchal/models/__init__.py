@@ -1,40 +1,43 @@
-"""Torch modules behind the scikit-learn interface. The names are imported when they are asked for."""
+"""Classifiers with scikit-learn's interface: `classical` ones are solved, `networks` are trained.
+
+What both share (checks, classes, sparse rows) lives here; strategies do not. The names are imported when asked for.
+"""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torchal.models.callbacks import Callback as Callback
-    from torchal.models.callbacks import Epoch as Epoch
-    from torchal.models.callbacks import ProgressBar as ProgressBar
-    from torchal.models.callbacks import TensorBoardLog as TensorBoardLog
-    from torchal.models.ensemble import TorchEnsemble as TorchEnsemble
-    from torchal.models.kernel_least_squares import KernelLeastSquares as KernelLeastSquares
-    from torchal.models.kernel_svm import KernelSVM as KernelSVM
-    from torchal.models.linear import LogisticRegression as LogisticRegression
-    from torchal.models.linear import OneVsRestLogisticRegression as OneVsRestLogisticRegression
-    from torchal.models.linear_svm import LinearSVM as LinearSVM
-    from torchal.models.nets import MLP as MLP
-    from torchal.models.nets import AllConv as AllConv
-    from torchal.models.nets import SmallCNN as SmallCNN
-    from torchal.models.nets import TorchvisionNet as TorchvisionNet
-    from torchal.models.torch_classifier import TorchClassifier as TorchClassifier
+    from torchal.models.classical.kernel_least_squares import KernelLeastSquares as KernelLeastSquares
+    from torchal.models.classical.kernel_svm import KernelSVM as KernelSVM
+    from torchal.models.classical.linear import LogisticRegression as LogisticRegression
+    from torchal.models.classical.linear import OneVsRestLogisticRegression as OneVsRestLogisticRegression
+    from torchal.models.classical.linear_svm import LinearSVM as LinearSVM
+    from torchal.models.networks.callbacks import Callback as Callback
+    from torchal.models.networks.callbacks import Epoch as Epoch
+    from torchal.models.networks.callbacks import ProgressBar as ProgressBar
+    from torchal.models.networks.callbacks import TensorBoardLog as TensorBoardLog
+    from torchal.models.networks.ensemble import TorchEnsemble as TorchEnsemble
+    from torchal.models.networks.nets import MLP as MLP
+    from torchal.models.networks.nets import AllConv as AllConv
+    from torchal.models.networks.nets import SmallCNN as SmallCNN
+    from torchal.models.networks.nets import TorchvisionNet as TorchvisionNet
+    from torchal.models.networks.torch_classifier import TorchClassifier as TorchClassifier
 
 _MODULES = {
-    "AllConv": "nets",
-    "Callback": "callbacks",
-    "Epoch": "callbacks",
-    "KernelLeastSquares": "kernel_least_squares",
-    "KernelSVM": "kernel_svm",
-    "LinearSVM": "linear_svm",
-    "LogisticRegression": "linear",
-    "MLP": "nets",
-    "OneVsRestLogisticRegression": "linear",
-    "ProgressBar": "callbacks",
-    "SmallCNN": "nets",
-    "TensorBoardLog": "callbacks",
-    "TorchClassifier": "torch_classifier",
-    "TorchEnsemble": "ensemble",
-    "TorchvisionNet": "nets",
+    "AllConv": "networks.nets",
+    "Callback": "networks.callbacks",
+    "Epoch": "networks.callbacks",
+    "KernelLeastSquares": "classical.kernel_least_squares",
+    "KernelSVM": "classical.kernel_svm",
+    "LinearSVM": "classical.linear_svm",
+    "LogisticRegression": "classical.linear",
+    "MLP": "networks.nets",
+    "OneVsRestLogisticRegression": "classical.linear",
+    "ProgressBar": "networks.callbacks",
+    "SmallCNN": "networks.nets",
+    "TensorBoardLog": "networks.callbacks",
+    "TorchClassifier": "networks.torch_classifier",
+    "TorchEnsemble": "networks.ensemble",
+    "TorchvisionNet": "networks.nets",
 }
 __all__ = [
     "MLP",

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from torchal._checks import check_finite
+from torchal._chunks import Chunker, values_per_chunk
 from torchal.errors import DataError, ShapeError
-from torchal.functional.chunks import Chunker, values_per_chunk
-from torchal.inputs import DatasetInputs, SparseInputs, as_inputs, as_torch_takes, is_sparse, is_streamed, read_rows
 from torchal.models.checks import (
     Array,
     check_finite_rows,
@@ -38,6 +37,15 @@ from torchal.models.checks import (
     to_tensor,
 )
 from torchal.models.sparse import as_csr, csr_rows
+from torchal.pool.inputs import (
+    DatasetInputs,
+    SparseInputs,
+    as_inputs,
+    as_torch_takes,
+    is_sparse,
+    is_streamed,
+    read_rows,
+)
 
 _CHUNK_ROWS = (32, 8192)  # fewest and most rows in a chunk of a prediction
 

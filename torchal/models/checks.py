@@ -13,8 +13,8 @@ from torch import Tensor
 
 from torchal._checks import as_device, check_finite
 from torchal.errors import DataError, ShapeError
-from torchal.inputs import as_torch_takes, is_sparse
 from torchal.models.sparse import as_csr
+from torchal.pool.inputs import as_torch_takes, is_sparse
 
 Array = NDArray[Any]
 

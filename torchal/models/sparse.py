@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal.functional.chunks import values_per_chunk
-from torchal.inputs import SparseInputs, as_torch_takes, is_sparse
+from torchal._chunks import values_per_chunk
+from torchal.pool.inputs import SparseInputs, as_torch_takes, is_sparse
 
 
 def as_csr(X: Any) -> Tensor:

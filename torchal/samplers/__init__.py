@@ -1,4 +1,7 @@
-"""Query strategies: one file and one class each. They bind settings to the math of `torchal.functional`."""
+"""Query strategies: one file and one class each, found by name in `from_name`.
+
+They bind settings to the math of `torchal.functional` and have none of their own.
+"""
 
 import re
 from collections.abc import Callable

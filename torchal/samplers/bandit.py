@@ -13,12 +13,12 @@ from torchal._checks import check_fraction
 from torchal.errors import ConfigError, DataError
 from torchal.functional.exp3 import exp3_probabilities, exp3_update
 from torchal.functional.selection import Selection
-from torchal.results import RoundResult
+from torchal.pool.round_result import RoundResult
+from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.composite import CompositeSampler, arm_names, checked_arms
 from torchal.samplers.margin import Margin
 from torchal.samplers.uniform import Uniform
-from torchal.view import PoolView
 
 
 def latest(scores: Sequence[float]) -> float:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torchal._checks import as_rows, check_budget
 from torchal.errors import DataError, ShapeError
 from torchal.functional.selection import Selection, top_n
+from torchal.pool.round_result import RoundResult
+from torchal.pool.view import PoolView
 from torchal.protocols import check_provides
-from torchal.results import RoundResult
-from torchal.view import PoolView
 
 
 class Sampler(ABC):

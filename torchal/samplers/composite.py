@@ -15,9 +15,9 @@ from torch import Tensor
 from torchal._checks import check_budget
 from torchal.errors import ConfigError, DataError
 from torchal.functional.selection import Selection
-from torchal.results import RoundResult
+from torchal.pool.round_result import RoundResult
+from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler, check_state, checked_selection
-from torchal.view import PoolView
 
 _SUM_TOLERANCE = 1e-6
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from torchal import functional
+from torchal.pool.view import PoolView
 from torchal.protocols import HasProbabilities
 from torchal.samplers.base import ScoreSampler
-from torchal.view import PoolView
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_budget, check_whole
+from torchal.engine.distances import Backend, check_backend
 from torchal.errors import DataError
 from torchal.functional import density
-from torchal.functional.distances import Backend, check_backend
 from torchal.functional.selection import Selection
-from torchal.results import RoundResult
+from torchal.pool.round_result import RoundResult
+from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.remembered import Remembered
-from torchal.view import PoolView
 
 
 @dataclass

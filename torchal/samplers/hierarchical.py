@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_budget, check_flag, check_whole
+from torchal.engine.distances import Metric
 from torchal.errors import ConfigError, DataError
 from torchal.functional import hierarchy
 from torchal.functional.cluster_tree import Linkage, check_linkage, cluster_tree
-from torchal.functional.distances import Metric
 from torchal.functional.hierarchy import ClusterTree, LabelCounts, Pruning
 from torchal.functional.selection import Selection
+from torchal.pool.round_result import RoundResult
+from torchal.pool.view import PoolView
 from torchal.protocols import UNLABELED
-from torchal.results import RoundResult
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.remembered import Remembered
-from torchal.view import PoolView
 
 
 @dataclass

@@ -13,10 +13,10 @@ from torchal._checks import check_budget, check_whole
 from torchal.functional.kmeans import kmeans
 from torchal.functional.quotas import fill_quotas
 from torchal.functional.selection import Selection
+from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 from torchal.samplers.margin import Margin
 from torchal.samplers.remembered import OncePerInputs
-from torchal.view import PoolView
 
 
 @dataclass

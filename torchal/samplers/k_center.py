@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from torchal._checks import check_budget
-from torchal.functional.distances import Metric, check_metric
+from torchal.engine.distances import Metric, check_metric
 from torchal.functional.k_center import Cover
 from torchal.functional.selection import Selection
+from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 from torchal.samplers.remembered import Remembered
-from torchal.view import PoolView
 
 
 @dataclass

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from torchal import functional
 from torchal.errors import ConfigError
+from torchal.pool.view import PoolView
 from torchal.protocols import HasDecisionFunction, HasProbabilities, check_provides
 from torchal.samplers.base import ScoreSampler
-from torchal.view import PoolView
 
 MarginOf = Literal["auto", "scores", "probabilities"]
 

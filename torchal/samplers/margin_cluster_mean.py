@@ -11,10 +11,10 @@ from torchal import functional
 from torchal._checks import check_budget, check_whole
 from torchal.errors import ConfigError
 from torchal.functional.selection import Selection
+from torchal.pool.view import PoolView
 from torchal.protocols import HasDecisionFunction
 from torchal.samplers.base import Sampler
 from torchal.samplers.margin import Margin
-from torchal.view import PoolView
 
 Inside = Literal["labeled", "unit"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchal.functional.selection import Selection
+from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 from torchal.samplers.composite import CompositeSampler, checked_weights
-from torchal.view import PoolView
 
 
 @dataclass

@@ -10,17 +10,17 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from torchal import interop
 from torchal._checks import check_budget, check_whole
 from torchal.errors import CapabilityError, ConfigError
 from torchal.functional.selection import Selection, top_n
 from torchal.functional.uncertainty import draw_labels
+from torchal.pool import interop
+from torchal.pool.view import PoolView
 from torchal.protocols import HasProbabilities
 from torchal.samplers.base import Sampler
 from torchal.samplers.composite import CompositeSampler, arm_names, checked_arms
 from torchal.samplers.margin import Margin
 from torchal.samplers.uniform import Uniform
-from torchal.view import PoolView
 
 Keep = Literal["best_arm", "best_simulation", "frequent"]
 

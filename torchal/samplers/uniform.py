@@ -8,8 +8,8 @@ import torch
 
 from torchal._checks import check_budget
 from torchal.functional.selection import Selection
+from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
-from torchal.view import PoolView
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""What a view shares with its forks and refits; what it tells of a pool is in test_pool.py."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+
+from tests.contracts import NearestMean, make_pool, make_view
+from torchal import CapabilityError, Pool, PoolView, ShapeError
+from torchal.pool import interop
+from torchal.protocols import HasBatchedFit, provides
+from torchal.samplers import from_name
+
+
+class Counting(NearestMean):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def __sklearn_clone__(self):
+        return Counting()
+
+    def decision_function(self, X):
+        self.calls += 1
+        return super().decision_function(X)
+
+
+class Many(NearestMean):
+    answer = staticmethod(lambda models: models)
+
+    def __sklearn_clone__(self):
+        return type(self)()
+
+    def fit_many(self, X, y):
+        assert X.shape[:2] == y.shape
+        models = [NearestMean() for _ in X]
+        for model, inputs, targets in zip(models, X, y, strict=True):
+            model.fit(inputs, targets)
+        return type(self).answer(models)
+
+
+def numbers(view):
+    return torch.rand(4, generator=view.generator).tolist()
+
+
+def test_forks_draw_other_numbers_each_the_same_every_time():
+    view = make_view(make_pool()[0])
+    forks = [view.fork(key) for key in range(4)]
+    drawn = {tuple(numbers(fork)) for fork in (view, *forks, *(fork.fork(0) for fork in forks))}
+    assert len(drawn) == 9
+    assert numbers(view.fork(2)) == numbers(forks[2])
+    assert numbers(make_view(make_pool()[0], seed=1).fork(2)) != numbers(forks[2])
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_forks_share_outputs_whoever_reads_first(first):
+    view = make_view(make_pool()[0], model=Counting())
+    views = [view, view.fork(0), view.fork(0).fork(1)]
+    scores = views[first].scores
+    assert all(one.scores is scores for one in views)
+    assert view.model.calls == 1
+
+
+def test_a_refit_does_not_share_outputs_of_the_model():
+    pool, targets, _ = make_pool()
+    view = make_view(pool)
+    rows = pool.candidates.nonzero().squeeze(1)[:8]
+    before, flat = view.scores, view.flat_inputs
+    after = view.refit(rows, targets[rows])
+    assert not after.scores.equal(before)
+    assert view.scores is before
+    assert after.flat_inputs is flat  # these are the pool's
+
+
+def test_given_outputs_are_shared_too():
+    view = PoolView.from_tensors(scores=torch.rand(5, 2))
+    assert view.fork(0).scores is view.scores
+    with pytest.raises(CapabilityError, match="log_probs needs a model"):
+        _ = view.fork(0).log_probs
+
+
+def test_refits_by_one_call_are_those_one_after_another():
+    pool, targets, _ = make_pool()
+    rows = pool.candidates.nonzero().squeeze(1)[:12].view(3, 4)
+    assert provides(Many(), HasBatchedFit)
+    assert not provides(NearestMean(), HasBatchedFit)
+    many, single = (make_view(pool, model=model).refit(rows, targets[rows]) for model in (Many(), NearestMean()))
+    assert many.scores.equal(single.scores)
+    assert many.validation_score() == single.validation_score()
+
+
+def test_a_model_that_fits_another_number_is_refused(monkeypatch):
+    monkeypatch.setattr(Many, "answer", staticmethod(lambda models: models[1:]))
+    pool, targets, _ = make_pool()
+    rows = pool.candidates.nonzero().squeeze(1)[:4].view(2, 2)
+    with pytest.raises(ShapeError, match="fit_many answered 2 data sets with 1 models"):
+        make_view(pool, model=Many()).refit(rows, targets[rows])
+
+
+def test_a_scikit_learn_model_gets_flat_rows_all_at_once_too():
+    shapes = []
+
+    class Batched(LogisticRegression):
+        def fit_many(self, X, y):
+            shapes.append((type(X), X.shape, y.shape))
+            return [clone(self).fit(*pair) for pair in zip(X, y, strict=True)]
+
+    data = [(torch.rand(6, 3, 2, 2), torch.arange(6) % 2) for _ in range(2)]
+    assert len(interop.fit_many(Batched(), data)) == 2
+    assert shapes == [(np.ndarray, (2, 6, 12), (2, 6))]
+
+
+def test_training_sets_are_made_one_by_one_for_a_model_that_fits_one_by_one():
+    made = []
+
+    class Single(NearestMean):
+        def __sklearn_clone__(self):
+            return Single()
+
+        def fit(self, X, y):
+            made.append("fit")
+            super().fit(X, y)
+
+    def data():
+        for _ in range(3):
+            made.append("made")
+            yield torch.rand(4, 2), torch.arange(4) % 2
+
+    interop.fit_many(Single(), data())
+    assert made == ["made", "fit"] * 3
+
+
+def test_log_probs_of_some_rows():
+    view = make_view(make_pool()[0])
+    rows = torch.tensor([3, 50, 7])
+    some = view.log_probs_of(rows)
+    assert "log_probs" not in view.outputs
+    assert torch.allclose(some, view.log_probs[rows])
+    new = view.candidates.nonzero()[:3]
+    trials = view.refit(new, torch.zeros_like(new))
+    assert torch.allclose(trials.log_probs_of(rows), torch.stack([trial.log_probs_of(rows) for trial in trials.trials]))
+    assert trials.log_probs_of(rows).shape == (3, 3, 3)
+
+
+def test_a_memory_map_whose_last_chunk_has_one_row(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((9, 3)))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    targets = torch.arange(9) % 2
+    monkeypatch.setattr(interop, "_ROWS_PER_CALL", 4)
+    pool = Pool.unlabeled(mapped, n_classes=2).with_labels(torch.arange(6), targets[:6])
+    model = LogisticRegression().fit(mapped[:6], targets[:6])
+    view = pool.view(model, generator=torch.Generator())
+    assert view.scores.shape == (9, 1)
+    assert view.log_probs_of(torch.tensor([8])).shape == (1, 2)
+    assert view.refit(torch.tensor([8]), torch.tensor([0])).scores.shape == (9, 1)
+
+
+def test_data_sets_of_unequal_size_are_fitted_one_after_another():
+    x, y = torch.rand(9, 2), torch.arange(9) % 2
+    models = interop.fit_many(Many(), [(x, y), (x[:6], y[:6])])
+    assert [type(model) for model in models] == [Many, Many]
+    assert models[0] is not models[1]
+
+
+@pytest.mark.parametrize(
+    "sampler", ["k_center", "informative_diverse", "graph_density", "margin", "margin_cluster_mean"]
+)
+def test_features_and_scores_of_mapped_files(sampler, tmp_path):
+    x = torch.randn(90, 5, generator=torch.Generator().manual_seed(0))
+    files = []
+    for name, values in (("x", x), ("y", x[:, :3])):
+        np.save(tmp_path / f"{name}.npy", values.numpy())
+        files.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    labeled = torch.arange(90) < 10
+    mapped = PoolView.from_tensors(features=files[0], scores=files[1], labeled=labeled)
+    whole = PoolView.from_tensors(features=x, scores=x[:, :3], labeled=labeled)
+    picked = from_name(sampler).select(mapped, 7).indices
+    assert picked.equal(from_name(sampler).select(whole, 7).indices)

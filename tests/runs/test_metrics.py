@@ -1,0 +1,79 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from tests.contracts import NearestMean
+from torchal import CapabilityError, LabeledData
+from torchal.runs import metrics
+from torchal.runs.metrics import Outcome, evaluate
+
+
+@st.composite
+def outcomes(draw):
+    n_classes, n_rows = draw(st.integers(2, 4)), draw(st.integers(1, 20))
+    labels = st.lists(st.integers(0, n_classes - 1), min_size=n_rows, max_size=n_rows)
+    logits = torch.randn(n_rows, n_classes, generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
+    return Outcome(torch.tensor(draw(labels)), torch.tensor(draw(labels)), logits.double().log_softmax(1))
+
+
+@given(outcomes())
+def test_agree_with_scikit_learn(outcome):
+    targets, predictions = outcome.targets.numpy(), outcome.predictions.numpy()
+    assert metrics.accuracy(outcome) == pytest.approx(sk.accuracy_score(targets, predictions))
+    recalls = sk.recall_score(targets, predictions, labels=sorted(set(targets.tolist())), average=None)
+    assert metrics.balanced_accuracy(outcome) == pytest.approx(recalls.mean())
+    assert metrics.macro_f1(outcome) == pytest.approx(
+        sk.f1_score(targets, predictions, average="macro", zero_division=0.0)
+    )
+    probs = outcome.log_probs.exp().numpy()
+    labels = list(range(probs.shape[1]))
+    assert metrics.log_loss(outcome) == pytest.approx(sk.log_loss(targets, probs, labels=labels))
+
+
+def test_auc_agrees_with_scikit_learn_for_two_and_three_classes():
+    for n_classes in (2, 3):
+        targets = torch.arange(30) % n_classes
+        log_probs = torch.randn(30, n_classes, generator=torch.Generator().manual_seed(0)).double().log_softmax(1)
+        probs = log_probs.exp().numpy()
+        score = probs[:, 1] if n_classes == 2 else probs
+        expected = sk.roc_auc_score(targets.numpy(), score, multi_class="ovr")
+        assert metrics.auc(Outcome(targets, targets, log_probs)) == pytest.approx(expected)
+
+
+def test_auc_is_nan_where_a_class_is_missing():
+    assert math.isnan(metrics.auc(Outcome(torch.tensor([0, 0]), torch.tensor([0, 0]), torch.zeros(2, 2) - math.log(2))))
+
+
+def test_log_loss_of_a_sure_mistake_is_finite():
+    log_probs = torch.tensor([[0.0, -math.inf]])
+    assert metrics.log_loss(Outcome(torch.tensor([1]), torch.tensor([0]), log_probs)) == pytest.approx(
+        34.5388, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("metric", [metrics.log_loss, metrics.auc])
+def test_need_probabilities(metric):
+    with pytest.raises(CapabilityError, match=f"{metric.__name__} needs a model with predict_proba"):
+        metric(Outcome(torch.tensor([0]), torch.tensor([0]), None))
+
+
+def test_classes_that_the_model_has_not_seen_have_probability_zero():
+    model = NearestMean()
+    model.fit(torch.tensor([[0.0], [5.0]]), torch.tensor([1, 3]))
+    data = LabeledData(torch.tensor([[0.0], [5.0], [2.0]]), torch.tensor([1, 3, 0]))
+    seen = torch.tensor([1, 3])
+    widths = []
+
+    def width(outcome):
+        widths.append(outcome.log_probs.exp().sum(0)[[0, 2]].tolist())
+        return float(outcome.log_probs.shape[1])
+
+    scored = evaluate(model, data, n_classes=4, seen=seen, metrics={"width": width})
+    assert widths == [[0.0, 0.0]]
+    assert scored["width"] == 4
+    assert scored["accuracy"] == pytest.approx(2 / 3)
+    assert scored["log_loss"] > 34 / 3

@@ -1,0 +1,468 @@
+"""Any nn.Module as a scikit-learn classifier, trained by minibatches."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchal._checks import check_finite, check_flag, check_whole
+from torchal.embedding.precision import Precision, autocast, dtype_of
+from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
+from torchal.models.base import TrainingData, as_answer, exceeds_memory, log_probs, row_shape
+from torchal.models.checks import resolve_device
+from torchal.models.networks.callbacks import Callback, ProgressBar
+from torchal.models.networks.dropout import DropoutDraws
+from torchal.models.networks.embedder import EmbeddingClassifier
+from torchal.models.networks.nets import MLP
+from torchal.models.networks.parts import hold_out, weighted_by_class
+from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits
+from torchal.models.networks.saving import SavedState, check_state
+from torchal.models.networks.seeding import draw_seed, seeded
+from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
+from torchal.models.networks.training import Curves, rows_in_order, train
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+_WHOLE_NUMBERS = (np.uint8, np.int8, np.int16, np.int32, np.int64)
+_CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_")
+
+
+class TorchClassifier(SavedState, EmbeddingClassifier):
+    """Train a network by minibatches, behind scikit-learn's interface.
+
+    What makes the network, the optimizer, the loss and the schedule is a recipe: a class or a function, with its
+    settings bound by `functools.partial`. Each is called anew at every fit, so every fit starts cold, and every fit
+    with the same `random_state` ends with the same weights on the same device.
+
+    Rows may have any shape. An array or a tensor that fits on the device is moved there once, and batches are drawn
+    there by row number. Anything else (a torch Dataset, `torchal.data.DatasetInputs`, a mapped file, a tensor that
+    would take more than half of a CUDA device's free memory) is read batch by batch through a DataLoader.
+
+    Args:
+        module: makes the network; called with those of `n_features` (numbers in a row), `input_shape` (a row's
+            shape) and `n_classes` that it names and that no partial has bound. It answers (n, ...) with logits (n, C).
+        optimizer: makes the optimizer; called with the network's parameters. A learning rate or weight decay is bound
+            to it: `partial(torch.optim.SGD, lr=0.1, weight_decay=1e-4)`. Adam, AdamW and SGD take their fused form
+            unless `fused` or `foreach` is bound.
+        loss: makes the loss; called with `reduction="none"`, so that the loss answers logits (n, C) and targets (n,)
+            with one value per row.
+        scheduler: makes a learning-rate schedule; called with the optimizer, and with the number of its steps where it
+            names `total_steps` or `T_max`.
+        scheduler_step: "epoch" or "batch", after which the schedule takes a step.
+        epochs: passes over the rows.
+        batch_size: rows per step; all of them, in their order, where there are not more. Rows are shuffled every epoch.
+            A last batch of one row joins the one before it where the network has batch normalization.
+        class_weight: weight of each class, by label; "balanced" for n / (C times the class's rows). 1 each unless
+            given.
+        max_grad_norm: gradients longer than this are scaled down to it.
+        validation_fraction: share of each class's rows that is held back from training, to be judged on.
+        patience: stop when the validation loss was not lower than ever before for so many epochs, and keep the weights
+            of its lowest. Needs a validation part: `validation_fraction`, or `fit(..., validation=(X, y))`.
+        warm_start: go on from the weights of the last fit of this object, where its classes and row shape were the
+            same. The loop of active learning then carries the weights from round to round, and saves them.
+        augment: changes a batch (n, ...) on the device while training, as a transform of torchvision does.
+        cast_inputs: cast inputs to the precision's dtype. False is for whole numbers, as of tokens, that go to an
+            nn.Embedding: they reach the network as they are.
+        embedding: name of the layer, as in `named_modules()`, whose output is what `transform` gives; unless given, the
+            layer that the network's attribute `embedding_layer` names, else what goes into its last linear layer.
+        precision: "fp32", "fp64", "bf16-mixed" or "fp16-mixed" (with a gradient scaler).
+        channels_last: keep images and weights in that memory order.
+        compile: train through `torch.compile`; a mapping is its arguments.
+        deterministic: use deterministic cuDNN kernels; else those that it finds fastest.
+        num_workers: processes of the DataLoader; unless given, half the cores (8 at most) for a data set of 512 rows or
+            more, else none.
+        callbacks: `torchal.models.Callback` objects, told of every epoch.
+        progress: show a bar of epochs.
+        device: "auto" (that of a CUDA tensor, else CUDA, else CPU), or a torch device.
+        random_state: of initial weights, dropout and shuffling: a number, a RandomState to draw it from, or None for
+            another one at each fit. torch's and NumPy's global generators stay as they are.
+
+    Weights multiply the rows' losses and are scaled to mean 1 over all rows, so that in a full batch the loss is the
+    weighted mean. When the device runs out of memory, a batch is halved and its gradients are added up: the same step
+    up to rounding (batch normalization apart, which sees the halves), with one warning.
+
+    Attributes:
+        module_: the trained network, in evaluation mode. After a `DivergenceError`, it has the weights of the last
+            epoch that ended with finite ones.
+        classes_: (C,) labels in the order of the columns.
+        loss_curve_: (epochs,) mean training loss of each epoch.
+        validation_loss_curve_, validation_accuracy_curve_: (epochs,) each, None without a validation part.
+        n_epochs_: epochs trained.
+        n_features_in_, input_shape_: length of a row's first axis, and a row's shape.
+
+    Example:
+        >>> from functools import partial
+        >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> model = TorchClassifier(optimizer=partial(torch.optim.Adam, lr=0.1), epochs=20)
+        >>> model.fit(x, torch.tensor([3, 3, 7, 7])).predict(x)
+        tensor([3, 3, 7, 7])
+        >>> model.transform(x).shape
+        torch.Size([4, 128])
+    """
+
+    def __init__(
+        self,
+        module: Callable[..., nn.Module] = MLP,
+        *,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
+        loss: Callable[..., Loss] = nn.CrossEntropyLoss,
+        scheduler: Callable[[Optimizer], Any] | None = None,
+        scheduler_step: Literal["epoch", "batch"] = "epoch",
+        epochs: int = 20,
+        batch_size: int = 32,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        max_grad_norm: float | None = None,
+        validation_fraction: float | None = None,
+        patience: int | None = None,
+        warm_start: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        cast_inputs: bool = True,
+        embedding: str | None = None,
+        precision: Precision = "fp32",
+        channels_last: bool = False,
+        compile: bool | Mapping[str, Any] = False,  # noqa: A002 - torch's word
+        deterministic: bool = True,
+        num_workers: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = False,
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.module = module
+        self.optimizer = optimizer
+        self.loss = loss
+        self.scheduler = scheduler
+        self.scheduler_step = scheduler_step
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.class_weight = class_weight
+        self.max_grad_norm = max_grad_norm
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.warm_start = warm_start
+        self.augment = augment
+        self.cast_inputs = cast_inputs
+        self.embedding = embedding
+        self.precision = precision
+        self.channels_last = channels_last
+        self.compile = compile
+        self.deterministic = deterministic
+        self.num_workers = num_workers
+        self.callbacks = callbacks
+        self.progress = progress
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation: tuple[Any, Any] | None = None) -> Self:
+        """Train from the start, whatever was fitted before, unless `warm_start` is set.
+
+        `device="auto"` trains where a CUDA tensor is, else on CUDA where there is one, else on the CPU.
+
+        Shapes:
+            X: (n, ...), array or tensor; a torch Dataset or a mapped file, of n rows.
+            y: (n,) labels of any dtype; in a tensor whole numbers.
+            sample_weight: (n,), not negative; 1 each unless given. 0 is as good as no row.
+            validation: inputs (m, ...) and labels (m,) to judge each epoch on, in place of `validation_fraction`.
+
+        Raises:
+            DataError: values or weights that cannot be used, no rows, one class only, a row of a data set that cannot
+                be read, or a validation label that no training row has.
+            DivergenceError: the loss or the weights were no longer finite.
+            ShapeError: lengths disagree, a tensor is on another accelerator than the model, or the network's answer is
+                not (n, C).
+            ConfigError: a setting that is not possible.
+        """
+        self.settings()  # what is not possible is said before the data are read
+        if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
+            raise ConfigError(f"validation must be inputs and labels, got {type(validation).__name__}")
+        before = dict(self.__dict__) if self.warm_start and hasattr(self, "module_") else None
+        try:
+            data = self._training_data(X, y, sample_weight)
+            module = None if before is None else self._warm_module(before, data)
+            held_out = None if validation is None else self._validation_data(*validation, data)
+            self._fit_checked(data, draw_seed(self.random_state), held_out, module)
+        except BaseException:
+            if before is not None:  # what it went on from is still there
+                self.__dict__.update(before)
+            raise
+        return self
+
+    def _warm_module(self, before: Mapping[str, Any], data: TrainingData) -> nn.Module | None:
+        """Return a copy of the last fit's network, None where it was of other classes or rows."""
+        if before["input_shape_"] != self.input_shape_ or not np.array_equal(before["classes_"], self.classes_):
+            return None
+        module: nn.Module = copy.deepcopy(before["module_"])
+        return module.to(data.codes.device, dtype_of(self.precision))
+
+    def fit_many(self, X: Any, y: Any) -> list[Self]:
+        """Return T copies of this estimator, each fitted on one of T data sets of equal size, as if fitted alone.
+
+        They are trained together, with stacked weights, where that is faster and gives what each would get alone up to
+        rounding: networks that `torch.func.vmap` takes (two rows are tried first, by each network and by the stack), a
+        class of torch.optim that treats each number by itself, as many classes everywhere, no callbacks, early
+        stopping, augmentation, mixed precision or compiling. Anything else is trained one after another. On CUDA, fits
+        made together draw other dropout masks than alone.
+
+        Shapes:
+            X: (T, n, ...).
+            y: (T, n).
+
+        Raises:
+            ShapeError: X or y has not these axes. Otherwise as `fit`.
+        """
+        X = X if isinstance(X, Tensor) else np.asarray(X)
+        y = y if isinstance(y, Tensor) else np.asarray(y)
+        if X.ndim < 3 or X.shape[:2] != y.shape[:2] or y.ndim != 2 or not len(X):
+            shapes = f"{tuple(X.shape)} and {tuple(y.shape)}"
+            raise ShapeError(f"X and y must be (T, n, ...) and (T, n) with T at least 1, got {shapes}")
+        copies: list[Self] = [clone(self) for _ in range(len(X))]
+        data = [copy._training_data(rows, labels, None) for copy, rows, labels in zip(copies, X, y, strict=True)]
+        self.fit_copies(copies, data)
+        return copies
+
+    @torch.inference_mode(mode=False)
+    def fit_copies(self, copies: Sequence[TorchClassifier], data: Sequence[TrainingData]) -> None:
+        """Fit copies of this estimator, each on checked data; together where that is possible and faster."""
+        seeds = [draw_seed(copy.random_state) for copy in copies]
+        if self.validation_fraction is None and self.patience is None and self._fit_together(copies, data, seeds):
+            return
+        for one, rows, seed in zip(copies, data, seeds, strict=True):
+            one._fit_checked(rows, seed, None, None)
+
+    def _fit_together(
+        self, copies: Sequence[TorchClassifier], data: Sequence[TrainingData], seeds: Sequence[int]
+    ) -> bool:
+        """Fit copies with stacked weights, if that gives what each would get alone, and faster; else do nothing."""
+        settings = self.settings()
+        weighted = [
+            weighted_by_class(rows, one.class_weight, one.classes_) for one, rows in zip(copies, data, strict=True)
+        ]
+        if not may_train_together(weighted, settings):
+            return False
+        device, shape = data[0].codes.device, row_shape(data[0].inputs)
+        with seeded(seeds[0], device):
+            modules = [self.new_module(shape, data[0].n_classes, device)]
+            for seed in seeds[1:]:
+                with seeded(seed, device):
+                    modules.append(self.new_module(shape, data[0].n_classes, device))
+            if not can_train_together(modules, weighted, settings):
+                return False
+            try:
+                curves = train_together(modules, weighted, settings, seeds)
+            except torch.OutOfMemoryError:
+                return False  # one by one they may fit
+        for one, module, curve, seed in zip(copies, modules, curves, seeds, strict=True):
+            one._adopt(module, curve, seed)
+        return True
+
+    def sample_log_probs(self, X: Any, k: int) -> Any:
+        """Return log-probabilities of k draws by Monte-Carlo dropout (see `networks.dropout.DropoutDraws`).
+
+        The same `random_state` gives the same draws.
+
+        Shapes:
+            X: (n, ...).
+
+        Returns:
+            (n, K, C).
+
+        Raises:
+            CapabilityError: the network has no dropout layer.
+        """
+        check_whole("k", k, least=1)
+        check_is_fitted(self, "module_")
+        draws = DropoutDraws(self.module_, self.seed_)
+        with draws.drawing() as choose:
+
+            def draw(rows: Tensor) -> tuple[Tensor]:
+                log_probs_of_draws = []
+                for i in range(k):
+                    choose(i)
+                    log_probs_of_draws.append(log_probs(self._logits(rows)))
+                return (torch.stack(log_probs_of_draws, 1),)
+
+            return as_answer(X, self._by_chunk(X, draw)[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fitted state in tensors, numbers and text."""
+        check_is_fitted(self, "module_")
+        curves = {name: getattr(self, name) for name in _CURVES}
+        return {
+            "module": {name: _on_cpu(value) for name, value in self.module_.state_dict().items()},
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+            "feature_names": list(getattr(self, "feature_names_in_", ())),
+            "input_shape": list(self.input_shape_),
+            "seed": self.seed_,
+            "curves": {name: None if curve is None else curve.tolist() for name, curve in curves.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Become as fitted as the estimator whose `state_dict` this is; it had the same settings as this one.
+
+        Raises:
+            DataError: the state is damaged, or of an estimator with other settings.
+        """
+        check_state(state, "module", "classes", "classes_dtype", "feature_names", "input_shape", "seed", "curves")
+        try:
+            device, shape, seed = resolve_device(self.device), tuple(map(int, state["input_shape"])), int(state["seed"])
+            fitted = {
+                "classes_": np.array(state["classes"], dtype=np.dtype(state["classes_dtype"])),
+                "input_shape_": shape,
+                "n_features_in_": shape[0],
+                "seed_": seed,
+                "n_epochs_": len(state["curves"]["loss_curve_"]),
+            }
+            fitted |= {name: _as_curve(state["curves"][name]) for name in _CURVES}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"the saved classifier is damaged: {type(error).__name__}: {error}") from error
+        with seeded(seed, device):
+            module = self.new_module(shape, len(state["classes"]), device)
+        try:
+            module.load_state_dict(state["module"])
+        except (RuntimeError, TypeError) as error:
+            raise DataError(f"the weights are not of the network that module= makes: {error}") from error
+        if state["feature_names"]:
+            fitted["feature_names_in_"] = np.array(state["feature_names"], dtype=object)
+        self.__dict__.update(fitted, module_=module.eval())
+        return self
+
+    def settings(self) -> TrainingSettings:
+        """Return how to train.
+
+        Raises:
+            ConfigError: a setting is not possible.
+        """
+        for name in ("warm_start", "progress"):
+            check_flag(name, getattr(self, name))
+        if not isinstance(self.callbacks, list | tuple):
+            raise ConfigError(f"callbacks must be a list of torchal.models.Callback objects, got {self.callbacks!r}")
+        settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
+        return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
+
+    def new_module(self, input_shape: tuple[int, ...], n_classes: int, device: torch.device) -> nn.Module:
+        """Make an untrained network for rows of a shape.
+
+        Raises:
+            ConfigError: the recipe is no recipe.
+        """
+        if isinstance(self.module, nn.Module):
+            raise ConfigError(
+                f"module must make a network, got a {type(self.module).__name__} that is made already: it could not "
+                "start cold; pass its class, a function or a functools.partial"
+            )
+        if not callable(self.module):
+            raise ConfigError(f"module must be a class, a function or a functools.partial, got {self.module!r}")
+        known = {"n_features": math.prod(input_shape), "input_shape": input_shape, "n_classes": n_classes}
+        module = call_recipe(self.module, known=known)
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"module must make an nn.Module, it made a {type(module).__name__}")
+        if hasattr(module, "_orig_mod"):
+            raise ConfigError("module made a compiled network, which hooks do not reach: set compile=True instead")
+        if not has_gradient_hooks(module):  # which a copy would lose
+            # The recipe may give out parts that it keeps, as a pretrained body: they must start as they are.
+            module = copy.deepcopy(module)
+        return module.to(device, dtype_of(self.precision))
+
+    @torch.inference_mode(mode=False)
+    def _fit_checked(
+        self, data: TrainingData, seed: int, validation: TrainingData | None, module: nn.Module | None
+    ) -> None:
+        """Train a network, a new one unless given, on checked data."""
+        data, held_out = self._held_out(data, validation, seed)
+        data = weighted_by_class(data, self.class_weight, self.classes_)
+        if held_out is not None:  # judged by what is minimised
+            held_out = weighted_by_class(held_out, self.class_weight, self.classes_, balance=data.codes)
+        with seeded(seed, data.codes.device):
+            if module is None:
+                module = self.new_module(row_shape(data.inputs), data.n_classes, data.codes.device)
+            try:
+                curves = train(module, data, self.settings(), seed=seed, validation=held_out)
+            except DivergenceError as error:
+                self._adopt(module, error.curves, seed)
+                raise
+        self._adopt(module, curves, seed)
+
+    def _adopt(self, module: nn.Module, curves: Curves, seed: int) -> None:
+        """Set the attributes of a finished fit."""
+        self.module_ = module.eval()
+        self.seed_ = seed
+        for name, curve in zip(_CURVES, curves, strict=True):
+            setattr(self, name, None if curve is None else np.array(curve))
+        self.n_epochs_ = len(curves.loss)
+
+    def _networks(self) -> list[tuple[nn.Module, str | None]]:
+        return [(self.module_, self.embedding)]
+
+    def _array_dtypes(self) -> Any:
+        """Return the dtypes that the network casts by itself: uint8 images must not grow to eight times their size."""
+        return [np.float64, np.float32, np.float16, *_WHOLE_NUMBERS, np.bool_]
+
+    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
+        return rows_in_order(inputs, device, self.num_workers)()
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        dtype = dtype_of(self.precision)
+        rows = rows.to(dtype) if self.cast_inputs or rows.is_floating_point() else rows
+        if self.channels_last and rows.ndim == 4:
+            rows = rows.contiguous(memory_format=torch.channels_last)
+        with autocast(self.precision, rows.device):
+            logits = self.module_(rows)
+        check_logits(logits, len(self.classes_))
+        answer: Tensor = logits.to(dtype)
+        return answer
+
+    def _held_out(
+        self, data: TrainingData, validation: TrainingData | None, seed: int
+    ) -> tuple[TrainingData, TrainingData | None]:
+        """Return the rows to train on and those to validate on."""
+        fraction = self.validation_fraction
+        if fraction is None or validation is not None:
+            if fraction is not None:
+                raise ConfigError("give validation= or set validation_fraction, not both")
+            if self.patience is not None and validation is None:
+                raise ConfigError(
+                    "patience needs a validation part: set validation_fraction, or call fit(..., validation=(X, y))"
+                )
+            return data, validation
+        return hold_out(data, fraction, seed)
+
+    @torch.inference_mode(mode=False)
+    def _validation_data(self, X: Any, y: Any, data: TrainingData) -> TrainingData:
+        device = data.codes.device
+        inputs = self._check_rows(X, device)
+        if isinstance(X, Tensor):
+            check_finite("the validation X", inputs)
+        if isinstance(inputs, Tensor) and not exceeds_memory(inputs, device):
+            inputs = inputs.to(device)
+        labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        if labels.shape != (len(inputs),):
+            raise ShapeError(f"the validation part has {len(inputs)} inputs and labels of shape {labels.shape}")
+        unseen = ~np.isin(labels, self.classes_)
+        if unseen.any():
+            raise DataError(
+                f"{int(unseen.sum())} of {len(labels)} validation labels are of no class in y, the first is "
+                f"{labels[unseen][0]}; the classes are {', '.join(map(str, self.classes_))}"
+            )
+        codes = torch.as_tensor(np.searchsorted(self.classes_, labels), device=device)
+        return TrainingData(inputs, codes, None, data.n_classes)
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, Tensor) else value  # a module's extra state may be anything
+
+
+def _as_curve(values: Any) -> Any:
+    return None if values is None else np.array(values, dtype=np.float64)

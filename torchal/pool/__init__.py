@@ -1,0 +1,11 @@
+"""The rows: what they are, which have labels, what a sampler may see of them and learn from a round.
+
+No strategy and no model lives here; `interop` speaks to any model in tensors.
+"""
+
+from torchal.pool.inputs import DatasetInputs as DatasetInputs
+from torchal.pool.inputs import SparseInputs as SparseInputs
+from torchal.pool.labels import LabeledData as LabeledData
+from torchal.pool.pool import Pool as Pool
+from torchal.pool.round_result import RoundResult as RoundResult
+from torchal.pool.view import PoolView as PoolView

@@ -1,0 +1,341 @@
+"""Speak to any classifier in tensors: torchal's own, a scikit-learn estimator, or an object with fit and predict.
+
+A model with the attribute `takes_tensors = True` gets tensors and answers with tensors; with `takes_inputs = True` it
+also gets data sets and mapped files as they are, and reads them batch by batch itself. Any other model gets NumPy
+arrays, and a scikit-learn estimator gets its rows flattened to two axes. Sparse rows reach any model as a SciPy CSR
+matrix; one that takes tensors must say `takes_sparse = True`, or it gets none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchal.errors import CapabilityError, ShapeError
+from torchal.pool.inputs import DatasetInputs, SparseInputs, gather, is_sparse
+from torchal.protocols import (
+    Classifier,
+    HasBatchedFit,
+    HasDecisionFunction,
+    HasEmbedding,
+    HasFitReport,
+    HasPosterior,
+    HasProbabilities,
+    Inputs,
+    Outputs,
+    check_provides,
+    provides,
+)
+
+_ROWS_PER_CALL = 8192  # rows gathered at once from inputs that are not one tensor
+
+
+def is_clonable(model: object) -> bool:
+    """Tell whether a fresh, unfitted copy of the model can be made."""
+    return hasattr(model, "__sklearn_clone__") or hasattr(model, "get_params")
+
+
+def unfitted(model: Classifier) -> Classifier:
+    """Return a fresh, unfitted copy of the model.
+
+    Raises:
+        CapabilityError: the model has no `get_params`, so only itself can be fitted again.
+    """
+    if not is_clonable(model):
+        raise CapabilityError(f"{type(model).__name__} cannot be cloned: it has no get_params")
+    from sklearn.base import clone
+
+    cloned: Classifier = clone(model)
+    return cloned
+
+
+def silent_copy(model: Classifier) -> Classifier:
+    """Return a fresh copy without the callbacks that only look on: a fit that nobody is to hear of."""
+    copied: Any = unfitted(model)
+    settings = dict(copied.get_params()) if hasattr(copied, "set_params") else {}
+    for name, callbacks in settings.items():
+        if name.split("__")[-1] != "callbacks" or not isinstance(callbacks, list | tuple):
+            continue
+        rest = [callback for callback in callbacks if not getattr(callback, "watches_only", False)]
+        progress = f"{name.removesuffix('callbacks')}progress"
+        quiet = {progress: False} if settings.get(progress) is True else {}
+        copied.set_params(**{name: rest}, **quiet)
+    return copied  # type: ignore[no-any-return]
+
+
+def fit(model: Classifier, inputs: Any, targets: Tensor) -> None:
+    """Fit the model on inputs (n, ...) and targets (n,) int64."""
+    model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
+
+
+def fit_many(model: Classifier, data: Iterable[tuple[Any, Tensor]]) -> list[Classifier]:
+    """Return copies of the model, each fitted on one of several pairs of inputs (n, ...) and targets (n,) int64.
+
+    All at once where the model can do that and the pairs are tensors of one shape, else one after another.
+
+    Raises:
+        CapabilityError: the model cannot be cloned.
+        ShapeError: its `fit_many` answers with another number of models.
+    """
+    if provides(model, HasBatchedFit):
+        data = list(data)
+        shapes = {inputs.shape if isinstance(inputs, Tensor) else None for inputs, _ in data}
+        if len(shapes) == 1 and None not in shapes:
+            return _fit_stacked(model, *(torch.stack(part) for part in zip(*data, strict=True)))
+    fitted = []
+    for inputs, targets in data:  # which may be made one by one
+        fitted.append(unfitted(model))
+        fit(fitted[-1], inputs, targets)
+    return fitted
+
+
+def _fit_stacked(model: Classifier, inputs: Tensor, targets: Tensor) -> list[Classifier]:
+    stacked: tuple[Any, Any] = inputs, targets
+    if not _takes_tensors(model):
+        flat = inputs.flatten(2) if inputs.ndim > 3 and hasattr(model, "__sklearn_tags__") else inputs
+        stacked = flat.detach().cpu().numpy(), targets.cpu().numpy()
+    fitted = list(model.fit_many(*stacked))  # type: ignore[attr-defined]
+    if len(fitted) != len(targets):
+        raise ShapeError(f"{type(model).__name__}.fit_many answered {len(targets)} data sets with {len(fitted)} models")
+    return fitted
+
+
+def fit_report(model: Classifier) -> dict[str, Any]:
+    """Return what the model says of its fit; nothing where it does not."""
+    return dict(model.fit_report()) if provides(model, HasFitReport) else {}  # type: ignore[attr-defined]
+
+
+def check_classifier(model: object) -> None:
+    """Require a classifier that learns one label per row.
+
+    Raises:
+        CapabilityError: it has no fit or predict, or is a class, a regressor, or a classifier of several labels.
+    """
+    name = model.__name__ if isinstance(model, type) else type(model).__name__
+    if isinstance(model, type):
+        raise CapabilityError(f"a model is an object, got the class {name}; call it: {name}()")
+    if hasattr(model, "__sklearn_tags__"):  # asked first: a meta-estimator may have predict only once it is fitted
+        tags = model.__sklearn_tags__()
+        if tags.estimator_type != "classifier":
+            kind = (
+                f"a {tags.estimator_type}"
+                if tags.estimator_type
+                else "no classifier by its tags (ClassifierMixin stands before BaseEstimator)"
+            )
+            raise CapabilityError(f"a model must be a classifier; {name} is {kind}")
+        if not tags.target_tags.single_output:
+            raise CapabilityError(f"{name} learns several labels per row; torchal learns one")
+        return
+    for needed in ("fit", "predict"):
+        if not hasattr(model, needed):
+            raise CapabilityError(f"a model needs fit and predict; {name} has no {needed}")
+
+
+def check_reads(model: object, inputs: object) -> None:
+    """Require a model that reads inputs of this kind, as far as its attributes say so.
+
+    Raises:
+        CapabilityError: the inputs are sparse, and the model takes tensors that are not.
+    """
+    if isinstance(inputs, SparseInputs) and _takes_tensors(model) and not getattr(model, "takes_sparse", False):
+        raise CapabilityError(
+            f"{type(model).__name__} cannot read sparse rows; make them dense with .toarray(), or use a model that "
+            "reads them: torchal.LogisticRegression, or one of scikit-learn's"
+        )
+
+
+def predictions(model: Classifier, inputs: Inputs) -> Tensor:
+    """Return the predicted labels, (N,) int64.
+
+    Raises:
+        ShapeError: the model answers with something else than one whole number per row.
+    """
+    labels = _by_chunk(model, model.predict, inputs)
+    labels = labels.squeeze(1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim != 1 or (labels.is_floating_point() and not bool((labels == labels.trunc()).all())):
+        raise ShapeError(
+            f"{type(model).__name__}.predict must answer with one whole number per row, "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    return labels.to(torch.int64)
+
+
+def decision_values(model: Classifier, inputs: Inputs) -> Tensor:
+    """Return decision values, (N, C), or (N, 1) where the model has one value for two classes.
+
+    Raises:
+        ShapeError: the values are of pairs of classes (scikit-learn's SVC with decision_function_shape="ovo").
+    """
+    check_provides(model, HasDecisionFunction, needed_by="decision values")
+    values = _by_chunk(model, model.decision_function, inputs)  # type: ignore[attr-defined]
+    settings = model.get_params() if hasattr(model, "get_params") else vars(model)
+    of_pairs = any(name.split("__")[-1] == "decision_function_shape" and v == "ovo" for name, v in settings.items())
+    if values.ndim == 2 and of_pairs:
+        raise ShapeError(
+            f"{type(model).__name__} has decision values of pairs of classes; set decision_function_shape='ovr'"
+        )
+    return values.unsqueeze(1) if values.ndim == 1 else values
+
+
+def log_probs(model: Classifier, inputs: Inputs) -> Tensor:
+    """Return log-probabilities (N, C) of the classes that the model has seen."""
+    return _by_chunk(model, _log_probs_method(model), inputs)
+
+
+def log_probs_of(model: Classifier, inputs: Inputs, rows: Tensor) -> Tensor:
+    """Return log-probabilities (n, C) of a few rows (n,) int64, in one call of the model."""
+    out = _to_tensor(_log_probs_method(model)(_as_taken(model, gather(inputs, rows))))
+    if len(out) != len(rows):
+        raise ShapeError(f"{type(model).__name__} answered {len(rows)} rows with {len(out)}")
+    return out
+
+
+def _log_probs_method(model: Classifier) -> Callable[[Any], Any]:
+    check_provides(model, HasProbabilities, needed_by="log-probabilities")
+    if _takes_tensors(model) and hasattr(model, "predict_log_proba"):
+        method: Callable[[Any], Any] = model.predict_log_proba
+        return method
+    return lambda x: _to_tensor(model.predict_proba(x)).log()  # type: ignore[attr-defined]
+
+
+def shares_a_pass(model: object) -> bool:
+    """Tell whether a model gives embedding and logits in one forward pass (`HasOutputs`), of any inputs."""
+    # other libraries' networks have an attribute of this name too, which is no method
+    return callable(getattr(model, "outputs", None)) and _takes_inputs(model)
+
+
+def outputs(model: Classifier, inputs: Inputs, *, most_features: int | None) -> Outputs:
+    """Return features (N, D), None if they would be more numbers than `most_features`, and logits (N, C)."""
+    given = model.outputs(_as_taken(model, inputs), most_features=most_features)  # type: ignore[attr-defined]
+    features, logits = (None if values is None else _to_tensor(values) for values in given)
+    for values in (features, logits):
+        if values is not None and len(values) != len(inputs):
+            raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(values)}")
+    return Outputs(None if features is None else features.flatten(1), logits)
+
+
+def scores_of(logits: Tensor) -> Tensor:
+    """Return decision values of logits (N, C): themselves, or for two classes their difference (N, 1)."""
+    return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
+
+
+def log_probs_of_logits(logits: Tensor) -> Tensor:
+    """Return log-probabilities (N, C) of logits (N, C)."""
+    return logits.log_softmax(1)
+
+
+def announce_round(model: object, round: int) -> None:  # noqa: A002 - the loop's word
+    """Tell the callbacks of a model, or of the models inside it, which round it is about to be fitted for."""
+    settings = dict(model.get_params()) if hasattr(model, "get_params") else {}
+    settings.setdefault("callbacks", getattr(model, "callbacks", None))
+    for name, callbacks in settings.items():
+        for callback in (callbacks or ()) if name.split("__")[-1] == "callbacks" else ():
+            if hasattr(callback, "on_round"):
+                callback.on_round(round)
+
+
+def embedding(model: Classifier, inputs: Inputs) -> Tensor:
+    """Return the model's features, (N, D)."""
+    check_provides(model, HasEmbedding, needed_by="features")
+    return _by_chunk(model, model.transform, inputs).flatten(1)  # type: ignore[attr-defined]
+
+
+def posterior_log_probs(model: Classifier, inputs: Inputs, k: int) -> Tensor:
+    """Return log-probabilities (N, K, C) under k posterior draws."""
+    check_provides(model, HasPosterior, needed_by="posterior log-probabilities")
+    return _by_chunk(model, lambda x: model.sample_log_probs(x, k), inputs)  # type: ignore[attr-defined]
+
+
+def seen_classes(model: Classifier, targets: Tensor) -> Tensor:
+    """Return the classes of the model's columns, (C,) int64 ascending: its `classes_`, else those it was fitted on."""
+    classes = getattr(model, "classes_", None)
+    return targets.unique() if classes is None else torch.as_tensor(classes).to(targets.device, torch.int64)
+
+
+def check_columns(model: object, output: Tensor, classes: Tensor, *, one_for_two: bool) -> Tensor:
+    """Return an output (N, C) of a model that has one column per seen class, or one for two where that is allowed.
+
+    Raises:
+        ShapeError: the number of columns is another.
+    """
+    if output.ndim != 2:
+        raise ShapeError(f"{type(model).__name__} must answer with (N, C), got shape {tuple(output.shape)}")
+    n_columns, n_classes = output.shape[1], len(classes)
+    if n_columns != n_classes and not (one_for_two and n_columns == 1 and n_classes == 2):
+        raise ShapeError(
+            f"{type(model).__name__} has {n_columns} columns for the {n_classes} classes it has seen; a model whose "
+            "columns are other classes than those it was fitted on must say so in classes_"
+        )
+    return output
+
+
+def raw_features(inputs: Inputs) -> Tensor:
+    """Return the inputs themselves as flat rows (N, D) float.
+
+    Raises:
+        CapabilityError: they are sparse, and are not to become dense unasked.
+    """
+    if isinstance(inputs, SparseInputs):
+        (n_rows, n_columns), dtype = inputs.shape, inputs.matrix.dtype
+        itemsize = dtype.itemsize if dtype.kind == "f" else torch.get_default_dtype().itemsize
+        raise CapabilityError(
+            f"features of sparse inputs would be a dense {n_rows} x {n_columns} matrix of "
+            f"{n_rows * n_columns * itemsize / 2**30:.3g} GiB; reduce them first, as "
+            "sklearn.decomposition.TruncatedSVD does, and give the pool the result, or use a sampler that looks at the "
+            "model's scores, such as Margin or Entropy"
+        )
+    rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs), device="cpu")))
+    flat = rows.flatten(1)
+    return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
+
+
+def _loaded(rows: Any) -> Tensor:
+    return rows.load() if isinstance(rows, DatasetInputs) else torch.as_tensor(rows)
+
+
+def _takes_inputs(model: object) -> bool:
+    return bool(getattr(model, "takes_inputs", False))
+
+
+def _takes_tensors(model: object) -> bool:
+    return bool(getattr(model, "takes_tensors", False))
+
+
+def _as_taken(model: object, rows: Any) -> Any:
+    """Return rows in the form that the model takes."""
+    if isinstance(rows, SparseInputs):
+        check_reads(model, rows)
+        return rows.matrix
+    if _takes_inputs(model):
+        return rows
+    rows = rows.load() if isinstance(rows, DatasetInputs) else rows
+    if _takes_tensors(model):
+        return rows
+    if isinstance(rows, Tensor):
+        if rows.ndim > 2 and hasattr(model, "__sklearn_tags__"):
+            rows = rows.flatten(1)
+        return rows.detach().cpu().numpy()
+    return rows
+
+
+def _by_chunk(model: object, method: Callable[[Any], Any], inputs: Inputs) -> Tensor:
+    """Call a method on all inputs: at once on a tensor or where the model reads for itself, else chunk by chunk."""
+    if isinstance(inputs, Tensor) or _takes_inputs(model):
+        out = _to_tensor(method(_as_taken(model, inputs)))
+    else:
+        rows = torch.arange(len(inputs), device="cpu").split(_ROWS_PER_CALL)
+        out = torch.cat([_to_tensor(method(_as_taken(model, gather(inputs, chunk)))) for chunk in rows])
+    if len(out) != len(inputs):
+        raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(out)}")
+    return out.to(inputs.device) if isinstance(inputs, Tensor) else out
+
+
+def _to_tensor(values: Any) -> Tensor:
+    if is_sparse(values):
+        raise CapabilityError(
+            f"a model answered with a sparse matrix of shape {tuple(values.shape)}, which is not made dense unasked"
+        )
+    return values.detach() if isinstance(values, Tensor) else torch.tensor(values)  # a copy: the array may be read-only

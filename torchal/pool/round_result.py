@@ -1,0 +1,57 @@
+"""What one round came to: what a run keeps of it, and what a sampler may learn from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchal._records import as_plain
+
+
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """One round: the rows bought, and how good the model is with them.
+
+    Round 0 is the start set. Every later round is one batch: selected, labeled, then fitted and scored.
+
+    Shapes:
+        rows: (n,) int64, rows of the pool in pick order.
+        source_rows: (n,) int64, the same rows where the data came from.
+        labels: (n,) int64.
+        scores: (n,) float64, the value of each pick when it was picked; NaN for rows that no sampler picked.
+    """
+
+    round: int
+    n_labeled: int
+    rows: Tensor
+    source_rows: Tensor
+    labels: Tensor
+    scores: Tensor
+    picked_by: str
+    test: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    """What the sampler says of its picks."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """What the model says of its fit (`torchal.protocols.HasFitReport`), as the penalty that it has chosen."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers, text, lists and dicts; a number that is not finite becomes None."""
+        return {name: as_plain(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> RoundResult:
+        """Return what `to_json` was made from."""
+        whole = {name: torch.tensor(record[name], dtype=torch.int64) for name in ("rows", "source_rows", "labels")}
+        scores = [math.nan if score is None else score for score in record["scores"]]
+        parts = {
+            part: {name: math.nan if value is None else value for name, value in record[part].items()}
+            for part in ("test", "validation")
+        }
+        return cls(**{**record, **whole, **parts, "scores": torch.tensor(scores, dtype=torch.float64)})

@@ -1,0 +1,414 @@
+"""A model, a sampler and a pool, one step at a time: ask for rows, tell their labels, and again."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchal.pool import interop
+from torchal._checks import as_rows, check_budget, check_finite
+from torchal.errors import CapabilityError, ConfigError, DataError, RunError
+from torchal.pool.inputs import SparseInputs, as_inputs
+from torchal.pool.labels import LabeledData, as_labels
+from torchal.runs.metrics import STANDARD, Metric, evaluate
+from torchal.pool.pool import Pool
+from torchal.protocols import Classifier, HasProbabilities, HasState, provides
+from torchal.pool.round_result import RoundResult
+from torchal._records import as_plain, as_safe_bytes, write_atomically
+from torchal.samplers.base import Sampler, checked_selection
+
+START = "start"
+"""`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
+
+
+class ActiveLearner:
+    """A model, a sampler and a pool, one step at a time: `ask` for rows, `tell` their labels.
+
+    Labels may come in any order, in part, and on another day (`save` and `load`). The model is fitted again from the
+    start, on all labels, when the next rows are asked for, or when `finish_round` is called. Until labels of two
+    classes are there, nothing can be fitted, and rows are asked for at random.
+
+    Args:
+        model: any classifier with `fit` and `predict`; cloned before each fit where it can be. One with `warm_start`
+            (`TorchClassifier`) goes on from its weights of the round before, which are then saved too.
+        sampler: the query strategy.
+        pool: the rows, with the labels that are there already.
+        seed: all randomness of the samplers follows from it.
+        validation: labeled data that samplers and stop rules may look at.
+        test: labeled data that only the record looks at.
+        metrics: further metrics, beside accuracy and log-loss.
+
+    Raises:
+        CapabilityError: the model is no classifier, lacks something that the sampler needs, or reads no sparse rows
+            where there are some.
+        ConfigError: something that is no sampler or no metric, a metric with the name of a standard one, or no
+            validation part where the sampler looks at one.
+        DataError: a validation or test part that is empty, not finite or has labels outside [0, n_classes).
+
+    Example:
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> from torchal.samplers import Margin
+        >>> x = torch.linspace(0, 1, 101)[:, None]
+        >>> pool = Pool.unlabeled(x, n_classes=2).with_labels(torch.tensor([0, 9, 91, 100]), torch.tensor([0, 0, 1, 1]))
+        >>> learner = ActiveLearner(GaussianNB(), Margin(), pool)
+        >>> learner.ask(1)
+        tensor([50])
+        >>> learner.tell([50], [1])
+        >>> learner.pool.n_labeled
+        5
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        sampler: Sampler,
+        pool: Pool,
+        *,
+        seed: int = 0,
+        validation: LabeledData | None = None,
+        test: LabeledData | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        interop.check_classifier(model)
+        if not isinstance(sampler, Sampler):
+            raise ConfigError(f"sampler must be a Sampler, got {sampler!r}; by name: torchal.samplers.from_name")
+        sampler.check_model(model)
+        if getattr(model, "warm_start", False) and not provides(model, HasState):
+            raise CapabilityError(
+                f"{type(model).__name__} with warm_start would go on from round to round, but has no state_dict to "
+                "save in between; set warm_start=False"
+            )
+        if sampler.needs_validation and validation is None:
+            raise ConfigError(f"{type(sampler).__name__} looks at the score on a validation part, and there is none")
+        self.sampler = sampler
+        self.pool = pool
+        self.seed = int(seed)
+        self.validation = _checked_part("validation", validation, pool.n_classes)
+        self.test = _checked_part("test", test, pool.n_classes)
+        for part in (pool, self.validation, self.test):
+            if part is not None:
+                interop.check_reads(model, part.inputs)
+        self.metrics = dict(metrics or {})
+        for name, metric in self.metrics.items():
+            if name in STANDARD or not callable(metric):
+                raise ConfigError(f"metrics maps new names to callables on an Outcome, got {name!r}: {metric!r}")
+        self.history: list[RoundResult] = []
+        """The finished rounds."""
+        self.asked = torch.empty(0, dtype=torch.int64, device=pool.device)
+        """(n,) int64, rows that were asked for and are not answered yet."""
+        self._recipe = model
+        self._model: Classifier | None = None
+        self._last_model: Classifier | None = None  # where a model with warm_start goes on from
+        self._scores: dict[int, float] = {}  # of rows that the sampler picked and no finished round has
+        self._bought: list[int] = pool.labeled.nonzero().squeeze(1).tolist()
+        self._seconds: dict[str, float] = {}
+        self._report: dict[str, Any] = {}
+
+    @property
+    def model(self) -> Classifier:
+        """The model fitted on all labels bought so far; fitted now if it is not yet."""
+        if self._model is None:
+            with self.timed("fit"):
+                model = self._unfitted()
+                interop.announce_round(model, len(self.history))
+                interop.fit(model, *self.pool.training_data())
+                if not hasattr(model, "predict"):
+                    raise CapabilityError(f"{type(model).__name__} has no predict once it is fitted")
+                self._model = model
+        return self._model
+
+    @property
+    def has_news(self) -> bool:
+        """Whether labels came in since the last finished round, or no round was finished yet."""
+        return bool(self._bought) or not self.history
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics that each round records."""
+        standard = STANDARD if provides(self._recipe, HasProbabilities) else STANDARD[:1]
+        return [*standard, *self.metrics]
+
+    @property
+    def can_fit(self) -> bool:
+        """Whether labels of at least two classes are there."""
+        return len(self.pool.targets[self.pool.labeled].unique()) > 1
+
+    def ask(self, n: int) -> Tensor:
+        """Return n rows whose labels are wanted most, in pick order; (n,) int64.
+
+        If labels came in since the last finished round, that round is finished first.
+
+        Raises:
+            BudgetError: n is not between 1 and the number of rows that can be asked.
+            RunError: rows that were asked for earlier are not answered; tell their labels, or withdraw them.
+        """
+        if len(self.asked):
+            raise RunError(
+                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
+                "tell their labels, call cannot_label, or withdraw"
+            )
+        candidates = self.pool.candidates.nonzero().squeeze(1)
+        check_budget(n, len(candidates))
+        if not self.can_fit:
+            order = torch.randperm(len(candidates), generator=self._generator(), device="cpu")[:n]
+            self.asked = candidates[order.to(self.pool.device)]
+            return self.asked.clone()
+        if self.has_news:
+            self.finish_round()
+        view = self.pool.view(self.model, generator=self._generator(), validation=self.validation)
+        with self.timed("select"):
+            selection = self.sampler.select(view, n)
+            by = type(self.sampler).__name__
+            rows, scores = checked_selection(selection, n, self.pool.candidates, by=by)
+        self._report = as_plain(self.sampler.report())
+        self._scores = dict(zip(rows.tolist(), scores.tolist(), strict=True))
+        self.asked = rows
+        return self.asked.clone()
+
+    def tell(self, rows: Any, labels: Any) -> None:
+        """Take labels of rows, asked for or not, in any order and in part.
+
+        Shapes:
+            rows: (n,) int64.
+            labels: (n,) int64, each in [0, n_classes).
+
+        Raises:
+            DataError: a row is labeled already, or a label is not in [0, n_classes); nothing is taken then.
+            ShapeError: rows repeat or lie outside the pool, or there are not as many labels as rows.
+        """
+        rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
+        pool = self.pool.with_labels(rows, labels)
+        if not len(rows):
+            return  # and keep the fitted model
+        self.pool = pool
+        self._bought += rows.tolist()
+        if self._model is not None:
+            self._last_model, self._model = self._model, None
+        self.asked = self.asked[~torch.isin(self.asked, rows)]
+
+    def cannot_label(self, rows: Any) -> None:
+        """Take rows out of the candidates for good, as when nobody can tell what they are.
+
+        Raises:
+            DataError: a row is labeled already.
+        """
+        rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
+        self.pool = self.pool.without(rows)
+        self._drop(rows)
+
+    def withdraw(self) -> None:
+        """Take back what was asked and not answered; these rows may be asked for again."""
+        self._drop(self.asked)
+
+    def finish_round(self) -> RoundResult:
+        """Fit on all labels, score, let the sampler learn from it, and return the record.
+
+        Raises:
+            RunError: no label came in since the last finished round.
+            DataError: there are not yet labels of two classes.
+        """
+        if not self.has_news:
+            raise RunError("no label came in since the last finished round")
+        if not self.can_fit:
+            classes = len(self.pool.targets[self.pool.labeled].unique())
+            raise DataError(
+                f"{self.pool.n_labeled} labels of {classes} classes are there; a classifier needs 2 classes"
+            )
+        model = self.model
+        with self.timed("score"):
+            seen = interop.seen_classes(model, self.pool.targets[self.pool.labeled])
+            scored = {
+                name: evaluate(model, part, n_classes=self.pool.n_classes, seen=seen, metrics=self.metrics)
+                if part is not None
+                else {}
+                for name, part in (("test", self.test), ("validation", self.validation))
+            }
+        picked = any(row in self._scores for row in self._bought)
+        scores = [self._scores.get(row, math.nan) for row in self._bought]
+        rows = torch.tensor(self._bought, dtype=torch.int64, device=self.pool.device)
+        result = RoundResult(
+            round=len(self.history),
+            n_labeled=self.pool.n_labeled,
+            rows=rows.cpu(),
+            source_rows=self.pool.source_rows[rows].cpu(),
+            labels=self.pool.targets[rows].cpu(),
+            scores=torch.tensor(scores, dtype=torch.float64),
+            picked_by=type(self.sampler).__name__ if picked else START,
+            **scored,
+            seconds=self._seconds,
+            report=self._report if picked else {},
+            model=as_plain(interop.fit_report(model)),
+        )
+        # The sampler must not see the test part; everything else in the result it may.
+        before = self.sampler.state_dict()
+        try:
+            learned = self.sampler.observe(replace(result, test={}))
+            if learned:
+                result = replace(result, report=result.report | {"learned": as_plain(learned)})
+        except BaseException:
+            self.sampler.load_state_dict(before)  # the round will be tried again, and must not be observed twice
+            raise
+        self.history.append(result)
+        for row in self._bought:
+            self._scores.pop(row, None)
+        self._bought, self._seconds = [], {}
+        if not len(self.asked):  # rows that are still asked for keep their scores and the report
+            self._scores, self._report = {}, {}
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that happened, in numbers, text and tensors; a cold model is fitted again from it."""
+        return self._warm_state() | {
+            "pool": self._fingerprint(),
+            "seed": self.seed,
+            "sampler": type(self.sampler).__name__,
+            "sampler_state": self.sampler.state_dict(),
+            "labeled": self.pool.labeled.nonzero().squeeze(1).cpu(),
+            "labels": self.pool.targets[self.pool.labeled].cpu(),
+            "skipped": self.pool.skipped.nonzero().squeeze(1).cpu(),
+            "n_rounds": len(self.history),
+            "asked": self.asked.cpu(),
+            "scores": dict(self._scores),
+            "bought": list(self._bought),
+            "seconds": dict(self._seconds),
+            "report": dict(self._report),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], history: list[RoundResult]) -> None:
+        """Go on where `state_dict` was taken, with the rounds finished until then.
+
+        Raises:
+            RunError: the state is of another pool, seed or sampler, or damaged.
+        """
+        missing = self.state_dict().keys() - state.keys() - {"model", "is_fitted"}
+        if missing:
+            raise RunError(f"the saved state is damaged: it has no {', '.join(sorted(missing))}")
+        own = {"pool": self._fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
+        for name, value in own.items():
+            if state[name] != value:
+                raise RunError(f"the saved state is of another {name}: it was {state[name]!r}, is {value!r}")
+        pool = Pool.unlabeled(self.pool.inputs, n_classes=self.pool.n_classes, source_rows=self.pool.source_rows)
+        pool = pool.with_labels(state["labeled"], state["labels"]).without(state["skipped"])
+        model: Any = None
+        if "model" in state and self._is_warm:
+            model = interop.unfitted(self._recipe)
+            try:
+                model.load_state_dict(state["model"])
+            except DataError as error:
+                raise RunError(f"the saved model cannot be loaded: {error}") from error
+        self._last_model = model
+        self._model = model if model is not None and state["is_fitted"] else None
+        self.pool = pool
+        self.history = list(history)
+        self.asked = state["asked"].to(self.pool.device)
+        self._scores = dict(state["scores"])
+        self._bought = list(state["bought"])
+        self._seconds = dict(state["seconds"])
+        self._report = dict(state["report"])
+        self.sampler.load_state_dict(state["sampler_state"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything but the inputs to one file, replaced as a whole; of the model, what warm_start needs."""
+        history = [result.to_json() for result in self.history]
+        write_atomically(Path(path), as_safe_bytes({"state": self.state_dict(), "history": history}))
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on where `save` was called, in a learner made with the same pool, model, sampler and seed.
+
+        Raises:
+            RunError: the file is of another pool, seed or sampler, or is damaged.
+        """
+        try:
+            saved = torch.load(path, weights_only=True)
+            state, history = saved["state"], [RoundResult.from_json(record) for record in saved["history"]]
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise RunError(f"{path} is not a saved learner, or is damaged: {error}") from error
+        self.load_state_dict(state, history)
+
+    def export_asked(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows that wait for a label as CSV: row, source_row, score, and an empty column label."""
+        with Path(path).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "source_row", "score", "label"])
+            for row, source in zip(self.asked.tolist(), self.pool.source_rows[self.asked].tolist(), strict=True):
+                writer.writerow([row, source, self._scores.get(row, ""), ""])
+
+    @property
+    def _is_warm(self) -> bool:
+        return bool(getattr(self._recipe, "warm_start", False))
+
+    def _warm_state(self) -> dict[str, Any]:
+        """Return the weights that a model with warm_start goes on from, and whether they are of all labels so far."""
+        model = self._last_model if self._model is None else self._model
+        if not self._is_warm or model is None:
+            return {}
+        return {"model": model.state_dict(), "is_fitted": self._model is not None}  # type: ignore[attr-defined]
+
+    def _unfitted(self) -> Classifier:
+        """Return a model to fit: a fresh copy, or with warm_start a copy of the last one."""
+        if self._is_warm and self._last_model is not None:
+            model: Any = interop.unfitted(self._recipe)  # and not a copy, so that it is as after loading a saved state
+            model.load_state_dict(self._last_model.state_dict())  # type: ignore[attr-defined]
+            return model  # type: ignore[no-any-return]
+        return interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
+
+    def _generator(self) -> torch.Generator:
+        """Return this round's randomness: a function of the seed and the round, so there is none to save."""
+        words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
+
+    def _drop(self, rows: Tensor) -> None:
+        """Forget that rows were asked for, and what the sampler thought of them."""
+        for row in rows.tolist():
+            self._scores.pop(row, None)
+        self.asked = self.asked[~torch.isin(self.asked, rows)]
+
+    def _fingerprint(self) -> str:
+        """Return a digest of the pool's size and of up to 1 024 of its rows, to know it again."""
+        n_rows = len(self.pool)
+        inputs = self.pool.inputs
+        digest = hashlib.sha256(f"{n_rows} {self.pool.n_classes} {getattr(inputs, 'shape', None)}".encode())
+        rows = torch.linspace(0, n_rows - 1, min(n_rows, 1024), dtype=torch.float64).long()
+        if isinstance(inputs, Tensor):
+            some = inputs[rows.to(inputs.device)].cpu().contiguous()
+            digest.update(some.view(torch.uint8).numpy().tobytes() if some.ndim else b"")
+        elif isinstance(inputs, SparseInputs):
+            matrix = inputs[rows].matrix
+            for part in (matrix.indptr.astype("int64"), matrix.indices.astype("int64"), matrix.data):
+                digest.update(part.tobytes())
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Count the seconds of a phase towards the round that is going on."""
+        started = time.perf_counter()
+        yield
+        if self.pool.device.type == "cuda":
+            torch.cuda.synchronize(self.pool.device)  # or the next phase would be charged for this one's work
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def _checked_part(name: str, part: LabeledData | None, n_classes: int) -> LabeledData | None:
+    """Return a part as tensors, after checking that it can be scored."""
+    if part is None:
+        return None
+    inputs = as_inputs(part[0])
+    device = inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
+    if len(inputs) == 0 or len(inputs) != len(part[1]):
+        raise DataError(f"the {name} part has {len(inputs)} inputs and {len(part[1])} targets")
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        check_finite(f"the {name} inputs", inputs)
+    return LabeledData(inputs, as_labels(part[1], n=len(inputs), n_classes=n_classes, device=device))

@@ -1,0 +1,118 @@
+"""How good a model's answers are. A metric is a callable on an `Outcome`; higher need not be better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchal.pool import interop
+from torchal.errors import CapabilityError
+from torchal.pool.labels import LabeledData
+from torchal.protocols import Classifier, HasProbabilities, provides
+
+_LOWEST_LOG = math.log(1e-15)  # so that one sure mistake does not make a log-loss infinite
+
+
+STANDARD = ("accuracy", "log_loss")
+"""Metrics that every round records; the second where the model has probabilities."""
+
+
+class Outcome(NamedTuple):
+    """A model's answers beside the truth.
+
+    Shapes:
+        targets: (M,) int64.
+        predictions: (M,) int64.
+        log_probs: (M, n_classes) float over all classes, -inf for a class that the model has not seen; None where the
+            model has no probabilities.
+    """
+
+    targets: Tensor
+    predictions: Tensor
+    log_probs: Tensor | None
+
+
+Metric = Callable[[Outcome], float]
+
+
+def accuracy(outcome: Outcome) -> float:
+    """Return the share of right answers.
+
+    Example:
+        >>> accuracy(Outcome(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]), None))
+        0.6666666666666666
+    """
+    return float((outcome.predictions == outcome.targets).double().mean())
+
+
+def log_loss(outcome: Outcome) -> float:
+    """Return the mean of minus the log-probability of the true class, in nats; probabilities are at least 1e-15."""
+    log_probs = _log_probs(outcome, "log_loss").double()
+    true = log_probs.gather(1, outcome.targets[:, None])
+    return float(-true.clamp(min=_LOWEST_LOG).mean())
+
+
+def balanced_accuracy(outcome: Outcome) -> float:
+    """Return the mean over the classes of the targets of the share of their rows answered right."""
+    right = (outcome.predictions == outcome.targets).double()
+    classes, index = outcome.targets.unique(return_inverse=True)
+    per_class = torch.zeros(len(classes), dtype=torch.float64, device=right.device).index_add(0, index, right)
+    return float((per_class / index.bincount()).mean())
+
+
+def macro_f1(outcome: Outcome) -> float:
+    """Return the unweighted mean over classes of the F1 score."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(outcome.targets.cpu(), outcome.predictions.cpu(), average="macro", zero_division=0.0))
+
+
+def auc(outcome: Outcome) -> float:
+    """Return the area under the ROC curve; for more than two classes the mean over classes, each against the rest.
+
+    NaN where a class has no target, or all targets.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    probs = _log_probs(outcome, "auc").exp().double().cpu()
+    targets = outcome.targets.cpu()
+    if len(targets.unique()) < probs.shape[1]:
+        return math.nan
+    if probs.shape[1] == 2:
+        return float(roc_auc_score(targets, probs[:, 1]))
+    return float(roc_auc_score(torch.nn.functional.one_hot(targets, probs.shape[1]), probs, average="macro"))
+
+
+BY_NAME: dict[str, Metric] = {"auc": auc, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+"""Metrics that a config can ask for by name, beside the standard ones."""
+
+
+def evaluate(
+    model: Classifier, data: LabeledData, *, n_classes: int, seen: Tensor, metrics: Mapping[str, Metric]
+) -> dict[str, float]:
+    """Return the metrics of a fitted model, and always its accuracy, and its log-loss where it has probabilities.
+
+    Shapes:
+        seen: (C,) int64, the classes of the model's columns.
+    """
+    log_probs = None
+    if provides(model, HasProbabilities):
+        narrow = interop.check_columns(model, interop.log_probs(model, data.inputs), seen, one_for_two=False)
+        log_probs = narrow.new_full((len(narrow), n_classes), -math.inf)
+        log_probs[:, seen.to(narrow.device)] = narrow
+    predictions = interop.predictions(model, data.inputs)
+    outcome = Outcome(data.targets.to(predictions.device), predictions, log_probs)
+    standard: dict[str, Metric] = {"accuracy": accuracy}  # the names of STANDARD
+    if log_probs is not None:
+        standard["log_loss"] = log_loss
+    return {name: float(metric(outcome)) for name, metric in {**standard, **metrics}.items()}
+
+
+def _log_probs(outcome: Outcome, name: str) -> Tensor:
+    if outcome.log_probs is None:
+        raise CapabilityError(f"{name} needs a model with predict_proba")
+    return outcome.log_probs

@@ -1,0 +1,218 @@
+"""The trainer: a whole run of active learning in a folder that can be killed at any moment and gone on with."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torchal.errors import ConfigError
+from torchal.pool.labels import LabeledData
+from torchal.runs.learner import ActiveLearner
+from torchal.runs.loop import check_start, run_rounds
+from torchal.runs.metrics import Metric
+from torchal.pool.pool import Pool
+from torchal.protocols import Classifier, Oracle
+from torchal.pool.round_result import RoundResult
+from torchal.runs.results import Run, RunFolder, environment
+from torchal._records import as_plain, differences
+from torchal.samplers.base import Sampler
+from torchal.runs.schedule import Schedule
+from torchal.runs.tensorboard import open_log
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Runs `torchal.runs.loop.rounds` into a run folder, with TensorBoard, a progress bar, checkpoints and resume.
+
+    The folder holds `config.yaml`, `environment.json`, `rounds.jsonl` (one line a round), `checkpoint.pt` and `tb/`.
+    A run that was killed goes on when `fit` is called again, with the same picks and metrics as one left alone (if the
+    model is deterministic: scikit-learn's `random_state=None` is not). Labels are saved before the model is fitted on
+    them. A finished run is read, not run again. One process at a time may use a folder.
+
+    Args:
+        model: any classifier with `fit` and `predict`.
+        sampler: the query strategy. The run works on a copy; what that has learned is `Run.sampler_state`.
+        schedule: batch size and stop rules.
+        run_dir: the folder; made if it is not there.
+        seed: all randomness of the samplers follows from it.
+        metrics: further metrics, beside accuracy and log-loss.
+        config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
+            Made from the settings above unless given, where a function among them is known by its name only. A mapping
+            `names` in it (as data, model, sampler) is what charts and TensorBoard's table call them.
+        progress: show a progress bar.
+        tensorboard: write curves to `tb/`.
+        description: what to call the run in the progress bar; the sampler's name unless given.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> from torchal.samplers import Margin
+        >>> x = torch.linspace(0, 1, 101)[:, None]
+        >>> truth = (x[:, 0] > 0.3).long()
+        >>> pool = Pool.unlabeled(x, n_classes=2)
+        >>> schedule = Schedule(batch_size=5, budget=20)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = Trainer(GaussianNB(), Margin(), schedule=schedule, run_dir=folder, progress=False)
+        ...     run = trainer.fit(pool, lambda rows: truth[rows], start=torch.arange(0, 101, 10))
+        >>> [result.n_labeled for result in run.rounds], run.finished
+        ([11, 16, 20], True)
+    """
+
+    model: Classifier
+    sampler: Sampler
+    schedule: Schedule
+    run_dir: str | os.PathLike[str]
+    seed: int = 0
+    metrics: Mapping[str, Metric] | None = None
+    config: Mapping[str, Any] | None = None
+    progress: bool = True
+    tensorboard: bool = True
+    description: str | None = None
+
+    def fit(
+        self,
+        pool: Pool,
+        oracle: Oracle,
+        *,
+        validation: LabeledData | None = None,
+        test: LabeledData | None = None,
+        start: int | Tensor | None = None,
+    ) -> Run:
+        """Run to the end of the schedule, from the start or from where the folder's run stopped.
+
+        Args:
+            pool: the rows, with the labels that are there already.
+            oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled.
+            validation: labeled data that samplers and stop rules may look at.
+            test: labeled data that only the record looks at.
+            start: rows to label first, or how many to draw at random, if the pool has no label yet.
+
+        Raises:
+            CapabilityError, BudgetError, ConfigError, DataError: see `ActiveLearner` and `rounds`; what can be known
+                before the first fit is refused before anything is written.
+            ConfigError: the folder's run has another config, schedule or start set; the message names the differences.
+            RunError: the folder is in use, damaged or not writable, or its run is of another pool.
+        """
+        config = as_plain(self._config())
+        learner = ActiveLearner(
+            self.model,
+            copy.deepcopy(self.sampler),  # its state belongs to the run
+            pool,
+            seed=self.seed,
+            validation=validation,
+            test=test,
+            metrics=self.metrics,
+        )
+        check_start(learner, self.schedule, start)
+        if start is not None:
+            rows = torch.as_tensor(start)
+            start = rows if rows.ndim else int(rows)
+        folder = RunFolder(self.run_dir)
+        with folder.locked():
+            folder.open(config, environment(pool.device))
+            checkpoint = folder.read_checkpoint()
+            folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
+            if checkpoint is not None:
+                changed = differences(checkpoint["state"].get("settings", {}), self._settings(start))
+                if changed:
+                    raise ConfigError(f"{folder.path} holds a run with other settings: {changed}")
+                learner.load_state_dict(checkpoint["state"], folder.read_rounds())
+            if not (checkpoint and checkpoint["finished"]):
+                # The first checkpoint comes after the start set was answered: it is not asked for again.
+                self._run(learner, oracle, folder, start, resumed=checkpoint is not None)
+            return folder.read()
+
+    def _run(
+        self,
+        learner: ActiveLearner,
+        oracle: Oracle,
+        folder: RunFolder,
+        start: int | Tensor | None,
+        *,
+        resumed: bool,
+    ) -> None:
+        settings = self._settings(start)
+
+        def checkpoint(*, finished: bool = False) -> None:
+            folder.write_checkpoint(learner.state_dict() | {"settings": settings}, finished=finished)
+
+        n_start = learner.history[0].n_labeled if learner.history else _n_start(learner.pool, start)
+        with ExitStack() as stack:
+            log = None
+            if self.tensorboard:
+                with folder.reported():
+                    log = stack.enter_context(open_log(folder.path / "tb", learner.history))
+            bar = stack.enter_context(
+                tqdm(
+                    desc=self.description or type(self.sampler).__name__,
+                    total=1 + self.schedule.n_batches(len(learner.pool), n_start),
+                    initial=len(learner.history),
+                    unit="round",
+                    disable=not self.progress,
+                )
+            )
+            for result in run_rounds(learner, oracle, self.schedule, None if resumed else start, checkpoint):
+                folder.append(result)
+                checkpoint()
+                if log is not None:
+                    with folder.reported():
+                        log.add(result)
+                bar.set_postfix(_headline(result))
+                bar.update()
+            if log is not None:
+                with folder.reported():
+                    log.add_summary(self._hparams())
+            checkpoint(finished=True)
+
+    def _config(self) -> Mapping[str, Any]:
+        if self.config is not None:
+            return self.config
+        return {
+            "model": _without_addresses(self.model),
+            "sampler": _without_addresses(self.sampler),
+            "schedule": asdict(self.schedule),
+            "seed": self.seed,
+            "metrics": sorted(self.metrics or {}),
+        }
+
+    def _settings(self, start: int | Tensor | None) -> dict[str, Any]:
+        """Return what a run must go on with, whatever the config says of it."""
+        return {"schedule": asdict(self.schedule), "start": start.tolist() if isinstance(start, Tensor) else start}
+
+    def _hparams(self) -> dict[str, Any]:
+        """Return the settings that tell runs apart in TensorBoard's table: the same names in every run.
+
+        TensorBoard shows the first five columns by name, so there are no more than five.
+        """
+        names = {"model": type(self.model).__name__, "sampler": type(self.sampler).__name__}
+        rules = [f"{name}={value}" for name, value in asdict(self.schedule).items() if value is not None]
+        rest = {"schedule": ", ".join(rules), "seed": self.seed}
+        given = (self.config or {}).get("names")
+        return names | (dict(given) if isinstance(given, Mapping) else {}) | rest
+
+
+def _without_addresses(thing: object) -> str:
+    """Return an object's repr without addresses in memory, which are others in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _n_start(pool: Pool, start: int | Tensor | None) -> int:
+    if start is None:
+        return pool.n_labeled
+    return len(start) if isinstance(start, Tensor) else start
+
+
+def _headline(result: RoundResult) -> dict[str, str]:
+    """Return what the progress bar says: labels, and the accuracy on the test part, else on the validation part."""
+    metrics = result.test or result.validation
+    shown = {"labels": str(result.n_labeled)}
+    return shown | ({"accuracy": f"{metrics['accuracy']:.3f}"} if metrics else {})
