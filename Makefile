@@ -6,7 +6,7 @@ PORT ?= 6006
 VENV_PYTHON := $(VENV)/bin/python
 INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: run test lint format bench tensorboard clean
+.PHONY: run test lint format bench gpu tensorboard clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -27,6 +27,9 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(VENV_PYTHON) -m benchmarks.run
+
+gpu:
+	benchmarks/gpu.sh
 
 tensorboard: $(VENV)/.installed
 	$(VENV_PYTHON) -m tensorboard.main --logdir "$(RUNS)" --port $(PORT)

@@ -23,6 +23,8 @@ class Row:
     times_ours: float
     """How many times ours this takes."""
     note: str = ""
+    peak_mib: float | None = None
+    """Device memory at its highest, beyond what was there before the call; None on the CPU."""
 
 
 def compare(
@@ -47,22 +49,34 @@ def compare(
         notes: what else there is to say, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    peaks: dict[str, float] = {}
     for turn in range(repeats + 1):
         for name, candidate in candidates.items():
             if name in once and turn != 1:
                 continue
             _wait(device)
             time.sleep(PAUSE)
+            before = _allocated(device)
             started = time.perf_counter()
             candidate()
             _wait(device)
             if turn:
                 seconds[name].append(time.perf_counter() - started)
+            if before is not None:
+                peaks[name] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     for name, median in medians.items():
-        yield Row(work, name, median, median / medians["ours"], (notes or {}).get(name, ""))
+        yield Row(work, name, median, median / medians["ours"], (notes or {}).get(name, ""), peaks.get(name))
 
 
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+
+
+def _allocated(device: str) -> int | None:
+    """Return how much memory a CUDA device has given out, and count its peak from here."""
+    if not device.startswith("cuda"):
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
