@@ -369,7 +369,7 @@ def _work(names: Sequence[str], tiny: bool, device: str) -> None:
 
 
 def _supervise(names: list[str], options: argparse.Namespace, table: Table, ends: float) -> tuple[list[str], bool]:
-    """Have a process do the works; return those that are left once one outlasted its limit, and whether all went well."""
+    """Have a process do the works; return those left once one outlasted its limit, and whether all went well."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--worker", "--device", options.device, "--only", *names]
     process = subprocess.Popen(
         [*command, "--tiny"] if options.tiny else command, cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -411,7 +411,8 @@ def _supervise(names: list[str], options: argparse.Namespace, table: Table, ends
         process.kill()
         process.wait()
         reading.join()
-    if left and time.monotonic() > ends:
+        process.stdout.close()
+    if left and time.monotonic() >= ends:
         for name in left:
             table.add(asdict(Row(name, "ours", math.nan, math.nan, "not measured: no time was left")))
         return [], False

@@ -1100,7 +1100,7 @@ class TestResume:
         assert names(folder) == FINISHED
 
     def test_after_a_kill_from_outside(self, tmp_path, undisturbed):
-        with subprocess.Popen([sys.executable, "-m", "tests.test_embedding", str(tmp_path)], cwd=ROOT) as process:
+        with subprocess.Popen([sys.executable, "-m", "tests.embedding.test_embed", str(tmp_path)], cwd=ROOT) as process:
             passes = tmp_path / "passes"
             while not passes.exists() or passes.stat().st_size < 3:
                 assert process.poll() is None
@@ -1117,7 +1117,7 @@ class TestResume:
         assert contents(tmp_path) == undisturbed
 
     def test_after_a_kill_at_any_line(self, tmp_path, undisturbed):
-        command = [sys.executable, "-m", "tests.test_embedding", str(tmp_path), "lines"]
+        command = [sys.executable, "-m", "tests.embedding.test_embed", str(tmp_path), "lines"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         passes = json.loads(done.stdout)

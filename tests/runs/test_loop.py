@@ -10,7 +10,19 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 from tests.contracts import NearestMean, make_pool
-from torchal import ActiveLearner, BudgetError, CapabilityError, ConfigError, DataError, LabeledData, Pool, Schedule, Selection, ShapeError, rounds
+from torchal import (
+    ActiveLearner,
+    BudgetError,
+    CapabilityError,
+    ConfigError,
+    DataError,
+    LabeledData,
+    Pool,
+    Schedule,
+    Selection,
+    ShapeError,
+    rounds,
+)
 from torchal.runs.metrics import balanced_accuracy
 from torchal.samplers import Entropy, Margin, Sampler, Uniform
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchal._checks import check_installed
-from torchal.runs.curves import LearningCurve
 from torchal.errors import ConfigError
+from torchal.runs.curves import LearningCurve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

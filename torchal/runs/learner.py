@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal.pool import interop
 from torchal._checks import as_rows, check_budget, check_finite
+from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
+from torchal.pool import interop
 from torchal.pool.inputs import SparseInputs, as_inputs
 from torchal.pool.labels import LabeledData, as_labels
-from torchal.runs.metrics import STANDARD, Metric, evaluate
 from torchal.pool.pool import Pool
-from torchal.protocols import Classifier, HasProbabilities, HasState, provides
 from torchal.pool.round_result import RoundResult
-from torchal._records import as_plain, as_safe_bytes, write_atomically
+from torchal.protocols import Classifier, HasProbabilities, HasState, provides
+from torchal.runs.metrics import STANDARD, Metric, evaluate
 from torchal.samplers.base import Sampler, checked_selection
 
 START = "start"

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from torchal._checks import as_integers, as_rows
 from torchal.errors import BudgetError, ConfigError, DataError
-from torchal.runs.learner import ActiveLearner
-from torchal.protocols import UNLABELED, Oracle
 from torchal.pool.round_result import RoundResult
+from torchal.protocols import UNLABELED, Oracle
+from torchal.runs.learner import ActiveLearner
 from torchal.runs.schedule import Schedule
 
 

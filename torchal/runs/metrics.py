@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal.pool import interop
 from torchal.errors import CapabilityError
+from torchal.pool import interop
 from torchal.pool.labels import LabeledData
 from torchal.protocols import Classifier, HasProbabilities, provides
 

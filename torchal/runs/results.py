@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import os
-import pickle
-import reprlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from torchal._records import as_plain, as_safe_bytes, differences, write_atomically
 from torchal.errors import ConfigError, RunError

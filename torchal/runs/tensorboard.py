@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from torchal.runs.curves import LearningCurve, area_under_curve
 from torchal.pool.round_result import RoundResult
+from torchal.runs.curves import LearningCurve, area_under_curve
 
 
 class RunLog:

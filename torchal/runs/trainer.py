@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torchal._records import as_plain, differences
 from torchal.errors import ConfigError
 from torchal.pool.labels import LabeledData
+from torchal.pool.pool import Pool
+from torchal.pool.round_result import RoundResult
+from torchal.protocols import Classifier, Oracle
 from torchal.runs.learner import ActiveLearner
 from torchal.runs.loop import check_start, run_rounds
 from torchal.runs.metrics import Metric
-from torchal.pool.pool import Pool
-from torchal.protocols import Classifier, Oracle
-from torchal.pool.round_result import RoundResult
 from torchal.runs.results import Run, RunFolder, environment
-from torchal._records import as_plain, differences
-from torchal.samplers.base import Sampler
 from torchal.runs.schedule import Schedule
 from torchal.runs.tensorboard import open_log
+from torchal.samplers.base import Sampler
 
 
 @dataclass(frozen=True)
