@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
-from torchal.engine.distances import Rows, Space
+from torchal.engine.distances import Rows, Space, has_triton
 from torchal.engine.sources import HeldRows, Source, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
@@ -139,7 +139,7 @@ def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float) -> Picks:
     everything = torch.arange(len(pool.source), device=pool.values.device)
     rows = pool.source.select(everything)
     if pool.values.device.type != "cpu":
-        return _pick_masked(pool.values, pool.space.pairwise(rows, rows), n, least)
+        return _pick_on_device(pool.values, pool.space.pairwise(rows, rows), n, least)
     values, distances_of = pool.values.numpy(), pool.space.lookup(rows)
     least = float(least)
     picked, scores = [], []
@@ -157,6 +157,15 @@ def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float) -> Picks:
         np.minimum(values, distances, out=values)
         values[row] = _PICKED
     return torch.tensor(np.array(picked, np.int64)), torch.tensor(np.array(scores, values.dtype))
+
+
+def _pick_on_device(values: Tensor, distances: Tensor, n: int, least: Tensor | float) -> Picks:
+    """Do what the loop of `_pick_in_matrix` does: on CUDA by one kernel, elsewhere by a dozen operators for each pick."""
+    if has_triton(distances):
+        from torchal.engine import triton_kernels
+
+        return triton_kernels.pick_in_matrix(values, distances, n, least)
+    return _pick_masked(values, distances, n, least)
 
 
 def _pick_masked(values: Tensor, distances: Tensor, n: int, least: Tensor | float) -> Picks:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from torchal._checks import as_rows, check_budget, check_finite, check_float, check_mask
+from torchal._csr import csr_tensor
 from torchal.engine.distances import Backend
 from torchal.engine.features import Features
 from torchal.errors import ShapeError
-from torchal.functional.neighbors import as_csr, knn_graph
+from torchal.functional.neighbors import knn_graph
 from torchal.functional.selection import Selection
 
 
@@ -71,7 +72,7 @@ def density_graph(
     keep[0] = weights[0] > 0
     edges, weights = edges[keep], weights[keep]
     starts = torch.searchsorted(edges, torch.arange(n_rows + 1, device=edges.device) * n_rows)
-    return as_csr(starts, edges % n_rows, weights, n_rows)
+    return csr_tensor(starts, edges % n_rows, weights, (n_rows, n_rows))
 
 
 def graph_density(graph: Tensor) -> Tensor:

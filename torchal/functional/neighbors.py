@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from torchal._checks import check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
+from torchal._csr import csr_tensor
 from torchal.engine import faiss_search
 from torchal.engine.distances import Backend, Metric, Rows, check_backend, check_metric, make_space, survey
 from torchal.engine.features import FeatureReader, Features
@@ -38,14 +38,7 @@ class Neighbors(NamedTuple):
         n_rows, k = self.indices.shape
         columns, order = self.indices.sort(1)
         starts = torch.arange(0, n_rows * k + 1, k, device=columns.device)
-        return as_csr(starts, columns.flatten(), self.distances.gather(1, order).flatten(), n_rows)
-
-
-def as_csr(starts: Tensor, columns: Tensor, values: Tensor, n_rows: int) -> Tensor:
-    """Return a sparse CSR tensor (N, N)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns, values, (n_rows, n_rows), check_invariants=False)
+        return csr_tensor(starts, columns.flatten(), self.distances.gather(1, order).flatten(), (n_rows, n_rows))
 
 
 def knn_graph(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
+from torchal._csr import csr_tensor, without_notes
 from torchal.pool.inputs import SparseInputs, as_torch_takes, is_sparse
 
 
@@ -20,15 +18,16 @@ def as_csr(X: Any) -> Tensor:
     A CSR tensor has one value at a place, as torch demands; of other formats values at one place are added up.
     """
     if isinstance(X, Tensor):
-        with _without_notes(), torch.inference_mode(X.is_inference()):
+        with without_notes(), torch.inference_mode(X.is_inference()):
             csr = X if X.layout == torch.sparse_csr else X.to_sparse_coo().to_sparse_csr()
             if not X.is_inference():
                 return csr
             made = csr.crow_indices(), csr.col_indices(), csr.values()
-        return _csr(*(part.clone() for part in made), shape=tuple(csr.shape))
+        offsets, columns, values = (part.clone() for part in made)
+        return csr_tensor(offsets, columns, values, tuple(csr.shape))
     X = SparseInputs(X).matrix
-    parts = (torch.from_numpy(as_torch_takes(part)) for part in (X.indptr, X.indices, X.data))
-    return _csr(*parts, shape=X.shape)
+    offsets, columns, values = (torch.from_numpy(as_torch_takes(part)) for part in (X.indptr, X.indices, X.data))
+    return csr_tensor(offsets, columns, values, X.shape)
 
 
 def dense_where_small(X: Tensor) -> Tensor:
@@ -44,24 +43,10 @@ def csr_rows(X: Tensor, rows: Tensor | slice) -> Tensor:
         start, stop, _ = rows.indices(len(X))
         offsets = offsets[start : stop + 1]
         kept = slice(int(offsets[0]), int(offsets[-1]))
-        return _csr(offsets - offsets[0], columns[kept], values[kept], shape=(stop - start, X.shape[1]))
+        return csr_tensor(offsets - offsets[0], columns[kept], values[kept], (stop - start, X.shape[1]))
     counts = offsets.diff()[rows]
     ends = counts.cumsum(0)
     begins = (offsets[rows] - ends + counts).repeat_interleave(counts)
     places = begins + torch.arange(len(begins), device=begins.device)
     offsets = torch.cat([ends.new_zeros(1), ends])
-    return _csr(offsets, columns[places], values[places], shape=(len(rows), X.shape[1]))
-
-
-@contextmanager
-def _without_notes() -> Iterator[None]:
-    """Keep torch from saying of each first CSR tensor that there may be changes, and no checks."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled", UserWarning)
-        yield
-
-
-def _csr(offsets: Tensor, columns: Tensor, values: Tensor, *, shape: tuple[int, ...]) -> Tensor:
-    with _without_notes():
-        return torch.sparse_csr_tensor(offsets, columns.to(offsets.dtype), values, shape, device=values.device)
+    return csr_tensor(offsets, columns[places], values[places], (len(rows), X.shape[1]))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from torchal._csr import without_notes
 from torchal.errors import CapabilityError, DataError, ShapeError, TorchalError
 from torchal.protocols import Inputs
 
@@ -224,7 +225,8 @@ def _off_torch(tensor: Tensor) -> Any:
         )
     tensor = tensor.detach().cpu()
     is_csr = tensor.layout == torch.sparse_csr
-    tensor = tensor if is_csr else tensor.to_sparse_coo().coalesce()
+    with without_notes():
+        tensor = tensor if is_csr else tensor.to_sparse_coo().coalesce()
     values = tensor.values()
     if values.is_floating_point() and values.element_size() < 4:
         values = values.float()

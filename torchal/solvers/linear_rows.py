@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from torchal._chunks import values_per_chunk
+from torchal._csr import csr_tensor, without_notes
 
 Intercept = Literal["none", "free", "penalized"]
 """Whether there is an intercept, and whether it is penalised like a coefficient."""
@@ -147,13 +148,14 @@ class SparseRows(Rows):
             # a column without a zero can be shifted itself, which keeps the digits of what is far from zero
             is_full = columns.bincount(minlength=n_features) == n_rows
             shifted = values - torch.where(is_full, self._shift, 0)[columns]
-            x = torch.sparse_csr_tensor(x.crow_indices(), columns, shifted, x.shape, device=x.device)
+            x = csr_tensor(x.crow_indices(), columns, shifted, x.shape)
             self._mean = torch.where(is_full, 0, self._shift)
         self._x = x
-        self._transposed = x.t().to_sparse_csr()
+        with without_notes():
+            self._transposed = x.t().to_sparse_csr()
         parts = self._transposed.crow_indices(), self._transposed.col_indices()
         squares = self._transposed.values().square()
-        self._squares = torch.sparse_csr_tensor(*parts, squares, self._transposed.shape, device=x.device)
+        self._squares = csr_tensor(*parts, squares, self._transposed.shape)
         self.n_columns = n_features + int(intercept != "none")
 
     @override

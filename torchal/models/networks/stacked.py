@@ -152,10 +152,10 @@ def _are_alike(data: Sequence[TrainingData]) -> bool:
 
 
 def _is_worth_it(module: nn.Module, data: TrainingData, settings: TrainingSettings) -> bool:
+    if any(isinstance(layer, _CONVOLUTIONS) for layer in module.modules()):
+        return False  # stacked weights make grouped convolutions, which are no faster on a CPU, and slower on an H100
     if data.codes.device.type != "cpu":
         return True
-    if any(isinstance(layer, _CONVOLUTIONS) for layer in module.modules()):
-        return False  # stacked weights make grouped convolutions, which are no faster on a CPU
     work = sum(p.numel() for p in module.parameters()) * min(settings.batch_size, len(data.codes))
     return work <= _MOST_WORK_ON_A_CPU
 
