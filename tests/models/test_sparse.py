@@ -26,7 +26,9 @@ def test_any_sparse_tensor(layout, every_warning):
 def test_values_at_one_place_are_added_up():
     twice = scipy.sparse.coo_array(([1.0, 2.0, 5.0], ([0, 0, 1], [1, 1, 0])), shape=(2, 2))
     assert as_csr(twice).to_dense().tolist() == [[0.0, 3.0], [5.0, 0.0]]
-    tensor = torch.sparse_coo_tensor(torch.tensor([[0, 0], [1, 1]]), torch.tensor([1.0, 2.0]), (2, 2))
+    tensor = torch.sparse_coo_tensor(
+        torch.tensor([[0, 0], [1, 1]]), torch.tensor([1.0, 2.0]), (2, 2), check_invariants=True
+    )
     assert as_csr(tensor).to_dense().tolist() == [[0.0, 3.0], [0.0, 0.0]]
 
 

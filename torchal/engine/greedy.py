@@ -21,6 +21,7 @@ from the parts of a process group, which would share their blocks and repeat the
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -89,7 +90,7 @@ def farthest_first(pool: Pool, n: int, least: Tensor | float = _PICKED, *, finis
             picked = (pool.values == 0).nonzero().squeeze(1)[:missing]
             values = pool.values.new_zeros(len(picked))
             pool.values[picked] = _PICKED
-        elif len(pool.source) <= pool.space.block_rows:
+        elif len(pool.source) <= _matrix_rows(pool):
             picked, values = _pick_in_matrix(pool, missing, least)
         else:
             inside, threshold, left_out = _block(pool, least)
@@ -119,7 +120,10 @@ def _block(pool: Pool, least: Tensor | float) -> tuple[Tensor, Tensor | None, Te
     """
     values = pool.values
     room = _BLOCKS * values_per_chunk(values.device) // pool.source.n_columns
-    wanted = max(1, min(len(values) // _SHARE, max(room, pool.space.block_rows)))
+    in_matrix = _matrix_rows(pool)
+    wanted = max(1, min(len(values) // _SHARE, max(room, in_matrix)))
+    if in_matrix < wanted < 2 * in_matrix:
+        wanted = in_matrix  # rather a smaller share than one more floor of blocks
     threshold = values.topk(wanted, sorted=False).values.min().clamp(min=0)  # not -inf, where few may be picked
     threshold = torch.maximum(threshold, torch.as_tensor(least, dtype=values.dtype, device=values.device))
     inside = (values >= threshold - pool.space.slack(threshold, pool.source.longest_sq)).nonzero().squeeze(1)
@@ -132,6 +136,13 @@ def _block(pool: Pool, least: Tensor | float) -> tuple[Tensor, Tensor | None, Te
     keep = torch.ones_like(inside, dtype=torch.bool)
     keep[level[wanted:]] = False
     return inside[keep], threshold, inside[level[wanted]]
+
+
+def _matrix_rows(pool: Pool) -> int:
+    """Return how many rows a pool may have for its picks to be made by the matrix of all their distances."""
+    if has_triton(pool.values):  # a pick then costs about a microsecond, and a block some milliseconds
+        return math.isqrt(values_per_chunk(pool.values.device))
+    return pool.space.block_rows
 
 
 def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float) -> Picks:
@@ -160,7 +171,7 @@ def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float) -> Picks:
 
 
 def _pick_on_device(values: Tensor, distances: Tensor, n: int, least: Tensor | float) -> Picks:
-    """Do what the loop of `_pick_in_matrix` does: on CUDA by one kernel, elsewhere by a dozen operators for each pick."""
+    """Do what the loop of `_pick_in_matrix` does: on CUDA by one kernel, else by a dozen operators for each pick."""
     if has_triton(distances):
         from torchal.engine import triton_kernels
 
