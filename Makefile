@@ -6,7 +6,7 @@ PORT ?= 6006
 VENV_PYTHON := $(VENV)/bin/python
 INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: run test lint format bench gpu tensorboard clean
+.PHONY: run test test-portable lint format bench gpu tensorboard clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -14,6 +14,10 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(VENV_PYTHON) -m pytest --numprocesses auto --maxprocesses 8
+
+# SETTINGS="avx2 one-thread" runs some of them
+test-portable: $(VENV)/.installed-dev $(VENV)-oldest/.installed
+	$(VENV_PYTHON) -m tests.portable $(SETTINGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV_PYTHON) -m ruff check .
@@ -35,7 +39,7 @@ tensorboard: $(VENV)/.installed
 	$(VENV_PYTHON) -m tensorboard.main --logdir "$(RUNS)" --port $(PORT)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"torchal needs Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}. Use: make PYTHON=/path/to/python3.x")'
@@ -48,6 +52,13 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(INSTALL) '.[bench]'
+	touch $@
+
+$(VENV)-oldest/.installed: setup.cfg constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+		torch torchvision faiss-cpu numpy scipy scikit-learn tensorboard tqdm filelock hydra-core matplotlib pandas \
+		pytest pytest-xdist hypothesis
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -67,7 +67,7 @@ class Report:
             ConfigError: its runs are of different data sets or models, as an explicit name= can bring about.
         """
         full_data = {
-            int(path.stem.removeprefix("seed=")): json.loads(path.read_text())["accuracy"]
+            int(path.stem.removeprefix("seed=")): json.loads(path.read_text(encoding="utf-8"))["accuracy"]
             for path in (folder / "full_data").glob("seed=*.json")
         }
         found = find_runs(folder)

@@ -179,7 +179,7 @@ def full_data_accuracy(plain: dict[str, Any], model: Any, splits: Splits, folder
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # two runs of a parallel sweep must not both fit it
         if path.exists():
-            saved = json.loads(path.read_text())
+            saved = json.loads(path.read_text(encoding="utf-8"))
             if saved["config"] == key:
                 return float(saved["accuracy"])
         if interop.is_clonable(model):

@@ -1,4 +1,5 @@
 import os
+import random
 
 # scikit-learn skips its checks of array API input unless this is set before scipy is imported
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -7,9 +8,9 @@ import pytest
 import torch
 
 # Tests run in as many processes as there are cores: with more threads than that, each waits for the others.
-if "PYTEST_XDIST_WORKER" in os.environ:
+if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
-    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # of the processes that tests start
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # of the processes that tests start
 
 
 # Kernels of triton are interpreted where nothing can run them; triton asks for this once, when it is first imported.
@@ -18,6 +19,8 @@ if not torch.cuda.is_available():
 
 
 def pytest_collection_modifyitems(items):
+    if "TORCHAL_SHUFFLE" in os.environ:  # a seed, the same for all processes: no test may need another to go before it
+        random.Random(int(os.environ["TORCHAL_SHUFFLE"])).shuffle(items)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -484,6 +484,20 @@ def test_a_matrix_that_cannot_be_factorised_has_no_factor(dtype):
     torch.testing.assert_close(found[1], torch.eye(2, dtype=dtype), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_whether_a_matrix_is_singular_does_not_hang_on_where_rounding_falls(dtype, scale):
+    # a pivot some roundings above or below 0, which a factorisation may take for positive, and one that is surely so
+    raised = 1e-10 if dtype == torch.float64 else 1e-5
+    eps = torch.finfo(dtype).eps
+    for n_roundings in range(-4, 5):
+        corner = (1 + raised) * (1 + n_roundings * eps)
+        near = torch.tensor([[1.0, corner], [corner, 1.0]], dtype=dtype) * scale
+        assert newton._factor(near.unsqueeze(0), torch.zeros(2, dtype=dtype)).isnan().all()
+    collinear = torch.ones(1, 2, 2, dtype=dtype) * scale  # semidefinite: what was added keeps it regular
+    assert newton._factor(collinear, torch.zeros(2, dtype=dtype)).isfinite().all()
+
+
 @pytest.mark.parametrize("loss", ["softmax", "logistic"])
 @pytest.mark.parametrize("weight", [1e4, 1e7, 1e10])
 def test_separable_rows_of_a_huge_weight_converge(loss, weight):

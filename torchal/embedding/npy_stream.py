@@ -189,7 +189,7 @@ class NpyStream:
                     f"{self._paths[0]} is there already, without {path.name}; delete it, or choose another out"
                 )
         try:
-            record = json.loads(self._about.read_text())
+            record = json.loads(self._about.read_text(encoding="utf-8"))
             noted = {key: value for key, value in record["fingerprint"].items() if key != "device"}
             shapes = [(record["n_rows"], width) for width in record["widths"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -340,7 +340,7 @@ class ActiveLearner:
 
     def export_asked(self, path: str | os.PathLike[str]) -> None:
         """Write the rows that wait for a label as CSV: row, source_row, score, and an empty column label."""
-        with Path(path).open("w", newline="") as file:
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "source_row", "score", "label"])
             for row, source in zip(self.asked.tolist(), self.pool.source_rows[self.asked].tolist(), strict=True):

@@ -145,7 +145,7 @@ class RunFolder:
     def append(self, result: RoundResult) -> None:
         """Write one more round, and wait until it is on disk."""
         line = json.dumps(result.to_json(), allow_nan=False) + "\n"
-        with self.reported(), self._rounds.open("a") as file:
+        with self.reported(), self._rounds.open("a", encoding="utf-8") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -183,7 +183,7 @@ class RunFolder:
 
     def _read_config(self) -> dict[str, Any]:
         try:
-            config: dict[str, Any] = json.loads(self._config.read_text())
+            config: dict[str, Any] = json.loads(self._config.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{self._config} is damaged: {error}") from error
         if not isinstance(config, dict):

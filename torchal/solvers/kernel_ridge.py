@@ -55,6 +55,16 @@ class RidgeSystem:
                 self._kernel.mul_(self._roots).mul_(self._roots.mT)
         else:
             self._sketch = _Sketch(self, torch.linspace(0, x.shape[1] - 1, block_size, device=x.device).long())
+        self.least_ridge = x.new_zeros(len(x))
+        """(T,) A smaller ridge is lost in the rounding of the kernel matrix, and a direct solution takes this one.
+
+        A factorisation changes the matrix by at most about n machine epsilons of its largest eigenvalue, which is at
+        most the largest sum of a row: whether a smaller ridge leaves a factor is chance. Conjugate gradients show it
+        by their residual.
+        """
+        if self._kernel is not None:
+            largest = self._kernel.sum(2).amax(1)
+            self.least_ridge = x.shape[1] * torch.finfo(x.dtype).eps * largest
 
     @torch.no_grad()
     def solve(self, right: Tensor, ridge: Tensor, *, tol: float, max_iter: int) -> tuple[Tensor, int]:
@@ -93,12 +103,11 @@ class RidgeSystem:
     def _direct(self, right: Tensor, ridge: Tensor) -> Tensor:
         assert self._kernel is not None
         matrix = self._kernel.clone()
-        matrix.diagonal(dim1=1, dim2=2).add_(ridge[:, :, 0])
+        matrix.diagonal(dim1=1, dim2=2).add_(torch.maximum(ridge[:, :, 0], self.least_ridge[:, None]))
         factor, failed = torch.linalg.cholesky_ex(matrix)
-        if bool(failed.any()):  # a ridge below the rounding of the kernel: not positive definite to float64
-            solved: Tensor = torch.linalg.solve_ex(matrix, right)[0]
-            return solved
-        return torch.cholesky_solve(right, factor)
+        coef = torch.cholesky_solve(right, factor)
+        # numbers beyond float64 have no factor
+        return torch.where(failed[:, None, None] == 0, coef, torch.nan)
 
     def _product(self, coef: Tensor, ridge: Tensor) -> Tensor:
         """Multiply (K + ridge I) by (T, n, K)."""

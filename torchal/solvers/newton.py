@@ -326,12 +326,19 @@ def _factor(matrix: Tensor, penalty: Tensor) -> Tensor:
     """Return Cholesky factors of matrices plus a penalty on the diagonal; not-a-number for those that have none.
 
     In float32 the inverses instead: coarse, but a product is many times faster than a solve.
+
+    A positive semidefinite matrix whose diagonal is raised by a part of itself has no pivot below that part of the
+    diagonal. One far below is what rounding has left of it: then the matrix is singular, even where the factorisation
+    happens not to stop.
     """
     corner = matrix.diagonal(dim1=-2, dim2=-1)
     corner.add_(penalty)
     # collinear columns of a large scale leave no positive definite matrix; conjugate gradients mend the rest
-    corner.mul_(1 + (1e-10 if matrix.dtype == torch.float64 else 1e-5)).clamp_(min=1e-30)
+    raised = 1e-10 if matrix.dtype == torch.float64 else 1e-5
+    corner.mul_(1 + raised).clamp_(min=1e-30)
     factor, failed = torch.linalg.cholesky_ex(matrix)
+    regular = (factor.diagonal(dim1=-2, dim2=-1).square() >= raised / 4 * corner).all(-1)
+    failed = torch.where(regular, failed, 1)
     if matrix.dtype == torch.float32:
         some = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)  # a factor with zeros has none
         factor = torch.cholesky_inverse(torch.where(failed[..., None, None] == 0, factor, some))

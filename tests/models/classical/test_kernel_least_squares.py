@@ -118,10 +118,18 @@ def test_many_of_more_rows_than_a_block(C):
 
 def test_a_ridge_below_rounding_is_said():
     x, y = np.linspace(0, 1, 300)[:, None], np.arange(300) % 2
-    with pytest.warns(ConvergenceWarning, match="the residual of the solution by a factorisation is"):
-        KernelLeastSquares(C=1e-19, gamma=1.0).fit(x, y)
-    with pytest.warns(ConvergenceWarning, match="^3 of the problems by which KernelLeastSquares has chosen C did not"):
-        KernelLeastSquares(C=[1e-19, 0.1], gamma=1.0).fit(x, y)
+    with pytest.warns(ConvergenceWarning, match=r"its ridge, 3\.0e-17, is below the rounding of the kernel"):
+        alone = KernelLeastSquares(C=1e-19, gamma=1.0).fit(x, y)
+    assert np.isfinite(alone.decision_function(x)).all()
+    said = r"^3 of the problems by which KernelLeastSquares has chosen C did not converge; their C \(1e-19\) was not"
+    with pytest.warns(ConvergenceWarning, match=said):
+        model = KernelLeastSquares(C=[1e-19, 0.1], gamma=1.0).fit(x, y)
+    assert model.C_ == 0.1
+
+
+def test_a_ridge_above_rounding_is_solved():
+    x, y = np.linspace(0, 1, 300)[:, None], np.arange(300) % 2
+    KernelLeastSquares(C=1e-7, gamma=1.0).fit(x, y)  # without a warning
 
 
 @settings(max_examples=25, deadline=None)

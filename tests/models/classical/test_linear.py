@@ -592,7 +592,7 @@ def test_warns_of_a_search_that_does_not_converge():
     with pytest.warns(ConvergenceWarning) as caught:
         LogisticRegression(C=GRID, max_iter=3).fit(x, y)
     found = [str(warning.message) for warning in caught]
-    assert re.match(r"\d+ of the problems by which LogisticRegression has chosen C did not converge\.", found[0])
+    assert re.match(r"\d+ of the problems by which LogisticRegression has chosen C did not converge; their C", found[0])
     assert "LogisticRegression did not converge: after 3 Newton steps the objective is about" in found[1]
     assert all(warning.filename == __file__ for warning in caught)  # where fit was called
 

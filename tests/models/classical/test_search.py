@@ -184,6 +184,11 @@ def test_the_best_of_a_grid():
     assert int(best(accuracies)) == 2
     assert best(torch.stack([accuracies, accuracies.flip(1)])).tolist() == [2, 0]
     assert int(best(torch.full((3, 4), 0.5, dtype=torch.float64))) == 0
+    is_open = torch.tensor([False, False, True])
+    assert int(best(accuracies, is_open)) == 1
+    assert int(best(accuracies, torch.ones(3, dtype=torch.bool))) == 2
+    both = best(torch.stack([accuracies, accuracies.flip(1)]), torch.stack([is_open, is_open]))
+    assert both.tolist() == [1, 0]
 
 
 def test_of_equals_the_first_even_where_the_last_bit_differs():

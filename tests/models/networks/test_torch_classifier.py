@@ -41,13 +41,36 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-NOT_IN_FLOAT32 = {"check_sample_weight_equivalence_on_dense_data": "asks for 1e-7, which is below float32's rounding"}
-WITH_DEFAULTS = estimator_checks_generator(TorchClassifier(), expected_failed_checks=NOT_IN_FLOAT32, mark="xfail")
+# These ask for seven equal digits, more than float32 has where another order of rows is summed up in another order.
+NOT_IN_FLOAT32 = {
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+}
+WITH_DEFAULTS = [
+    pair for pair in estimator_checks_generator(TorchClassifier()) if check_name(pair[1]) not in NOT_IN_FLOAT32
+]
 
 
-@pytest.mark.parametrize(("estimator", "check"), list(WITH_DEFAULTS), ids=check_name)
+@pytest.mark.parametrize(("estimator", "check"), WITH_DEFAULTS, ids=check_name)
 def test_scikit_learn_checks_with_defaults(estimator, check):
     check(estimator)
+
+
+def test_what_float32_leaves_out_exists():
+    assert set(map(check_name, (check for _, check in estimator_checks_generator(TorchClassifier())))) >= NOT_IN_FLOAT32
+
+
+@pytest.mark.parametrize("method", ["predict_proba", "decision_function", "transform"])
+def test_rows_have_the_same_outputs_wherever_they_stand(method):
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300], y[:300]
+    outputs = getattr(TorchClassifier(epochs=2, random_state=0).fit(x, y), method)
+    whole, order = outputs(x), np.random.default_rng(0).permutation(len(x))
+    scale = np.abs(whole).max()
+    np.testing.assert_allclose(outputs(x[order]), whole[order], rtol=0, atol=1e-5 * scale)
+    parts = np.concatenate([outputs(x[i : i + 7]) for i in range(0, len(x), 7)])
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5 * scale)
 
 
 class Float32MLPClassifier(MLPClassifier):

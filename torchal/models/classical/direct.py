@@ -48,7 +48,7 @@ class Trials(ABC):
         """Fit all folds for each penalty of a grid, ascending.
 
         Returns:
-            Accuracies (T, F, G) on the rows that each fold tests, and (T,) how many of the fits did not converge.
+            Accuracies (T, F, G) on the rows that each fold tests, and (T, G) how many of the fits did not converge.
         """
 
     @abstractmethod
@@ -167,11 +167,12 @@ class DirectClassifier(TensorClassifier):
         penalties, accuracies = [grid[0]] * len(data), None
         if folds.n_folds:
             accuracies, n_open = trials.search(grid, folds)
-            penalties = [grid[at] for at in best(accuracies).tolist()]
+            penalties = [grid[at] for at in best(accuracies, n_open.to(accuracies.device) > 0).tolist()]
             if bool(n_open.any()):
                 complaints.append(
                     f"{int(n_open.sum())} of the problems by which {type(self).__name__} has chosen C did not "
-                    f"converge. {self._advice}"
+                    f"converge; their C ({_named(grid, n_open)}) {_CHOSEN[bool((n_open > 0).all(1).any())]}. "
+                    f"{self._advice}"
                 )
         for i, (one, fitted) in enumerate(zip(estimators, trials.fit(penalties), strict=True)):
             one.module_, one.n_iter_ = fitted.module, fitted.n_iter
@@ -193,6 +194,14 @@ class DirectClassifier(TensorClassifier):
     @abstractmethod
     def _values_per_fit(self, data: TrainingData) -> int:
         """Return how many numbers a temporary of one fit has: as many fits are made at once as keep within a chunk."""
+
+
+_CHOSEN = {False: "was not chosen", True: "was chosen only where no other converged"}
+
+
+def _named(grid: Sequence[float], n_open: Tensor) -> str:
+    """Return the penalties of a grid with fits that did not converge, (T, G), as text."""
+    return ", ".join(f"{C:g}" for C, is_open in zip(grid, n_open.any(0).tolist(), strict=True) if is_open)
 
 
 def check_solver(solver: object) -> None:

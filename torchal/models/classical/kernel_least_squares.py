@@ -143,11 +143,14 @@ class _RidgeTrials(Trials):
         fits = []
         for i in range(len(coef)):
             how = f"after {n_iter} steps of conjugate gradients" if n_iter else "of the solution by a factorisation"
-            complaint = (
-                f"the residual {how} is {float(residual[i]):.1e} of the targets, tol is {self._within:.1e}"
-                if not residual[i] <= self._within
-                else ""
-            )
+            complaint = ""
+            if bool(ridge[i] < system.least_ridge[i]):
+                complaint = (
+                    f"its ridge, {float(ridge[i]):.1e}, is below the rounding of the kernel matrix, and was taken as "
+                    f"{float(system.least_ridge[i]):.1e}"
+                )
+            elif not residual[i] <= self._within:
+                complaint = f"the residual {how} is {float(residual[i]):.1e} of the targets, tol is {self._within:.1e}"
             module = KernelMachine(self._x[i].clone(), float(gamma[i]), coef[i].clone())
             fits.append(
                 Fitted(module, np.array([max(1, n_iter)], dtype=np.int32), complaint, {"gamma_": float(gamma[i])})
@@ -155,7 +158,7 @@ class _RidgeTrials(Trials):
         return fits
 
     def _search_fold(self, tested: Tensor, grid: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Return the accuracies (T, G) on the rows that one fold tests (T, n), and (T,) how many did not converge."""
+        """Return the accuracies (T, G) on the rows that a fold tests (T, n), and (T, G) which fits did not converge."""
         train, test = _rows_where(~tested), _rows_where(tested)
         x, cross, targets = (
             part.take_along_dim(rows.unsqueeze(2), 1)
@@ -169,14 +172,18 @@ class _RidgeTrials(Trials):
         system = self._system(x, gamma, weights if self._is_weighted or filled_up else None)
         truth = self._codes.gather(1, test.rows)
         counted = self._weights.gather(1, test.rows) * test.used
-        coefs, n_open = [], torch.zeros_like(truth[:, 0])
+        coefs, is_open = [], []
         for C in grid:
             ridge = C * weights.sum(1)
             coef, _ = self._solve(system, targets, ridge)
-            n_open += ~(system.residual(coef, targets, ridge) <= self._within)
+            is_open.append(self._is_open(system, coef, targets, ridge))
             coefs.append(coef)
         right = _largest(cross, x, gamma, torch.stack(coefs, 2)) == truth.unsqueeze(2)
-        return (right * counted.unsqueeze(2)).sum(1) / counted.sum(1, keepdim=True), n_open
+        return (right * counted.unsqueeze(2)).sum(1) / counted.sum(1, keepdim=True), torch.stack(is_open, 1)
+
+    def _is_open(self, system: RidgeSystem, coef: Tensor, targets: Tensor, ridge: Tensor) -> Tensor:
+        """Return (T,) where coefficients are no solution, or one that rounding alone has made."""
+        return ~(system.residual(coef, targets, ridge) <= self._within) | (ridge < system.least_ridge)
 
     def _system(self, x: Tensor, gamma: Tensor, weights: Tensor | None) -> RidgeSystem:
         return RidgeSystem(x, gamma, weights=weights, block_size=self._model.block_size)

@@ -158,7 +158,7 @@ class _PairTrials(Trials):
             for task, machine, (rows, tested) in zip(tasks, machines, parts, strict=True)
         ]
         shape = len(self._data), folds.n_folds
-        n_open = torch.tensor([machine.n_open for machine in machines], device="cpu").view(shape).sum(1)
+        n_open = torch.stack([machine.is_open.sum(1) for machine in machines]).unflatten(0, shape).sum(1)
         return torch.stack(accuracies).unflatten(0, shape), n_open
 
     def fit(self, penalties: Sequence[float]) -> list[Fitted]:

@@ -101,7 +101,7 @@ class LinearTrials(Trials):
     def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor]:
         """Fit all folds at once, one C after another, each from where the last two point."""
         n_folds, tested = folds.n_folds, folds.tested()
-        accuracies, n_open = [], torch.zeros_like(folds.of_row[:, 0])
+        accuracies, n_open = [], []
         path: list[Tensor] = []
         tol = max(self._tol, SEARCH_TOL)
         for i, C in enumerate(grid):
@@ -112,14 +112,14 @@ class LinearTrials(Trials):
             weights = ~tested * (C * self._weights).unsqueeze(2)
             solution = self._solve(weights, n_folds, tol=tol, starts=starts)
             path = [*path[-1:], solution.theta]
-            n_open += (~(solution.gap <= tol)).sum(1)
+            n_open.append((~(solution.gap <= tol)).sum(1))
             self._starts[C] = solution.theta.unflatten(1, (n_folds, -1)).mean(1)
             logits = solution.logits.flatten(2).unflatten(2, (n_folds, -1))  # (T, n, F, K)
             predicted = likeliest(logits)
             counted = tested * self._weights.unsqueeze(2)
             right = predicted == self._codes.unsqueeze(2)
             accuracies.append((right * counted).sum(1) / counted.sum(1))
-        return torch.stack(accuracies, 2), n_open
+        return torch.stack(accuracies, 2), torch.stack(n_open, 1)
 
     def fit(self, penalties: Sequence[float]) -> list[Fitted]:
         """Fit each data set from the mean of its folds' solutions, where there are some."""

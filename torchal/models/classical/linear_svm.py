@@ -107,21 +107,20 @@ class _CompiledTrials(LinearTrials):
 
     def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor]:
         """Fit each fold for each C alone."""
-        n_open, tol = 0, max(self._tol, SEARCH_TOL)
+        n_open, tol = dict.fromkeys(grid, 0), max(self._tol, SEARCH_TOL)
 
         def fit_predict(C: float, trained: Array, tested: Array) -> Array:
-            nonlocal n_open
             begun, theta = self._begin(C, trained)
             if self._is_within(_SEARCH_BOUND, theta, C, trained):
                 codes: Array = begun.predict(self._x[tested])
                 return codes
             solution = self._go_on(theta, C, trained, tol=tol)
-            n_open += int((~(solution.gap <= tol)).sum())
+            n_open[C] += int((~(solution.gap <= tol)).sum())
             return as_array(likeliest(solution.logits[0, torch.from_numpy(tested), :, 0]))
 
         codes, weights = self._data.codes, self._data.weights
         accuracies = accuracies_one_by_one(grid, folds, codes, fit_predict, weights=weights)
-        return accuracies, torch.tensor([n_open], device="cpu")
+        return accuracies, torch.tensor([list(n_open.values())], device="cpu")
 
     def fit(self, penalties: Sequence[float]) -> list[Fitted]:
         """Fit all rows."""

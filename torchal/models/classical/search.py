@@ -80,13 +80,19 @@ class Folds(NamedTuple):
         return self.of_row.unsqueeze(2) == torch.arange(self.n_folds, device=self.of_row.device)
 
 
-def best(accuracies: Tensor) -> Tensor:
+def best(accuracies: Tensor, is_open: Tensor | None = None) -> Tensor:
     """Return which of G candidates is best on average over the folds, (...) int64; of equally good ones the first.
+
+    The accuracy of a fit that did not converge is that of wherever it stopped: such a candidate is not chosen, unless
+    there is no other.
 
     Shapes:
         accuracies: (..., F, G) float64; candidates in ascending order.
+        is_open: (..., G) bool, candidates with a fit that did not converge; none unless given.
     """
     mean = accuracies.mean(-2)
+    if is_open is not None:
+        mean = torch.where(is_open & ~is_open.all(-1, keepdim=True), -torch.inf, mean)
     level = mean >= mean.amax(-1, keepdim=True) - 1e-12  # the same counts, added up in another order
     return level.int().argmax(-1)
 
