@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from sklearn.base import clone
 
 from tests.contracts import ModelContract
@@ -16,6 +14,14 @@ NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 READ_IMAGES = {"small_cnn": (3, 10, 11), "allconv": (3, 9, 8), "resnet18": (1, 33, 33)}
 
 
+def from_yaml(name, *overrides):
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return instantiate(compose("config", [f"model={name}", *overrides]).model, _convert_="object")
+
+
 @pytest.fixture(params=NAMES)
 def name(request):
     return request.param
@@ -23,9 +29,7 @@ def name(request):
 
 @pytest.fixture
 def model(name):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"model={name}", "device=cpu"])
-        model = instantiate(config.model, _convert_="object")
+    model = from_yaml(name, "device=cpu")
     return model.set_params(epochs=1, batch_size=16) if isinstance(model, TorchClassifier) else model
 
 
@@ -47,8 +51,7 @@ class TestModels(ModelContract):
 
 @pytest.mark.parametrize("name", ["small_cnn", "allconv"])
 def test_the_networks_of_the_playground_train_as_there(name):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        model = instantiate(compose("config", [f"model={name}"]).model, _convert_="object")
+    model = from_yaml(name)
     assert (model.epochs, model.batch_size) == (50, 32)
     x = torch.rand(40, 3, 10, 10)
     optimizers = []

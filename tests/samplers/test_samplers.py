@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from tests.contracts import NearestMean, SamplerContract, make_pool
 from tests.killed_run import Drift
@@ -14,6 +12,9 @@ YAMLS = sorted((Path(__file__).parents[2] / "experiments" / "conf" / "sampler").
 
 
 def from_yaml(path):
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
     return instantiate(OmegaConf.load(path), _convert_="object")
 
 

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -85,6 +84,8 @@ def test_round_trip_through_a_file(tmp_path):
 
 
 def test_names_of_columns_go_through_a_file(tmp_path):
+    import pandas as pd
+
     frame = pd.DataFrame(X.numpy(), columns=list("abcde"))
     model = TorchEnsemble(ONE, n_members=2).fit(frame, Y.numpy())
     model.save(tmp_path / "model.pt")
