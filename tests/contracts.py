@@ -9,6 +9,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import has_fit_parameter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchal import ActiveLearner, BudgetError, Schedule, rounds
 from torchal.pool.interop import fit
@@ -67,6 +68,27 @@ class NearestMean:
 
     def sample_log_probs(self, X, k):
         return torch.stack([NearestMean.predict_log_proba(self, X + 0.01 * i) for i in range(k)], 1)
+
+
+class HostCopies(TorchDispatchMode):
+    """While open, notes how many numbers each copy from an accelerator to the CPU has."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket
+        if name in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
+            source = args[0] if name is torch.ops.aten._to_copy else args[1]
+            if source.device.type != "cpu" and result.device.type == "cpu":
+                self.sizes.append(source.numel())
+        return result
+
+    @property
+    def largest(self):
+        return max(self.sizes, default=0)
 
 
 def make_pool(n_rows=60, n_labeled=6, n_classes=3, seed=0):

@@ -7,9 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,6 +23,9 @@ TABLE = [
 
 def composed(overrides):
     """Return the config of the first run that some overrides make; an unknown name or setting is an error."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
     first = []
     for override in OverridesParser.create().parse_overrides(overrides):
         value = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
@@ -63,6 +63,8 @@ def test_translations_compose(text):
 
 
 def test_schedule_playground_is_what_the_table_says():
+    from omegaconf import OmegaConf
+
     config = composed(["schedule=playground"])
     assert OmegaConf.to_object(config.schedule)["batch_fraction"] == 0.02
     assert config.start.fraction == 0.02

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from torch.testing import assert_close
 
 from torchal.data import fashion_mnist, mnist
@@ -369,6 +367,9 @@ class TestDownload:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_config_of_a_data_set_makes_it(name, monkeypatch, tmp_path):
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
     monkeypatch.setenv("TORCHAL_DATA", str(tmp_path))
     write(tmp_path / name.replace("_", "-"))
     with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):

@@ -14,13 +14,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 from torchal.data import ImageFiles, image_files
 from torchal.errors import ConfigError, DataError, MissingExtraError
+
+Image = pytest.importorskip("PIL.Image", reason="image files are written by Pillow, which is not installed")
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 7, 3), dtype=np.uint8)
 GREY = PIXELS[..., 0]

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
+from tests.contracts import HostCopies
 from torchal.embedding import npy_stream
 from torchal.embedding.capture import capture
 from torchal.embedding.embed import embed
@@ -614,6 +615,58 @@ class TestEmbed:
         torch.testing.assert_close(found.features.cpu(), reference(net, rows)[0])
         stored = run(net.cuda(), KINDS[kind](rows), out=tmp_path / "features.npy")
         assert np.array_equal(stored.logits, found.logits.cpu())
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("kind", ["tensor", "dataset of rows", "dataset of mappings", "loader", "generator"])
+    def test_rows_that_are_there_stay_there(self, kind, tmp_path):
+        rows = make_rows().cuda()
+        net = Flexible().cuda()
+        with HostCopies() as copies:
+            found = run(net, KINDS[kind](rows))
+        assert found.features.is_cuda
+        assert found.logits.is_cuda
+        assert copies.largest <= 1
+        for values, expected in zip(found, reference(make_net(), make_rows()), strict=True):
+            torch.testing.assert_close(values.cpu(), expected)
+        stored = run(net, KINDS[kind](rows), out=tmp_path / "features.npy")
+        assert isinstance(stored.features, np.memmap)
+        assert np.array_equal(stored.features, found.features.cpu())
+        assert np.array_equal(stored.logits, found.logits.cpu())
+        again = run(net, KINDS[kind](rows), out=tmp_path / "features.npy")  # is read, not made again
+        assert np.array_equal(again.features, stored.features)
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("home", ["cpu", "cuda"])
+    def test_a_pass_there_that_was_cut_off_goes_on(self, home, tmp_path):
+        rows = make_rows().to(home)
+        net = Counting(fails_at=3).cuda()
+        with pytest.raises(RuntimeError, match="the pass failed"):
+            run(net, rows, out=tmp_path / "features.npy")
+        net.fails_at = None
+        net.n_passes = 0
+        found = run(net, rows, out=tmp_path / "features.npy")
+        assert net.n_passes == 3  # of six batches
+        whole = run(make_net().cuda(), rows)
+        assert np.array_equal(found.features, whole.features.cpu())
+        assert np.array_equal(found.logits, whole.logits.cpu())
+
+    @pytest.mark.gpu
+    def test_a_mapped_file_is_read_there(self, tmp_path):
+        np.save(tmp_path / "rows.npy", make_rows().numpy())
+        found = run(make_net(), np.load(tmp_path / "rows.npy", mmap_mode="r"), device="cuda")
+        assert found.features.is_cuda
+        torch.testing.assert_close(found.features.cpu(), reference(make_net(), make_rows())[0])
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("precision", ["fp64", "bf16-mixed", "fp16-mixed"])
+    def test_precisions_there(self, precision):
+        found = run(make_net().cuda(), make_rows().cuda(), precision=precision)
+        expected = reference(make_net(), make_rows())
+        tolerance = 1e-5 if precision == "fp64" else 0.05
+        for values, want in zip(found, expected, strict=True):
+            assert values.is_cuda
+            assert values.dtype == (torch.float64 if precision == "fp64" else torch.float32)
+            torch.testing.assert_close(values.cpu().float(), want, rtol=tolerance, atol=tolerance)
 
     def test_progress(self, capsys):
         run(make_net(), make_rows(), progress=True)

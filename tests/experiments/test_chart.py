@@ -1,9 +1,12 @@
 import pytest
 
-from experiments import chart
 from tests import killed_run
 from tests.runs.test_trainer import start_process
 from torchal import ConfigError, Run
+
+pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
+
+from experiments import chart
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from experiments import run as command
-from experiments.report import Report
 from torchal.runs.results import RunFolder, find_runs
 from torchal.runs.trainer import Trainer
+
+pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
+
+from experiments import run as command
+from experiments.report import Report
 
 ROOT = Path(__file__).parents[2]
 NEED_FILES = ("csv", "npz", "fashion_mnist", "mnist")

@@ -128,3 +128,22 @@ def test_cuda_picks_the_same():
     here, there = density_graph(x), density_graph(x.cuda())
     assert torch.equal(here.col_indices(), there.col_indices().cpu())
     assert graph_density_greedy(there, 100).indices.cpu().equal(graph_density_greedy(here, 100).indices)
+
+
+@pytest.mark.gpu
+def test_cuda_takes_picks_off_and_leaves_rows_out_as_the_cpu_does():
+    x = torch.randn(800, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    here, there = density_graph(x, 5), density_graph(x.cuda(), 5)
+    values = graph_density(here)
+    assert graph_density(there).is_cuda
+    torch.testing.assert_close(graph_density(there).cpu(), values, rtol=1e-12, atol=0)
+    candidates, rows = torch.arange(800) % 3 > 0, torch.arange(0, 90, 9)
+    left, there_left = subtract_picks(here, values, rows), subtract_picks(there, values.cuda(), rows.cuda())
+    torch.testing.assert_close(there_left.cpu(), left, rtol=1e-12, atol=1e-12)
+    want = graph_density_greedy(here, 60, values=left, candidates=candidates)
+    found = graph_density_greedy(there, 60, values=there_left, candidates=candidates.cuda())
+    assert found.indices.cpu().equal(want.indices)
+    torch.testing.assert_close(found.scores.cpu(), want.scores, rtol=1e-9, atol=1e-12)
+    computed_there = density_graph(x, 5, device="cuda", chunk_rows=300)
+    assert computed_there.device.type == "cpu"
+    assert computed_there.col_indices().equal(here.col_indices())

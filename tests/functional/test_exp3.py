@@ -59,3 +59,14 @@ def test_refuses_arms_that_are_not_there():
         exp3_probabilities(torch.zeros(0), gamma=0.5)
     with pytest.raises(DataError, match="finite"):
         exp3_probabilities(torch.tensor([0.0, float("nan")]), gamma=0.5)
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_weights_of_the_cpu():
+    weights = {device: torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64, device=device) for device in ("cpu", "cuda")}
+    for arm, reward in ((0, 0.7), (2, 0.25), (1, 1.0)):
+        weights = {device: exp3_update(before, arm, reward, gamma=0.4) for device, before in weights.items()}
+    found = exp3_probabilities(weights["cuda"], gamma=0.4)
+    assert found.is_cuda
+    torch.testing.assert_close(weights["cuda"].cpu(), weights["cpu"], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.cpu(), exp3_probabilities(weights["cpu"], gamma=0.4), rtol=1e-12, atol=1e-12)

@@ -307,3 +307,58 @@ def test_the_reference_is_itself_right_on_a_case_by_hand():
     assert slow.pruning == [14]
     assert slow.best[14] == 0
     assert slow.weights() == [pytest.approx(8 * (1 - (5 / 6 - 1 / 6 - (5 / 36 / 6) ** 0.5)))]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"linkage": "average", "metric": "cosine"},
+        {"linkage": "complete", "metric": "manhattan"},
+        {"max_features": 3},
+        {"max_leaves": 50, "n_coarse": 12},
+    ],
+    ids=["ward", "cosine", "manhattan", "principal components", "coarse"],
+)
+@pytest.mark.filterwarnings("ignore:.*rows are more than max_leaves")
+def test_cuda_gives_the_tree_of_the_cpu(settings):
+    x = torch.randn(120, 8, generator=seeded(), dtype=torch.float64)
+    want, found = (cluster_tree(rows, generator=seeded(1), **settings) for rows in (x, x.cuda()))
+    parts = ("children", "leaf_of", "starts", "stops", "sizes", "place_of")
+    assert all(getattr(found, part).is_cuda for part in parts)
+    assert all(getattr(found, part).cpu().equal(getattr(want, part)) for part in parts)
+    assert found.digest == want.digest
+    assert found.device == torch.device("cuda", 0)
+    assert found.to(torch.device("cpu")).children.equal(want.children)
+    assert want.to(found.device).leaf_of.is_cuda
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("finite_correction", [False, True])
+def test_cuda_prunes_and_draws_as_the_cpu_does(finite_correction):
+    targets = torch.arange(200) % 3
+    x = torch.randn(200, 4, generator=seeded(), dtype=torch.float64) / 2 + 3 * targets[:, None]
+    here = cluster_tree(x, generator=seeded(1))
+    found = []
+    for device in (torch.device("cpu"), torch.device("cuda", 0)):
+        tree, known = here.to(device), torch.full((200,), -1, device=device)
+        pruning, picks = hierarchy.root_pruning(tree, 0), []
+        for step in range(6):
+            rows = torch.randperm(200, generator=seeded(step))[:15].to(device)
+            known[rows] = targets.to(device)[rows]
+            counts = LabelCounts(tree, known, 3)
+            pruning = hierarchy.refine_pruning(tree, pruning, counts, rows, finite_correction=finite_correction)
+            weights = node_weights(tree, pruning, counts, finite_correction=finite_correction) + 0.1
+            drawn = draw_from_nodes(tree, pruning, weights, 10, candidates=known < 0, generator=seeded(step))
+            assert drawn.indices.device == drawn.scores.device == device
+            picks.append(drawn.indices.tolist())
+        labels = propagate_labels(tree, pruning)
+        assert labels.device == device
+        found.append((picks, pruning.nodes.tolist(), pruning.labels.tolist(), labels.tolist()))
+        assert len(pruning.nodes) > 1
+    assert found[0] == found[1]
+    everything = {"candidates": known < 0, "generator": torch.Generator("cuda").manual_seed(0)}
+    drawn = draw_from_nodes(tree, pruning, weights, 10, **everything).indices
+    assert len(drawn.unique()) == 10
+    assert bool((known[drawn] < 0).all())

@@ -542,3 +542,38 @@ def test_cuda_never_uses_reduced_precision():
         assert (k_center_greedy(x, 200).indices == want.indices).float().mean() > 0.99
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_cover_on_cuda_is_that_of_the_cpu(metric):
+    x = normal(3000, 12)
+    candidates = mask(3000, range(0, 3000, 2))
+    found = []
+    for rows, where in ((x, {}), (x.cuda(), {}), (x, {"device": "cuda", "chunk_rows": 700})):
+        cover = Cover(rows, metric=metric, **where)
+        picks = [cover.pick(5).indices]  # without a centre
+        for step in range(3):
+            cover.add(torch.arange(10 * step, 10 * step + 10))
+            cover.add(picks[-1])
+            picks.append(cover.pick(20, candidates=(candidates.to(rows.device) & ~cover.is_center)).indices)
+        assert {one.device for one in (*picks, cover.distances, cover.is_center)} == {rows.device}
+        found.append((torch.cat(picks).tolist(), cover.distances.cpu()))
+    assert found[0][0] == found[1][0] == found[2][0]
+    torch.testing.assert_close(found[1][1], found[0][1])
+    torch.testing.assert_close(found[2][1], found[0][1])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", METRICS)
+def test_cuda_assigns_rows_as_the_cpu_does(metric):
+    x, centers = normal(3000, 12), torch.arange(0, 3000, 100)
+    want = assign_to_centers(x, centers, metric=metric)
+    there = assign_to_centers(x.cuda(), centers.cuda(), metric=metric)
+    assert there.centers.is_cuda
+    assert there.distances.is_cuda
+    streamed = assign_to_centers(x, centers, metric=metric, device="cuda", chunk_rows=700)
+    assert streamed.centers.device.type == streamed.distances.device.type == "cpu"
+    for found in (there, streamed):
+        assert found.centers.cpu().equal(want.centers)
+        torch.testing.assert_close(found.distances.cpu(), want.distances)

@@ -13,7 +13,7 @@ from tests.references import kmeans as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
 from torchal.engine import greedy
 from torchal.engine.distances import Space
-from torchal.functional import kmeans, kmeans_plus_plus
+from torchal.functional import kmeans, kmeans_plus_plus, nearest_rows
 
 
 def seeded(seed):
@@ -272,3 +272,51 @@ def test_cuda_draws_the_same_rows():
     here, there = (kmeans(rows, 20, generator=seeded(0)) for rows in (x, x.cuda()))
     assert torch.allclose(here.centers, there.centers.cpu())
     assert kmeans(x.cuda(), 20, generator=seeded(0)).centers.equal(there.centers)
+
+
+@pytest.mark.gpu
+def test_cuda_takes_weights_and_labeled_rows_and_streams():
+    x = normal(3000, 8, dtype=torch.float64)
+    weights, labeled = torch.rand(3000, generator=seeded(1), dtype=torch.float64), torch.arange(3000) % 300 == 0
+    want = kmeans_plus_plus(x, 50, generator=seeded(0), weights=weights, labeled=labeled)
+    there = kmeans_plus_plus(x.cuda(), 50, generator=seeded(0), weights=weights.cuda(), labeled=labeled.cuda())
+    streamed = kmeans_plus_plus(
+        x, 50, generator=seeded(0), weights=weights, labeled=labeled, device="cuda", chunk_rows=700
+    )
+    assert there.indices.is_cuda
+    assert there.scores.is_cuda
+    assert streamed.indices.device.type == "cpu"
+    for found in (there, streamed):
+        assert found.indices.cpu().equal(want.indices)
+        torch.testing.assert_close(found.scores.cpu(), want.scores)
+    here = kmeans(x, 12, generator=seeded(0), weights=weights)
+    for found in (
+        kmeans(x.cuda(), 12, generator=seeded(0), weights=weights.cuda()),
+        kmeans(x, 12, generator=seeded(0), weights=weights, device="cuda", chunk_rows=700),
+    ):
+        torch.testing.assert_close(found.centers.cpu(), here.centers)
+        assert found.assignments.cpu().equal(here.assignments)
+        assert found.assignments.device == found.centers.device
+
+
+@pytest.mark.gpu
+def test_a_generator_on_cuda_draws():
+    x = normal(2000, 8, dtype=torch.float64)
+    for rows in (x, x.cuda()):
+        first, again = (
+            kmeans_plus_plus(rows, 40, generator=torch.Generator("cuda").manual_seed(2)).indices for _ in range(2)
+        )
+        assert first.equal(again)
+        assert len(first.unique()) == 40
+        clusters = kmeans(rows, 5, generator=torch.Generator("cuda").manual_seed(2))
+        assert clusters.assignments.device == rows.device
+
+
+@pytest.mark.gpu
+def test_cuda_finds_the_rows_nearest_to_points():
+    x, centers = normal(2000, 8, dtype=torch.float64), normal(30, 8, seed=1, dtype=torch.float64)
+    want = nearest_rows(x, centers)
+    there = nearest_rows(x.cuda(), centers.cuda())
+    assert there.is_cuda
+    assert there.cpu().equal(want)
+    assert nearest_rows(x, centers, device="cuda", chunk_rows=300).equal(want)

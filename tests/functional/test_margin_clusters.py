@@ -138,3 +138,41 @@ def test_refuses_what_it_cannot_use(change, error, message):
     } | change
     with pytest.raises(error, match=message):
         margin_cluster_mean(arguments.pop("features"), arguments.pop("n"), generator=seeded(), **arguments)
+
+
+@pytest.mark.gpu
+def test_cuda_finds_the_same_rows_inside():
+    values = torch.randn(2000, 3, generator=seeded(), dtype=torch.float64)
+    labeled = torch.arange(2000) % 97 == 0
+    for mask in (None, labeled, torch.zeros_like(labeled)):
+        found = inside_margin(values.cuda(), labeled=None if mask is None else mask.cuda())
+        assert found.is_cuda
+        assert found.cpu().equal(inside_margin(values, labeled=mask))
+    with pytest.raises(ShapeError, match="labeled must be on cuda:0, got cpu"):
+        inside_margin(values.cuda(), labeled=labeled)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("share", [0.5, 0.001], ids=["clusters", "too few inside"])
+def test_cuda_picks_the_same(share):
+    x = torch.randn(1500, 6, generator=seeded(), dtype=torch.float64)
+    uncertainty = torch.rand(1500, generator=seeded(1), dtype=torch.float64)
+    inside, candidates = torch.rand(1500, generator=seeded(2)) < share, torch.rand(1500, generator=seeded(3)) < 0.8
+    want = margin_cluster_mean(
+        x, 20, uncertainty=uncertainty, inside=inside, candidates=candidates, generator=seeded(4)
+    )
+    found = margin_cluster_mean(
+        x.cuda(),
+        20,
+        uncertainty=uncertainty.cuda(),
+        inside=inside.cuda(),
+        candidates=candidates.cuda(),
+        generator=seeded(4),
+    )
+    assert found.indices.is_cuda
+    assert found.indices.cpu().equal(want.indices)
+    assert found.scores.cpu().equal(want.scores)
+    whole = margin_cluster_mean(
+        x.cuda(), 20, uncertainty=uncertainty.cuda(), inside=inside.cuda(), generator=torch.Generator("cuda")
+    )
+    assert len(whole.indices.unique()) == 20

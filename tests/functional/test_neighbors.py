@@ -233,3 +233,19 @@ def test_cuda_finds_the_same(metric, backend):
     found = knn_graph(x.cuda(), 10, metric=metric, backend=backend)
     assert found.indices.is_cuda
     assert found.indices.cpu().equal(knn_graph(x, 10, metric=metric).indices)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("metric", METRICS)
+def test_cuda_streams_rows_of_the_cpu(metric, dtype):
+    x = normal(900, 8).to(dtype)
+    want = knn_graph(x, 4, metric=metric)
+    streamed = knn_graph(x, 4, metric=metric, device="cuda", chunk_rows=200, backend="torch")
+    assert streamed.indices.device.type == streamed.distances.device.type == "cpu"
+    there = knn_graph(x.cuda(), 4, metric=metric, backend="torch")
+    assert there.indices.is_cuda
+    assert there.distances.is_cuda
+    for found in (streamed, there):
+        torch.testing.assert_close(found.distances.cpu(), want.distances, rtol=1e-4, atol=1e-5)
+        assert dtype == torch.float16 or found.indices.cpu().equal(want.indices)

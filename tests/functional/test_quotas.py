@@ -72,3 +72,22 @@ def test_one_row_or_all_of_them_are_those_with_the_highest_scores(n):
 def test_refuses_what_it_cannot_use(scores, groups, n, error, message):
     with pytest.raises(error, match=message):
         fill_quotas(scores, groups, n)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [1, 40, 600])
+def test_cuda_picks_the_same(n):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(50, (3000,), generator=generator).float()  # with ties
+    groups = torch.randint(7, (3000,), generator=generator) ** 4 * 10  # some of them larger than the number of rows
+    candidates = torch.rand(3000, generator=generator) < 0.3
+    want = fill_quotas(scores, groups, n, candidates=candidates)
+    found = fill_quotas(scores.cuda(), groups.cuda(), n, candidates=candidates.cuda())
+    assert found.indices.is_cuda
+    assert found.scores.is_cuda
+    assert found.indices.cpu().equal(want.indices)
+    assert found.scores.cpu().equal(want.scores)
+    whole = fill_quotas(scores.cuda(), groups.cuda(), n)
+    assert whole.indices.cpu().equal(fill_quotas(scores, groups, n).indices)
+    with pytest.raises(ShapeError, match=r"groups must be \(3000,\) int64 on cuda:0, got \(3000,\) torch.int64 on cpu"):
+        fill_quotas(scores.cuda(), groups, n)

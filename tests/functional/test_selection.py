@@ -70,3 +70,22 @@ def test_budget_error_has_both_numbers():
 def test_refuses_wrong_tensors(scores, candidates, message):
     with pytest.raises(ShapeError, match=message):
         top_n(scores, 1, candidates=candidates)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_cuda_breaks_ties_as_the_cpu_does(dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(20, (5000,), generator=generator).to(dtype)
+    scores[::7] = -torch.inf
+    candidates = torch.rand(5000, generator=generator) < 0.5
+    for n in (1, 300, int(candidates.sum())):
+        want = top_n(scores, n, candidates=candidates)
+        found = top_n(scores.cuda(), n, candidates=candidates.cuda())
+        assert found.indices.is_cuda
+        assert found.scores.is_cuda
+        assert found.indices.cpu().equal(want.indices)
+        assert found.scores.cpu().equal(want.scores)
+    assert top_n(scores.cuda(), 9).indices.cpu().equal(top_n(scores, 9).indices)
+    with pytest.raises(ShapeError, match="candidates must be on cuda:0, got cpu"):
+        top_n(scores.cuda(), 3, candidates=candidates)

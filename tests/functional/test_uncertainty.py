@@ -143,3 +143,54 @@ def test_drawn_labels_follow_the_generator_and_refuse_what_is_no_distribution():
     assert not first.equal(other)
     with pytest.raises(DataError, match="row 0 sums to"):
         draw_labels(torch.tensor([[0.5, 0.5]]), generator=torch.Generator())
+
+
+def some_log_probs(n_classes, dtype=torch.float64):
+    logits = torch.randn(500, n_classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_probs = (3 * logits).log_softmax(1)
+    log_probs[0] = torch.tensor([0.0] + [-math.inf] * (n_classes - 1))
+    return log_probs.to(dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("n_classes", [2, 9])
+@pytest.mark.parametrize("name", ["margin", "entropy", "least_confidence", "log_odds"])
+def test_cuda_gives_the_values_of_the_cpu(name, n_classes, dtype, monkeypatch):
+    monkeypatch.setattr(uncertainty, "_CHUNK_VALUES", 900)
+    values = some_log_probs(n_classes, dtype)
+    values = values.exp() if name == "margin" else values
+    want, found = getattr(functional, name)(values), getattr(functional, name)(values.cuda())
+    assert found.is_cuda
+    assert found.dtype == want.dtype
+    torch.testing.assert_close(found.cpu(), want)
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_margin_of_one_decision_value():
+    values = torch.tensor([0.5, -3.0, 0.0])
+    for given_ in (values, values[:, None]):
+        assert functional.margin(given_.cuda()).tolist() == [-0.5, -3.0, 0.0]
+
+
+@pytest.mark.gpu
+def test_cuda_draws_the_labels_of_the_cpu_from_a_generator_there():
+    log_probs = some_log_probs(5)
+    want = draw_labels(log_probs, generator=torch.Generator().manual_seed(1))
+    found = draw_labels(log_probs.cuda(), generator=torch.Generator().manual_seed(1))
+    assert found.is_cuda
+    assert found.cpu().equal(want)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_labels_are_drawn_by_a_generator_on_cuda(device):
+    log_probs = torch.tensor([0.2, 0.0, 0.8], dtype=torch.float64).log().expand(20_000, 3)
+    log_probs = torch.cat([log_probs, torch.tensor([[-math.inf, 0.0, -math.inf]])]).to(device)
+    first, again = (draw_labels(log_probs, generator=torch.Generator("cuda").manual_seed(1)) for _ in range(2))
+    assert first.device.type == device
+    assert first.equal(again)
+    counts = first[:-1].bincount(minlength=3).tolist()
+    assert counts[1] == 0
+    assert counts[0] == pytest.approx(4000, abs=300)  # 5 standard deviations
+    assert int(first[-1]) == 1

@@ -6,17 +6,21 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 from tests import killed_run
 from tests.contracts import NearestMean, make_pool
-from torchal import BudgetError, CapabilityError, ConfigError, RunError, Schedule, Trainer
+from torchal import BudgetError, CapabilityError, ConfigError, LabeledData, Pool, RunError, Schedule, Trainer
+from torchal.models import MLP, LogisticRegression, TorchClassifier
+from torchal.runs import metrics
 from torchal.runs.results import RunFolder
-from torchal.samplers import Entropy, Margin
+from torchal.samplers import Bandit, Entropy, Hierarchical, KCenterGreedy, Margin, Uniform
 
 ROOT = Path(__file__).parents[2]
 
@@ -321,3 +325,66 @@ class TestBadInput:
         (tmp_path / "config.yaml").unlink()
         with pytest.raises(RunError, match=r"no config.yaml"):
             killed_run.run(tmp_path)
+
+
+def run_on(device, folder, model, sampler, *, fails_at=None):
+    """Run on a device; the oracle may fail at one of the rounds."""
+    pool, targets, validation = make_pool(n_labeled=0)
+    inputs, answers, asked = pool.inputs.double().to(device), targets.to(device), []
+
+    def oracle(rows):
+        assert rows.device == inputs.device
+        asked.append(rows)
+        if len(asked) - 1 == fails_at:
+            raise ConnectionError("nobody is there")
+        return answers[rows]
+
+    trainer = killed_run.trainer(folder, model=model, sampler=sampler, metrics=metrics.BY_NAME)
+    return trainer.fit(
+        Pool.unlabeled(inputs, n_classes=3),
+        oracle,
+        validation=LabeledData(validation.inputs.double().to(device), validation.targets.to(device)),
+        test=LabeledData(inputs, answers),
+        start=torch.arange(6),
+    )
+
+
+NETWORK = TorchClassifier(partial(MLP, hidden=(16,)), precision="fp64", epochs=3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("model", "sampler"),
+    [
+        (NearestMean(), Hierarchical()),
+        (NearestMean(), Bandit([Margin(), Uniform()])),
+        (LogisticRegression(), Margin()),
+        (NETWORK, KCenterGreedy()),
+        (clone(NETWORK).set_params(warm_start=True), Entropy()),
+    ],
+    ids=["hierarchical", "bandit", "logistic", "network", "warm network"],
+)
+class TestOnAGpu:
+    def test_a_run_is_that_on_the_cpu(self, model, sampler, tmp_path):
+        runs = []
+        for device in ("cpu", "cuda"):
+            one = model if isinstance(model, NearestMean) else clone(model).set_params(device=device)
+            runs.append(told(run_on(device, tmp_path / device, one, sampler)))
+        for here, there in zip(*runs, strict=True):
+            assert there["rows"] == here["rows"]
+            for part in ("validation", "test"):
+                assert there[part].keys() == here[part].keys() > metrics.BY_NAME.keys()
+                assert there[part] == pytest.approx(here[part], rel=1e-4, abs=1e-6)
+
+    def test_a_run_that_was_cut_off_goes_on(self, model, sampler, tmp_path):
+        whole = told(run_on("cuda", tmp_path / "whole", model, sampler))
+        with pytest.raises(ConnectionError):
+            run_on("cuda", tmp_path / "cut", model, sampler, fails_at=4)
+        assert len(RunFolder(tmp_path / "cut").read().rounds) == 4
+        found = told(run_on("cuda", tmp_path / "cut", model, sampler))
+        assert [one["rows"] for one in found] == [one["rows"] for one in whole]
+        for one, other in zip(found, whole, strict=True):
+            assert one["test"] == pytest.approx(other["test"], rel=1e-6, abs=1e-9)
+        environment = json.loads((tmp_path / "cut" / "environment.json").read_text())
+        assert environment["device"] == "cuda:0"
+        assert environment["device_name"] == torch.cuda.get_device_name(0)

@@ -67,7 +67,8 @@ def as_batches(data: object, *, batch_size: int, num_workers: int, pin_memory: b
             dataset,
             batch_size,
             num_workers=num_workers,
-            pin_memory=pin_memory,
+            # without workers it would save no time, and rows that are on the device already cannot be pinned
+            pin_memory=pin_memory and num_workers > 0,
             generator=generator,
             collate_fn=collate,
         )

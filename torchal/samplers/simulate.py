@@ -121,7 +121,8 @@ class SimulateBatch(CompositeSampler):
             else:
                 which = int(best.scores.argmax())
                 rows = best.rows[which]
-                batch, proposals = Selection(rows, best.scores[which].expand(n)), best.proposals([which])
+                scores = best.scores[which].to(rows.device).expand(n)
+                batch, proposals = Selection(rows, scores), best.proposals([which])
         of_one_selection = self.keep == "best_arm"
         members = self.members_report(batch.indices, proposals, with_reports=of_one_selection)
         self._report["members"] = members

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from torchal import Pool
 from torchal.errors import CapabilityError, ConfigError
-from torchal.models import MLP, TorchClassifier
+from torchal.models import MLP, SmallCNN, TorchClassifier
 from torchal.models.networks.dropout import DropoutDraws
 from torchal.pool import interop
 
@@ -165,3 +165,31 @@ def test_through_a_view():
     interop.fit(model, *pool.training_data())
     view = pool.view(model, generator=torch.Generator())
     assert view.posterior_log_probs(5).equal(model.sample_log_probs(X, 5))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("net", [partial(MLP, hidden=(40, 20), dropout=0.5), SmallCNN], ids=["units", "channels"])
+def test_cuda_draws_the_functions_of_the_cpu(net, monkeypatch):
+    x = X if net is not SmallCNN else torch.rand(30, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    make = partial(TorchClassifier, net, precision="fp64", epochs=1)
+    here = make(device="cpu").fit(x, Y)
+    there = make(device="cuda").load_state_dict(here.state_dict())
+    before = torch.get_rng_state(), torch.cuda.get_rng_state()
+    want, found = here.sample_log_probs(x, 5), there.sample_log_probs(x.cuda(), 5)
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), want, rtol=1e-6, atol=1e-8)
+    assert torch.get_rng_state().equal(before[0])
+    assert torch.cuda.get_rng_state().equal(before[1])
+    monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, 7))
+    torch.testing.assert_close(there.sample_log_probs(x.cuda(), 5), found)
+    assert isinstance(there.sample_log_probs(x.numpy(), 5), np.ndarray)
+    assert there.sample_log_probs(TensorDataset(x), 5).is_cuda
+
+
+@pytest.mark.gpu
+def test_a_pool_on_cuda_gets_draws_there():
+    model = TorchClassifier(partial(MLP, hidden=(40,), dropout=0.5), epochs=3).fit(X.cuda(), Y.cuda())
+    pool = Pool.unlabeled(X.cuda(), n_classes=3).with_labels(torch.arange(9), Y[:9])
+    drawn = pool.view(model, generator=torch.Generator()).posterior_log_probs(4)
+    assert drawn.is_cuda
+    assert drawn.equal(model.sample_log_probs(X.cuda(), 4))

@@ -1,5 +1,6 @@
+from functools import partial
+
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -9,7 +10,7 @@ from torch.utils.data import TensorDataset
 from tests.contracts import check_name
 from tests.models.networks.test_torch_classifier import FAST_ADAM, FULL_BATCH, SmallMLP
 from torchal import ActiveLearner, Pool
-from torchal.errors import ConfigError, DataError
+from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.models import MLP, TorchClassifier, TorchEnsemble
 from torchal.samplers import KCenterGreedy, Margin
 
@@ -85,6 +86,8 @@ def test_round_trip_through_a_file(tmp_path):
 
 
 def test_names_of_columns_go_through_a_file(tmp_path):
+    import pandas as pd
+
     frame = pd.DataFrame(X.numpy(), columns=list("abcde"))
     model = TorchEnsemble(ONE, n_members=2).fit(frame, Y.numpy())
     model.save(tmp_path / "model.pt")
@@ -112,3 +115,37 @@ def test_answers_arrays_with_arrays():
     model = TorchEnsemble(ONE, n_members=2).fit(X.numpy(), Y.numpy())
     for answer in (model.sample_log_probs(X.numpy(), 2), model.transform(X.numpy()), *model.outputs(X.numpy())):
         assert isinstance(answer, np.ndarray)
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_answers_of_the_cpu(tmp_path):
+    make = TorchClassifier(partial(MLP, hidden=(16,)), precision="fp64", epochs=3)
+    want = TorchEnsemble(clone(make).set_params(device="cpu"), n_members=3).fit(X.double(), Y)
+    model = TorchEnsemble(make, n_members=3).fit(X.double().cuda(), Y.cuda())
+    rows = X.double().cuda()
+    for found, expected in (
+        (model.predict_proba(rows), want.predict_proba(X.double())),
+        (model.transform(rows), want.transform(X.double())),
+        (model.sample_log_probs(rows, 2), want.sample_log_probs(X.double(), 2)),
+        *zip(model.outputs(rows), want.outputs(X.double()), strict=True),
+    ):
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-7)
+    model.save(tmp_path / "model.pt")
+    here = TorchEnsemble(clone(make).set_params(device="cpu"), n_members=3).load(tmp_path / "model.pt")
+    torch.testing.assert_close(here.predict_proba(X.double()), model.predict_proba(rows).cpu())
+    with pytest.raises(ShapeError, match="X is on cuda:0 and the model on cpu"):
+        here.predict(rows)
+
+
+@pytest.mark.gpu
+def test_a_pool_on_cuda_sees_the_members():
+    pool = Pool.unlabeled(X.cuda(), n_classes=3)
+    model = TorchEnsemble(TorchClassifier(epochs=2), n_members=2)
+    learner = ActiveLearner(model, KCenterGreedy(), pool)
+    learner.tell(torch.arange(20), Y[:20])
+    assert learner.ask(5).is_cuda
+    view = pool.with_labels(torch.arange(20), Y[:20]).view(learner.model, generator=torch.Generator())
+    draws = view.posterior_log_probs(2)
+    assert draws.is_cuda
+    assert draws.shape == (60, 2, 3)

@@ -3,7 +3,6 @@ import sys
 import textwrap
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -62,6 +61,8 @@ def test_names_of_columns_and_extra_state(tmp_path):
 
         def set_extra_state(self, state):
             self.extra = state
+
+    import pandas as pd
 
     frame = pd.DataFrame(X.numpy(), columns=list("abcde"))
     model = TorchClassifier(WithExtra, epochs=1).fit(frame, Y.numpy())

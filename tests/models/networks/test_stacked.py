@@ -401,3 +401,84 @@ class TestEnsemble:
         for same in (True, False):
             outputs = stacked._Stack([net, net], same_masks=same).run(X[:1].expand(2, -1, -1))
             assert outputs[0].equal(outputs[1]) == same
+
+
+SMALL_MLP = partial(MLP, hidden=(16,))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("module", [SMALL_MLP, NormedNet, ConvolutionNet, Scaled], ids=["mlp", "norm", "conv", "scale"])
+def test_cuda_trains_together_as_alone_and_as_the_cpu_does(module, together):
+    model = TorchClassifier(module, precision="fp64", epochs=3, batch_size=20)
+    many = model.fit_many(X.cuda(), Y.cuda())
+    assert together == [4]
+    check_as_alone(model, many, X.cuda(), Y.cuda(), atol=1e-8)
+    here = clone(model).set_params(device="cpu")
+    for one, x, y in zip(many, X, Y, strict=True):
+        assert numbers_of(one).is_cuda
+        torch.testing.assert_close(numbers_of(one).cpu(), numbers_of(here.fit(x, y)), rtol=1e-5, atol=1e-7)
+        assert one.predict(x.cuda()).is_cuda
+
+
+@pytest.mark.gpu
+def test_cuda_trains_with_class_weights_a_schedule_and_cut_gradients_together(together):
+    model = TorchClassifier(
+        SMALL_MLP,
+        precision="fp64",
+        epochs=3,
+        batch_size=20,
+        class_weight="balanced",
+        max_grad_norm=0.05,
+        scheduler=partial(StepLR, step_size=2, gamma=0.5),
+        scheduler_step="batch",
+    )
+    check_as_alone(model, model.fit_many(X.cuda(), Y.cuda()), X.cuda(), Y.cuda(), atol=1e-8)
+    assert together == [4]
+
+
+@pytest.mark.gpu
+def test_cuda_trains_one_by_one_what_cannot_be_stacked(together):
+    model = TorchClassifier(Branching, precision="fp64", epochs=2)
+    check_as_alone(model, model.fit_many(X.cuda(), Y.cuda()), X.cuda(), Y.cuda(), atol=1e-8)
+    assert not together
+
+
+@pytest.mark.gpu
+def test_cuda_drops_units_in_a_stack_and_leaves_its_generator(together):
+    model = TorchClassifier(DROPOUT_MLP, precision="fp64", epochs=2)
+    before = torch.cuda.get_rng_state()
+    first, again = (model.fit_many(X.cuda(), Y.cuda()) for _ in range(2))
+    assert together == [4, 4]
+    assert torch.cuda.get_rng_state().equal(before)
+    for one, other in zip(first, again, strict=True):
+        torch.testing.assert_close(numbers_of(one), numbers_of(other), rtol=1e-9, atol=1e-9)
+    without = TorchClassifier(SMALL_MLP, precision="fp64", epochs=2).fit_many(X.cuda(), Y.cuda())
+    assert not torch.allclose(numbers_of(first[0]), numbers_of(without[0]))  # units were dropped
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+def test_cuda_trains_rows_of_the_host_together(kind, together):
+    model = TorchClassifier(SMALL_MLP, precision="fp64", epochs=2, device="cuda")
+    many = model.fit_many(*((X.numpy(), Y.numpy()) if kind == "array" else (X, Y)))
+    assert together == [4]
+    for one, there in zip(many, model.fit_many(X.cuda(), Y.cuda()), strict=True):
+        assert numbers_of(one).is_cuda
+        torch.testing.assert_close(numbers_of(one), numbers_of(there))
+
+
+@pytest.mark.gpu
+def test_a_view_of_a_pool_on_cuda_refits_together(together):
+    pool = Pool.unlabeled(X[0].cuda(), n_classes=3).with_labels(torch.arange(12), Y[0, :12])
+    found = []
+    for device in ("cpu", "cuda"):
+        model = TorchClassifier(SMALL_MLP, precision="fp64", epochs=2, device=device)
+        there = Pool.unlabeled(X[0].to(device), n_classes=3).with_labels(torch.arange(12), Y[0, :12])
+        interop.fit(model, *there.training_data())
+        view = there.view(model, generator=torch.Generator().manual_seed(0))
+        trials = view.refit(torch.arange(20, 26).view(3, 2).to(device), Y[0, 20:26].view(3, 2).to(device)).trials
+        found.append(torch.stack([trial.log_probs for trial in trials]))
+        assert found[-1].device == there.device
+    assert together == [3, 3]
+    assert pool.device.type == "cuda"
+    torch.testing.assert_close(found[1].cpu(), found[0], rtol=1e-5, atol=1e-6)

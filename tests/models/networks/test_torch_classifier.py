@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data, estimator_checks_generator
 from sklearn.utils.validation import has_fit_parameter
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from tests.contracts import check_name
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
@@ -501,3 +502,64 @@ def test_stays_on_the_gpu(monkeypatch):
         assert getattr(model, method)(gpu).is_cuda
     with pytest.raises(ShapeError, match="X is on cuda:0 and the model on cpu"):
         TorchClassifier(device="cpu").fit(gpu, labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"validation_fraction": 0.2, "patience": 2},
+        {"class_weight": "balanced", "max_grad_norm": 0.1},
+        {"scheduler": torch.optim.lr_scheduler.CosineAnnealingLR, "scheduler_step": "batch"},
+        {"optimizer": partial(torch.optim.SGD, lr=0.05, momentum=0.9)},
+        {"optimizer": partial(torch.optim.RMSprop, lr=1e-3, alpha=0.9, eps=1e-7)},
+        {"augment": lambda batch: batch + 0.01},
+        {"loss": partial(nn.CrossEntropyLoss, label_smoothing=0.1)},
+    ],
+    ids=["plain", "patience", "class weights", "schedule", "sgd", "rmsprop", "augment", "loss"],
+)
+def test_cuda_trains_as_the_cpu_does(settings):
+    x, y = map(torch.tensor, iris(np.float64))
+    make = partial(TorchClassifier, SmallMLP, precision="fp64", epochs=4, **settings)
+    want, found = make(device="cpu").fit(x, y), make().fit(x.cuda(), y.cuda())
+    for name in ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_"):
+        if getattr(want, name) is not None:
+            np.testing.assert_allclose(getattr(found, name), getattr(want, name), rtol=1e-6)
+    torch.testing.assert_close(weights_of(found).cpu(), weights_of(want), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_cuda_goes_on_from_the_last_weights_and_judges_on_a_part_there():
+    x, y = map(torch.tensor, iris(np.float64))
+    found = []
+    for device in ("cpu", "cuda"):
+        rows, labels = x.to(device), y.to(device)
+        model = TorchClassifier(SmallMLP, precision="fp64", epochs=2, warm_start=True, device=device)
+        for n in (90, 120):
+            order = torch.arange(n) * 149 % 150
+            some = order.to(device)
+            model.fit(rows[some], labels[some], validation=(rows[120:], labels[120:]))
+        found.append((weights_of(model).cpu(), torch.tensor(model.validation_loss_curve_)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16-mixed", "fp16-mixed"])
+def test_cuda_trains_in_mixed_precision(precision):
+    x, y = map(torch.tensor, iris())
+    model = TorchClassifier(SmallMLP, precision=precision, epochs=30, optimizer=FAST_ADAM).fit(x.cuda(), y.cuda())
+    assert weights_of(model).dtype == torch.float32
+    assert model.decision_function(x.cuda()).dtype == torch.float32
+    assert model.score(x.cuda(), y.cuda()) > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["rows here", "rows there"])
+def test_cuda_reads_a_data_set(kind):
+    x, y = map(torch.tensor, iris(np.float64))
+    make = partial(TorchClassifier, SmallMLP, precision="fp64", epochs=3)
+    rows = TensorDataset(x if kind == "rows here" else x.cuda())
+    want, found = make(device="cpu").fit(x, y), make(device="cuda").fit(rows, y.cuda())
+    torch.testing.assert_close(weights_of(found).cpu(), weights_of(want), rtol=1e-5, atol=1e-6)
+    assert found.predict(rows).cpu().equal(want.predict(x))

@@ -85,13 +85,14 @@ class LoadedRows:
         self._channels_last = channels_last
         self._n = len(inputs)
         self._requests = _Requests()
+        self._pins = device.type == "cuda"
         workers = _n_workers(inputs) if num_workers is None else num_workers
         self._loader: DataLoader[Any] = DataLoader(
             _Reader(inputs, seed),
             sampler=self._requests,
             batch_size=None,
             num_workers=workers,
-            pin_memory=device.type == "cuda",
+            pin_memory=self._pins and workers > 0,
             persistent_workers=workers > 0 and reused,
             generator=torch.Generator().manual_seed(0),  # or the loader would draw from the global one
         )
@@ -107,7 +108,9 @@ class LoadedRows:
         for batch in self._loader:
             if isinstance(batch, TorchalError):
                 raise batch
-            moved: Tensor = batch.to(self._device, self._dtype, non_blocking=True)
+            # the loader pins behind workers only: it would refuse rows that are on the device already
+            pinned = batch.pin_memory() if self._pins and batch.device.type == "cpu" else batch
+            moved: Tensor = pinned.to(self._device, self._dtype, non_blocking=True)
             if self._channels_last and moved.ndim == 4:
                 moved = moved.contiguous(memory_format=torch.channels_last)
             yield moved
