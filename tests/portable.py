@@ -83,9 +83,8 @@ def run(setting: Setting, tests: Sequence[str]) -> tuple[str, int]:
         folder = ROOT
         if setting.folder:
             folder = Path(elsewhere) / setting.folder
-            kept = subprocess.run(
-                ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
-            )
+            listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+            kept = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True)
             for part in filter(None, kept.stdout.decode().split("\0")):
                 if (ROOT / part).exists():
                     (folder / part).parent.mkdir(parents=True, exist_ok=True)
