@@ -183,9 +183,10 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         predicted = self.predict(X)
         if y.shape != predicted.shape:
             raise ShapeError(f"y must have shape {tuple(predicted.shape)}, got {tuple(y.shape)}")
-        right = (predicted == move_to("y", y, predicted.device)).double()
+        is_right = predicted == move_to("y", y, predicted.device)
         if sample_weight is None:
-            return float(right.mean())
+            return int(is_right.sum()) / len(is_right)  # not a mean on the device, whose last bit depends on it
+        right = is_right.double()
         weights = check_weights(sample_weight, len(right), right.device)
         return float(right @ weights / weights.sum())
 

@@ -407,7 +407,7 @@ SMALL_MLP = partial(MLP, hidden=(16,))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("module", [SMALL_MLP, NormedNet, ConvolutionNet, Scaled], ids=["mlp", "norm", "conv", "scale"])
+@pytest.mark.parametrize("module", [SMALL_MLP, NormedNet, Scaled], ids=["mlp", "norm", "scale"])
 def test_cuda_trains_together_as_alone_and_as_the_cpu_does(module, together):
     model = TorchClassifier(module, precision="fp64", epochs=3, batch_size=20)
     many = model.fit_many(X.cuda(), Y.cuda())
@@ -437,8 +437,9 @@ def test_cuda_trains_with_class_weights_a_schedule_and_cut_gradients_together(to
 
 
 @pytest.mark.gpu
-def test_cuda_trains_one_by_one_what_cannot_be_stacked(together):
-    model = TorchClassifier(Branching, precision="fp64", epochs=2)
+@pytest.mark.parametrize("module", [Branching, ConvolutionNet], ids=["cannot be stacked", "is slower stacked"])
+def test_cuda_trains_one_by_one_what_stacking_does_not_serve(module, together):
+    model = TorchClassifier(module, precision="fp64", epochs=2)
     check_as_alone(model, model.fit_many(X.cuda(), Y.cuda()), X.cuda(), Y.cuda(), atol=1e-8)
     assert not together
 
