@@ -105,7 +105,9 @@ def test_max_rows_takes_a_random_part_of_the_kept_rows():
     ("labels", "names"),
     [
         (["10", "9", "1"], ("1", "9", "10")),
-        (["1.0", "1", "-2"], ("-2", "1")),
+        (["1.0", "1", "-2"], ("-2", "1", "1.0")),
+        (["10.0", "9.0", "1.0"], ("1.0", "9.0", "10.0")),
+        (["caf\u00e9", "cafe\u0301", "x"], ("caf\u00e9", "x")),
         (["b", "a", "10"], ("10", "a", "b")),
         (["1_0", "10", "2"], ("10", "1_0", "2")),
         ([2.0, 10.0, 9.0], ("2", "9", "10")),
@@ -246,3 +248,25 @@ def test_unusable_data_are_refused(inputs, labels, error, words):
 def test_importing_does_not_load_scikit_learn():
     code = "import sys, torchal.data; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "column", [2**24 + np.arange(60), 1.7e9 + np.arange(60.0), (10**15 + np.arange(60)).astype(float)]
+)
+def test_numbers_that_float32_cannot_tell_apart_are_said(column):
+    inputs = np.stack([np.arange(60), column], 1)
+    with pytest.warns(UserWarning, match=r"column 1 of the inputs: 40 different .*, became \d+ in float32; stand"):
+        make_splits(inputs, np.arange(60) % 2, name="x", fractions=[2 / 3, 0.3333, 0], max_rows=40)
+    data = make_splits(inputs, np.arange(60) % 2, name="x", standardize=True)  # without a warning
+    assert len(data.train.inputs[:, 1].unique()) == 40
+
+
+def test_a_column_that_no_scaling_saves_is_said():
+    inputs = np.stack([np.arange(60), np.r_[1e15, np.arange(59)]], 1)
+    with pytest.warns(UserWarning, match="take off an offset, or split the column"):
+        make_splits(inputs, np.arange(60) % 2, name="x", standardize=True)
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(DataError, match="bytes that are not UTF-8"):
+        make_splits(np.zeros((4, 1)), np.array([b"\xff", b"a", b"a", b"a"]), name="x")

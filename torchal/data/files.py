@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from csv import Error as CsvError
 from csv import reader as csv_reader
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from torchal.data.splits import (
     as_classes,
     as_inputs,
     check_settings,
+    composed,
     find_not_finite,
     make_splits,
 )
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 
 _DAMAGED = (EOFError, zlib.error, zipfile.BadZipFile)
 _COLUMNS_LISTED = 40
+_LOOKED_AT = 1000  # rows below the first line that tell whether it is a header
+_FEW = 4  # columns, and rows, from which numbers in the first line are suspected to be names
+_APART = "\x1f"  # between the cells of a row whose quotes were read
+_BREAK = "\x1e"  # in the place of a line break in a cell
 
 
 def csv(
@@ -51,12 +58,14 @@ def csv(
         target: the column with the labels: its name, or its number from 0, where a negative one counts from the end.
             Column 0 unless given; a file with a header must say.
         header: whether the first line names the columns. Unless given, it does where none of its cells is a number,
-            or where its numbers only count the columns (0, 1, 2, ... or 1, 2, 3, ...) and its one text is no label.
+            where one is a text above numbers or a number above texts, or where its numbers only count the columns (0,
+            1, 2, ... or 1, 2, 3, ...) and its one text is no label. Where it may be either, you are asked to say.
         delimiter: the character between cells; "tab" or "\\t" for a tab.
         settings: how to choose, split and scale the rows; see `SplitSettings`. Source rows count data rows from 0.
 
     Returns:
-        Splits with inputs (N, D) float32, named after the file. Labels may be text.
+        Splits with inputs (N, D) float32, named after the file. Labels are text: "1" and "1.0" are two classes. Blanks
+        around a cell do not count, nor does the way in which Unicode composes a letter.
 
     Raises:
         ConfigError: a setting is unknown or impossible.
@@ -79,6 +88,8 @@ def csv(
         >>> folder.cleanup()
     """
     check_settings(settings, "target", "header", "delimiter")
+    if isinstance(target, str):
+        target = _one_line(target)
     if header is not None:
         check_flag("header", header)
     if delimiter in ("\\t", "tab"):
@@ -140,16 +151,17 @@ def npz(
 
 @dataclass(frozen=True)
 class _Table:
-    """The lines of a CSV file. Parsing is NumPy's; a line is looked at in Python only to say what is wrong with it."""
+    """The rows of a CSV file. Parsing is NumPy's; a line is looked at in Python only to say what is wrong with it."""
 
     path: Path
     lines: list[str]  # of the rows alone
     delimiter: str
     names: list[str] | None  # the header, where there is one
     n_columns: int
+    numbers: Sequence[int]  # of the lines, from 1
 
     def line_number(self, row: int) -> int:
-        return row + (1 if self.names is None else 2)
+        return self.numbers[row]
 
     def column_name(self, column: int) -> str:
         return f"column {column}" if self.names is None else f"column {self.names[column]!r}"
@@ -165,11 +177,7 @@ class _Table:
 
     def check_widths(self) -> None:
         """Require that every row has as many cells as the first line of the file."""
-        if self.quoted:
-            self._check_quotes()
-            widths = (len(_cells(line, self.delimiter)) for line in self.lines)
-        else:
-            widths = (line.count(self.delimiter) + 1 for line in self.lines)
+        widths = (line.count(self.delimiter) + 1 for line in self.lines)
         for row, width in enumerate(widths):
             if width != self.n_columns or not self.lines[row].strip():
                 found = f"{width} cell{'s' * (width != 1)}" if self.lines[row].strip() else "nothing"
@@ -178,28 +186,13 @@ class _Table:
                     f"the row ends at {self.column_name(min(width, self.n_columns) - 1)}, {self.known_columns()}"
                 )
 
-    def _check_quotes(self) -> None:
-        """Require that quotes are closed in their own line: NumPy would join all lines to the next quote."""
-        for row, line in enumerate(self.lines):
-            if '"' in line:
-                try:
-                    list(csv_reader([line], delimiter=self.delimiter, strict=True))
-                except CsvError as error:
-                    raise DataError(
-                        f"{self.path}, row {self.line_number(row)}: its quotes cannot be read: {error}"
-                    ) from error
-
-    @cached_property
-    def quoted(self) -> bool:
-        return any('"' in line for line in self.lines)
-
     def target_column(self, target: str | int | None) -> int:
         if isinstance(target, bool) or not isinstance(target, str | int | None):
             raise ConfigError(f"target must be a column's name or number, got {target!r}")
         start = f"{self.path}, row 1"
         if self.n_columns == 1:
             raise DataError(
-                f"{start}: one column, where features and a label need two; is the delimiter {self.delimiter!r}?"
+                f"{start}: one column, where features and a label need two; is another character the delimiter?"
             )
         if target is None:
             if self.names is None:
@@ -212,7 +205,7 @@ class _Table:
                 raise DataError(f"{start}: there is no column {target}; {self.known_columns()}")
             return target % self.n_columns
         if self.names is None:
-            named = target in [cell.strip() for cell in _cells(self.lines[0], self.delimiter)]
+            named = target in self.cells(0)
             hint = "; row 1 has it, so say header=true" if named else ""
             raise DataError(f"{start}: there is no header to find column {target!r} in; {self.known_columns()}{hint}")
         count = self.names.count(target)
@@ -237,7 +230,7 @@ class _Table:
 
     def labels(self, target: int) -> NDArray[Any]:
         """Return one column as labels."""
-        labels = np.char.strip(self._load([target], str)[:, 0])
+        labels = np.char.replace(np.char.strip(self._load([target], str)[:, 0]), _BREAK, "\n")
         values, first = np.unique(labels, return_index=True)
         numbers = [_number(value) for value in values]
         missing = [
@@ -268,7 +261,6 @@ class _Table:
             comments=None,
             delimiter=self.delimiter,
             usecols=columns,
-            quotechar='"' if self.quoted else None,
             ndmin=2,
         )
         if len(values) != len(self.lines):
@@ -277,31 +269,47 @@ class _Table:
 
     def _bad_feature(self, columns: list[int]) -> DataError | None:
         for row, line in enumerate(self.lines):
-            cells = _cells(line, self.delimiter)
+            cells = line.split(self.delimiter)
             for column in columns:
                 if _number(cells[column]) is None:
                     text = cells[column].strip()
                     found = f"a feature must be a number, got {text!r}" if text else "a cell is blank"
-                    return DataError(f"{self.place(row, column)}: {found}")
+                    decimal = text.replace(",", ".") if text.count(",") == 1 else ""
+                    hint = f"; a decimal comma is written as a point, {decimal}" if _number(decimal) is not None else ""
+                    return DataError(f"{self.place(row, column)}: {found}{hint}")
         return None
+
+    def cells(self, row: int) -> list[str]:
+        return [cell.strip() for cell in self.lines[row].split(self.delimiter)]
 
 
 def _read_table(path: Path, *, header: bool | None, delimiter: str) -> _Table:
-    lines = _read_lines(path)
-    if not lines:
+    text = _read_text(path)
+    if not text.strip():
         raise DataError(f"{path}, row 1: the file is empty")
-    first = [cell.strip() for cell in _cells(lines[0], delimiter)]
-    has_header = _is_header(first, lines[1:], delimiter) if header is None else header
-    rows = lines[1:] if has_header else lines
-    if not rows:
-        raise DataError(f"{path}, row 2: the file ends after its header, {', '.join(first)}: there are no rows")
-    table = _Table(path, rows, delimiter, names=first if has_header else None, n_columns=len(first))
+    numbers: Sequence[int]
+    if '"' in text:
+        lines, numbers = _unquoted(path, text, delimiter)
+        delimiter = _APART
+    else:
+        lines = text.split("\n")
+        numbers = range(1, len(lines) + 1)
+    while not lines[-1].strip():  # blank ones at the end
+        lines.pop()
+    table = _Table(path, lines, delimiter, names=None, n_columns=lines[0].count(delimiter) + 1, numbers=numbers)
+    if header is None:
+        header = _is_header(table)
+    if header:
+        names = [_one_line(cell) for cell in table.cells(0)]
+        if len(lines) == 1:
+            raise DataError(f"{path}, row 2: the file ends after its header, {', '.join(names)}: there are no rows")
+        table = replace(table, lines=lines[1:], names=names, numbers=numbers[1:])
     table.check_widths()
     return table
 
 
-def _read_lines(path: Path) -> list[str]:
-    """Return the lines of a file without the blank ones at its end."""
+def _read_text(path: Path) -> str:
+    """Return what a file says, its letters composed."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8-sig") as file:
@@ -314,32 +322,81 @@ def _read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    lines = text.split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines
+    return composed(text)
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path} cannot be read: {error.strerror or error}")
 
 
-def _is_header(first: list[str], rest: list[str], delimiter: str) -> bool:
-    """Tell whether the cells of the first line name the columns."""
-    numbers = [cell for cell in first if _number(cell) is not None]
-    if not numbers:
+def _unquoted(path: Path, text: str, delimiter: str) -> tuple[list[str], list[int]]:
+    """Return the rows of a file with quotes, without them and with `_APART` between cells; and their line numbers."""
+    if _APART in text:
+        raise DataError(f"{path} has both quotes and the control character {_APART!r}, which stands between cells here")
+    # blanks around quotes do not count; csv skips those before them
+    text = re.sub(rf'"[ \t]+(?=[{re.escape(delimiter)}\n]|\Z)', '"', text) if delimiter != "\t" else text
+    lines, numbers = [], []
+    reader = csv_reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True, skipinitialspace=True)
+    begins = 1
+    try:
+        for cells in reader:
+            lines.append(_APART.join(cell.replace("\r\n", "\n").replace("\n", _BREAK) for cell in cells))
+            numbers.append(begins)
+            begins = reader.line_num + 1
+    except CsvError as error:
+        raise DataError(f"{path}, row {begins}: its quotes cannot be read: {error}") from error
+    return lines, numbers
+
+
+def _one_line(name: str) -> str:
+    """Return a column's name as it is compared: composed, in one line, without blanks around it."""
+    return " ".join(composed(name.replace(_BREAK, " ")).split())
+
+
+def _is_header(table: _Table) -> bool:
+    """Tell whether the cells of the first line name the columns.
+
+    Raises:
+        DataError: they may be names or numbers.
+    """
+    first = table.cells(0)
+    rest = [cells for cells in map(table.cells, range(1, min(len(table.lines), _LOOKED_AT + 1))) if len(cells) > 1]
+    rest = [cells for cells in rest if len(cells) == len(first)]
+    values = [_number(cell) for cell in first]
+    texts = [column for column, value in enumerate(values) if value is None]
+    if len(texts) == len(first):
         return True
-    n = len(numbers)
-    texts = [column for column, cell in enumerate(first) if _number(cell) is None]
-    if n < 2 or len(texts) != 1 or numbers not in ([str(i) for i in range(n)], [str(i + 1) for i in range(n)]):
+    if not rest:
         return False
-    # "Letter,1,2,3": a header, as pandas writes it where columns have no names, unless a later row is a "Letter" too
-    column = texts[0]
-    return bool(rest) and not any(_cells(line, delimiter)[column : column + 1] == [first[column]] for line in rest)
+    below = [[_number(cells[column]) for cells in rest] for column in range(len(first))]
+    if any(first[column] and None not in below[column] for column in texts):
+        return True  # a text above numbers
+    if any(value is not None and not any(b is not None for b in below[i]) for i, value in enumerate(values)):
+        return True  # a number above texts
+    numbers = [cell for cell in first if _number(cell) is not None]
+    is_new = all(all(cells[column] != first[column] for cells in rest) for column in texts)
+    counts = [str(i) for i in range(len(numbers))], [str(i + 1) for i in range(len(numbers))]
+    if len(texts) == 1 and len(numbers) >= 2 and numbers in counts and is_new:
+        return True  # "Letter,1,2,3": a header, as pandas writes it where columns have no names
+    why = ""
+    if is_new and all(value is None or _is_outside(value, below[i]) for i, value in enumerate(values)):
+        why = "each of its cells is unlike all cells below it"
+    elif not texts and len(first) >= _FEW and len({b - a for a, b in pairwise(map(float, first))} - {0.0}) == 1:
+        why = "its numbers are evenly spaced" if len({*first}) == len(first) else ""
+    if why and len(rest) >= _FEW:
+        shown = ", ".join(first[:_COLUMNS_LISTED])
+        raise DataError(
+            f"{table.path}, row 1: {shown}: {why}, so they may name the columns or be a row of data. "
+            f"Say header=true or header=false"
+        )
+    return False
 
 
-def _cells(line: str, delimiter: str) -> list[str]:
-    return next(csv_reader([line], delimiter=delimiter), [""]) if '"' in line else line.split(delimiter)
+def _is_outside(value: float, below: Sequence[float | None]) -> bool:
+    """Tell whether a number is outside of the range of others, by more than their range has."""
+    others = [b for b in below if b is not None]
+    low, high = min(others), max(others)
+    return not low - (high - low) <= value <= high + (high - low)
 
 
 def _number(cell: str) -> float | None:

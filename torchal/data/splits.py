@@ -7,6 +7,8 @@ where a typo disappears: a type checker knows each name, and `check_settings` re
 
 from __future__ import annotations
 
+import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,6 +32,8 @@ Rows: TypeAlias = Sequence[int] | NDArray[Any] | Tensor
 THIRDS = (2 / 3, 1 / 6, 1 / 6)
 _PARTS = ("train", "validation", "test")
 _EXACT_INTEGERS = 2.0**53  # float64 holds every whole number up to here
+_COMPARED = 100_000  # rows; of more, many differ by less than float32 has digits by chance alone
+_STILL_APART = 0.9  # part of the different values that must remain
 SUM_TOLERANCE = 2e-3  # a config file says 0.667, 0.167, 0.167
 
 
@@ -131,7 +135,9 @@ def make_splits(
     """Cut inputs and labels into a training, a validation and a test part, shuffled by a seed.
 
     The labels may be any whole numbers or text; sorted (as numbers where all of them are), they become the classes 0
-    to C - 1. What is left out by `keep` takes no part in that. Scaling is computed in float64.
+    to C - 1. Text that is written in two ways, as "1" and "1.0", is two classes; only how Unicode composes a letter does
+    not count. What is left out by `keep` takes no part in that. Scaling is computed in float64; values that float32
+    cannot tell apart after it are warned of.
 
     Args:
         inputs: rows of numbers; a tensor, an array or nested lists.
@@ -205,6 +211,8 @@ def as_inputs(what: str, inputs: object) -> NDArray[Any]:
 def as_classes(what: str, labels: object, *, n_rows: int) -> NDArray[Any]:
     """Return labels as an array (M,) of whole numbers where every label is one, else of text.
 
+    Text is of whole numbers where each is written as a whole number is: two texts are never one class.
+
     Raises:
         DataError: a label is neither a whole number nor text.
         ShapeError: there is not one label per row.
@@ -218,9 +226,14 @@ def as_classes(what: str, labels: object, *, n_rows: int) -> NDArray[Any]:
         array = array.astype(str)
     if array.dtype.kind not in "biufSU":
         raise DataError(f"{what} must be whole numbers or text, got {array.dtype}")
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{what} must be whole numbers or text, got bytes that are not UTF-8: {error}") from error
     values, codes = np.unique(array, return_inverse=True)
-    if values.dtype.kind in "SU":
-        values = _as_numbers(values.astype(str))
+    if values.dtype.kind == "U":
+        values = _as_whole_numbers(np.array([composed(value) for value in values]))
     if values.dtype.kind == "f":
         # comparisons with NaN are false, so this refuses NaN and infinity too
         fractional = ~((values == np.floor(values)) & (np.abs(values) <= _EXACT_INTEGERS))
@@ -245,15 +258,29 @@ def _column(place: tuple[int, ...]) -> int | tuple[int, ...]:
     return place[1] if len(place) == 2 else place[1:]
 
 
-def _as_numbers(values: NDArray[Any]) -> NDArray[Any]:
-    """Return text as numbers where all of it is."""
-    if any("_" in value for value in values):  # Python and NumPy read "1_0" as 10
-        return values
+def composed(text: str) -> str:
+    """Return text with its letters composed (Unicode's NFC), so that what looks the same is the same."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _as_whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Return text as whole numbers where all of it is just that, in the one way to write each."""
     with suppress(ValueError, OverflowError):
-        return values.astype(np.int64)
-    with suppress(ValueError):
-        return values.astype(np.float64)
+        numbers = values.astype(np.int64)
+        if (numbers.astype(str) == values).all():
+            return np.asarray(numbers)
     return values
+
+
+def _in_order(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the order of distinct labels, (C,) int64: as numbers where all of them are, else as they are."""
+    if values.dtype.kind != "U" or any("_" in value for value in values):  # Python reads "1_0" as 10
+        return np.arange(len(values))
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return np.arange(len(values))
+    return np.asarray(sorted(range(len(values)), key=lambda i: (numbers[i], str(values[i]))))
 
 
 def _split(
@@ -273,6 +300,8 @@ def _split(
     test_rows: Rows | None = None,
 ) -> Splits:
     values, codes = np.unique(labels, return_inverse=True)
+    order = _in_order(values)
+    values, codes = values[order], order.argsort()[codes]
     names = [str(value) for value in values] if names is None else list(names)
     if len(names) != len(values):
         raise ConfigError(f"class_names must name the {len(values)} classes, got {len(names)} names")
@@ -292,6 +321,7 @@ def _split(
             raise DataError("train_rows has no row" + ("" if keep is None else f" of the classes in keep={list(keep)}"))
     rows = np.concatenate(parts)
     scaled = _scaled(inputs[rows], n_train=len(parts[0]), normalize=normalize, standardize=standardize)
+    _warn_of_rounding(inputs[rows], scaled, is_scaled=standardize or normalize)
     targets = (np.cumsum(kept) - 1)[codes[rows]]
     sizes = [len(part) for part in parts]
     all_inputs = torch.from_numpy(scaled).split(sizes)
@@ -308,7 +338,7 @@ def _kept_classes(values: NDArray[Any], names: Sequence[str], keep: Sequence[int
         return np.ones(len(values), dtype=bool)
     if isinstance(keep, str) or not isinstance(keep, Sequence):
         raise ConfigError(f"keep must be a list of labels, got {keep!r}")
-    wanted = [str(label) for label in keep]
+    wanted = [composed(str(label)) for label in keep]
     known = {*map(str, values), *names}
     unknown = [label for label in wanted if label not in known]
     if unknown:
@@ -373,6 +403,29 @@ def _explicit_rows(given: dict[str, Any], *, n_rows: int) -> list[NDArray[Any]]:
             )
         owner[rows] = i
     return parts
+
+
+def _warn_of_rounding(inputs: NDArray[Any], rounded: NDArray[Any], *, is_scaled: bool) -> None:
+    """Warn of the first column in which many values that differ became one in float32."""
+    if inputs.dtype.kind == "b" or inputs.dtype.itemsize < 4 or inputs.dtype == np.float32:
+        return
+    before, after = (part[:_COMPARED].reshape(min(len(part), _COMPARED), -1) for part in (inputs, rounded))
+    for column in range(before.shape[1]):
+        x, y = before[:, column], after[:, column]
+        if not is_scaled and (y.astype(np.float64) == x).all():
+            continue
+        n_before, n_after = (len(np.unique(part)) for part in (x, y))
+        if n_after < _STILL_APART * n_before:
+            remedy = (
+                "take off an offset, or split the column" if is_scaled else "standardize=True scales before rounding"
+            )
+            warnings.warn(
+                f"column {_column((0, *np.unravel_index(column, inputs.shape[1:])))} of the inputs: {n_before} different "
+                f"values, {x.min()} to {x.max()}, became {n_after} in float32; {remedy}",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
 
 
 def _scaled(inputs: NDArray[Any], *, n_train: int, normalize: bool, standardize: bool) -> NDArray[Any]:
