@@ -228,6 +228,7 @@ class TestPool:
         assert picks(TensorDataset(X)).equal(picks(X))
 
     @pytest.mark.gpu
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of a fork beside CUDA's threads
     @pytest.mark.parametrize("sampler", [Margin(), KCenterGreedy()])
     @pytest.mark.parametrize("kind", ["tensor", "dataset", "dataset there", "workers", "mapped file"])
     def test_a_network_on_cuda_reads_the_pool_wherever_it_is(self, kind, sampler, tmp_path):
