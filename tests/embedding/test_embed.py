@@ -651,6 +651,16 @@ class TestEmbed:
         assert np.array_equal(found.logits, whole.logits.cpu())
 
     @pytest.mark.gpu
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of a fork beside CUDA's threads
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_a_data_set_of_the_host_is_pinned_by_workers(self, num_workers, tmp_path):
+        expected = reference(make_net(), make_rows())
+        for out in (None, tmp_path / "features.npy"):
+            found = run(make_net(), Images(make_rows()), device="cuda", num_workers=num_workers, out=out)
+            features = found.features.cpu() if out is None else torch.tensor(found.features)
+            torch.testing.assert_close(features, expected[0])
+
+    @pytest.mark.gpu
     def test_a_mapped_file_is_read_there(self, tmp_path):
         np.save(tmp_path / "rows.npy", make_rows().numpy())
         found = run(make_net(), np.load(tmp_path / "rows.npy", mmap_mode="r"), device="cuda")

@@ -173,7 +173,7 @@ class TestOnAGpu:
             found = answers_of(model, x.cuda())
         assert all(answer.is_cuda for answer in found.values())
         assert_close(found, answers_of(want, x))
-        assert model.score(x.cuda(), y.cuda()) == want.score(x, y)
+        assert model.score(x.cuda(), y.cuda()) == pytest.approx(want.score(x, y))
         assert answering.largest <= n_classes
         assert fitting.largest < x.numel()
 

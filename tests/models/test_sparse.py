@@ -6,9 +6,12 @@ import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 
-from torchal.models import sparse
+from torchal import ActiveLearner, Pool
+from torchal.models import LinearSVM, LogisticRegression, OneVsRestLogisticRegression, sparse
 from torchal.models.sparse import as_csr, csr_rows, dense_where_small
+from torchal.samplers import Margin
 
 ROWS = np.array([[1.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [4.0, 0.0, 5.0, 0.0]])
 FORMATS = ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"]
@@ -126,3 +129,50 @@ def test_what_fits_in_a_chunk_becomes_dense(monkeypatch):
     assert dense_where_small(x) is x
     dense = torch.zeros(3, 2)
     assert dense_where_small(dense) is dense
+
+
+SPARSE_MODELS = [
+    LogisticRegression(),
+    OneVsRestLogisticRegression(penalize_intercept=True),
+    LinearSVM(solver="torch"),
+    LogisticRegression(C=[0.1, 10.0]),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", SPARSE_MODELS, ids=["logistic", "one against the rest", "svm", "searched"])
+@pytest.mark.parametrize("small", [True, False], ids=["made dense", "stays sparse"])
+def test_cuda_fits_sparse_rows_as_the_cpu_does(model, small, request):
+    if not small:
+        request.getfixturevalue("stay_sparse")
+    y = np.arange(150) % 3
+    x = drawn(150, 12, seed=0) + np.eye(3)[y][:, [0, 1, 2] * 4] * 2 * (drawn(150, 12, seed=1) != 0)
+    rows = scipy.sparse.csr_array(x)
+    here = clone(model).set_params(device="cpu").fit(rows, y)
+    want = torch.as_tensor(here.decision_function(rows))
+    there = clone(model).set_params(device="cuda").fit(rows, y)
+    assert there.module_.weight.is_cuda
+    np.testing.assert_allclose(there.decision_function(rows), want, rtol=1e-4, atol=1e-5)
+    csr = as_csr(rows).to("cuda")
+    tensors = clone(model).fit(csr, torch.from_numpy(y).cuda())
+    found = tensors.decision_function(csr)
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), want, rtol=1e-4, atol=1e-5)
+    assert tensors.predict(csr).cpu().tolist() == here.predict(rows).tolist()
+    learner = ActiveLearner(clone(model).set_params(device="cuda"), Margin(), Pool.unlabeled(rows, n_classes=3))
+    learner.tell(torch.arange(60), torch.from_numpy(y[:60]))
+    alone = ActiveLearner(clone(model).set_params(device="cpu"), Margin(), Pool.unlabeled(rows, n_classes=3))
+    alone.tell(torch.arange(60), torch.from_numpy(y[:60]))
+    assert learner.ask(9).tolist() == alone.ask(9).tolist()
+
+
+@pytest.mark.gpu
+def test_cuda_takes_rows_of_a_sparse_matrix():
+    x = drawn(40, 7, seed=2)
+    csr = as_csr(scipy.sparse.csr_array(x)).to("cuda")
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    assert csr_rows(csr, order.cuda()).is_cuda
+    assert_csr(csr_rows(csr, order.cuda()).cpu(), x[order])
+    assert_csr(csr_rows(csr, slice(5, 30)).cpu(), x[5:30])
+    assert dense_where_small(csr).is_cuda
+    assert dense_where_small(csr).cpu().numpy().tolist() == x.tolist()

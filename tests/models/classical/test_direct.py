@@ -219,3 +219,27 @@ def test_many_of_which_some_have_classes_of_one_row(ours):
         alone = ours(C=[0.01, 1.0, 100.0], **settings).fit(rows, labels)
         assert (one.C_, one.n_folds_) == (alone.C_, alone.n_folds_)
         np.testing.assert_allclose(one.cv_accuracies_, alone.cv_accuracies_, atol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("grid", [1.0, [0.01, 1.0, 100.0]], ids=["one", "searched"])
+@pytest.mark.parametrize(
+    "kind", [LogisticRegression, OneVsRestLogisticRegression, LinearSVM, KernelSVM, KernelLeastSquares]
+)
+def test_cuda_fits_many_as_the_cpu_does(kind, grid):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (4, 45), generator=generator)
+    y[:, :6] = torch.arange(6) % 3
+    x = torch.randn(4, 45, 5, generator=generator, dtype=torch.float64) + y[..., None]
+    many = kind(C=grid).fit_many(x.cuda(), y.cuda())
+    here = kind(C=grid, device="cpu").fit_many(x, y)
+    assert len(many) == 4
+    for there, want, rows in zip(many, here, x, strict=True):
+        found = there.decision_function(rows.cuda())
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), want.decision_function(rows), rtol=1e-3, atol=1e-4)
+        assert there.predict(rows.cuda()).cpu().equal(want.predict(rows))
+    arrays = kind(C=grid, device="cuda").fit_many(x.numpy(), y.numpy())
+    np.testing.assert_allclose(
+        arrays[3].decision_function(x[3].numpy()), here[3].decision_function(x[3]), rtol=1e-3, atol=1e-4
+    )

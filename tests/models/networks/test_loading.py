@@ -8,12 +8,13 @@ from sklearn.base import clone
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from torchal import ActiveLearner, Pool
+from torchal import ActiveLearner, LabeledData, Pool
 from torchal.data import ImageFiles
 from torchal.errors import DataError, ShapeError
 from torchal.models import MLP, LogisticRegression, SmallCNN, TorchClassifier
 from torchal.models.networks.loading import DeviceRows, LoadedRows
 from torchal.pool.inputs import DatasetInputs
+from torchal.runs import metrics
 from torchal.samplers import KCenterGreedy, Margin
 
 CPU = torch.device("cpu")
@@ -225,6 +226,34 @@ class TestPool:
             return learner.ask(7)
 
         assert picks(TensorDataset(X)).equal(picks(X))
+
+    @pytest.mark.gpu
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of a fork beside CUDA's threads
+    @pytest.mark.parametrize("sampler", [Margin(), KCenterGreedy()])
+    @pytest.mark.parametrize("kind", ["tensor", "dataset", "dataset there", "workers", "mapped file"])
+    def test_a_network_on_cuda_reads_the_pool_wherever_it_is(self, kind, sampler, tmp_path):
+        def run(inputs, device, **settings):
+            pool = Pool.unlabeled(inputs, n_classes=3)
+            network = TorchClassifier(epochs=2, precision="fp64", device=device, **settings)
+            parts = LabeledData(inputs, Y)
+            learner = ActiveLearner(network, sampler, pool, validation=parts, test=parts, metrics=metrics.BY_NAME)
+            learner.tell(torch.arange(20), Y[:20])
+            asked = learner.ask(7)
+            return asked.tolist(), learner.history[0].test
+
+        rows = X.double()
+        np.save(tmp_path / "rows.npy", rows.numpy())
+        inputs = {
+            "dataset": TensorDataset(rows),
+            "workers": TensorDataset(rows),
+            "dataset there": TensorDataset(rows.cuda()),
+            "mapped file": np.load(tmp_path / "rows.npy", mmap_mode="r"),
+        }.get(kind, rows)
+        found, scored = run(inputs, "cuda", num_workers=2 if kind == "workers" else 0)
+        want, expected = run(rows, "cpu")
+        assert found == want
+        assert scored.keys() > metrics.BY_NAME.keys()
+        assert scored == pytest.approx(expected, rel=1e-5)
 
     def test_a_scikit_learn_model_gets_arrays(self):
         from sklearn.naive_bayes import GaussianNB
