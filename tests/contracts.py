@@ -164,6 +164,7 @@ class SamplerContract:
         view = make_view(pool.with_labels(rows[1:], targets[rows[1:]]))
         assert sampler.select(view, 1).indices.tolist() == rows[:1].tolist()
 
+    @pytest.mark.filterwarnings("ignore:all .* candidates have the same .* score")
     def test_takes_duplicate_rows(self, sampler):
         pool = make_pool()[0]
         same = Pool.unlabeled(torch.ones_like(pool.inputs), n_classes=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from importlib.util import find_spec
 from numbers import Integral, Real
@@ -127,3 +128,17 @@ def as_rows(name: str, rows: object, *, n_rows: int, device: torch.device) -> Te
         if repeats:
             raise ShapeError(f"{name} must be distinct: {repeats} of {len(tensor)} are repeats")
     return tensor
+
+
+def warn_of_probabilities(logits: Tensor, *, by: str) -> None:
+    """Warn where logits (n, C) are probabilities already: no row of real ones has no negative number and the sum 1."""
+    if len(logits) < 2 or logits.shape[1] < 2:
+        return
+    sums = logits.detach().float().sum(1)
+    if bool(((logits >= 0).all(1) & ((sums - 1).abs() < 1e-2)).all()):
+        warnings.warn(
+            f"{by} answers with probabilities (no number is negative, and every row sums to 1), not with logits: "
+            "whoever takes their softmax again sees nearly equal classes. Leave out its last softmax",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from sklearn.linear_model import LogisticRegression
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from torchal import Pool, embed
+from torchal import ActiveLearner, Pool, embed
 from torchal.errors import DataError, ShapeError
 from torchal.pool.inputs import DatasetInputs, as_inputs, gather, is_streamed, read_rows
+from torchal.samplers import Margin
 
 ROWS = torch.arange(12.0).reshape(4, 3)
 
@@ -111,3 +113,90 @@ def test_embed_takes_data_set_inputs():
     features, logits = embed(net, DatasetInputs(TensorDataset(ROWS))[torch.tensor([3, 1])], progress=False)
     assert features.equal(ROWS[[3, 1]])
     torch.testing.assert_close(logits, net(ROWS[[3, 1]]).detach())
+
+
+class Made(Dataset):
+    """Rows that a function makes of their numbers."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, row):
+        return self.make(row)
+
+
+class ByNumber:
+    """Six rows that give whatever they are told to for numbers of rows."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, rows):
+        return self.answer(rows)
+
+
+def broken(row):
+    raise OSError("the disk")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "words"),
+    [
+        ("abcdef", DataError, "which str does not: TypeError"),
+        ({i: i for i in range(6)}, DataError, "which dict does not: KeyError"),
+        ({1, 2, 3}, DataError, "which set does not: TypeError"),
+        (range(6), DataError, "which range does not: TypeError"),
+        (None, DataError, "a length and rows by number, got NoneType"),
+        (iter([1.0]), DataError, "a length and rows by number, got list_iterator"),
+        (torch.tensor(1.0), DataError, "a length and rows by number, got Tensor"),
+        (DataLoader(TensorDataset(torch.rand(6, 2))), DataError, r"DatasetInputs\(loader.dataset\)"),
+        (torch.rand(6), ShapeError, r"got shape \(6,\); one feature is"),
+        (torch.rand(6, 0), ShapeError, r"at least one column, got shape \(6, 0\)"),
+        (np.ma.masked_array(np.ones((6, 2)), mask=[[True, False]] * 6), DataError, "6 masked values"),
+        (np.array([["a"]] * 6), DataError, "must be numbers, got an array of <U1"),
+        (np.zeros(6, [("a", "f4")]), DataError, "must be numbers, got an array of"),
+        (np.zeros((6, 2), "M8[s]"), DataError, "must be numbers, got an array of datetime64"),
+        (torch.zeros(6, 2, dtype=torch.complex64), DataError, "real numbers, got torch.complex64"),
+        (torch.zeros(6, 2).to(torch.float8_e4m3fn), DataError, "real numbers, got torch.float8_e4m3fn"),
+        (torch.zeros(6, 2, device="meta"), DataError, "real numbers, got torch.float32 on meta"),
+        (Made(lambda row: torch.zeros(row + 1)), ShapeError, r"row 0 has \(1,\), row 1 has \(6,\)"),
+        (Made(broken), DataError, r"row 0 of the data set \(Made\) cannot be read: OSError: the disk"),
+        (Made(lambda row: {"x": row}), DataError, "got dict; give to_row="),
+        (DatasetInputs(Made(lambda row: row), to_row=lambda row: [row]), DataError, "to_row must return .*, got list"),
+        (ByNumber(lambda rows: "x"), DataError, "6 rows for 6|2 rows for 2 numbers, ByNumber gave str of length 1"),
+        (ByNumber(lambda rows: [[1.0]] * 5), DataError, "2 rows for 2 numbers, ByNumber gave list of length 5"),
+        (ByNumber(lambda rows: rows[7]), DataError, "which ByNumber does not: IndexError"),
+    ],
+)
+def test_what_no_model_could_read_stays_out_of_a_pool(inputs, error, words):
+    with pytest.raises(error, match=words):
+        Pool.unlabeled(inputs, n_classes=2)
+
+
+def test_rows_that_training_reads_otherwise_are_looked_at_too():
+    good = TensorDataset(torch.rand(6, 2))
+    with pytest.raises(DataError, match="the disk"):
+        Pool.unlabeled(DatasetInputs(good, train=Made(broken)), n_classes=2)
+
+
+def test_a_table_of_numbers_is_a_pool():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"a": [1, 2, 3], "b": [0.5, 0.25, 1.0]}, index=[7, 8, 9])
+    assert Pool.unlabeled(table, n_classes=2).inputs.tolist() == [[1.0, 0.5], [2.0, 0.25], [3.0, 1.0]]
+    with pytest.raises(DataError, match="a DataFrame of object; encode its columns"):
+        Pool.unlabeled(pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}), n_classes=2)
+    with pytest.raises(ShapeError, match=r"got shape \(2,\); one feature is x.reshape\(-1, 1\)"):
+        Pool.unlabeled(pandas.Series([1.0, 2.0]), n_classes=2)
+
+
+def test_half_precision_reaches_a_model_of_numpy():
+    x = (torch.arange(12.0).reshape(6, 2) / 12).bfloat16()
+    learner = ActiveLearner(LogisticRegression(), Margin(), Pool.unlabeled(x, n_classes=2))
+    learner.tell([0, 5, 1, 4], [0, 1, 0, 1])
+    assert len(learner.ask(1)) == 1

@@ -223,7 +223,7 @@ class TestPoolView:
         [(HasDecisionFunction, "scores"), (HasProbabilities, "log_probs"), (HasEmbedding, "features")],
     )
     def test_from_tensors_has_what_it_was_given_and_refuses_the_rest(self, capability, name):
-        view = PoolView.from_tensors(**{name: torch.zeros(3, 2)})
+        view = PoolView.from_tensors(**{name: torch.full((3, 2), 0.5).log()})
         assert view.has(capability)
         assert getattr(view, name).shape == (3, 2)
         for other in {"scores", "log_probs", "features"} - {name}:

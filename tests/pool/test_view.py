@@ -7,10 +7,10 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import CapabilityError, Pool, PoolView, ShapeError
+from torchal import CapabilityError, ConfigError, DataError, Pool, PoolView, ShapeError
 from torchal.pool import interop
 from torchal.protocols import HasBatchedFit, provides
-from torchal.samplers import from_name
+from torchal.samplers import Margin, from_name
 
 
 class Counting(NearestMean):
@@ -177,3 +177,46 @@ def test_features_and_scores_of_mapped_files(sampler, tmp_path):
     whole = PoolView.from_tensors(features=x, scores=x[:, :3], labeled=labeled)
     picked = from_name(sampler).select(mapped, 7).indices
     assert picked.equal(from_name(sampler).select(whole, 7).indices)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"scores": "abc"}, ShapeError, "scores must be a tensor or an array of numbers, got str"),
+        (
+            {"scores": np.array(["a"])},
+            ShapeError,
+            "a tensor or an array of numbers, got an array of <U1",
+        ),
+        ({"scores": torch.zeros(3, 2).long()}, ShapeError, "scores must be floating point, got torch.int64"),
+        (
+            {"log_probs": torch.zeros(3, 2)},
+            DataError,
+            "of row 0 sum to 2, not to 1; logits are scores=",
+        ),
+        ({"log_probs": torch.full((3, 2), 0.5)}, DataError, r"of row 0 sum to 3.297, not to 1; use probs.log\(\)"),
+        ({"scores": torch.zeros(3, 2), "targets": [-1, -2, 0]}, DataError, "at least -1, .*got -2"),
+        ({"scores": torch.zeros(3, 2), "targets": [0.5, 1, 1]}, ShapeError, "targets must be"),
+        ({"scores": torch.zeros(3, 2), "labeled": [0, 1, 0]}, ShapeError, "labeled must be a bool tensor"),
+        ({"scores": torch.zeros(3, 2), "generator": 0}, ConfigError, "generator must be a torch.Generator, got int"),
+        ({"scores": torch.zeros(3, 2), "features": torch.zeros(2, 2)}, ShapeError, r"must be \(2, ...\)"),
+    ],
+)
+def test_what_a_view_is_made_from_is_looked_at(given, error, words):
+    with pytest.raises(error, match=words):
+        PoolView.from_tensors(**given)
+
+
+def test_a_view_is_made_from_arrays_and_lists():
+    scores = np.array([[0.0, 3.0], [1.0, 1.5], [2.0, 0.0]])
+    view = PoolView.from_tensors(scores=scores, labeled=[False, False, True], targets=[-1, -1, 1], features=scores * 2)
+    assert view.scores.tolist() == scores.tolist()
+    assert view.features.tolist() == (scores * 2).tolist()
+    assert Margin().select(view, 1).indices.tolist() == [1]
+
+
+def test_candidates_that_all_score_the_same_are_said():
+    view = PoolView.from_tensors(scores=torch.ones(4, 3), labeled=torch.tensor([True, False, False, False]))
+    with pytest.warns(UserWarning, match="all 3 candidates have the same Margin score, 0: the picks are"):
+        assert Margin().select(view, 2).indices.tolist() == [1, 2]
+    assert len(Margin().select(view, 3).indices) == 3  # all there are: nothing is chosen, nothing said

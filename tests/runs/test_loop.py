@@ -231,6 +231,7 @@ class TestSamplersInTheLoop:
         results = list(rounds(learner, oracle, Schedule(batch_size=10, budget=36)))
         assert results[-1].test.keys() == {"accuracy"}
 
+    @pytest.mark.filterwarnings("ignore:all .* candidates have the same .* score")
     def test_a_model_with_probabilities_only_works_with_margin(self):
         learner, oracle = make(Margin(), model=KNeighborsClassifier(3))
         assert len(list(rounds(learner, oracle, Schedule(batch_size=10, budget=36)))) == 4

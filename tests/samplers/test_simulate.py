@@ -238,6 +238,7 @@ class Texts:
         return [self.texts[int(row)] for row in rows]
 
 
+@pytest.mark.filterwarnings("ignore:all .* candidates have the same .* score")
 @pytest.mark.parametrize("keep", ["best_arm", "best_simulation", "frequent"])
 @pytest.mark.parametrize("kind", ["texts", "memory map"])
 def test_inputs_of_other_kinds(kind, keep, tmp_path):

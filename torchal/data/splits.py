@@ -135,9 +135,9 @@ def make_splits(
     """Cut inputs and labels into a training, a validation and a test part, shuffled by a seed.
 
     The labels may be any whole numbers or text; sorted (as numbers where all of them are), they become the classes 0
-    to C - 1. Text that is written in two ways, as "1" and "1.0", is two classes; only how Unicode composes a letter does
-    not count. What is left out by `keep` takes no part in that. Scaling is computed in float64; values that float32
-    cannot tell apart after it are warned of.
+    to C - 1. Text that is written in two ways, as "1" and "1.0", is two classes; only how Unicode composes a letter
+    does not count. What is left out by `keep` takes no part in that. Scaling is computed in float64; values that
+    float32 cannot tell apart after it are warned of.
 
     Args:
         inputs: rows of numbers; a tensor, an array or nested lists.
@@ -419,9 +419,10 @@ def _warn_of_rounding(inputs: NDArray[Any], rounded: NDArray[Any], *, is_scaled:
             remedy = (
                 "take off an offset, or split the column" if is_scaled else "standardize=True scales before rounding"
             )
+            place = _column((0, *map(int, np.unravel_index(column, inputs.shape[1:]))))
             warnings.warn(
-                f"column {_column((0, *np.unravel_index(column, inputs.shape[1:])))} of the inputs: {n_before} different "
-                f"values, {x.min()} to {x.max()}, became {n_after} in float32; {remedy}",
+                f"column {place} of the inputs: {n_before} different values, {x.min()} to {x.max()}, became {n_after} "
+                f"in float32; {remedy}",
                 UserWarning,
                 stacklevel=2,
             )

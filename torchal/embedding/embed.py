@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from torchal._checks import as_device, check_flag, check_whole
+from torchal._checks import as_device, check_flag, check_whole, warn_of_probabilities
 from torchal.embedding.batches import Arguments, Batches, arguments_of, as_batches, digest, moved
 from torchal.embedding.capture import capture, layer_name
 from torchal.embedding.npy_stream import Fingerprint, NpyStream
@@ -217,6 +217,8 @@ def _fill(rows: _InMemory | NpyStream, batches: Batches, run: _Pass, *, progress
                 _check_rows("logits", logits, where, n=batches.n_in(rows.n_rows), width=rows.widths and rows.widths[1])
                 features = run.features()
             _check_rows("features", features, where, n=len(logits), width=rows.widths and rows.widths[0])
+            if rows.n_batches == 0:
+                warn_of_probabilities(logits, by="the module")
             answer = Outputs(run.kept(features), run.kept(logits))
             _check_finite(answer, where, rows.n_rows)
             rows.write(*answer)

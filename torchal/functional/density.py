@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,6 +65,14 @@ def density_graph(
     )
     n_rows = len(indices)
     weights = (-distances.double() / features.shape[1]).exp().flatten()
+    n_lost = int((weights.view(n_rows, -1) == 0).all(1).sum())
+    if n_lost:
+        warnings.warn(
+            f"{n_lost} of {n_rows} rows are so far from all others that exp(-distance / D) is 0: without an edge, "
+            "their density is 0. Bring the features to a common scale, as with sklearn.preprocessing.StandardScaler",
+            UserWarning,
+            stacklevel=2,
+        )
     rows = torch.arange(n_rows, device=indices.device).repeat_interleave(n_neighbors)
     columns = indices.flatten()
     edges = torch.cat([rows * n_rows + columns, columns * n_rows + rows])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from torchal._csr import without_notes
 from torchal.errors import CapabilityError, DataError, ShapeError, TorchalError
@@ -107,6 +107,8 @@ class DatasetInputs:
         elif isinstance(item, tuple | list):
             item = item[0]
         if not isinstance(item, Tensor | np.ndarray | np.generic):
+            if self.to_row is not None:
+                raise DataError(f"to_row must return a tensor or an array, got {type(item).__name__}")
             raise DataError(
                 f"an item must be a tensor or an array, or a tuple that begins with one, got {type(item).__name__}; "
                 "give to_row="
@@ -114,6 +116,10 @@ class DatasetInputs:
         return item.detach() if isinstance(item, Tensor) else torch.from_numpy(as_torch_takes(np.asarray(item)))
 
 
+_REAL = (
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint16, torch.uint32, torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+)
 _SPARSE_LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
@@ -301,6 +307,76 @@ def as_inputs(inputs: Any) -> Inputs:
             inputs = torch.from_numpy(as_torch_takes(inputs))
     rows: Inputs = inputs
     return rows
+
+
+def checked_inputs(name: str, inputs: Any) -> Inputs:
+    """Return inputs as `as_inputs` does, after reading the first and the last row as they are read later.
+
+    Whoever labels rows for days must not learn afterwards that no model can read them.
+
+    Raises:
+        DataError: rows that are no numbers, or masked, or that cannot be read.
+        ShapeError: rows without columns, or of several shapes.
+    """
+    if isinstance(inputs, DataLoader):
+        raise DataError(f"{name} are rows by number, and a DataLoader gives batches; use DatasetInputs(loader.dataset)")
+    if hasattr(inputs, "iloc") and hasattr(inputs, "to_numpy"):  # a table of pandas, whose columns come first
+        values = inputs.to_numpy()
+        if values.dtype.kind not in "biuf":
+            raise DataError(
+                f"{name} must be numbers, got a {type(inputs).__name__} of {values.dtype}; encode its columns"
+            )
+        inputs = values
+    if isinstance(inputs, np.ma.MaskedArray):
+        n_masked = int(np.ma.count_masked(inputs))
+        if n_masked:
+            raise DataError(f"{name} has {n_masked} masked values; fill them in, as with sklearn.impute.SimpleImputer")
+        inputs = np.asarray(inputs)
+    if not hasattr(inputs, "__len__") or (isinstance(inputs, Tensor | np.ndarray) and inputs.ndim == 0):
+        raise DataError(f"{name} must have a length and rows by number, got {type(inputs).__name__}")
+    rows = as_inputs(inputs)
+    if isinstance(rows, Tensor | np.ndarray):
+        _check_table(name, rows)
+    elif len(rows) and not isinstance(rows, SparseInputs):
+        _probe(name, rows)
+    return rows
+
+
+def _check_table(name: str, values: Any) -> None:
+    if isinstance(values, Tensor) and (values.dtype not in _REAL or values.is_meta):
+        raise DataError(f"{name} must be real numbers, got {values.dtype} on {values.device}")
+    if values.ndim < 2:
+        raise ShapeError(
+            f"{name} must have a row axis and at least one more, got shape {tuple(values.shape)}; one feature is "
+            "x.reshape(-1, 1)"
+        )
+    if 0 in tuple(values.shape)[1:]:
+        raise ShapeError(f"{name} must have at least one column, got shape {tuple(values.shape)}")
+
+
+def _probe(name: str, inputs: Any) -> None:
+    """Read two rows as a model's rows are read."""
+    wanted = torch.tensor(sorted({0, len(inputs) - 1}))
+    if isinstance(inputs, DatasetInputs):
+        inputs[wanted].load()
+        if inputs.train is not None:
+            inputs.read(wanted.tolist(), training=True)
+        return
+    kind = type(inputs).__name__
+    try:
+        rows = inputs[wanted]
+        n_rows = len(rows)
+    except Exception as error:
+        raise DataError(
+            f"{name} must give rows by an int64 tensor of their numbers, which {kind} does not: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if n_rows != len(wanted) or isinstance(rows, str | bytes | dict | set):
+        raise DataError(f"{name} must give {len(wanted)} rows for {len(wanted)} numbers, {kind} gave {_shown(rows)}")
+
+
+def _shown(rows: Any) -> str:
+    return f"{type(rows).__name__} of length {len(rows)}"
 
 
 def as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:

@@ -317,6 +317,7 @@ def _as_taken(model: object, rows: Any) -> Any:
     if isinstance(rows, Tensor):
         if rows.ndim > 2 and hasattr(model, "__sklearn_tags__"):
             rows = rows.flatten(1)
+        rows = rows.float() if rows.dtype == torch.bfloat16 else rows  # which NumPy does not have
         return rows.detach().cpu().numpy()
     return rows
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchal._checks import as_integers, as_rows, check_finite, check_mask
 from torchal.errors import DataError, ShapeError
-from torchal.pool.inputs import as_inputs, is_sparse
+from torchal.pool.inputs import as_inputs, checked_inputs, is_sparse
 from torchal.pool.labels import LabeledData, buy, check_labels, training_data
 from torchal.pool.view import PoolView
 from torchal.protocols import UNLABELED, Classifier, Inputs
@@ -63,7 +63,7 @@ class Pool:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        put("inputs", as_inputs(self.inputs))
+        put("inputs", checked_inputs("inputs", self.inputs))
         if not isinstance(self.targets, Tensor):
             put("targets", as_integers("targets", self.targets))
         n_rows = len(self.inputs)
@@ -107,7 +107,7 @@ class Pool:
             inputs: (N, ...).
             source_rows: (N,) int64.
         """
-        inputs = as_inputs(inputs)
+        inputs = checked_inputs("inputs", inputs)
         device = inputs.device if isinstance(inputs, Tensor) else None
         targets = torch.full((len(inputs),), UNLABELED, device=device)
         return cls(inputs, targets, n_classes=n_classes, source_rows=source_rows)  # type: ignore[arg-type]

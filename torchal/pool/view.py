@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import check_mask
+from torchal._checks import as_integers, check_mask
+from torchal._chunks import values_per_chunk
 from torchal.engine.features import Features
-from torchal.errors import CapabilityError, DataError, ShapeError
+from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
+from torchal.pool.inputs import as_torch_takes
 from torchal.pool.labels import LabeledData, buy, training_data
 from torchal.protocols import (
     UNLABELED,
@@ -91,7 +93,13 @@ class PoolView:
             >>> view.candidates
             tensor([True, True])
         """
-        scores, log_probs = _in_memory(scores), _in_memory(log_probs)
+        scores, log_probs = _as_tensor("scores", scores), _as_tensor("log_probs", log_probs)
+        if features is not None and not isinstance(features, np.memmap):
+            features = _as_tensor("features", features)
+        labeled, candidates = _as_tensor("labeled", labeled), _as_tensor("candidates", candidates)
+        targets = None if targets is None else as_integers("targets", targets)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ConfigError(f"generator must be a torch.Generator, got {type(generator).__name__}")
         if scores is not None and scores.ndim == 1:
             scores = scores.unsqueeze(1)
         outputs = {"features": features, "scores": scores, "log_probs": log_probs}
@@ -108,13 +116,22 @@ class PoolView:
                     f"{name} must be ({n_rows}, ...) with two axes on {device}, "
                     f"got {tuple(tensor.shape)} on {_device_of(tensor)}"
                 )
+        for name, values in (("scores", scores), ("log_probs", log_probs)):
+            if values is not None and not values.is_floating_point():
+                raise ShapeError(f"{name} must be floating point, got {values.dtype}; use {name}.float()")
+        if log_probs is not None:
+            _check_log_probs(log_probs)
         if targets is None:
             targets = torch.full((n_rows,), UNLABELED, device=device)
         if targets.shape != (n_rows,) or targets.dtype != torch.int64:
             raise ShapeError(f"targets must be ({n_rows},) int64, got {tuple(targets.shape)} {targets.dtype}")
+        if int(targets.min()) < UNLABELED:
+            raise DataError(
+                f"targets must be at least {UNLABELED}, which stands for no label, got {int(targets.min())}"
+            )
         labeled = targets != UNLABELED if labeled is None else labeled
-        candidates = ~labeled if candidates is None else candidates
         check_mask("labeled", labeled, n_rows=n_rows, device=device)
+        candidates = ~labeled if candidates is None else candidates
         check_mask("candidates", candidates, n_rows=n_rows, device=device)
         if bool((labeled & candidates).any()):
             raise ShapeError(f"{int((labeled & candidates).sum())} rows are both labeled and candidates")
@@ -327,8 +344,35 @@ class PoolView:
         return self.model
 
 
-def _in_memory(values: Features | None) -> Tensor | None:
-    return torch.tensor(values) if isinstance(values, np.memmap) else values
+def _as_tensor(name: str, values: Any) -> Tensor | None:
+    """Return numbers in a tensor, an array or a list as a tensor."""
+    if values is None or isinstance(values, Tensor):
+        return values
+    if isinstance(values, np.memmap):
+        return torch.tensor(values)
+    if isinstance(values, list | tuple):
+        values = np.asarray(values)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise ShapeError(f"{name} must be a tensor or an array of numbers, got {got}")
+    return torch.from_numpy(as_torch_takes(values))
+
+
+def _check_log_probs(log_probs: Tensor) -> None:
+    """Require rows of log-probabilities: their probabilities sum to 1, up to the rounding of their dtype."""
+    tolerance = max(1e-3, 8 * torch.finfo(log_probs.dtype).eps)
+    size = max(1, values_per_chunk(log_probs.device) // max(1, log_probs.shape[1]))
+    for i, some in enumerate(log_probs.split(size)):
+        off = some.logsumexp(1).abs()
+        bad = (off > tolerance) & ~some.isnan().any(1)  # what is not finite is said by whoever reads it
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            total = float(some[row].double().exp().sum())
+            remedy = "logits are scores=" if not 0.99 < float(some[row].sum()) < 1.01 else "use probs.log()"
+            raise DataError(
+                f"log_probs must be log-probabilities: the probabilities of row {i * size + row} sum to {total:.4g}, "
+                f"not to 1; {remedy}"
+            )
 
 
 def _device_of(values: Features) -> torch.device:

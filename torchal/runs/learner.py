@@ -20,7 +20,7 @@ from torchal._checks import as_rows, check_budget, check_finite
 from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
 from torchal.pool import interop
-from torchal.pool.inputs import SparseInputs, as_inputs
+from torchal.pool.inputs import SparseInputs, checked_inputs
 from torchal.pool.labels import LabeledData, as_labels
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
@@ -405,7 +405,7 @@ def _checked_part(name: str, part: LabeledData | None, n_classes: int) -> Labele
     """Return a part as tensors, after checking that it can be scored."""
     if part is None:
         return None
-    inputs = as_inputs(part[0])
+    inputs = checked_inputs(f"the {name} inputs", part[0])
     device = inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
     if len(inputs) == 0 or len(inputs) != len(part[1]):
         raise DataError(f"the {name} part has {len(inputs)} inputs and {len(part[1])} targets")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -117,5 +118,20 @@ class ScoreSampler(Sampler):
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates with the highest scores."""
-        check_budget(n, int(view.candidates.sum()))
-        return top_n(self.score(view), n, candidates=view.candidates)
+        n_candidates = int(view.candidates.sum())
+        check_budget(n, n_candidates)
+        scores = self.score(view)
+        if n < n_candidates:
+            _warn_of_one_score(scores[view.candidates], by=type(self).__name__)
+        return top_n(scores, n, candidates=view.candidates)
+
+
+def _warn_of_one_score(scores: Tensor, *, by: str) -> None:
+    low, high = (float(value) for value in scores.aminmax())
+    if low == high:
+        warnings.warn(
+            f"all {len(scores)} candidates have the same {by} score, {low:g}: the picks are the first rows, not those "
+            "most wanted. Does the model answer the same for every row?",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from torchal import embed
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models import MLP, Callback, TorchClassifier
 from torchal.models.base import TrainingData
@@ -583,3 +584,25 @@ def test_a_module_that_answers_with_something_else():
 def test_the_estimator_can_be_copied_while_it_has_a_bar():
     model = TorchClassifier(epochs=1, progress=True)
     copy.deepcopy(model.fit(X, Y)).fit(X, Y)
+
+
+class Softmaxed(nn.Module):
+    """A network as skorch wants it, with a softmax at its end."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.body, self.head = nn.Linear(n_features, 8), nn.Linear(8, n_classes)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu()).softmax(1)
+
+
+def test_probabilities_in_the_place_of_logits_are_said():
+    x, y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    words = "answers with probabilities .*Leave out its last softmax"
+    with pytest.warns(UserWarning, match=f"Softmaxed {words}"):
+        model = TorchClassifier(Softmaxed, epochs=1, device="cpu").fit(x, y)
+    with pytest.warns(UserWarning, match=f"the module {words}"):
+        embed(model.module_, x, layer="head", progress=False)
+    with pytest.warns(UserWarning, match=f"Softmaxed {words}"):
+        TorchClassifier(Softmaxed, epochs=1, device="cpu").fit_many(x.view(2, 15, 4), y.view(2, 15))

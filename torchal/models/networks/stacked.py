@@ -14,6 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from torchal._checks import warn_of_probabilities
 from torchal.embedding.batches import digest
 from torchal.embedding.precision import dtype_of
 from torchal.errors import DivergenceError
@@ -99,6 +100,7 @@ def _agree(modules: Sequence[nn.Module], rows: Tensor, n_classes: int, *, with_d
         with seeded(0, rows.device):
             logits = module(rows)
         check_logits(logits, n_classes)
+        warn_of_probabilities(logits, by=type(module).__name__)
         outputs.append(logits.detach())
     if [_own_state(module) for module in alone] != before:
         return False

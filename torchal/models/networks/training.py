@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from torchal._checks import warn_of_probabilities
 from torchal._chunks import Chunker
 from torchal.embedding.precision import autocast, dtype_of
 from torchal.errors import DivergenceError
@@ -101,6 +102,7 @@ class _Fit:
         self.rate = math.nan  # the learning rate of the last step
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16-mixed" else None
         self.chunker, self.fits_whole = Chunker(smallest=1), True
+        self.looked_at = False  # whether the first logits were
         self.parameters = list(module.parameters())
         self.autocast = autocast(settings.precision, self.device)
         self.good = _Snapshot(module)
@@ -225,6 +227,9 @@ class _Fit:
         with self.autocast:
             logits = self.run(x)
         check_logits(logits, self.data.n_classes)
+        if not self.looked_at:
+            warn_of_probabilities(logits, by=type(self.module).__name__)
+            self.looked_at = True
         logits = logits.to(self.dtype)
         losses = self.criterion(logits, y)
         check_losses(losses, len(y))
