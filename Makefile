@@ -56,9 +56,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 
 $(VENV)-oldest/.installed: setup.cfg constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-		torch torchvision faiss-cpu numpy scipy scikit-learn tensorboard tqdm filelock hydra-core matplotlib pandas \
-		pytest pytest-xdist hypothesis
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable \
+		'.[vision,experiments]' faiss-cpu pandas pytest pytest-xdist hypothesis 'setuptools>=77'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -10,6 +10,8 @@ from torchal.engine import greedy
 pytest.importorskip("triton", reason="triton comes with torch on Linux with CUDA wheels only")
 from torchal.engine import triton_kernels as kernels
 
+# triton's interpreter of older versions, with newer versions of NumPy
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -86,7 +86,7 @@ def test_scores_are_the_weighted_squared_distances_at_the_draw():
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(1, 20), st.integers(1, 3)).flatmap(
-        lambda shape: hnp.arrays(np.float32, shape, elements=st.integers(0, 2).map(lambda i: i / 3))
+        lambda shape: hnp.arrays(np.float32, shape, elements=st.integers(0, 2).map(lambda i: np.float32(i / 3)))
     ),
     st.integers(1, 20),
     st.integers(0, 2**31),

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch.utils.data import TensorDataset
 
-from tests.contracts import check_name
+from tests.contracts import check_name, scikit_learn_checks
 from tests.models.networks.test_torch_classifier import FAST_ADAM, FULL_BATCH, SmallMLP
 from torchal import ActiveLearner, Pool
 from torchal.errors import ConfigError, DataError, ShapeError
@@ -23,7 +22,7 @@ EXACT = TorchEnsemble(
 )
 
 
-@pytest.mark.parametrize(("estimator", "check"), list(estimator_checks_generator(EXACT)), ids=check_name)
+@pytest.mark.parametrize(("estimator", "check"), scikit_learn_checks(EXACT), ids=check_name)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

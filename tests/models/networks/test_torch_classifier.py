@@ -13,12 +13,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data, estimator_checks_generator
+from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data
 from sklearn.utils.validation import has_fit_parameter
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from tests.contracts import check_name
+from tests.contracts import check_name, scikit_learn_checks
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.models import MLP, TorchClassifier
 
@@ -37,7 +37,7 @@ FULL_BATCH = 1000
 EXACT = TorchClassifier(SmallMLP, precision="fp64", optimizer=FAST_ADAM, batch_size=FULL_BATCH)
 
 
-@pytest.mark.parametrize(("estimator", "check"), list(estimator_checks_generator(EXACT)), ids=check_name)
+@pytest.mark.parametrize(("estimator", "check"), scikit_learn_checks(EXACT), ids=check_name)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -48,9 +48,7 @@ NOT_IN_FLOAT32 = {
     "check_methods_sample_order_invariance",
     "check_methods_subset_invariance",
 }
-WITH_DEFAULTS = [
-    pair for pair in estimator_checks_generator(TorchClassifier()) if check_name(pair[1]) not in NOT_IN_FLOAT32
-]
+WITH_DEFAULTS = [pair for pair in scikit_learn_checks(TorchClassifier()) if check_name(pair[1]) not in NOT_IN_FLOAT32]
 
 
 @pytest.mark.parametrize(("estimator", "check"), WITH_DEFAULTS, ids=check_name)
@@ -59,7 +57,7 @@ def test_scikit_learn_checks_with_defaults(estimator, check):
 
 
 def test_what_float32_leaves_out_exists():
-    assert set(map(check_name, (check for _, check in estimator_checks_generator(TorchClassifier())))) >= NOT_IN_FLOAT32
+    assert set(map(check_name, (check for _, check in scikit_learn_checks(TorchClassifier())))) >= NOT_IN_FLOAT32
 
 
 @pytest.mark.parametrize("method", ["predict_proba", "decision_function", "transform"])
