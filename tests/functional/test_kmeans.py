@@ -175,6 +175,43 @@ def test_clusters_are_as_good_as_scikit_learns():
     assert np.mean(ours) < np.mean(theirs) * 1.01
 
 
+@pytest.mark.parametrize("chunk_rows", [None, 1000])
+def test_many_rows_by_way_of_a_sample(chunk_rows):
+    kinds = torch.tensor([[0.0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 9]])
+    kind = torch.randint(4, (300_000,), generator=seeded(3))
+    x, weights = kinds[kind] + normal(300_000, 3), torch.rand(300_000, generator=seeded(4))
+    weights[kind == 3] = 0
+    got = kmeans(x, 3, generator=seeded(0), weights=weights, tolerance=0, chunk_rows=chunk_rows)
+    order = torch.cdist(kinds[:3], got.centers).argmin(1)
+    masses = torch.zeros(3).index_add_(0, kind.clamp(max=2), weights)
+    means = torch.zeros(3, 3).index_add_(0, kind.clamp(max=2), x * weights.unsqueeze(1)) / masses.unsqueeze(1)
+    assert torch.allclose(got.centers[order], means, atol=0.01)
+    far = (x - got.centers[got.assignments]).double().square().sum(1)
+    assert float(got.inertia) == pytest.approx(float((far * weights).sum()), rel=1e-6)
+    assert kmeans(x, 3, generator=seeded(0), weights=weights, tolerance=0).assignments.equal(got.assignments)
+
+
+def test_many_rows_are_clustered_as_well_as_by_lloyd():
+    from sklearn.cluster import KMeans
+
+    x = normal(120_000, 8) * torch.linspace(1, 3, 8)
+    theirs = [KMeans(6, n_init=1, random_state=seed).fit(x.numpy()).inertia_ for seed in range(5)]
+    ours = [float(kmeans(x, 6, generator=seeded(seed)).inertia) for seed in range(5)]
+    assert np.mean(ours) <= np.mean(theirs) * 1.001
+
+
+def test_many_rows_of_fewer_kinds_than_clusters_and_with_one_that_weighs_nearly_all():
+    x = (torch.arange(120_000) % 2).double().unsqueeze(1)
+    clusters = kmeans(x, 3, generator=seeded(0))
+    assert float(clusters.inertia) == 0
+    assert clusters.centers[clusters.assignments].equal(x)
+    weights = torch.full((120_000,), 1e-12)
+    weights[77] = 1
+    clusters = kmeans(normal(120_000, 2), 3, generator=seeded(0), weights=weights)
+    assert clusters.assignments.bincount().min() > 0
+    assert float(clusters.inertia) < 1e-6
+
+
 def test_an_empty_cluster_starts_anew(monkeypatch):
     module = importlib.import_module("torchal.functional.kmeans")  # the package has the function by this name
     x = torch.cat([normal(50, 2), normal(50, 2) + 100, normal(50, 2) - 100])
