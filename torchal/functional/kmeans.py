@@ -12,7 +12,7 @@ from torchal._checks import check_budget, check_finite, check_float, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Rows, Space, make_space, survey
 from torchal.engine.features import FeatureReader, Features
-from torchal.engine.greedy import Picks, Pool, draw, sample_by_value
+from torchal.engine.greedy import Picks, Pool, draw, draw_stratified, sample_by_value
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_centers, nearest_in_chunk, split
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
@@ -119,10 +119,11 @@ def kmeans(
 ) -> Clusters:
     """Cluster rows around k means: a start by `kmeans_plus_plus`, then Lloyd's iterations.
 
-    Of many rows a sample is clustered first, from up to three starts, and all rows go on from the best of them, until a
-    step gains less than a part in 100 000. Centres then keep some of the speed they had, as in accelerated
-    gradient descent, until the inertia grows: on a million rows this takes a third of the time of Lloyd's iterations
-    from a start of their own, and ends no higher.
+    Of 100 000 rows or more a sample is clustered first, from up to three starts, and all rows go on from the best of
+    them, until a step gains less than a part in 100 000. Centres then keep some of the speed they had, as in
+    accelerated gradient descent, until the inertia grows: a million rows take about a third of the time of Lloyd's
+    iterations from a start of their own, and end no higher. With so many clusters that a quarter of the rows would be
+    too small a sample, all rows move at that speed from the start.
 
     A cluster that has lost all its rows starts anew at the row farthest from its centre. With fewer than k different
     rows, some clusters share a centre, and all but the first of them are empty.
@@ -132,7 +133,8 @@ def kmeans(
         k: number of clusters, at most the number of rows with a positive weight.
         generator: the randomness of the start.
         weights: of the rows; 1 unless given.
-        max_iterations: of Lloyd's algorithm. Of many rows: half as many on the sample, then a quarter as many on all.
+        max_iterations: of Lloyd's algorithm. Of 100 000 rows or more: half as many on the sample, then a third as many
+            on all, but not fewer than 10 and 5 where so many are allowed.
         tolerance: stop when the squared distance that the centres move, in all, is below this fraction of the mean
             variance of a column.
         device: as in `kmeans_plus_plus`.
@@ -187,18 +189,22 @@ def _find_centers(  # noqa: PLR0917 - as `_draw_start`
     generator: torch.Generator,
 ) -> Rows:
     """Do what `kmeans` does, between its checks and the last assignment."""
-    n_sampled = max(_SAMPLED, _SAMPLED_PER_CLUSTER * k)
-    n_starts = min(_STARTS, int((weights > 0).sum()) // (_SHARE * n_sampled))
-    rows, copies = draw(weights, n_sampled if n_starts else 0, generator).unique(return_counts=True)
-    if len(rows) < k:  # few rows, or few that have nearly all the weight
+    fewer = max(max_iterations // 2, min(max_iterations, 10))
+    most = int((weights > 0).sum()) // _SHARE
+    if most < _SAMPLED:
         return _started(source, space, k, weights, generator).run(max_iterations, tolerance)
+    n_sampled = min(max(_SAMPLED, _SAMPLED_PER_CLUSTER * k), most)
+    rows, copies = draw_stratified(weights, n_sampled, generator).unique(return_counts=True)
+    if len(rows) < 0.8 * _SAMPLED_PER_CLUSTER * k:  # many clusters, or a few rows that have nearly all the weight
+        return _started(source, space, k, weights, generator).run(fewer, tolerance, accelerate=True)
     some = HeldRows(source.select(rows), source.longest_sq, source.in_chunks)
-    tries = [_started(some, space, k, copies.to(weights.dtype), generator) for _ in range(n_starts)]
+    tries = [
+        _started(some, space, k, copies.to(weights.dtype), generator) for _ in range(min(_STARTS, most // n_sampled))
+    ]
     for lloyd in tries:
-        lloyd.run(-(-max_iterations // 2), tolerance, accelerate=True)
-    best = min(tries, key=lambda lloyd: float(lloyd.inertia)).centers
-    lloyd = _Lloyd(source, space, weights, best)
-    return lloyd.run(-(-max_iterations // 4), tolerance, accelerate=True)
+        lloyd.run(fewer, tolerance, accelerate=True)
+    best = _Lloyd(source, space, weights, min(tries, key=lambda lloyd: float(lloyd.inertia)).centers)
+    return best.run(max(max_iterations // 3, min(max_iterations, 5)), tolerance, accelerate=True)
 
 
 def _started(source: Source, space: Space, k: int, weights: Tensor, generator: torch.Generator) -> _Lloyd:
