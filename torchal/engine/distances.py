@@ -385,24 +385,32 @@ def make_space(
     if metric == "cosine":
         kind = WholeCosineSpace if exact else CosineSpace
         return kind(n_columns=n_columns, dtype=dtype, exact=exact)
-    shift = _center(reader, seen.whole)
+    unshifted = 4 * n_columns * seen.peak * seen.peak
+    if exact and unshifted < (2**24 if dtype == torch.float32 else 2**53):
+        shift, largest = None, unshifted
+    else:
+        shift = _center(reader, exact)
     return Space(n_columns=n_columns, dtype=dtype, shift=shift, scale=scale, exact=exact, largest=largest)
 
 
-def _center(reader: FeatureReader, whole: bool) -> Tensor:
+def _center(reader: FeatureReader, exact: bool) -> Tensor | None:
     """Return what to take off each column, (D,): about its mean, or 0 where that would round more than it saves.
 
     From some rows, the same whatever the chunks, so that these change nothing. A difference to a number of like size
-    has no rounding error, so only columns far from 0 are shifted; of whole numbers each is, by a whole number, since a
-    fraction would break exact ties.
+    has no rounding error, so only columns far from 0 are shifted; of exact whole numbers each is, by a whole number,
+    since a fraction would break ties. A shift costs a copy of each row in each pass: nothing is taken off unless rows
+    come out half as long.
     """
-    n = min(len(reader), 1024, max(16, (1 << 20) // reader.n_columns))
+    n = min(len(reader), 1024, max(16, (1 << 18) // reader.n_columns))
     some = torch.linspace(0, len(reader) - 1, n, dtype=torch.float64, device=reader.device).long()
     rows = reader.rows(some).double()
     mean = rows.mean(0)
-    if whole:
+    if exact:
         return mean.round()
-    return torch.where(mean.abs() > 2 * rows.std(0, correction=0), mean, 0)
+    variance, mean_sq = (rows - mean).square_().mean(0), mean.square()
+    far = mean_sq > 4 * variance
+    length_sq, saved_sq = (variance + mean_sq).sum(), mean_sq[far].sum()
+    return torch.where(far, mean, 0) if bool(saved_sq > 0.75 * length_sq) else None
 
 
 def has_triton(x: Tensor) -> bool:

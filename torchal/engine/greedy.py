@@ -34,6 +34,7 @@ from torchal.engine.sources import HeldRows, Source, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
 _BLOCKS = 16  # a block may be this many times as large as a chunk
+_FIRST_PROPOSALS = 128  # of sampling by value, in one block
 _STEPS = 64  # picks between two looks at whether a block is done
 _PICKED = -torch.inf  # the value of a row that may not be picked
 
@@ -233,7 +234,7 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
     """
     rows: list[Tensor] = []
     scores: list[Tensor] = []
-    missing, proposals = n, 32
+    missing, proposals = n, _FIRST_PROPOSALS
     while missing:
         chances = pool.values.clamp(min=0) * weights
         if not bool((chances > 0).any()):
@@ -241,6 +242,7 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
             rows.append(draw_without_replacement(left, missing, generator))
             scores.append(torch.zeros_like(left[:missing]))
             break
+        proposals = min(proposals, pool.space.block_rows, missing + missing // 4 + 16)
         proposed = draw(chances, proposals, generator)
         accepted, values = _accept(pool, proposed, missing, generator)
         picked = proposed[accepted]
@@ -250,8 +252,11 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
         pool.values[picked] = _PICKED
         if missing:
             pool.lower(picked)
-        if 2 * len(picked) >= proposals:
-            proposals = min(2 * proposals, pool.space.block_rows)
+        # What the last block accepts costs no pass, so it is to be as large as may be.
+        if 10 * len(picked) >= 9 * proposals:
+            proposals *= 8
+        elif 2 * len(picked) >= proposals:
+            proposals *= 2
         elif 4 * len(picked) < proposals:
             proposals = max(proposals // 2, 32)
     return torch.cat(rows), torch.cat(scores)

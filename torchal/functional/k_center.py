@@ -37,8 +37,8 @@ def k_center_greedy(
     Equal distances go to the lowest row: those of equal rows always, and all others where the features are whole
     numbers (below 2^25 / sqrt(D), cosine: 2^13 / sqrt(D)). Where two different rows' distances d are closer than
     rounding, either may come first: closer than 4 (D + 4) e R^2 / d, with e = 2^-23 for float32 (2^-52 for float64) and
-    R the largest length of a row, after columns whose mean is more than two standard deviations from 0 were centred
-    (cosine: 4 (D + 4) e; manhattan: 2 (D + 4) e d).
+    R the largest length of a row, after columns whose mean is more than two standard deviations from 0 were centred,
+    if that halves the lengths (cosine: 4 (D + 4) e; manhattan: 2 (D + 4) e d).
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
