@@ -6,9 +6,12 @@ Axes: T trials; n rows; U problems on the same rows; K outputs of a problem.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from torchal.solvers.linear_rows import DenseRows, triangle_positions
@@ -36,6 +39,10 @@ class Curvature(ABC):
     def to(self, dtype: torch.dtype) -> Curvature:
         """Return the same in another precision."""
 
+    @abstractmethod
+    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Return `times` of the only problem, which is on the CPU, for arrays (K, n)."""
+
 
 class _SoftmaxCurvature(Curvature):
     def __init__(self, probs: Tensor, weighted: Tensor) -> None:
@@ -44,6 +51,16 @@ class _SoftmaxCurvature(Curvature):
 
     def to(self, dtype: torch.dtype) -> Curvature:
         return _SoftmaxCurvature(self._probs.to(dtype), self._weighted.to(dtype))
+
+    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        probs, weighted = (np.ascontiguousarray(part[0, :, 0].numpy().T) for part in (self._probs, self._weighted))
+
+        def times(values: NDArray[Any]) -> NDArray[Any]:
+            values -= np.einsum("kn,kn->n", probs, values)
+            values *= weighted
+            return values
+
+        return times
 
     def hessian(self, rows: DenseRows) -> Tensor:
         """(T, U, K P, K P), with a weight on the shift of all outputs, which changes nothing."""
@@ -81,6 +98,10 @@ class _OwnCurvature(Curvature):
 
     def to(self, dtype: torch.dtype) -> Curvature:
         return _OwnCurvature(self._curvature.to(dtype))
+
+    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        curvature = self._curvature[0, :, 0].numpy().T
+        return lambda values: np.multiply(values, curvature, out=values)
 
     def times(self, values: Tensor) -> Tensor:
         return values.mul_(self._curvature)

@@ -8,9 +8,11 @@ intercept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal.solvers.linear_losses import LOSSES, Curvature, Loss
@@ -29,6 +31,7 @@ _GRAM_COLUMNS = 4096  # columns from which a factorised matrix of that size cost
 _WHOLE_HESSIANS = 2**26  # most numbers of all matrices that couple outputs, 0.5 GB: they serve several steps
 _SURE = 10  # times tol: what the distance to the optimum may be at most where it is about tol
 _PAST_KINKS = 1e-12  # times tol: a gap so small that no kink on the way matters
+_ARRAY_FORCING = 1e-2  # the loss's, for a single problem: conjugate gradients cost little beside the rest of a step
 _UNSOLVED = 0.1  # part of the residual's square above which a direction does not tell how far the optimum is
 
 
@@ -266,9 +269,19 @@ class LinearSolver:
         # superlinear: a step near the optimum squares the distance; but no step need end far below what is asked
         first = size * scale[..., 0, 0].square()
         ratio = torch.maximum(first / objective, self._tol**2 * objective / first)
-        enough = size * ratio.clamp(min=_FLOAT32_RATIO, max=self._loss.forcing)
+        on_arrays = isinstance(precondition, _Factored) and size.numel() == 1 and size.device.type == "cpu"
+        forcing = min(self._loss.forcing, _ARRAY_FORCING) if on_arrays else self._loss.forcing
+        enough = size * ratio.clamp(min=_FLOAT32_RATIO, max=forcing)
         per_square, gained = scale[..., 0, 0].square() / objective, torch.zeros_like(objective)
         done = ~(size > 0)
+        if on_arrays:
+            assert isinstance(precondition, _Factored)
+            assert isinstance(rows, DenseRows)
+            direction, size, n_steps = _conjugate_on_arrays(
+                rows, curvature, penalty, precondition, residual, conjugate, float(enough)
+            )
+            self._cg_steps += n_steps
+            return direction * scale, size <= _UNSOLVED * begun, self._full is not None or gradient.shape[2] == 1
         for cg_step in range(_CG_STEPS):
             product = self._pull(rows, curvature.times(self._logits(rows, conjugate))).addcmul_(conjugate, penalty)
             curved = (conjugate * product).sum((2, 3))
@@ -306,12 +319,10 @@ class LinearSolver:
             self._full = _factor(curvature.hessian(rows), penalty.repeat(n_outputs))
             self._cg_steps = 0
         if self._full is not None:
-            solve = _solver(self._full)
-            return lambda residual: solve(residual.flatten(2).unsqueeze(2)).view_as(residual)
+            return _Factored(self._full, of="problem")
         if rows.n_columns <= _OWN_HESSIAN:
-            return _solver(_factor(rows.gram(diagonal.mean(3)), penalty))
-        solve = _solver(_factor(rows.gram(diagonal.mean((2, 3)).unsqueeze(2)), penalty))
-        return lambda residual: solve(residual.flatten(1, 2).unsqueeze(1)).view_as(residual)
+            return _Factored(_factor(rows.gram(diagonal.mean(3)), penalty), of="output")
+        return _Factored(_factor(rows.gram(diagonal.mean((2, 3)).unsqueeze(2)), penalty), of="trial")
 
     def _pays(self, n_rows: int, n_problems: int, n_outputs: int) -> bool:
         """Tell whether the steps since the last whole Hessian have cost as much as another one."""
@@ -320,6 +331,42 @@ class LinearSolver:
             return False
         worth = size / (8 if n_outputs > 1 else 2) + size**2 / (4 * n_rows)
         return self._cg_steps > max(worth, 20)
+
+
+def _conjugate_on_arrays(  # noqa: PLR0917
+    rows: DenseRows,
+    curvature: Curvature,
+    penalty: Tensor,
+    precondition: _Factored,
+    residual: Tensor,
+    conjugate: Tensor,
+    enough: float,
+) -> tuple[Tensor, Tensor, int]:
+    """Do what the loop of `_direction` does for one problem on a CPU, with numpy, which has less to prepare.
+
+    Returns:
+        The direction (1, 1, K, P), the square of the residual that is left (1, 1), and how many steps were taken.
+    """
+    multiply, bend, solve = rows.on_arrays(), curvature.on_arrays(), precondition.on_arrays()
+    weights, left, along = penalty.numpy(), residual[0, 0].numpy(), conjugate[0, 0].numpy()
+    found = np.zeros_like(left)
+    size = float(np.vdot(left, along))
+    for step in range(1, _CG_STEPS + 1):
+        product = multiply.pull(bend(multiply.times(along)))
+        product += along * weights
+        curved = float(np.vdot(along, product))
+        if not (size > 0 and curved > 0):  # the gradient is zero, or the numbers are beyond this precision
+            found = along if step == 1 else found
+            break
+        length = size / curved
+        found += length * along
+        left -= length * product
+        preconditioned = solve(left)
+        last, size = size, float(np.vdot(left, preconditioned))
+        if size <= enough:
+            break
+        along = preconditioned + (size / last) * along
+    return torch.from_numpy(found)[None, None], residual.new_full((1, 1), size), step
 
 
 def _factor(matrix: Tensor, penalty: Tensor) -> Tensor:
@@ -340,17 +387,48 @@ def _factor(matrix: Tensor, penalty: Tensor) -> Tensor:
     regular = (factor.diagonal(dim1=-2, dim2=-1).square() >= raised / 4 * corner).all(-1)
     failed = torch.where(regular, failed, 1)
     if matrix.dtype == torch.float32:
-        some = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)  # a factor with zeros has none
-        factor = torch.cholesky_inverse(torch.where(failed[..., None, None] == 0, factor, some))
+        if factor.device.type != "cpu" or bool(failed.any()):  # a factor with zeros has no inverse
+            some = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+            factor = torch.where(failed[..., None, None] == 0, factor, some)
+        factor = torch.cholesky_inverse(factor)
     usable = (failed == 0) & torch.isfinite(factor).all(-1).all(-1)  # infinite ones answer 0, which looks converged
     return torch.where(usable[..., None, None], factor, torch.nan)
 
 
-def _solver(factor: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function that solves on the right of (..., V, P) by what `_factor` returned (..., P, P)."""
-    if factor.dtype == torch.float32:
-        return lambda right: (right.float() @ factor).to(right.dtype)
-    return lambda right: torch.cholesky_solve(right.mT, factor).mT
+class _Factored:
+    """A preconditioner: what `_factor` returned, of a matrix for each output, for each problem, or for each trial.
+
+    Shapes:
+        factor: (T, U, P, P), the same for all outputs of a problem; (T, U, K P, K P); or (T, 1, P, P).
+    """
+
+    def __init__(self, factor: Tensor, of: Literal["output", "problem", "trial"]) -> None:
+        self._factor = factor
+        self._of = of
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        """Solve on the right of (T, U, K, P)."""
+        right = residual
+        if self._of == "problem":
+            right = residual.flatten(2).unsqueeze(2)
+        elif self._of == "trial":
+            right = residual.flatten(1, 2).unsqueeze(1)
+        if self._factor.dtype == torch.float32:
+            return (right.float() @ self._factor).to(right.dtype).view_as(residual)
+        return torch.cholesky_solve(right.mT, self._factor).mT.reshape_as(residual)
+
+    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Return the same of the only problem, which is on the CPU, for arrays (K, P)."""
+        if self._factor.dtype != torch.float32:
+            return lambda residual: self(torch.from_numpy(residual)[None, None])[0, 0].numpy()
+        inverse = self._factor[0, 0].numpy()
+
+        def solve(residual: NDArray[Any]) -> NDArray[Any]:
+            right = residual.astype(np.float32, copy=False).reshape(-1, len(inverse))
+            solved: NDArray[Any] = (right @ inverse).astype(residual.dtype, copy=False)
+            return solved.reshape(residual.shape)
+
+        return solve
 
 
 class _State(NamedTuple):
