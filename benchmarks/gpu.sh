@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 out=${OUT:-benchmarks/results}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 mkdir -p "$out"
-PYTHONUNBUFFERED=1 timeout "${TEST_SECONDS:-150}" "$python" -m pytest tests -m gpu -q -p no:cacheprovider --durations=5 2>&1 |
+PYTHONUNBUFFERED=1 timeout "${TEST_SECONDS:-170}" "$python" -m pytest tests -m gpu -q -p no:cacheprovider --durations=5 2>&1 |
     tee "$out/gpu-tests.txt"
 tests=$?
 "$python" -m benchmarks.gpu --device "${DEVICE:-cuda}" --out "$out" --seconds "${TABLE_SECONDS:-300}" ${GPU_TABLE_OPTIONS:-}
