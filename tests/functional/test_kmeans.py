@@ -13,7 +13,7 @@ from tests.references import kmeans as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
 from torchal.engine import greedy
 from torchal.engine.distances import Space
-from torchal.functional import kmeans, kmeans_plus_plus, nearest_rows
+from torchal.functional import k_center_greedy, kmeans, kmeans_plus_plus, nearest_rows
 
 
 def seeded(seed):
@@ -253,6 +253,23 @@ def test_only_the_ratios_of_weights_matter(size):
     assert kmeans(x, 5, generator=seeded(0), weights=weights * size).assignments.equal(
         kmeans(x, 5, generator=seeded(0), weights=weights).assignments
     )
+
+
+@settings(max_examples=30, deadline=None)
+@given(power=st.sampled_from([-100, -40, 40, 100]), seed=st.integers(0, 9), labeled=st.booleans())
+def test_only_the_ratios_of_features_matter(power, seed, labeled):
+    """Far from 1 the engine computes in float64, on a scale of its own; random numbers are used up alike."""
+    x, labeled = normal(200, 5, seed=seed), torch.arange(200) < 3 if labeled else None
+    scaled = x * 2.0**power
+    want = kmeans_plus_plus(x, 20, generator=seeded(seed), labeled=labeled).indices
+    assert kmeans_plus_plus(scaled, 20, generator=seeded(seed), labeled=labeled).indices.equal(want)
+    want = kmeans(x, 5, generator=seeded(seed)).assignments
+    assert kmeans(scaled, 5, generator=seeded(seed)).assignments.equal(want)
+    want = k_center_greedy(x, 20, labeled=labeled)
+    got = k_center_greedy(scaled, 20, labeled=labeled)
+    assert got.indices.equal(want.indices)
+    assert torch.allclose(got.scores / 2.0**power, want.scores, rtol=1e-6)
+    assert nearest_rows(scaled, scaled[:9] * 1.5).equal(nearest_rows(x, x[:9] * 1.5))
 
 
 def test_one_row_with_nearly_all_the_weight():

@@ -118,6 +118,12 @@ def test_inference_tensors_are_taken():
         assert len(sampler.select(PoolView.from_tensors(features=features), 4).indices) == 4
 
 
+def test_features_that_are_all_the_same_are_warned_of():
+    view = PoolView.from_tensors(features=torch.ones(6, 2), labeled=torch.arange(6) < 1)
+    with pytest.warns(UserWarning, match=r"all 2 picks have the distance 0, and are the first rows.*\(given\)"):
+        assert KCenterGreedy().select(view, 2).indices.tolist() == [1, 2]
+
+
 def test_the_playgrounds_name():
     assert samplers.from_name("kcenter") == KCenterGreedy()
     assert "kcenter" not in samplers.names()

@@ -268,7 +268,7 @@ def _accept(pool: Pool, proposed: Tensor, n: int, generator: torch.Generator) ->
     rows = block.source.select(torch.arange(len(proposed), device=proposed.device))
     distances = pool.space.pairwise(rows, rows).cpu().numpy()  # one copy for the whole block
     old = block.values.cpu().numpy()
-    uniform = torch.rand(len(old), generator=generator, device=generator.device, dtype=block.values.dtype)
+    uniform = torch.rand(len(old), generator=generator, device=generator.device, dtype=torch.float64)
     limits = old * uniform.cpu().numpy()
     new = old.copy()
     accepted: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +61,15 @@ class KCenterGreedy(Sampler):
         cover = self._cover_of(features, view)
         cover.add((view.labeled & ~cover.is_center).nonzero().squeeze(1))
         self._report = {"features": view.features_from, "n_features": features.shape[1]}
-        return cover.pick(n, candidates=view.candidates)
+        selection = cover.pick(n, candidates=view.candidates)
+        if not bool(selection.scores.any()):
+            warnings.warn(
+                f"every candidate lies on a centre: all {n} picks have the distance 0, and are the first rows. Are the "
+                f"features ({view.features_from}) the same for every row?",
+                UserWarning,
+                stacklevel=2,
+            )
+        return selection
 
     def report(self) -> dict[str, Any]:
         """Return what the distances were measured on: the model's embedding, the inputs, or what was given."""

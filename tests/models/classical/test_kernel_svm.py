@@ -1,4 +1,5 @@
 import pickle
+import warnings
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.contracts import WEIGHTS_SEARCHES, check_name, scikit_learn_checks
 from tests.real_data import DENSE, real_data
 from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError
-from torchal.models import KernelSVM
+from torchal.models import KernelLeastSquares, KernelSVM
 from torchal.models.classical import kernel, svm_pairs
 from torchal.samplers import Entropy, Margin
 
@@ -346,3 +347,37 @@ def test_on_the_gpu_as_on_the_cpu():
     assert there.C_ == here.C_
     assert there.module_.support.is_cuda
     np.testing.assert_allclose(there.decision_function(x_test), here.decision_function(x_test), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [KernelSVM, KernelLeastSquares])
+class TestAKernelThatTellsNothing:
+    def problem(self):
+        x = torch.randn(80, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return x, (x[:, 0] > 0).long()
+
+    def test_rows_that_know_themselves_only_are_warned_of(self, model):
+        x, y = self.problem()
+        with pytest.warns(UserWarning, match="the kernel is below 2e-16 between any two rows that differ"):
+            fitted = model(gamma=1.0).fit(x * 1e3, y)
+        fresh = torch.randn(10, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1e3
+        assert (fitted.decision_function(fresh) == fitted.decision_function(fresh)[0]).all()  # what is warned of
+
+    def test_rows_that_look_all_alike_are_warned_of(self, model):
+        x, y = self.problem()
+        with pytest.warns(UserWarning, match="the kernel is 1 to 10 digits between 100% of the rows that differ"):
+            model(gamma=1e-13).fit(x, y)
+
+    def test_copies_and_ordinary_rows_are_not(self, model):
+        x, y = self.problem()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model(gamma="scale").fit(x * 1e3, y)
+            model(gamma=1.0).fit(torch.cat([x, x]), torch.cat([y, y]))
+
+
+def test_one_value_far_off_spoils_the_width_and_is_warned_of():
+    x = torch.randn(80, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = (x[:, 0] > 0).long()
+    x[0, 1] = 1e9
+    with pytest.warns(UserWarning, match="one value far off spoils gamma='scale'"):
+        KernelSVM().fit(x, y)

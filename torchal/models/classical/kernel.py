@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,11 @@ from torch import Tensor, nn
 from torchal._chunks import values_per_chunk
 from torchal.errors import ConfigError, DataError
 from torchal.solvers.kernels import RbfKernel, pair_values
+
+
+_LOOKED_AT = 64  # rows
+_ZERO = 36.0  # an exponent: exp(-36) is about a rounding of 1
+_ONE = 1e-10  # an exponent
 
 
 def check_gamma(gamma: Any) -> None:
@@ -38,6 +44,36 @@ def width_of(gamma: Any, x: Tensor) -> float:
             "the features"
         )
     return width
+
+
+def warn_of_degenerate(x: Tensor, width: float) -> None:
+    """Warn where the kernel of rows (n, D) is 0 between all that differ, or 1 between most: it then tells nothing.
+
+    Some rows are compared with all.
+    """
+    some = x[torch.linspace(0, len(x) - 1, min(len(x), _LOOKED_AT), dtype=torch.float64, device=x.device).long()]
+    nearest, n_near, n_different = math.inf, 0, 0
+    for part in x.split(max(1, values_per_chunk(x.device) // max(len(some), x.shape[1]))):
+        exponents = width * torch.cdist(some, part, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        different = exponents[exponents > 0]
+        if len(different):
+            nearest = min(nearest, float(different.min()))
+            n_near, n_different = n_near + int((different < _ONE).sum()), n_different + len(different)
+    if n_different and nearest > _ZERO:
+        warnings.warn(
+            f"with gamma {width:.1e} the kernel is below {math.exp(-_ZERO):.0e} between any two rows that differ: each row "
+            "knows itself only, and all new ones get the same answer. Scale the features, or use gamma='scale'",
+            UserWarning,
+            stacklevel=3,
+        )
+    if 2 * n_near > n_different:
+        warnings.warn(
+            f"with gamma {width:.1e} the kernel is 1 to {-math.log10(_ONE):.0f} digits between {n_near / n_different:.0%} of "
+            "the rows that differ, so that it tells them hardly apart. Scale the features (one value far off spoils "
+            "gamma='scale'), or use a larger gamma",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class KernelMachine(nn.Module):

@@ -15,7 +15,7 @@ from torchal._chunks import values_per_chunk
 from torchal.models.base import ProbabilityMixin, TrainingData
 from torchal.models.checks import Array
 from torchal.models.classical.direct import DirectClassifier, Fitted, Trials, as_array, stacked
-from torchal.models.classical.kernel import KernelMachine, check_gamma, width_of
+from torchal.models.classical.kernel import KernelMachine, check_gamma, warn_of_degenerate, width_of
 from torchal.models.classical.search import Folds
 from torchal.solvers.kernel_ridge import RidgeSystem
 from torchal.solvers.kernels import RbfKernel
@@ -135,7 +135,10 @@ class _RidgeTrials(Trials):
 
     def fit(self, penalties: Sequence[float]) -> list[Fitted]:
         """Fit all data sets at once."""
-        gamma = self._x.new_tensor([width_of(self._model.gamma, rows) for rows in self._x])
+        widths = [width_of(self._model.gamma, rows) for rows in self._x]
+        for rows, width in zip(self._x, widths, strict=True):
+            warn_of_degenerate(rows, width)
+        gamma = self._x.new_tensor(widths)
         system = self._system(self._x, gamma, self._weights if self._is_weighted else None)
         ridge = self._x.new_tensor(penalties) * self._weights.sum(1)
         coef, n_iter = self._solve(system, self._targets, ridge)

@@ -13,7 +13,7 @@ from torchal.errors import ConfigError
 from torchal.models.base import TrainingData
 from torchal.models.checks import Array
 from torchal.models.classical.direct import DirectClassifier, Fitted, Trials, as_array, check_solver
-from torchal.models.classical.kernel import PairMachine, check_gamma, width_of
+from torchal.models.classical.kernel import PairMachine, check_gamma, warn_of_degenerate, width_of
 from torchal.models.classical.search import Folds
 from torchal.models.classical.svm_pairs import Limits, Machines, Task, accuracies_of, by_interior_point, by_libsvm
 from torchal.solvers.kernels import most_voted, ovr_values
@@ -164,6 +164,8 @@ class _PairTrials(Trials):
     def fit(self, penalties: Sequence[float]) -> list[Fitted]:
         """Fit each data set, of which the rows of support are kept."""
         tasks = [self._task(one) for one in self._data]
+        for task in tasks:
+            warn_of_degenerate(task.x, task.gamma)
         machines = self._solve(tasks, [[C] for C in penalties])
         fits = []
         for task, machine in zip(tasks, machines, strict=True):
