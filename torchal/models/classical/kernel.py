@@ -15,7 +15,6 @@ from torchal._chunks import values_per_chunk
 from torchal.errors import ConfigError, DataError
 from torchal.solvers.kernels import RbfKernel, pair_values
 
-
 _LOOKED_AT = 64  # rows
 _ZERO = 36.0  # an exponent: exp(-36) is about a rounding of 1
 _ONE = 1e-10  # an exponent
@@ -61,16 +60,16 @@ def warn_of_degenerate(x: Tensor, width: float) -> None:
             n_near, n_different = n_near + int((different < _ONE).sum()), n_different + len(different)
     if n_different and nearest > _ZERO:
         warnings.warn(
-            f"with gamma {width:.1e} the kernel is below {math.exp(-_ZERO):.0e} between any two rows that differ: each row "
-            "knows itself only, and all new ones get the same answer. Scale the features, or use gamma='scale'",
+            f"with gamma {width:.1e} the kernel is below {math.exp(-_ZERO):.0e} between any two rows that differ: each "
+            "row knows itself only, and all new ones get the same answer. Scale the features, or use gamma='scale'",
             UserWarning,
             stacklevel=3,
         )
     if 2 * n_near > n_different:
         warnings.warn(
-            f"with gamma {width:.1e} the kernel is 1 to {-math.log10(_ONE):.0f} digits between {n_near / n_different:.0%} of "
-            "the rows that differ, so that it tells them hardly apart. Scale the features (one value far off spoils "
-            "gamma='scale'), or use a larger gamma",
+            f"with gamma {width:.1e} the kernel is 1 to {-math.log10(_ONE):.0f} digits between "
+            f"{n_near / n_different:.0%} of the rows that differ, so that it tells them hardly apart. Scale the features "
+            "(one value far off spoils gamma='scale'), or use a larger gamma",
             UserWarning,
             stacklevel=3,
         )
