@@ -68,7 +68,7 @@ def warn_of_degenerate(x: Tensor, width: float) -> None:
     if 2 * n_near > n_different:
         warnings.warn(
             f"with gamma {width:.1e} the kernel is 1 to {-math.log10(_ONE):.0f} digits between "
-            f"{n_near / n_different:.0%} of the rows that differ, so that it tells them hardly apart. Scale the features "
+            f"{n_near / n_different:.0%} of the rows that differ: it hardly tells them apart. Scale the features "
             "(one value far off spoils gamma='scale'), or use a larger gamma",
             UserWarning,
             stacklevel=3,
