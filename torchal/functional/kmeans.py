@@ -20,6 +20,7 @@ from torchal.functional.selection import Selection
 
 _SAMPLED = 25_000  # rows, at least, of a sample that is clustered first
 _SAMPLED_PER_CLUSTER = 250
+_SAMPLED_VALUES = 2**27  # most numbers of the sample, 0.5 GB
 _SHARE = 4  # the samples of all starts are at most a quarter of the rows
 _STARTS = 3
 _MOMENTUM = 0.9  # of the centres: twenty of Lloyd's steps become about ten, and most steps left out were the smallest
@@ -153,7 +154,8 @@ def kmeans(
         O'Donoghue & Candes, "Adaptive Restart for Accelerated Gradient Schemes", 2015.
 
     Complexity:
-        N D k multiply-adds per iteration, in one pass; O(N) memory beyond the features, and chunks.
+        N D k multiply-adds per iteration, in one pass; O(N) memory beyond the features, and chunks; the sample has
+        25 000 or 250 k rows, and at most 2^27 numbers.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [8.0], [9.0]])
@@ -193,9 +195,9 @@ def _find_centers(  # noqa: PLR0917 - as `_draw_start`
     most = int((weights > 0).sum()) // _SHARE
     if most < _SAMPLED:
         return _started(source, space, k, weights, generator).run(max_iterations, tolerance)
-    n_sampled = min(max(_SAMPLED, _SAMPLED_PER_CLUSTER * k), most)
+    n_sampled = min(max(_SAMPLED, _SAMPLED_PER_CLUSTER * k), most, _SAMPLED_VALUES // source.n_columns)
     rows, copies = draw_stratified(weights, n_sampled, generator).unique(return_counts=True)
-    if len(rows) < 0.8 * _SAMPLED_PER_CLUSTER * k:  # many clusters, or a few rows that have nearly all the weight
+    if len(rows) < 0.8 * _SAMPLED_PER_CLUSTER * k:  # many clusters, or few rows that have nearly all the weight
         return _started(source, space, k, weights, generator).run(fewer, tolerance, accelerate=True)
     some = HeldRows(source.select(rows), source.longest_sq, source.in_chunks)
     tries = [
