@@ -198,11 +198,13 @@ class LinearSolver:
             decrement = -(gradient * direction).sum((2, 3))
             gap = torch.where(is_solved, decrement / 2 / objective, torch.inf)
             fine_enough = bool(is_solved.all()) or not (is_close and self._precision == 1)
-            if self._is_diagonal and bool((gap <= self._tol).any()):
+            # a preconditioner in float32 may not know of a direction that is flat beyond its digits
+            if (self._is_diagonal or self._precision == 1) and bool((gap <= self._tol).any()):
                 residual = gradient + self._pull(self._rows, curvature.times(along.clone())) + direction * self._penalty
                 left = (residual.square() / self._least_curvature(curvature)).sum((2, 3)) / objective
                 unsure = (gap <= self._tol) & ~(left <= _SURE * self._tol)
-                fine_enough = fine_enough and (self._precision > 0 or not bool(unsure.any()))
+                known = self._is_diagonal and self._precision > 0  # nothing better is to be had
+                fine_enough = fine_enough and (known or not bool(unsure.any()))
                 gap = torch.where(unsure, left, gap)
             if self._precision == 2 or (fine_enough and self._agrees(direction, along, decrement, gap, curvature)):
                 break
@@ -333,6 +335,7 @@ class LinearSolver:
         return self._cg_steps > max(worth, 20)
 
 
+@np.errstate(all="ignore")  # numbers beyond this precision are looked for
 def _conjugate_on_arrays(  # noqa: PLR0917
     rows: DenseRows,
     curvature: Curvature,
