@@ -172,6 +172,7 @@ class SamplerContract:
         assert sampler.select(view, 1).indices.tolist() == rows[:1].tolist()
 
     @pytest.mark.filterwarnings("ignore:all .* candidates have the same .* score")
+    @pytest.mark.filterwarnings("ignore:every candidate lies on a centre")
     def test_takes_duplicate_rows(self, sampler):
         pool = make_pool()[0]
         same = Pool.unlabeled(torch.ones_like(pool.inputs), n_classes=3)
