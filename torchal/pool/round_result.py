@@ -24,6 +24,7 @@ class RoundResult:
         source_rows: (n,) int64, the same rows where the data came from.
         labels: (n,) int64.
         scores: (n,) float64, the value of each pick when it was picked; NaN for rows that no sampler picked.
+        true_labels: (n,) int64 where a simulation knows better than its oracle, as one with label noise; else (0,).
     """
 
     round: int
@@ -40,6 +41,13 @@ class RoundResult:
     """What the sampler says of its picks."""
     model: dict[str, Any] = field(default_factory=dict)
     """What the model says of its fit (`torchal.protocols.HasFitReport`), as the penalty that it has chosen."""
+    select_model: dict[str, Any] = field(default_factory=dict)
+    """The same of the model that the sampler looked at, where it is another."""
+    pool: dict[str, float] = field(default_factory=dict)
+    """What the model says of the pool, where that was to be watched: kappa, uncertainty."""
+    cost: float = 0.0
+    """What all labels so far have cost, with the rows that nobody could label."""
+    true_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, text, lists and dicts; a number that is not finite becomes None."""
@@ -48,7 +56,8 @@ class RoundResult:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RoundResult:
         """Return what `to_json` was made from."""
-        whole = {name: torch.tensor(record[name], dtype=torch.int64) for name in ("rows", "source_rows", "labels")}
+        names = ("rows", "source_rows", "labels", "true_labels")  # the last is not in records of earlier versions
+        whole = {name: torch.tensor(record[name], dtype=torch.int64) for name in names if name in record}
         scores = [math.nan if score is None else score for score in record["scores"]]
         parts = {
             part: {name: math.nan if value is None else value for name, value in record[part].items()}

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_budget, check_finite
+from torchal._checks import as_integers, as_rows, check_budget, check_finite
 from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
 from torchal.pool import interop
-from torchal.pool.inputs import SparseInputs, checked_inputs
+from torchal.pool.inputs import SparseInputs, checked_inputs, gather
 from torchal.pool.labels import LabeledData, as_labels
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
-from torchal.protocols import Classifier, HasProbabilities, HasState, provides
-from torchal.runs.metrics import STANDARD, Metric, evaluate
+from torchal.protocols import Classifier, HasBatchedFit, HasProbabilities, HasState, check_provides, provides
+from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, evaluate
 from torchal.samplers.base import Sampler, checked_selection
 
+_WATCHED = ("kappa", "uncertainty")
+_STOP_SET = 2000  # rows of the pool that are watched, Bloodgood & Vijay-Shanker's number
 START = "start"
 """`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
 
@@ -48,6 +50,11 @@ class ActiveLearner:
         validation: labeled data that samplers and stop rules may look at.
         test: labeled data that only the record looks at.
         metrics: further metrics, beside accuracy and log-loss.
+        select_model: a model of its own for the sampler to look at; `model` is then the one that is scored. Both are
+            fitted on the same labels, and their seconds are counted apart (`fit`, `fit_select`).
+        costs: what a label costs: a number, or one for each row of the pool; rows that nobody could label cost too.
+        truth: (N,) labels as they are, where the oracle of a simulation answers with others; for the record alone, no
+            model and no sampler sees them.
 
     Raises:
         CapabilityError: the model is no classifier, lacks something that the sampler needs, or reads no sparse rows
@@ -79,11 +86,20 @@ class ActiveLearner:
         validation: LabeledData | None = None,
         test: LabeledData | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        select_model: Classifier | None = None,
+        costs: float | Tensor = 1.0,
+        truth: Tensor | None = None,
     ) -> None:
         interop.check_classifier(model)
+        if select_model is not None:
+            interop.check_classifier(select_model)
+            if getattr(select_model, "warm_start", False):
+                raise ConfigError(
+                    f"a select model starts cold at every fit; set warm_start=False in {type(select_model).__name__}"
+                )
         if not isinstance(sampler, Sampler):
             raise ConfigError(f"sampler must be a Sampler, got {sampler!r}; by name: torchal.samplers.from_name")
-        sampler.check_model(model)
+        sampler.check_model(model if select_model is None else select_model)
         if getattr(model, "warm_start", False) and not provides(model, HasState):
             raise CapabilityError(
                 f"{type(model).__name__} with warm_start would go on from round to round, but has no state_dict to "
@@ -99,6 +115,12 @@ class ActiveLearner:
         for part in (pool, self.validation, self.test):
             if part is not None:
                 interop.check_reads(model, part.inputs)
+                if select_model is not None:
+                    interop.check_reads(select_model, part.inputs)
+        self.costs = _checked_costs(costs, pool)
+        self.truth = None if truth is None else as_integers("truth", truth).cpu()
+        if self.truth is not None and self.truth.shape != (len(pool),):
+            raise DataError(f"truth must have one label for each of {len(pool)} rows, got {len(self.truth)}")
         self.metrics = dict(metrics or {})
         for name, metric in self.metrics.items():
             if name in STANDARD or not callable(metric):
@@ -108,6 +130,10 @@ class ActiveLearner:
         self.asked = torch.empty(0, dtype=torch.int64, device=pool.device)
         """(n,) int64, rows that were asked for and are not answered yet."""
         self._recipe = model
+        self._select_recipe = select_model
+        self._select_model: Classifier | None = None
+        self._watched: tuple[str, ...] = ()
+        self._last_predictions: Tensor | None = None  # of the stop set, in the last finished round
         self._model: Classifier | None = None
         self._last_model: Classifier | None = None  # where a model with warm_start goes on from
         self._scores: dict[int, float] = {}  # of rows that the sampler picked and no finished round has
@@ -123,10 +149,49 @@ class ActiveLearner:
                 model = self._unfitted()
                 interop.announce_round(model, len(self.history))
                 interop.fit(model, *self.pool.training_data())
-                if not hasattr(model, "predict"):
-                    raise CapabilityError(f"{type(model).__name__} has no predict once it is fitted")
-                self._model = model
+                self._model = _checked_fit(model)
         return self._model
+
+    @property
+    def select_model(self) -> Classifier:
+        """The model that the sampler looks at, fitted on all labels bought so far; `model` unless another was given."""
+        if self._select_recipe is None:
+            return self.model
+        if self._select_model is None:
+            with self.timed("fit_select"):
+                recipe = self._select_recipe
+                model = interop.unfitted(recipe) if interop.is_clonable(recipe) else recipe
+                interop.announce_round(model, len(self.history))
+                interop.fit(model, *self.pool.training_data())
+                self._select_model = _checked_fit(model)
+        return self._select_model
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the models are fitted on all labels bought so far."""
+        return self._model is not None and (self._select_recipe is None or self._select_model is not None)
+
+    @property
+    def spent(self) -> float:
+        """What all labels so far have cost, with the rows that nobody could label."""
+        return float(self.costs[(self.pool.labeled | self.pool.skipped).cpu()].sum())
+
+    def watch(self, *names: str) -> None:
+        """Have each round record what the model says of the pool, on up to 2 000 rows drawn by the seed.
+
+        "kappa" is Cohen's kappa between its predictions and those of the round before, "uncertainty" the mean of 1
+        minus the largest probability over the rows that may still be asked.
+
+        Raises:
+            ConfigError: a name is none of these.
+            CapabilityError: uncertainty is wanted of a model without probabilities.
+        """
+        unknown = [name for name in names if name not in _WATCHED]
+        if unknown:
+            raise ConfigError(f"what can be watched is {', '.join(_WATCHED)}; got {', '.join(map(repr, unknown))}")
+        if "uncertainty" in names:
+            check_provides(self._recipe, HasProbabilities, needed_by="the uncertainty of the pool")
+        self._watched = names
 
     @property
     def has_news(self) -> bool:
@@ -166,7 +231,7 @@ class ActiveLearner:
             return self.asked.clone()
         if self.has_news:
             self.finish_round()
-        view = self.pool.view(self.model, generator=self._generator(), validation=self.validation)
+        view = self.pool.view(self.select_model, generator=self._generator(), validation=self.validation)
         with self.timed("select"):
             selection = self.sampler.select(view, n)
             by = type(self.sampler).__name__
@@ -195,6 +260,7 @@ class ActiveLearner:
         self._bought += rows.tolist()
         if self._model is not None:
             self._last_model, self._model = self._model, None
+        self._select_model = None
         self.asked = self.asked[~torch.isin(self.asked, rows)]
 
     def cannot_label(self, rows: Any) -> None:
@@ -234,6 +300,7 @@ class ActiveLearner:
                 else {}
                 for name, part in (("test", self.test), ("validation", self.validation))
             }
+        watched = self._watched_now()
         picked = any(row in self._scores for row in self._bought)
         scores = [self._scores.get(row, math.nan) for row in self._bought]
         rows = torch.tensor(self._bought, dtype=torch.int64, device=self.pool.device)
@@ -249,11 +316,15 @@ class ActiveLearner:
             seconds=self._seconds,
             report=self._report if picked else {},
             model=as_plain(interop.fit_report(model)),
+            select_model=as_plain({} if self._select_recipe is None else interop.fit_report(self.select_model)),
+            pool=watched,
+            cost=self.spent,
+            true_labels=rows.cpu().new_empty(0) if self.truth is None else self.truth[rows.cpu()],
         )
         # The sampler must not see the test part; everything else in the result it may.
         before = self.sampler.state_dict()
         try:
-            learned = self.sampler.observe(replace(result, test={}))
+            learned = self.sampler.observe(replace(result, test={}, true_labels=result.true_labels[:0]))
             if learned:
                 result = replace(result, report=result.report | {"learned": as_plain(learned)})
         except BaseException:
@@ -283,6 +354,7 @@ class ActiveLearner:
             "bought": list(self._bought),
             "seconds": dict(self._seconds),
             "report": dict(self._report),
+            "last_predictions": self._last_predictions,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], history: list[RoundResult]) -> None:
@@ -291,7 +363,7 @@ class ActiveLearner:
         Raises:
             RunError: the state is of another pool, seed or sampler, or damaged.
         """
-        missing = self.state_dict().keys() - state.keys() - {"model", "is_fitted"}
+        missing = self.state_dict().keys() - state.keys() - {"model", "is_fitted", "last_predictions"}
         if missing:
             raise RunError(f"the saved state is damaged: it has no {', '.join(sorted(missing))}")
         own = {"pool": self._fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
@@ -307,7 +379,8 @@ class ActiveLearner:
                 model.load_state_dict(state["model"])
             except DataError as error:
                 raise RunError(f"the saved model cannot be loaded: {error}") from error
-        self._last_model = model
+        self._last_predictions = state.get("last_predictions")
+        self._last_model, self._select_model = model, None
         self._model = model if model is not None and state["is_fitted"] else None
         self.pool = pool
         self.history = list(history)
@@ -365,6 +438,26 @@ class ActiveLearner:
             return model  # type: ignore[no-any-return]
         return interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
 
+    def _watched_now(self) -> dict[str, float]:
+        """Return what is to be watched, by the fitted model."""
+        if not self._watched:
+            return {}
+        with self.timed("watch"):
+            words = hashlib.sha256(f"{self.seed} stop set".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
+            rows = torch.randperm(len(self.pool), generator=generator)[:_STOP_SET].sort().values
+            some, found = gather(self.pool.inputs, rows), {}
+            if "kappa" in self._watched:
+                predicted = interop.predictions(self.model, some).cpu()
+                if self._last_predictions is not None:
+                    found["kappa"] = cohens_kappa(self._last_predictions, predicted)
+                self._last_predictions = predicted
+            left = self.pool.candidates[rows.to(self.pool.device)]
+            if "uncertainty" in self._watched and bool(left.any()):
+                least_sure = 1 - interop.log_probs(self.model, some).double().amax(1).exp()
+                found["uncertainty"] = float(least_sure[left.to(least_sure.device)].mean())
+        return found
+
     def _generator(self) -> torch.Generator:
         """Return this round's randomness: a function of the seed and the round, so there is none to save."""
         words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
@@ -399,6 +492,65 @@ class ActiveLearner:
         if self.pool.device.type == "cuda":
             torch.cuda.synchronize(self.pool.device)  # or the next phase would be charged for this one's work
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def fit_together(learners: Sequence[ActiveLearner]) -> None:
+    """Fit the models of several learners on all their labels, as each would by itself.
+
+    Models of the same settings that have `fit_many` are fitted by one call of it, where the learners have as many labels
+    each; the time is shared out evenly. Whatever else has to be fitted is left for its learner to fit.
+    """
+    for kind in ("model", "select_model"):
+        alike: dict[tuple[Any, ...], list[ActiveLearner]] = {}
+        for learner in learners:
+            recipe = learner._select_recipe if kind == "select_model" else learner._recipe
+            if getattr(learner, f"_{kind}") is None and recipe is not None and _can_share_a_fit(recipe):
+                settings = sorted((name, repr(value)) for name, value in recipe.get_params().items())  # type: ignore[attr-defined]
+                key = (type(recipe), str(settings), learner.pool.n_labeled)
+                alike.setdefault(key, []).append(learner)
+        for group in alike.values():
+            if len(group) > 1:
+                _fit_alike(group, kind)
+
+
+def _can_share_a_fit(recipe: Classifier) -> bool:
+    watches = getattr(recipe, "warm_start", False) or getattr(recipe, "callbacks", None)
+    return interop.is_clonable(recipe) and provides(recipe, HasBatchedFit) and not watches
+
+
+def _fit_alike(group: Sequence[ActiveLearner], kind: str) -> None:
+    started = time.perf_counter()
+    recipe = group[0]._select_recipe if kind == "select_model" else group[0]._recipe
+    assert recipe is not None
+    fitted = interop.fit_many(recipe, (learner.pool.training_data() for learner in group))
+    if group[0].pool.device.type == "cuda":
+        torch.cuda.synchronize(group[0].pool.device)
+    each = (time.perf_counter() - started) / len(group)
+    phase = "fit" if kind == "model" else "fit_select"
+    for learner, model in zip(group, fitted, strict=True):
+        setattr(learner, f"_{kind}", _checked_fit(model))
+        learner._seconds[phase] = learner._seconds.get(phase, 0.0) + each
+
+
+def _checked_fit(model: Classifier) -> Classifier:
+    if not hasattr(model, "predict"):
+        raise CapabilityError(f"{type(model).__name__} has no predict once it is fitted")
+    return model
+
+
+def _checked_costs(costs: object, pool: Pool) -> Tensor:
+    """Return what each row's label costs, (N,) float64."""
+    try:
+        values = torch.as_tensor(costs, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"costs must be a number or one for each row, got {costs!r}") from error
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != len(pool)):
+        raise ConfigError(
+            f"costs must be a number or one for each of {len(pool)} rows, got shape {tuple(values.shape)}"
+        )
+    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
+        raise ConfigError(f"costs must be finite and not negative, got {float(values.min())} to {float(values.max())}")
+    return values.expand(len(pool))
 
 
 def _checked_part(name: str, part: LabeledData | None, n_classes: int) -> LabeledData | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from numbers import Integral
 
@@ -54,19 +55,18 @@ def rounds(
         [11, 16, 20]
     """
     check_start(learner, schedule, start)
-    return run_rounds(learner, oracle, schedule, start, on_labels)
+    steps = run_rounds(learner, oracle, schedule, start, on_labels)
+    return (result for result in steps if result is not None)
 
 
 def check_start(learner: ActiveLearner, schedule: Schedule, start: int | Tensor | None) -> None:
     """Require that `rounds` can begin: see its `Raises`."""
     n_rows, pool = len(learner.pool), learner.pool
-    if schedule.target_metric is not None:
-        if learner.validation is None:
-            raise ConfigError(f"the target {schedule.target_metric!r} is of the validation part, and there is none")
-        if schedule.target_metric not in learner.metric_names:
-            raise ConfigError(
-                f"no metric is named {schedule.target_metric!r}; there are {', '.join(learner.metric_names)}"
-            )
+    if schedule.needs_validation and learner.validation is None:
+        raise ConfigError(f"{schedule.needs_validation} is of the validation part, and there is none")
+    if schedule.target_metric is not None and schedule.target_metric not in learner.metric_names:
+        raise ConfigError(f"no metric is named {schedule.target_metric!r}; there are {', '.join(learner.metric_names)}")
+    learner.watch(*schedule.watched)
     if learner.history or pool.n_labeled or len(learner.asked):
         if start is not None and not learner.history and pool.n_labeled:
             raise ConfigError(f"a start set was given, and {pool.n_labeled} rows of the pool are labeled already")
@@ -89,8 +89,11 @@ def run_rounds(
     schedule: Schedule,
     start: int | Tensor | None,
     on_labels: Callable[[], None],
-) -> Iterator[RoundResult]:
-    """Do what `rounds` does, without its checks; no start means that it was asked for already."""
+) -> Iterator[RoundResult | None]:
+    """Do what `rounds` does, without its checks; no start means that it was asked for already.
+
+    None is yielded wherever a model is about to be fitted: whoever runs several learners may fit theirs together.
+    """
 
     def buy(rows: Tensor) -> None:
         with learner.timed("label"):
@@ -113,11 +116,16 @@ def run_rounds(
         else:
             buy(as_rows("start", start, n_rows=n_rows, device=learner.pool.device))
     if learner.has_news and learner.can_fit:
+        yield None
         yield learner.finish_round()
     while not _is_done(learner, schedule):
+        if learner.can_fit and not learner.is_fitted:  # it was read from a checkpoint
+            yield None
         left = min(schedule.labels_in_all(n_rows) - learner.pool.n_labeled, int(learner.pool.candidates.sum()))
-        buy(learner.ask(min(schedule.batch(n_rows), left)))
+        number = learner.history[-1].round if learner.history else 0
+        buy(learner.ask(min(schedule.batch(n_rows, number), left)))
         if learner.has_news and learner.can_fit:  # not if the oracle could label none of them: then others are asked
+            yield None
             yield learner.finish_round()
     if not learner.history:
         learner.finish_round()  # raises: the budget is spent and there is still one class
@@ -130,9 +138,34 @@ def _is_done(learner: ActiveLearner, schedule: Schedule) -> bool:
     if not learner.history:
         return False
     last = learner.history[-1]
-    if schedule.max_rounds is not None and last.round >= schedule.max_rounds:
+    if last.round >= schedule.most_rounds:
         return True
-    if schedule.target_metric is None or schedule.target_value is None:
+    if schedule.max_seconds is not None:
+        taken = sum(itertools.chain.from_iterable(result.seconds.values() for result in learner.history))
+        if taken >= schedule.max_seconds:
+            return True
+    if schedule.target_metric is not None and schedule.target_value is not None:
+        value = last.validation.get(schedule.target_metric)  # None in a round of before there was this part
+        if value is not None and value >= schedule.target_value:
+            return True
+    return _is_flat(learner, schedule) or _is_settled(learner, schedule)
+
+
+def _is_flat(learner: ActiveLearner, schedule: Schedule) -> bool:
+    """Tell whether the validation accuracy has not become better for some rounds."""
+    values = [r.validation["accuracy"] for r in learner.history if "accuracy" in r.validation]
+    n_rounds = schedule.plateau_rounds
+    if n_rounds is None or len(values) <= n_rounds:
         return False
-    value = last.validation.get(schedule.target_metric)  # None in a round of before there was this part
-    return value is not None and value >= schedule.target_value
+    return max(values[-n_rounds:]) <= max(values[:-n_rounds]) + (schedule.plateau_delta or 0.0)
+
+
+def _is_settled(learner: ActiveLearner, schedule: Schedule) -> bool:
+    """Tell whether what the model says of the pool has become stable or sure."""
+    if schedule.stable_kappa is not None:
+        kappas = [result.pool["kappa"] for result in learner.history[-schedule.kappas :] if "kappa" in result.pool]
+        if len(kappas) == schedule.kappas and sum(kappas) / len(kappas) >= schedule.stable_kappa:
+            return True
+    uncertainty = learner.history[-1].pool.get("uncertainty")
+    least = schedule.min_uncertainty
+    return least is not None and uncertainty is not None and uncertainty < least

@@ -72,6 +72,27 @@ def macro_f1(outcome: Outcome) -> float:
     return float(f1_score(outcome.targets.cpu(), outcome.predictions.cpu(), average="macro", zero_division=0.0))
 
 
+def cohens_kappa(first: Tensor, second: Tensor) -> float:
+    """Return by how much two labelings agree beyond chance: 1 where they are the same, 0 where it is chance.
+
+    Shapes:
+        first, second: (M,) int64.
+
+    Reference:
+        Cohen, "A Coefficient of Agreement for Nominal Scales", Educational and Psychological Measurement, 1960. Where
+        both give all rows the same label, for which it is not defined, they agree: 1.
+
+    Example:
+        >>> round(cohens_kappa(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 0])), 4)
+        0.5
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    if torch.equal(first, second):
+        return 1.0
+    return float(cohen_kappa_score(first.cpu(), second.cpu()))
+
+
 def auc(outcome: Outcome) -> float:
     """Return the area under the ROC curve; for more than two classes the mean over classes, each against the rest.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,13 +20,16 @@ from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
 from torchal.protocols import Classifier, Oracle
-from torchal.runs.learner import ActiveLearner
+from torchal.runs.learner import ActiveLearner, fit_together
 from torchal.runs.loop import check_start, run_rounds
 from torchal.runs.metrics import Metric
 from torchal.runs.results import Run, RunFolder, environment
 from torchal.runs.schedule import Schedule
 from torchal.runs.tensorboard import open_log
 from torchal.samplers.base import Sampler
+
+Steps: TypeAlias = Generator[ActiveLearner, None, Run]
+"""A run as it goes: a learner whenever that is about to fit its model, and the finished run as what it returns."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class Trainer:
         config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
             Made from the settings above unless given, where a function among them is known by its name only. A mapping
             `names` in it (as data, model, sampler) is what charts and TensorBoard's table call them.
-        progress: show a progress bar.
+        progress: show a progress bar; or a bar of tqdm that several runs share, each of which moves it on by 1 in all.
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.
+        select_model, costs: see `ActiveLearner`.
 
     Example:
         >>> import tempfile, torch
@@ -74,9 +78,11 @@ class Trainer:
     seed: int = 0
     metrics: Mapping[str, Metric] | None = None
     config: Mapping[str, Any] | None = None
-    progress: bool = True
+    progress: bool | tqdm[Any] = True
     tensorboard: bool = True
     description: str | None = None
+    select_model: Classifier | None = None
+    costs: float | Tensor = 1.0
 
     def fit(
         self,
@@ -86,6 +92,7 @@ class Trainer:
         validation: LabeledData | None = None,
         test: LabeledData | None = None,
         start: int | Tensor | None = None,
+        truth: Tensor | None = None,
     ) -> Run:
         """Run to the end of the schedule, from the start or from where the folder's run stopped.
 
@@ -95,6 +102,7 @@ class Trainer:
             validation: labeled data that samplers and stop rules may look at.
             test: labeled data that only the record looks at.
             start: rows to label first, or how many to draw at random, if the pool has no label yet.
+            truth: see `ActiveLearner`.
 
         Raises:
             CapabilityError, BudgetError, ConfigError, DataError: see `ActiveLearner` and `rounds`; what can be known
@@ -102,6 +110,19 @@ class Trainer:
             ConfigError: the folder's run has another config, schedule or start set; the message names the differences.
             RunError: the folder is in use, damaged or not writable, or its run is of another pool.
         """
+        return fit_trials([self.steps(pool, oracle, validation=validation, test=test, start=start, truth=truth)])[0]
+
+    def steps(
+        self,
+        pool: Pool,
+        oracle: Oracle,
+        *,
+        validation: LabeledData | None = None,
+        test: LabeledData | None = None,
+        start: int | Tensor | None = None,
+        truth: Tensor | None = None,
+    ) -> Steps:
+        """Return what `fit` does, step by step, for `fit_trials`. What can be checked is checked now."""
         config = as_plain(self._config())
         learner = ActiveLearner(
             self.model,
@@ -111,14 +132,22 @@ class Trainer:
             validation=validation,
             test=test,
             metrics=self.metrics,
+            select_model=self.select_model,
+            costs=self.costs,
+            truth=truth,
         )
         check_start(learner, self.schedule, start)
         if start is not None:
             rows = torch.as_tensor(start)
             start = rows if rows.ndim else int(rows)
+        return self._steps(learner, oracle, config, start)
+
+    def _steps(
+        self, learner: ActiveLearner, oracle: Oracle, config: Mapping[str, Any], start: int | Tensor | None
+    ) -> Steps:
         folder = RunFolder(self.run_dir)
         with folder.locked():
-            folder.open(config, environment(pool.device))
+            folder.open(config, environment(learner.pool.device))
             checkpoint = folder.read_checkpoint()
             folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
             if checkpoint is not None:
@@ -128,7 +157,9 @@ class Trainer:
                 learner.load_state_dict(checkpoint["state"], folder.read_rounds())
             if not (checkpoint and checkpoint["finished"]):
                 # The first checkpoint comes after the start set was answered: it is not asked for again.
-                self._run(learner, oracle, folder, start, resumed=checkpoint is not None)
+                yield from self._run(learner, oracle, folder, start, resumed=checkpoint is not None)
+            elif isinstance(self.progress, tqdm):
+                self.progress.update(1)
             return folder.read()
 
     def _run(
@@ -139,7 +170,7 @@ class Trainer:
         start: int | Tensor | None,
         *,
         resumed: bool,
-    ) -> None:
+    ) -> Generator[ActiveLearner, None, None]:
         settings = self._settings(start)
 
         def checkpoint(*, finished: bool = False) -> None:
@@ -151,27 +182,29 @@ class Trainer:
             if self.tensorboard:
                 with folder.reported():
                     log = stack.enter_context(open_log(folder.path / "tb", learner.history))
-            bar = stack.enter_context(
-                tqdm(
-                    desc=self.description or type(self.sampler).__name__,
-                    total=1 + self.schedule.n_batches(len(learner.pool), n_start),
-                    initial=len(learner.history),
-                    unit="round",
-                    disable=not self.progress,
-                )
-            )
+            n_rounds = 1 + self.schedule.n_batches(len(learner.pool), n_start)
+            bar = stack.enter_context(self._bar(n_rounds, len(learner.history)))
             for result in run_rounds(learner, oracle, self.schedule, None if resumed else start, checkpoint):
+                if result is None:
+                    yield learner
+                    continue
                 folder.append(result)
                 checkpoint()
                 if log is not None:
                     with folder.reported():
                         log.add(result)
-                bar.set_postfix(_headline(result))
-                bar.update()
+                bar.add(_headline(result))
             if log is not None:
                 with folder.reported():
                     log.add_summary(self._hparams())
             checkpoint(finished=True)
+
+    def _bar(self, n_rounds: int, done: int) -> _Bar:
+        name = self.description or type(self.sampler).__name__
+        if isinstance(self.progress, tqdm):
+            return _Bar(self.progress, 1 / n_rounds, done, is_shared=True, name=name)
+        bar = tqdm(desc=name, total=n_rounds, initial=done, unit="round", disable=not self.progress)
+        return _Bar(bar, 1, done, is_shared=False, name=name)
 
     def _config(self) -> Mapping[str, Any]:
         if self.config is not None:
@@ -182,6 +215,7 @@ class Trainer:
             "schedule": asdict(self.schedule),
             "seed": self.seed,
             "metrics": sorted(self.metrics or {}),
+            **({} if self.select_model is None else {"select_model": _without_addresses(self.select_model)}),
         }
 
     def _settings(self, start: int | Tensor | None) -> dict[str, Any]:
@@ -198,6 +232,100 @@ class Trainer:
         rest = {"schedule": ", ".join(rules), "seed": self.seed}
         given = (self.config or {}).get("names")
         return names | (dict(given) if isinstance(given, Mapping) else {}) | rest
+
+
+class _Bar:
+    """A run's part of a progress bar, all of it or 1 of as many as there are runs."""
+
+    def __init__(self, bar: tqdm[Any], step: float, done: int, *, is_shared: bool, name: str) -> None:
+        self._bar, self._step, self._left, self._is_shared, self._name = bar, step, 1.0, is_shared, name
+        if is_shared:
+            self._advance(done * step)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._is_shared:
+            self._bar.close()
+        elif kind is None:  # a run that a rule has stopped is over too
+            self._advance(self._left)
+
+    def add(self, headline: Mapping[str, str]) -> None:
+        shown = {"run": self._name, **headline} if self._is_shared else headline
+        self._bar.set_postfix(shown, refresh=False)
+        if self._is_shared:
+            self._advance(self._step)
+        else:
+            self._bar.update()
+
+    def _advance(self, part: float) -> None:
+        part = min(part, self._left)
+        self._left -= part
+        self._bar.update(part)
+
+
+def fit_trials(trials: Sequence[Steps]) -> list[Run]:
+    """Run several runs in step, so that the models of each round are fitted by one call where they can be.
+
+    A run is what it would be by itself, but for its seconds. One that fails does not stop the others; its error is
+    raised when they are done.
+
+    Args:
+        trials: what `Trainer.steps` returns, of trainers with run folders of their own.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torchal import LogisticRegression
+        >>> from torchal.samplers import Margin
+        >>> x = torch.linspace(-1, 1, 101)[:, None]
+        >>> truth = (x[:, 0] > 0.3).long()
+        >>> pool, schedule = Pool.unlabeled(x, n_classes=2), Schedule(batch_size=5, budget=20)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trials = [
+        ...         Trainer(
+        ...             LogisticRegression(), Margin(), schedule=schedule, run_dir=f"{folder}/{seed}", seed=seed, progress=False
+        ...         ).steps(pool, lambda rows: truth[rows], start=torch.arange(seed, 101, 10))
+        ...         for seed in range(3)
+        ...     ]
+        ...     runs = fit_trials(trials)
+        >>> [len(run.rounds) for run in runs]
+        [3, 3, 3]
+    """
+    runs: dict[int, Run] = {}
+    errors: list[Exception] = []
+    waiting = dict(enumerate(trials))
+    try:
+        while waiting:
+            due = []
+            for number, steps in list(waiting.items()):
+                try:
+                    due.append(next(steps))
+                except StopIteration as end:
+                    runs[number] = end.value
+                    del waiting[number]
+                except Exception as error:
+                    if len(trials) == 1:
+                        raise
+                    errors.append(error)
+                    del waiting[number]
+            _fit_due(due)
+    finally:
+        for steps in waiting.values():
+            steps.close()
+    if errors:
+        raise errors[0]
+    return [runs[number] for number in range(len(trials))]
+
+
+def _fit_due(due: Sequence[ActiveLearner]) -> None:
+    if len(due) < 2:
+        return
+    try:
+        fit_together(due)
+    except Exception:
+        # One of them may be at fault and not the others: each is fitted by itself when it goes on, and says it then.
+        return
 
 
 def _without_addresses(thing: object) -> str:
