@@ -5,6 +5,7 @@ What a sampler or a model does with the rows does not belong here.
 
 from torchal.data.files import csv as csv
 from torchal.data.files import npz as npz
+from torchal.data.noise import with_label_noise as with_label_noise
 from torchal.data.sources import breast_cancer as breast_cancer
 from torchal.data.sources import checkerboard as checkerboard
 from torchal.data.sources import digits as digits

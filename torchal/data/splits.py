@@ -7,11 +7,13 @@ where a typo disappears: a type checker knows each name, and `check_settings` re
 
 from __future__ import annotations
 
+import math
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
@@ -23,6 +25,7 @@ from torchal._checks import as_rows, check_flag, check_whole, rows_in
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
+from torchal.protocols import UNLABELED
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,6 +34,7 @@ Rows: TypeAlias = Sequence[int] | NDArray[Any] | Tensor
 
 THIRDS = (2 / 3, 1 / 6, 1 / 6)
 _PARTS = ("train", "validation", "test")
+_IMBALANCES = ("long_tail", "step")
 _EXACT_INTEGERS = 2.0**53  # float64 holds every whole number up to here
 _COMPARED = 100_000  # rows; of more, many differ by less than float32 has digits by chance alone
 _STILL_APART = 0.9  # part of the different values that must remain
@@ -51,6 +55,12 @@ class SplitSettings(TypedDict, total=False):
             there is only centred.
         train_rows, validation_rows, test_rows: source rows of each part, all three together, in place of `fractions`
             and `max_rows`. Rows outside `keep` are dropped from them.
+        ood: classes that are none of the task's, by label or by class name. Their rows stay in the training part, where
+            the oracle cannot label them (`UNLABELED`); validation and test lose them.
+        imbalance: how many times rarer the rarest class of the training part becomes than it is, by rows left out at
+            random; at least 1. Validation and test stay as they are.
+        imbalance_kind: "long_tail", where the share that is kept falls evenly in its logarithm from the first class to
+            the last, or "step", where it is 1 / imbalance for the second half of the classes. "long_tail" unless given.
     """
 
     seed: int
@@ -62,6 +72,9 @@ class SplitSettings(TypedDict, total=False):
     train_rows: Rows | None
     validation_rows: Rows | None
     test_rows: Rows | None
+    ood: Sequence[int | str] | None
+    imbalance: float | None
+    imbalance_kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +86,11 @@ class Splits:
         train_rows, validation_rows, test_rows: each row's number in the source, before any row was left out.
         class_names: names of the labels 0 to C - 1.
         name: what the data set is called.
+        true_targets: the training labels as they are, where `train.targets` are not
+            (`torchal.data.with_label_noise`).
 
     Shapes:
+        true_targets: (N,) int64.
         train.inputs: (N, ...) float32, and likewise validation and test.
         train.targets: (N,) int64.
         train_rows: (N,) int64.
@@ -93,6 +109,7 @@ class Splits:
     test_rows: Tensor
     class_names: tuple[str, ...]
     name: str
+    true_targets: Tensor | None = None
 
     @property
     def n_classes(self) -> int:
@@ -106,6 +123,7 @@ class Splits:
             inputs, targets = getattr(self, part)
             parts[part] = LabeledData(inputs.to(device) if isinstance(inputs, Tensor) else inputs, targets.to(device))
             parts[f"{part}_rows"] = getattr(self, f"{part}_rows").to(device)
+        parts["true_targets"] = None if self.true_targets is None else self.true_targets.to(device)
         return replace(self, **parts)
 
     def pool(self) -> Pool:
@@ -114,6 +132,8 @@ class Splits:
 
     def oracle(self) -> Callable[[Tensor], Tensor]:
         """Return the simulated oracle: it answers rows (n,) of the pool with their hidden labels (n,).
+
+        Rows of classes that are none of the task's (`ood`) it cannot label: `UNLABELED`.
 
         Example:
             >>> data = make_splits(torch.rand(12, 2), [3, 7] * 6, name="dice")
@@ -298,6 +318,9 @@ def _split(
     train_rows: Rows | None = None,
     validation_rows: Rows | None = None,
     test_rows: Rows | None = None,
+    ood: Sequence[int | str] | None = None,
+    imbalance: float | None = None,
+    imbalance_kind: str = "long_tail",
 ) -> Splits:
     values, codes = np.unique(labels, return_inverse=True)
     order = _in_order(values)
@@ -309,7 +332,11 @@ def _split(
         raise DataError(f"two classes are needed, but every one of {len(labels)} labels is {names[0]!r}")
     check_flag("normalize", normalize)
     check_flag("standardize", standardize)
-    kept = _kept_classes(values, names, keep)
+    kept = _kept_classes("keep", values, names, keep)
+    is_ood = np.zeros_like(kept) if ood is None else _kept_classes("ood", values, names, ood) & kept
+    if (kept & ~is_ood).sum() < 2:
+        raise ConfigError(f"ood={list(ood or ())} must leave at least two classes of {', '.join(names)}")
+    check_imbalance(imbalance, imbalance_kind)
     given = dict(zip(_PARTS, (train_rows, validation_rows, test_rows), strict=True))
     if all(rows is None for rows in given.values()):
         parts = _shuffled_rows(np.flatnonzero(kept[codes]), seed=seed, fractions=fractions, max_rows=max_rows)
@@ -319,32 +346,69 @@ def _split(
         parts = [rows[kept[codes[rows]]] for rows in _explicit_rows(given, n_rows=len(inputs))]
         if len(parts[0]) == 0:
             raise DataError("train_rows has no row" + ("" if keep is None else f" of the classes in keep={list(keep)}"))
+    is_class = kept & ~is_ood
+    parts[1:] = [part[is_class[codes[part]]] for part in parts[1:]]
+    targets = np.where(is_class, np.cumsum(is_class) - 1, UNLABELED)[codes]
+    class_names = tuple(str(each) for each, is_one in zip(names, is_class, strict=True) if is_one)
+    if imbalance is not None:
+        parts[0] = _imbalanced(parts[0], targets, class_names, seed=seed, ratio=float(imbalance), kind=imbalance_kind)
     rows = np.concatenate(parts)
     scaled = _scaled(inputs[rows], n_train=len(parts[0]), normalize=normalize, standardize=standardize)
     _warn_of_rounding(inputs[rows], scaled, is_scaled=standardize or normalize)
-    targets = (np.cumsum(kept) - 1)[codes[rows]]
+    targets = targets[rows]
     sizes = [len(part) for part in parts]
     all_inputs = torch.from_numpy(scaled).split(sizes)
     all_targets = torch.from_numpy(targets.astype(np.int64)).split(sizes)
     train, validation, test = (LabeledData(x, y) for x, y in zip(all_inputs, all_targets, strict=True))
     source_rows = torch.from_numpy(rows).split(sizes)
-    class_names = tuple(str(each) for each, is_kept in zip(names, kept, strict=True) if is_kept)
     return Splits(train, validation, test, source_rows[0], source_rows[1], source_rows[2], class_names, name)
 
 
-def _kept_classes(values: NDArray[Any], names: Sequence[str], keep: Sequence[int | str] | None) -> NDArray[Any]:
+def check_imbalance(ratio: object, kind: object) -> None:
+    """Require an imbalance that is possible."""
+    if kind not in _IMBALANCES:
+        raise ConfigError(f"imbalance_kind must be one of {', '.join(_IMBALANCES)}; got {kind!r}")
+    if ratio is not None and (
+        isinstance(ratio, bool) or not isinstance(ratio, Real) or not 1 <= float(ratio) < math.inf
+    ):
+        raise ConfigError(f"imbalance must be a number of at least 1, got {ratio!r}")
+
+
+def _imbalanced(
+    rows: NDArray[Any], targets: NDArray[Any], names: Sequence[str], *, seed: int, ratio: float, kind: str
+) -> NDArray[Any]:
+    """Return the training rows, in their order, without those that are left out of the rarer classes."""
+    n_classes = len(names)
+    falling = np.linspace(0, 1, n_classes) if kind == "long_tail" else np.arange(n_classes) >= n_classes // 2
+    shares = ratio ** -falling.astype(np.float64)
+    generator = np.random.default_rng([seed, 2])  # another stream than the split, which is drawn from the seed alone
+    keeps = np.ones(len(rows), dtype=bool)
+    for label in range(n_classes):
+        places = np.flatnonzero(targets[rows] == label)
+        n_kept = rows_in(float(shares[label]), len(places)) if shares[label] < 1 else len(places)
+        if not n_kept:
+            raise DataError(
+                f"imbalance={ratio:g} leaves no row of class {names[label]!r} for training, where it has {len(places)}"
+            )
+        keeps[generator.permutation(places)[n_kept:]] = False
+    return rows[keeps]
+
+
+def _kept_classes(
+    what: str, values: NDArray[Any], names: Sequence[str], keep: Sequence[int | str] | None
+) -> NDArray[Any]:
     """Return which classes are kept, (C,) bool."""
     if keep is None:
         return np.ones(len(values), dtype=bool)
     if isinstance(keep, str) or not isinstance(keep, Sequence):
-        raise ConfigError(f"keep must be a list of labels, got {keep!r}")
+        raise ConfigError(f"{what} must be a list of labels, got {keep!r}")
     wanted = [composed(str(label)) for label in keep]
     known = {*map(str, values), *names}
     unknown = [label for label in wanted if label not in known]
     if unknown:
-        raise ConfigError(f"keep names {', '.join(unknown)}, which is not among the classes {', '.join(names)}")
+        raise ConfigError(f"{what} names {', '.join(unknown)}, which is not among the classes {', '.join(names)}")
     kept = np.array([str(value) in wanted or each in wanted for value, each in zip(values, names, strict=True)])
-    if kept.sum() < 2:
+    if what == "keep" and kept.sum() < 2:
         raise ConfigError(f"keep must leave at least two classes, got {list(keep)}")
     return kept
 

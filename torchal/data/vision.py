@@ -177,6 +177,8 @@ def _official_rows(
             "max_rows": max_rows,
             "normalize": False,
             "standardize": False,
+            "ood": None,  # these two are of the parts that come out of here
+            "imbalance": None,
         }
         no_images = np.zeros((len(labels), 1), np.uint8)
         return make_splits(no_images, labels, name=source.name, class_names=_names(source, labels), **only)

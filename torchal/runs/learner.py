@@ -497,8 +497,8 @@ class ActiveLearner:
 def fit_together(learners: Sequence[ActiveLearner]) -> None:
     """Fit the models of several learners on all their labels, as each would by itself.
 
-    Models of the same settings that have `fit_many` are fitted by one call of it, where the learners have as many labels
-    each; the time is shared out evenly. Whatever else has to be fitted is left for its learner to fit.
+    Models of the same settings that have `fit_many` are fitted by one call of it, where the learners have as many
+    labels each; the time is shared out evenly. Whatever else has to be fitted is left for its learner to fit.
     """
     for kind in ("model", "select_model"):
         alike: dict[tuple[Any, ...], list[ActiveLearner]] = {}

@@ -282,12 +282,13 @@ def fit_trials(trials: Sequence[Steps]) -> list[Run]:
         >>> truth = (x[:, 0] > 0.3).long()
         >>> pool, schedule = Pool.unlabeled(x, n_classes=2), Schedule(batch_size=5, budget=20)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     trials = [
-        ...         Trainer(
-        ...             LogisticRegression(), Margin(), schedule=schedule, run_dir=f"{folder}/{seed}", seed=seed, progress=False
-        ...         ).steps(pool, lambda rows: truth[rows], start=torch.arange(seed, 101, 10))
-        ...         for seed in range(3)
-        ...     ]
+        ...     trials = []
+        ...     for seed in range(3):
+        ...         run_dir = f"{folder}/{seed}"
+        ...         trainer = Trainer(
+        ...             LogisticRegression(), Margin(), schedule=schedule, run_dir=run_dir, seed=seed, progress=False
+        ...         )
+        ...         trials.append(trainer.steps(pool, lambda rows: truth[rows], start=torch.arange(seed, 101, 10)))
         ...     runs = fit_trials(trials)
         >>> [len(run.rounds) for run in runs]
         [3, 3, 3]
