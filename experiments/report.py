@@ -18,14 +18,12 @@ from hydra.experimental.callback import Callback
 from numpy.typing import NDArray
 from omegaconf import DictConfig, open_dict, read_write
 
+from experiments.machine import SWEEP_PROCESS, SWEEP_RUNS
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs import charts
 from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
 from torchal.runs.results import Run, find_runs
 from torchal.runs.tensorboard import write_aggregate
-
-SWEEP_RUNS = "TORCHAL_SWEEP_RUNS"
-"""Environment variable by which a sweep tells its runs how many they are."""
 
 BASELINE = "uniform"
 REACH = 0.9
@@ -227,6 +225,7 @@ class ReportCallback(Callback):
         overrides += OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
         sizes = [len(list(o.sweep_string_iterator())) for o in overrides if o.is_sweep_override()]
         os.environ[SWEEP_RUNS] = str(math.prod(sizes))
+        os.environ[SWEEP_PROCESS] = str(os.getpid())
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002 - Hydra's signature
         """Forget the count."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
+import numpy as np
 import torch
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
@@ -19,34 +23,44 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
-from experiments.report import SWEEP_RUNS, ReportCallback
+from experiments.machine import SWEEP_RUNS, is_beside_others, pick_device, set_threads, turn_on
+from experiments.report import ReportCallback
 from torchal import samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
 from torchal._records import write_atomically
-from torchal.data import Splits, start_rows
+from torchal.data import Splits, start_rows, with_label_noise
+from torchal.data.noise import check_noise
 from torchal.errors import ConfigError, TorchalError
 from torchal.pool import interop
+from torchal.protocols import UNLABELED
+from torchal.runs.learner import ActiveLearner, fit_together
 from torchal.runs.metrics import BY_NAME, evaluate
 from torchal.runs.results import Run
 from torchal.runs.schedule import Schedule
-from torchal.runs.trainer import Trainer
+from torchal.runs.trainer import Steps, Trainer, fit_trials
 
 _EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
 _CONF = Path(__file__).parent / "conf"
+_ALIASES = {"noise": "noise.share", "select_model": "model@select_model"}
 _LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
 
 
-def source_name(choice: str, path: str | None) -> str:
-    """Return what a data set is called: a file by its name, anything else by its choice."""
-    return choice if path is None else Path(Path(path).name.removesuffix(".gz")).stem
+def source_name(choice: str, path: str | None, published: str | None = None) -> str:
+    """Return what a data set is called: a file of one's own by its name, anything else by its choice."""
+    return choice if path is None or published is not None else Path(Path(path).name.removesuffix(".gz")).stem
 
 
-def strategy_name(choice: str, spec: str | None) -> str:
-    """Return what a sampler is called: a mixture by its members and weights, anything else by its choice."""
-    if choice != "mixture" or spec is None:
-        return choice
-    return f"{choice}-{samplers.normal_spec(spec)}"
+def strategy_name(choice: str, spec: str | None, active_fraction: Any = 1.0) -> str:
+    """Return what a sampler is called: a mixture by its members and weights, anything else by its choice.
+
+    One that picks a part of each batch only has its share, and that of uniform sampling, in its name.
+    """
+    name = choice if choice != "mixture" or spec is None else f"{choice}-{samplers.normal_spec(spec)}"
+    if active_fraction == 1 or not isinstance(active_fraction, int | float):
+        return name
+    return f"{name}-{active_fraction:g}-uniform-{1 - active_fraction:g}"
 
 
 def override_suffix(text: str) -> str:
@@ -63,36 +77,114 @@ OmegaConf.register_new_resolver("strategy", strategy_name, replace=True)
 OmegaConf.register_new_resolver("overrides", override_suffix, replace=True)
 
 
-def run(config: DictConfig) -> Run:
-    """Run what a config describes into its folder, and return the run."""
+@dataclass(frozen=True)
+class Experiment:
+    """One run, made from its config and ready to begin."""
+
+    config: dict[str, Any]
+    """What it is, in plain values."""
+    trainer: Trainer
+    model: Any
+    splits: Splits
+    start: int | torch.Tensor
+    full_data: Path
+    """The folder that keeps the accuracies with all training data."""
+
+    def steps(self) -> Steps:
+        """Return the run step by step; what can be checked is checked now."""
+        splits = self.splits
+        validation = splits.validation if len(splits.validation.targets) else None
+        truth = splits.true_targets
+        return self.trainer.steps(
+            splits.pool(), splits.oracle(), validation=validation, test=splits.test, start=self.start, truth=truth
+        )
+
+
+def run(config: DictConfig) -> list[Run]:
+    """Run what a config describes into its folders, one for each trial, and return the runs."""
     hydra_config = HydraConfig.get()
-    choices: Any = hydra_config.runtime.choices
-    for setting in ("data", "model", "sampler", "schedule", "start", "runs", "name", "run_dir"):
+    check_settings(config)
+    device = pick_device(config.device, job=hydra_config.job.num if SWEEP_RUNS in os.environ else 0)
+    set_threads(config.threads, hydra_config.launcher)
+    seeds = range(int(config.seed), int(config.seed) + config.trials)
+    configs = [with_seed(config, seed, device) for seed in seeds]
+    with turn_on(device):
+        loaded: dict[str, Splits] = {}  # by what they are: with a seed of its own, data are the same for all trials
+        with shared_bar(config) as bar:
+            experiments = [prepare(one, device, loaded, progress=bar) for one in configs]
+            trials = [one.steps() for one in experiments]  # all are checked before the first is written
+            runs = fit_trials(trials)
+        full_data_accuracies(experiments)
+    return runs
+
+
+def check_settings(config: DictConfig) -> None:
+    """Require settings that Hydra lets be anything."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"give {' and '.join(f'{name}=' for name in missing)}")
+    for setting in ("data", "model", "sampler", "schedule", "start", "runs", "name", "run_dir", "noise"):
         if config[setting] is None:
             raise ConfigError(f"{setting} must not be null")
     if not OmegaConf.is_list(config.metrics):
         raise ConfigError(f"metrics must be a list of {', '.join(BY_NAME)}; got {config.metrics!r}")
-    check_flag("progress", config.progress)
-    check_flag("log_fits", config.log_fits)
-    device = pick_device(config.device)
-    schedule = Schedule(**OmegaConf.to_object(config.schedule))  # type: ignore[arg-type]
-    splits: Splits = instantiate(config.data, _convert_="object").to(device)
-    if not len(splits.test.targets):
-        raise ConfigError(f"an experiment needs a test part, data.fractions are {config.data.fractions}")
-    model = instantiate(config.model, _convert_="object")
-    in_rounds = with_logged_fits(model, Path(config.run_dir) / "tb" / "fits") if config.log_fits else model
-    sampler = instantiate(config.sampler, _convert_="object")
     unknown = [name for name in config.metrics if name not in BY_NAME]
     if unknown:
         raise ConfigError(f"no metric is named {', '.join(map(repr, unknown))}; there are {', '.join(BY_NAME)}")
-    start = draw_start(splits, config.start, seed=config.seed)
+    check_flag("progress", config.progress)
+    check_flag("log_fits", config.log_fits)
+    check_whole("seed", config.seed, least=0)
+    check_whole("trials", config.trials, least=1)
+    check_fraction("active_fraction", config.active_fraction)
 
+
+def with_seed(config: DictConfig, seed: int, device: torch.device) -> DictConfig:
+    """Return the config of one trial."""
+    one = copy.deepcopy(config)
+    one.seed = seed
+    if config.device == "auto" and is_beside_others():
+        one.device = str(device)
+    return one
+
+
+def prepare(
+    config: DictConfig, device: torch.device, loaded: dict[str, Splits], *, progress: bool | tqdm[Any]
+) -> Experiment:
+    """Make a run from its config."""
+    hydra_config = HydraConfig.get()
+    choices: Any = hydra_config.runtime.choices
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    for setting in ("progress", "log_fits", "runs", "name", "run_dir", "device"):  # where and how, not what
+    # where and how, not what
+    for setting in ("progress", "log_fits", "runs", "name", "run_dir", "device", "trials", "threads"):
         del plain[setting]
-    plain["model"].pop("device", None)
-    data = source_name(choices.data, OmegaConf.select(config, "data.path"))
-    strategy = strategy_name(choices.sampler, OmegaConf.select(config, "sampler.spec"))
+    for model in ("model", "select_model"):
+        if model in plain:
+            plain[model].pop("device", None)
+    about = plain["data"].pop("about", None)
+    schedule = Schedule(**plain["schedule"])
+    key = json.dumps(plain["data"], sort_keys=True, default=str)
+    if key not in loaded:
+        settings: Any = OmegaConf.to_container(config.data, resolve=True)
+        settings.pop("about", None)
+        loaded[key] = instantiate(settings, _convert_="object").to(device)
+    splits = loaded[key]
+    if not len(splits.test.targets):
+        raise ConfigError(f"an experiment needs a test part, data.fractions are {config.data.fractions}")
+    if config.noise.share or config.noise.matrix is not None:
+        share = None if config.noise.matrix is not None and not config.noise.share else config.noise.share
+        noise = {"kind": config.noise.kind, "matrix": plain["noise"]["matrix"], "seed": config.seed}
+        splits = with_label_noise(splits, share, **noise)
+    else:
+        check_noise(config.noise.share)
+    model = instantiate(config.model, _convert_="object")
+    in_rounds = with_logged_fits(model, Path(config.run_dir) / "tb" / "fits") if config.log_fits else model
+    selecting = OmegaConf.select(config, "select_model")
+    sampler = instantiate(config.sampler, _convert_="object")
+    if config.active_fraction < 1:
+        shares = (float(config.active_fraction), 1 - float(config.active_fraction))
+        sampler = samplers.Mixture((sampler, samplers.Uniform()), weights=shares)
+    data = source_name(choices.data, OmegaConf.select(config, "data.path"), about and "")
+    strategy = strategy_name(choices.sampler, OmegaConf.select(config, "sampler.spec"), config.active_fraction)
     if choices.sampler == "mixture" and "spec" in plain["sampler"]:
         plain["sampler"]["spec"] = samplers.normal_spec(plain["sampler"]["spec"])
     plain["names"] = {"data": data, "model": choices.model, "sampler": strategy}
@@ -105,13 +197,71 @@ def run(config: DictConfig) -> Run:
         seed=config.seed,
         metrics={name: BY_NAME[name] for name in config.metrics},
         config=plain,
-        progress=config.progress,
+        progress=progress,
         description=f"{which}{strategy} seed={config.seed} {device.type}",
+        select_model=None if selecting is None else instantiate(selecting, _convert_="object"),
+        costs=label_costs(config.cost, splits),
     )
-    validation = splits.validation if len(splits.validation.targets) else None
-    done = trainer.fit(splits.pool(), splits.oracle(), validation=validation, test=splits.test, start=start)
-    full_data_accuracy(plain, model, splits, Path(config.runs) / config.name / "full_data")
-    return done
+    start = draw_start(splits, config.start, seed=config.seed)
+    return Experiment(plain, trainer, model, splits, start, Path(config.runs) / config.name / "full_data")
+
+
+def label_costs(cost: Any, splits: Splits) -> float | torch.Tensor:
+    """Return what a label costs: a number, or one for each training row from a .npy file with one for each source row.
+
+    Raises:
+        ConfigError: it is neither a number nor such a file.
+    """
+    if not isinstance(cost, str):
+        return cost  # type: ignore[no-any-return]
+    try:
+        costs = np.load(cost, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"cost must be a number or a .npy file with one for each row: {cost}: {error}") from error
+    rows = splits.train_rows.cpu().numpy()
+    if costs.ndim != 1 or costs.dtype.kind not in "iuf" or len(costs) <= rows.max():
+        raise ConfigError(
+            f"{cost} must have one number for each row of the source, at least {rows.max() + 1}, "
+            f"got {costs.dtype} {costs.shape}"
+        )
+    return torch.from_numpy(np.array(costs[rows], dtype=np.float64))
+
+
+class SweepBar:
+    """The progress bar of a command that makes several runs in its own process."""
+
+    shared: ClassVar[tqdm[Any] | None] = None
+
+    @classmethod
+    def close(cls) -> None:
+        """End it."""
+        if cls.shared is not None:
+            cls.shared.close()
+        cls.shared = None
+
+
+@contextmanager
+def shared_bar(config: DictConfig) -> Iterator[bool | tqdm[Any]]:
+    """Return a bar for all runs of this command; for a single run, whether it shows one of its own."""
+    n_jobs = int(os.environ.get(SWEEP_RUNS, "1"))
+    if n_jobs * config.trials == 1:
+        yield bool(config.progress)
+        return
+    hidden = not config.progress or is_beside_others()
+    if SweepBar.shared is None or hidden:
+        bar = tqdm(
+            total=n_jobs * config.trials,
+            disable=hidden,
+            unit="run",
+            delay=1e-3,  # nothing is shown where the settings are refused
+            bar_format="{percentage:3.0f}%|{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}{postfix}]",
+        )
+        SweepBar.shared = None if hidden else bar
+    else:
+        bar = SweepBar.shared
+    yield bar
+    if hidden:
+        bar.close()
 
 
 def with_logged_fits(model: Any, folder: Path) -> Any:
@@ -126,24 +276,6 @@ def with_logged_fits(model: Any, folder: Path) -> Any:
         raise ConfigError(f"log_fits=true is for networks, whose fits have epochs; {type(model).__name__} is none")
     logged: Any = interop.unfitted(model)
     return logged.set_params(callbacks=[*model.callbacks, TensorBoardLog(folder)])
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of this name; "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: the device is not there.
-    """
-    if not isinstance(name, str):
-        raise ConfigError(f"device must be auto, cpu, cuda, cuda:1, ...; got {name!r}")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.item()  # some devices hold no values
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return probe.device
 
 
 def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.Tensor:
@@ -163,32 +295,56 @@ def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.T
     else:
         check_fraction("start.fraction", start.fraction)
         n = max(1, rows_in(start.fraction, len(splits.train.targets)))
+    targets = splits.train.targets
+    known = (targets != UNLABELED).nonzero().squeeze(1)
     if start.how == "random":
         return n
     settings = {} if start.min_per_class is None else {"min_per_class": start.min_per_class}
-    return start_rows(splits.train.targets, n, generator=torch.Generator().manual_seed(seed), how=start.how, **settings)
+    rows = start_rows(targets[known], n, generator=torch.Generator().manual_seed(seed), how=start.how, **settings)
+    return known[rows]
 
 
-def full_data_accuracy(plain: dict[str, Any], model: Any, splits: Splits, folder: Path) -> float:
-    """Return the test accuracy of the model fitted on all training rows; fitted once, and kept in a file.
+def full_data_accuracies(experiments: Sequence[Experiment]) -> list[float]:
+    """Return the test accuracies of the models fitted on all training rows; each is fitted once, and kept in a file.
 
-    The samplers of a sweep share it: it depends on data, split, model and seed only.
+    The samplers of a sweep share it: it depends on data, split, noise, model and seed only.
     """
-    key = {name: plain[name] for name in ("data", "model", "seed")}
-    path = folder / f"seed={plain['seed']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # two runs of a parallel sweep must not both fit it
-        if path.exists():
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            if saved["config"] == key:
-                return float(saved["accuracy"])
-        if interop.is_clonable(model):
-            model = interop.unfitted(model)
-        interop.fit(model, splits.train.inputs, splits.train.targets)
-        seen = interop.seen_classes(model, splits.train.targets)
-        accuracy = evaluate(model, splits.test, n_classes=splits.n_classes, seen=seen, metrics={})["accuracy"]
-        write_atomically(path, json.dumps({"config": key, "accuracy": accuracy}).encode())
-    return accuracy
+    accuracies: dict[int, float] = {}
+    missing: list[int] = []
+    with ExitStack() as locks:
+        for number, one in enumerate(experiments):
+            path = _full_data_file(one)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(FileLock(path.with_suffix(".lock")))  # two jobs of a sweep must not both fit it
+            saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            if saved.get("config") == _full_data_key(one):
+                accuracies[number] = float(saved["accuracy"])
+            else:
+                missing.append(number)
+        learners = [_full_learner(experiments[number]) for number in missing]
+        fit_together(learners)
+        for number, learner in zip(missing, learners, strict=True):
+            one, model = experiments[number], learner.model
+            seen = interop.seen_classes(model, learner.pool.targets[learner.pool.labeled])
+            scored = evaluate(model, one.splits.test, n_classes=one.splits.n_classes, seen=seen, metrics={})
+            accuracies[number] = scored["accuracy"]
+            content = {"config": _full_data_key(one), "accuracy": accuracies[number]}
+            write_atomically(_full_data_file(one), json.dumps(content).encode())
+    return [accuracies[number] for number in range(len(experiments))]
+
+
+def _full_data_key(one: Experiment) -> dict[str, Any]:
+    return {name: one.config[name] for name in ("data", "model", "seed", "noise")}
+
+
+def _full_data_file(one: Experiment) -> Path:
+    return one.full_data / f"seed={one.config['seed']}.json"
+
+
+def _full_learner(one: Experiment) -> ActiveLearner:
+    targets = one.splits.train.targets
+    known = (targets != UNLABELED).nonzero().squeeze(1)
+    return ActiveLearner(one.model, samplers.Uniform(), one.splits.pool().with_labels(known, targets[known]))
 
 
 def with_full_names(argument: str, folders: Sequence[Path] = ()) -> list[str]:
@@ -201,6 +357,8 @@ def with_full_names(argument: str, folders: Sequence[Path] = ()) -> list[str]:
         ConfigError: a list with such patterns and other names: they are settings of one choice.
     """
     group, equals, choices = argument.partition("=")
+    if group in _ALIASES:
+        return [f"{_ALIASES[group]}{equals}{choices}"]
     if group != "sampler" or not equals:
         return [argument]
     names = choices.split(",")
@@ -226,10 +384,14 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
 @hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
 def hydra_main(config: DictConfig) -> float:
     """Return the final test accuracy, for sweepers that optimise."""
-    done = run(config)
+    runs = run(config)
     if SWEEP_RUNS not in os.environ:
-        print(f"run: {done.folder} on {pick_device(config.device)}")
-    return done.rounds[-1].test["accuracy"]
+        for done in runs:
+            print(f"run: {done.folder} on {pick_device(config.device)}")
+    elif is_beside_others():
+        for done in runs:
+            print(f"run: {done.folder}: {done.seconds:.1f} s on {torch.get_num_threads()} threads", flush=True)
+    return float(np.mean([done.rounds[-1].test["accuracy"] for done in runs]))
 
 
 def main() -> int:
@@ -251,6 +413,7 @@ def main() -> int:
         more = "" if isinstance(error, _EXPECTED) else f" ({type(error).__name__}; HYDRA_FULL_ERROR=1 shows where)"
         problem, code = f"error: {explain(error)}{more}", 2
     finally:
+        SweepBar.close()
         if not debug:
             del os.environ["HYDRA_FULL_ERROR"]
     # Here and not in a callback: a run that failed must not lose the table of the others.
@@ -281,4 +444,7 @@ def explain(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # by its name, under which the workers of a parallel sweep import it too
+    from experiments.run import main as _main
+
+    sys.exit(_main())

@@ -73,7 +73,12 @@ class TestSweep:
         run(*QUICK, "sampler=margin,uniform", "seed=0,1", "-m")
         fitted = []
         whole = Trainer._run
-        monkeypatch.setattr(Trainer, "_run", lambda self, *a, **k: (fitted.append(self.seed), whole(self, *a, **k)))
+
+        def noted(self, *arguments, **settings):
+            fitted.append(self.seed)
+            yield from whole(self, *arguments, **settings)
+
+        monkeypatch.setattr(Trainer, "_run", noted)
         _, out, _ = run(*QUICK, "sampler=margin,uniform", "seed=1,2", "-m")
         assert fitted == [2, 2]
         assert re.search(r"^margin +3 ", out, re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 from collections.abc import Generator, Mapping, Sequence
@@ -260,7 +261,8 @@ class _Bar:
             self._bar.update()
 
     def _advance(self, part: float) -> None:
-        part = min(part, self._left)
+        rest = math.inf if self._bar.total is None else self._bar.total - self._bar.n  # sums of parts are rounded
+        part = min(part, self._left, rest)
         self._left -= part
         self._bar.update(part)
 
