@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,6 +63,12 @@ def strategy_name(choice: str, spec: str | None, active_fraction: Any = 1.0) -> 
     return f"{name}-{active_fraction:g}-uniform-{1 - active_fraction:g}"
 
 
+def model_name(choices: Mapping[str, str | None]) -> str:
+    """Return what the models are called: the one that is scored, and the one that selects where it is another."""
+    selecting = choices.get("model@select_model")
+    return str(choices["model"]) if selecting is None else f"{choices['model']}-selected-by-{selecting}"
+
+
 def override_suffix(text: str) -> str:
     """Return the settings of a command as the end of a folder's name: no slash, and a digest for what is too long."""
     suffix = f",{text}".replace("/", "_") if text else ""
@@ -74,6 +80,7 @@ def override_suffix(text: str) -> str:
 
 OmegaConf.register_new_resolver("source", source_name, replace=True)
 OmegaConf.register_new_resolver("strategy", strategy_name, replace=True)
+OmegaConf.register_new_resolver("models", model_name, replace=True)
 OmegaConf.register_new_resolver("overrides", override_suffix, replace=True)
 
 
@@ -187,7 +194,7 @@ def prepare(
     strategy = strategy_name(choices.sampler, OmegaConf.select(config, "sampler.spec"), config.active_fraction)
     if choices.sampler == "mixture" and "spec" in plain["sampler"]:
         plain["sampler"]["spec"] = samplers.normal_spec(plain["sampler"]["spec"])
-    plain["names"] = {"data": data, "model": choices.model, "sampler": strategy}
+    plain["names"] = {"data": data, "model": model_name(choices), "sampler": strategy}
     which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
     trainer = Trainer(
         in_rounds,
