@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from torchal.data import Splits, make_splits
 from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.protocols import UNLABELED
 
 PARTS = ("train", "validation", "test")
 ROWS = torch.arange(60.0).reshape(30, 2)
@@ -270,3 +271,70 @@ def test_a_column_that_no_scaling_saves_is_said():
 def test_bytes_that_are_no_text_are_refused():
     with pytest.raises(DataError, match="bytes that are not UTF-8"):
         make_splits(np.zeros((4, 1)), np.array([b"\xff", b"a", b"a", b"a"]), name="x")
+
+
+class TestImbalance:
+    @pytest.mark.parametrize("kind", ["long_tail", "step"])
+    @pytest.mark.parametrize("ratio", [1, 2.5, 10])
+    def test_classes_become_rarer_in_the_training_part_alone(self, kind, ratio):
+        inputs, labels = np.arange(3000.0)[:, None], np.arange(3000) % 5
+        whole = make_splits(inputs, labels, name="made")
+        rare = make_splits(inputs, labels, name="made", imbalance=ratio, imbalance_kind=kind)
+        before, after = (part.train.targets.bincount() for part in (whole, rare))
+        shares = [ratio ** -(i / 4) if kind == "long_tail" else 1 / ratio ** (i >= 2) for i in range(5)]
+        assert after.tolist() == [int(n * share + 1e-9) for n, share in zip(before.tolist(), shares, strict=True)]
+        assert rare.test_rows.equal(whole.test_rows)
+        assert rare.validation_rows.equal(whole.validation_rows)
+        assert set(rare.train_rows.tolist()) <= set(whole.train_rows.tolist())
+        assert rare.train.inputs[:, 0].long().equal(rare.train_rows)
+
+    def test_a_class_that_would_be_empty_is_refused(self):
+        with pytest.raises(
+            DataError, match=r"imbalance=1000 leaves no row of class '2' for training, where it has 2\d\d"
+        ):
+            make_splits(np.zeros((999, 1)), np.arange(999) % 3, name="made", imbalance=1000)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"imbalance": 0.5}, "at least 1, got 0.5"),
+            ({"imbalance": "ten"}, "got 'ten'"),
+            ({"imbalance": True}, "got True"),
+            ({"imbalance": float("inf")}, "got inf"),
+            ({"imbalance": 2, "imbalance_kind": "cliff"}, "long_tail, step; got 'cliff'"),
+        ],
+    )
+    def test_refuses(self, settings, message):
+        with pytest.raises(ConfigError, match=message):
+            make_splits(np.zeros((99, 1)), np.arange(99) % 3, name="made", **settings)
+
+
+class TestRowsOfNoClass:
+    def test_are_in_the_pool_where_nobody_can_label_them(self):
+        labels = np.arange(600) % 4
+        whole = make_splits(np.arange(600.0)[:, None], labels, name="made")
+        open_set = make_splits(np.arange(600.0)[:, None], labels, name="made", ood=[1])
+        assert open_set.class_names == ("0", "2", "3")
+        assert open_set.train_rows.equal(whole.train_rows)
+        told = open_set.oracle()(torch.arange(len(open_set.train.targets)))
+        expected = torch.tensor([0, UNLABELED, 1, 2])[torch.from_numpy(labels)[open_set.train_rows]]
+        assert told.equal(expected)
+        for part in ("validation", "test"):
+            assert (torch.from_numpy(labels)[getattr(open_set, f"{part}_rows")] != 1).all()
+            assert int(getattr(open_set, part).targets.max()) == 2
+
+    def test_go_with_keep_and_with_imbalance(self):
+        labels = np.array(["a", "b", "c", "d"])[np.arange(800) % 4]
+        data = make_splits(np.zeros((800, 1)), labels, name="made", keep=["a", "b", "d"], ood=["b"], imbalance=2)
+        assert data.class_names == ("a", "d")
+        whole = make_splits(np.zeros((800, 1)), labels, name="made", keep=["a", "b", "d"])
+        a, b, d = whole.train.targets.bincount().tolist()
+        assert (data.train.targets + 1).bincount().tolist() == [b, a, d // 2]
+
+    @pytest.mark.parametrize(
+        ("ood", "message"),
+        [([0, 1], r"ood=\[0, 1\] must leave at least two classes"), ([7], "ood names 7"), ("0", "ood must be a list")],
+    )
+    def test_refuses(self, ood, message):
+        with pytest.raises(ConfigError, match=message):
+            make_splits(np.zeros((99, 1)), np.arange(99) % 3, name="made", ood=ood)

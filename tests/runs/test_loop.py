@@ -345,3 +345,214 @@ def test_a_pool_on_cuda_gives_the_picks_of_the_cpu(sampler):
         return [(result.rows.tolist(), result.test["accuracy"]) for result in results]
 
     assert picks("cuda") == picks("cpu")
+
+
+class TestBatches:
+    def test_of_a_list_end_the_run(self):
+        learner, oracle = make()
+        results = list(rounds(learner, oracle, Schedule(batch_sizes=[3, 7, 2])))
+        assert [result.n_labeled for result in results] == [6, 9, 16, 18]
+
+    def test_that_grow(self):
+        learner, oracle = make()
+        results = list(rounds(learner, oracle, Schedule(batch_size=4, batch_growth=2, budget=50)))
+        assert [result.n_labeled for result in results] == [6, 10, 18, 34, 50]
+
+
+class Scripted(NearestMean):
+    """Answers by a script: after each fit another share of rows is of class 1, which has another probability."""
+
+    script: list = []
+    fits = 0
+
+    def __sklearn_clone__(self):
+        copy = type(self)()
+        copy.answer = type(self).script[min(Scripted.fits, len(type(self).script) - 1)]
+        return copy
+
+    def fit(self, X, y):
+        Scripted.fits += 1
+        return super().fit(X, y)
+
+    def predict(self, X):
+        return (torch.linspace(0, 1, len(X)) < self.answer).long()
+
+    def predict_log_proba(self, X):
+        one = torch.full((len(X), 1), self.answer)
+        return torch.cat([one, (1 - one) / 2, (1 - one) / 2], 1).log()
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    def say(*answers):  # the model's answer after each fit, and its last one from then on
+        monkeypatch.setattr(Scripted, "script", list(answers))
+        monkeypatch.setattr(Scripted, "fits", 0)
+        return Scripted()
+
+    return say
+
+
+class TestStopping:
+    def test_on_a_plateau_of_the_validation_accuracy(self):
+        learner, oracle = make(Uniform())
+        watched = list(rounds(learner, oracle, Schedule(batch_size=3, plateau_rounds=4)))
+        values = [result.validation["accuracy"] for result in watched]
+        ends = next(i for i in range(4, len(values)) if max(values[i - 3 : i + 1]) <= max(values[: i - 3]))
+        assert ends == len(values) - 1 < 17
+
+    def test_a_gain_below_delta_is_none(self):
+        learner, oracle = make(Uniform())
+        assert len(list(rounds(learner, oracle, Schedule(batch_size=3, plateau_rounds=2, plateau_delta=1.0)))) == 3
+
+    def test_a_plateau_needs_a_validation_part(self):
+        learner, oracle = make(validation=None)
+        with pytest.raises(ConfigError, match="plateau_rounds is of the validation part, and there is none"):
+            rounds(learner, oracle, Schedule(batch_size=3, plateau_rounds=2))
+
+    def test_after_some_time(self, monkeypatch):
+        learner, oracle = make()
+        for result in rounds(learner, oracle, Schedule(batch_size=3, max_seconds=10)):
+            result.seconds["fit"] = 4.0
+        assert len(learner.history) == 3
+
+    def test_no_time_at_all_is_the_start_set(self):
+        learner, oracle = make()
+        assert len(list(rounds(learner, oracle, Schedule(batch_size=3, max_seconds=0)))) == 1
+
+    def test_once_predictions_are_stable(self, scripted):
+        model = scripted(0.1, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8)
+        learner, oracle = make(Uniform(), model=model, validation=None)
+        results = list(rounds(learner, oracle, Schedule(batch_size=3, stable_kappa=0.99)))
+        kappas = [result.pool.get("kappa") for result in results]
+        assert kappas[0] is None
+        assert [kappa == 1.0 for kappa in kappas[1:]] == [False, True, True, False, True, True, True]
+
+    def test_the_last_rounds_kappas_are_averaged(self, scripted):
+        learner, oracle = make(Uniform(), model=scripted(0.9, 0.9, 0.8), validation=None)
+        results = list(rounds(learner, oracle, Schedule(batch_size=3, stable_kappa=0.7, stable_rounds=2)))
+        kappas = [result.pool["kappa"] for result in results[1:]]
+        assert kappas[0] == 1
+        assert 0.4 < kappas[1] < 1
+        assert len(kappas) == 2
+
+    def test_once_the_pool_is_no_longer_uncertain(self, scripted):
+        learner, oracle = make(Uniform(), model=scripted(0.5, 0.6, 0.8, 0.95), validation=None)
+        results = list(rounds(learner, oracle, Schedule(batch_size=3, min_uncertainty=0.1)))
+        assert [result.pool["uncertainty"] for result in results] == pytest.approx([0.5, 0.4, 0.2, 0.05])
+
+    def test_uncertainty_needs_probabilities(self):
+        learner, oracle = make(model=LinearSVC())
+        with pytest.raises(CapabilityError, match="predict_proba; LinearSVC has none"):
+            rounds(learner, oracle, Schedule(batch_size=3, min_uncertainty=0.1))
+
+    def test_what_is_watched_goes_on_after_a_save(self, tmp_path):
+        schedule = Schedule(batch_size=3, budget=30, stable_kappa=1.0, stable_rounds=9, min_uncertainty=0.0)
+        whole, oracle = make(Uniform())
+        expected = [result.pool for result in rounds(whole, oracle, schedule)]
+        part, _ = make(Uniform())
+        for result in rounds(part, oracle, schedule):
+            if result.round == 3:
+                part.save(tmp_path / "saved.pt")
+        rest, _ = make(Uniform())
+        rest.load(tmp_path / "saved.pt")
+        list(rounds(rest, oracle, schedule))
+        assert [result.pool for result in rest.history] == expected
+        assert all(0 <= pool["uncertainty"] < 1 for pool in expected)
+
+
+class Noted(NearestMean):
+    """Notes what was asked of it."""
+
+    asked: list = []
+
+    def __sklearn_clone__(self):
+        return type(self)()
+
+    def decision_function(self, X):
+        Noted.asked.append(type(self).__name__)
+        return NearestMean.decision_function(self, X)
+
+    def predict(self, X):
+        return self.classes_[NearestMean.decision_function(self, X).argmax(1)]
+
+    def predict_log_proba(self, X):
+        return NearestMean.decision_function(self, X).log_softmax(1)
+
+
+class Selecting(Noted):
+    def fit_report(self):
+        return {"who": "selecting"}
+
+
+class TestSelectModel:
+    def test_the_first_chooses_and_the_second_is_scored(self):
+        alone, oracle = make(model=LogisticRegression(C=1e-3))
+        by_itself = list(rounds(alone, oracle, Schedule(batch_size=5, budget=30)))
+        pair, _ = make(model=GaussianNB(), select_model=LogisticRegression(C=1e-3))
+        results = list(rounds(pair, oracle, Schedule(batch_size=5, budget=30)))
+        assert all(one.rows.equal(other.rows) for one, other in zip(results, by_itself, strict=True))
+        for result in results:
+            labeled = torch.cat([r.rows for r in results[: result.round + 1]]).sort().values
+            model = GaussianNB().fit(pair.pool.inputs[labeled], oracle(labeled))
+            assert result.test["accuracy"] == model.score(pair.test.inputs, pair.test.targets)
+            assert {"fit", "fit_select"} <= result.seconds.keys() or result.round == 0
+
+    def test_only_the_first_is_looked_at_and_both_are_in_the_record(self, monkeypatch):
+        monkeypatch.setattr(Noted, "asked", [])
+        learner, oracle = make(model=Noted(), select_model=Selecting())
+        results = list(rounds(learner, oracle, Schedule(batch_size=5, budget=16)))
+        assert set(Noted.asked) == {"Selecting"}
+        assert all(result.select_model == {"who": "selecting"} for result in results)
+        assert all(result.model == {} for result in results)
+
+    def test_it_must_have_what_the_sampler_needs(self):
+        make(Entropy(), model=LinearSVC(), select_model=NearestMean())
+        with pytest.raises(CapabilityError, match="Entropy needs a model with predict_proba; LinearSVC has none"):
+            make(Entropy(), model=NearestMean(), select_model=LinearSVC())
+
+
+class TestCosts:
+    def test_of_all_labels_the_ones_that_nobody_could_give_too(self):
+        costs = torch.arange(60.0)
+        learner, oracle = make(Uniform(), costs=costs)
+        results = list(rounds(learner, lambda rows: oracle(rows).where(rows % 5 != 0, -1), Schedule(batch_size=9)))
+        paid = learner.pool.labeled | learner.pool.skipped
+        assert learner.pool.skipped.any()
+        assert results[-1].cost == learner.spent == float(costs[paid].sum())
+        assert all(a.cost < b.cost for a, b in zip(results, results[1:], strict=False))
+
+    def test_are_1_each_unless_given(self):
+        learner, oracle = make()
+        for result in rounds(learner, oracle, Schedule(batch_size=9, budget=40)):
+            assert result.cost == result.n_labeled
+
+    @pytest.mark.parametrize(
+        ("costs", "message"),
+        [
+            (torch.ones(59), r"one for each of 60 rows, got shape \(59,\)"),
+            (-1.0, "not negative, got -1"),
+            (math.nan, "finite"),
+            ("much", "a number or one for each row, got 'much'"),
+        ],
+    )
+    def test_refused(self, costs, message):
+        with pytest.raises(ConfigError, match=message):
+            make(costs=costs)
+
+
+class TestTruth:
+    def test_is_in_the_record_and_nowhere_else(self):
+        recorder = Recorder()
+        _, targets, _ = make_pool()
+        wrong = (targets + 1) % 3
+        learner, _ = make(recorder, truth=targets, n_labeled=0)
+        results = list(rounds(learner, lambda rows: wrong[rows], Schedule(batch_size=9, budget=40), start=12))
+        for result in results:
+            assert result.true_labels.equal(targets[result.rows])
+            assert result.labels.equal(wrong[result.rows])
+            assert type(result).from_json(result.to_json()).true_labels.equal(result.true_labels)
+        assert all(len(seen.true_labels) == 0 for seen in recorder.seen)
+
+    def test_must_be_of_all_rows(self):
+        with pytest.raises(DataError, match="one label for each of 60 rows, got 5"):
+            make(truth=torch.zeros(5, dtype=torch.int64))

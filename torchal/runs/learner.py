@@ -29,6 +29,7 @@ from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, evaluate
 from torchal.samplers.base import Sampler, checked_selection
 
 _WATCHED = ("kappa", "uncertainty")
+_STACKED_VALUES = 2**26  # most numbers of rows that are stacked to be fitted together
 _STOP_SET = 2000  # rows of the pool that are watched, Bloodgood & Vijay-Shanker's number
 START = "start"
 """`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
@@ -509,8 +510,17 @@ def fit_together(learners: Sequence[ActiveLearner]) -> None:
                 key = (type(recipe), str(settings), learner.pool.n_labeled)
                 alike.setdefault(key, []).append(learner)
         for group in alike.values():
-            if len(group) > 1:
-                _fit_alike(group, kind)
+            most = max(1, _STACKED_VALUES // _values_of(group[0].pool))
+            for start in range(0, len(group), most):
+                if len(group[start : start + most]) > 1:
+                    _fit_alike(group[start : start + most], kind)
+
+
+def _values_of(pool: Pool) -> int:
+    """Return how many numbers the labeled rows of a pool have."""
+    inputs: Any = pool.inputs
+    shape = getattr(inputs, "shape", None)
+    return pool.n_labeled * (math.prod(shape[1:]) if shape is not None else 1)
 
 
 def _can_share_a_fit(recipe: Classifier) -> bool:
