@@ -11,7 +11,7 @@ from typing import Any
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs import charts
 from torchal.runs.curves import learning_curve
-from torchal.runs.results import Run, find_runs
+from torchal.runs.results import AXES, Run, find_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SETTING",
         help="what a curve stands for: sampler, model, data, or a setting of the runs, as schedule.batch_size",
     )
+    parser.add_argument("--against", default="labels", choices=AXES, help="what the curves are drawn against")
     parser.add_argument("--title", default="")
     options = parser.parse_args(arguments)
     try:
@@ -38,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not finished:
             raise ConfigError(f"there is no finished run below {', '.join(map(str, options.folders))}")
         curves = {
-            name: learning_curve(group, metric=options.metric, part=options.part)
+            name: learning_curve(group, metric=options.metric, part=options.part, against=options.against)
             for name, group in sorted(grouped(finished, options.by).items())
         }
         ylabel = f"{options.part} {options.metric.replace('_', ' ')}"
-        figure = charts.learning_curves(curves, title=options.title, ylabel=ylabel)
+        figure = charts.learning_curves(curves, title=options.title, ylabel=ylabel, xlabel=options.against)
         print(charts.save(figure, options.out))
     except (TorchalError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -26,6 +26,11 @@ def test_draws_run_folders(suffix, runs, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out)
 
 
+@pytest.mark.parametrize("against", ["labels", "cost", "seconds"])
+def test_draws_against_labels_cost_and_seconds(against, runs, tmp_path):
+    assert chart.main([str(runs), "--out", str(tmp_path / "a.svg"), "--against", against]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -519,7 +520,7 @@ class TestCosts:
         paid = learner.pool.labeled | learner.pool.skipped
         assert learner.pool.skipped.any()
         assert results[-1].cost == learner.spent == float(costs[paid].sum())
-        assert all(a.cost < b.cost for a, b in zip(results, results[1:], strict=False))
+        assert all(a.cost < b.cost for a, b in itertools.pairwise(results))
 
     def test_are_1_each_unless_given(self):
         learner, oracle = make()

@@ -1,5 +1,6 @@
 """Several runs in step: each is what it would be by itself."""
 
+import io
 import json
 
 import pytest
@@ -132,7 +133,7 @@ def test_a_stop_in_the_middle_lets_go_of_all_folders_and_they_go_on(tmp_path, mo
 def test_one_bar_counts_the_runs(finished, tmp_path):
     fit_trials([steps(tmp_path, seed, NearestMean()) for seed in range(finished)])
     schedules = [Schedule(batch_size=7, budget=40), Schedule(batch_size=7, budget=40, max_seconds=0)]
-    with tqdm(total=3, disable=False, file=open("/dev/null", "w")) as bar:
+    with tqdm(total=3, disable=False, file=io.StringIO()) as bar:
         trials = [steps(tmp_path, seed, NearestMean(), progress=bar) for seed in range(2)]
         trials.append(steps(tmp_path, 2, NearestMean(), progress=bar, schedule=schedules[1]))
         fit_trials(trials)

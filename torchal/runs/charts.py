@@ -31,6 +31,7 @@ def learning_curves(
     title: str = "",
     ylabel: str = "test accuracy",
     full_data: float | None = None,
+    xlabel: str = "labels",
 ) -> Figure:
     """Draw the mean of each curve with its 95 % band.
 
@@ -38,6 +39,7 @@ def learning_curves(
         curves: by the name that the legend shows.
         title: what stands above the chart.
         ylabel: what the values are.
+        xlabel: what they are drawn against.
         full_data: the value with all training data, drawn as a level line.
 
     Raises:
@@ -65,10 +67,10 @@ def learning_curves(
             axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=colour, alpha=shade, linewidth=0)
     if full_data is not None:
         axes.axhline(full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="all training data")
-    axes.set(xlabel="labels", ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.set_title("\n".join(textwrap.wrap(title.replace(",", ", "), 70)), fontsize=11 if len(title) <= 70 else 8)
     axes.set_ylim(_limits(curves, full_data))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=xlabel == "labels"))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     legend_title = "mean and 95 % interval" if any(len(c.values) > 1 for c in curves.values()) else None

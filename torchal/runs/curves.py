@@ -16,10 +16,10 @@ from torchal.runs.results import Run
 
 @dataclass(frozen=True, eq=False)
 class LearningCurve:
-    """A metric against the number of labels, over S runs that differ in their seed.
+    """A metric against the number of labels (or cost, or seconds), over S runs that differ in their seed.
 
     Shapes:
-        n_labeled: (P,) int64, ascending.
+        n_labeled: (P,) int64, ascending; float64 of cost or seconds.
         values: (S, P) float64.
         mean, lower, upper: (P,) float64; the two bounds are NaN for a single run.
     """
@@ -32,9 +32,14 @@ class LearningCurve:
 
 
 def learning_curve(
-    runs: Sequence[Run], *, metric: str = "accuracy", part: str = "test", confidence: float = 0.95
+    runs: Sequence[Run],
+    *,
+    metric: str = "accuracy",
+    part: str = "test",
+    confidence: float = 0.95,
+    against: str = "labels",
 ) -> LearningCurve:
-    """Return the mean curve of some runs with Student's t interval at each number of labels.
+    """Return the mean curve of some runs with Student's t interval at each number of labels (or cost, ...).
 
     Runs that recorded other numbers of labels are interpolated linearly, over the labels that all of them span.
 
@@ -44,11 +49,13 @@ def learning_curve(
     """
     if not runs:
         raise DataError("a learning curve needs at least one run, got none")
-    curves = [run.curve(metric, part) for run in runs]
+    curves = [run.curve(metric, part, against=against) for run in runs]
     low, high = max(labels[0] for labels, _ in curves), min(labels[-1] for labels, _ in curves)
-    grid = np.array(sorted({n for labels, _ in curves for n in labels if low <= n <= high}), dtype=np.int64)
+    points = sorted({n for labels, _ in curves for n in labels if low <= n <= high})
+    grid: NDArray[Any] = np.array(points, dtype=np.int64 if against == "labels" else np.float64)
     if not len(grid):
-        raise DataError(f"the {len(runs)} runs have no number of labels in common")
+        what = "number of labels" if against == "labels" else against
+        raise DataError(f"the {len(runs)} runs have no {what} in common")
     values = np.stack([np.interp(grid, labels, recorded) for labels, recorded in curves])
     lower, upper = mean_interval(values, confidence=confidence)
     return LearningCurve(grid, values, values.mean(0), lower, upper)
@@ -81,7 +88,7 @@ def mean_interval(values: NDArray[Any], *, confidence: float = 0.95) -> tuple[ND
     return mean - half, mean + half
 
 
-def area_under_curve(n_labeled: Sequence[int], values: Sequence[float]) -> float:
+def area_under_curve(n_labeled: Sequence[float], values: Sequence[float]) -> float:
     """Return the mean height of a learning curve: its trapezoid area divided by its range of labels.
 
     A curve of one point has that point's value.
@@ -100,11 +107,11 @@ def area_under_curve(n_labeled: Sequence[int], values: Sequence[float]) -> float
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
 
 
-def labels_to_reach(n_labeled: Sequence[int], values: Sequence[float], threshold: float) -> int | None:
+def labels_to_reach(n_labeled: Sequence[float], values: Sequence[float], threshold: float) -> int | None:
     """Return the first recorded number of labels at which the curve is at least the threshold, None where it never is.
 
     Example:
         >>> labels_to_reach([20, 40, 80], [0.5, 0.7, 0.9], 0.6)
         40
     """
-    return next((n for n, value in zip(n_labeled, values, strict=True) if value >= threshold), None)
+    return next((int(n) for n, value in zip(n_labeled, values, strict=True) if value >= threshold), None)

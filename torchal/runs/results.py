@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -17,6 +18,9 @@ from torchal._records import as_plain, as_safe_bytes, differences, write_atomica
 from torchal.errors import ConfigError, RunError
 from torchal.pool.round_result import RoundResult
 
+AXES = ("labels", "cost", "seconds")
+"""What a learning curve can be drawn against."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -29,17 +33,33 @@ class Run:
     sampler_state: dict[str, Any] = field(default_factory=dict, repr=False)
     """What the sampler had learned by the end, for `Sampler.load_state_dict`."""
 
-    def curve(self, metric: str = "accuracy", part: str = "test") -> tuple[list[int], list[float]]:
+    def curve(
+        self, metric: str = "accuracy", part: str = "test", *, against: str = "labels"
+    ) -> tuple[list[float], list[float]]:
         """Return the numbers of labels and the metric's value at each, round by round.
 
+        Args:
+            metric: its name.
+            part: test or validation.
+            against: labels; or cost, of all labels so far; or seconds, of all rounds so far.
+
         Raises:
-            ConfigError: the run did not record this metric on this part; the message lists what it did.
+            ConfigError: the run did not record this metric on this part; the message lists what it did. Or `against` is
+                none of these.
         """
         records = [getattr(result, part) for result in self.rounds]
         if not records or any(metric not in record for record in records):
             have = ", ".join(name for name in records[0] if all(name in r for r in records)) if records else "no rounds"
             raise ConfigError(f"{self.folder} has no {part} {metric!r}; it has {have or f'no {part} part'}")
-        return [result.n_labeled for result in self.rounds], [record[metric] for record in records]
+        if against not in AXES:
+            raise ConfigError(f"a curve is drawn against {', '.join(AXES)}; got {against!r}")
+        seconds = itertools.accumulate(sum(result.seconds.values()) for result in self.rounds)
+        axes: dict[str, list[float]] = {
+            "labels": [result.n_labeled for result in self.rounds],
+            "cost": [result.cost for result in self.rounds],
+            "seconds": list(seconds),
+        }
+        return axes[against], [record[metric] for record in records]
 
     @property
     def seconds(self) -> float:
