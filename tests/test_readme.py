@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+SETTINGS = re.search(r"\| setting \| what \|\n(.*?)\n\n", README, re.DOTALL)[1]
 PLAYGROUND = (ROOT / "docs" / "playground.md").read_text()
 COMMANDS = re.findall(r"^python -m experiments\.run (?!--)(.*?)(?:\s+#.*)?$", README + PLAYGROUND, re.MULTILINE)
 TABLE = [
@@ -17,13 +18,17 @@ TABLE = [
     for line in PLAYGROUND.splitlines()
     if line.startswith("|")
     for text in re.findall(r"`([^`]+)`", line.split("|")[2])
-    if all("=" in word for word in text.split()) and "--" not in text
+    if all("=" in word or word == "-m" for word in text.split()) and "--" not in text
 ]
 
 
 def composed(overrides):
     """Return the config of the first run that some overrides make; an unknown name or setting is an error."""
     from hydra import compose, initialize_config_dir
+
+    from experiments.run import with_full_names
+
+    overrides = [word for override in overrides for word in with_full_names(override) if word != "-m"]
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     first = []
@@ -46,7 +51,7 @@ def test_the_python_examples_run_one_after_another(tmp_path):
 
 
 def test_there_are_commands_and_a_table():
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     assert len(TABLE) >= 20
 
 
@@ -87,3 +92,10 @@ def test_the_table_of_choices_is_complete(group):
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links_lead_somewhere(path):
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("text", re.findall(r"`([^`]+=[^`]+)`", SETTINGS))
+def test_settings_compose(text):
+    words = text.split()
+    if all("=" in word for word in words):
+        assert composed(words)
