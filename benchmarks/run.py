@@ -13,7 +13,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import classical, density, import_time, k_center, kmeans, memory, networks, playground, uncertainty
+from benchmarks import (
+    classical,
+    density,
+    import_time,
+    k_center,
+    kmeans,
+    memory,
+    networks,
+    playground,
+    trials,
+    uncertainty,
+)
 
 BENCHMARKS = {
     "import": import_time,
@@ -25,6 +36,7 @@ BENCHMARKS = {
     "playground": playground,
     "memory": memory,
     "networks": networks,
+    "trials": trials,
 }
 
 
