@@ -46,8 +46,11 @@ def _together(work: str, data: list[Splits], schedule: Schedule, *, n_start: int
                 LogisticRegression(C=GRID), Margin(), schedule=schedule, run_dir=run_dir, seed=seed, progress=False
             )
             start = start_rows(splits.train.targets, n_start, generator=torch.Generator().manual_seed(seed))
-            parts = {"validation": splits.validation, "test": splits.test}
-            trials.append(trainer.steps(splits.pool(), splits.oracle(), start=start, **parts))
+            trials.append(
+                trainer.steps(
+                    splits.pool(), splits.oracle(), start=start, validation=splits.validation, test=splits.test
+                )
+            )
         return trials
 
     def together() -> None:
