@@ -5,6 +5,7 @@ What a sampler or a model does with the rows does not belong here.
 
 from torchal.data.files import csv as csv
 from torchal.data.files import npz as npz
+from torchal.data.libsvm import libsvm as libsvm
 from torchal.data.noise import with_label_noise as with_label_noise
 from torchal.data.sources import breast_cancer as breast_cancer
 from torchal.data.sources import checkerboard as checkerboard
@@ -15,6 +16,9 @@ from torchal.data.splits import Splits as Splits
 from torchal.data.splits import SplitSettings as SplitSettings
 from torchal.data.splits import make_splits as make_splits
 from torchal.data.start import start_rows as start_rows
+from torchal.data.texts import reuters_r8 as reuters_r8
+from torchal.data.texts import sms_spam as sms_spam
+from torchal.data.texts import split_documents as split_documents
 from torchal.data.vision import fashion_mnist as fashion_mnist
 from torchal.data.vision import mnist as mnist
 from torchal.data.vision_files import ImageFiles as ImageFiles

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from torchal._checks import as_rows, check_flag, check_whole, rows_in
 from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.pool.inputs import SparseInputs
 from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
 from torchal.protocols import UNLABELED
@@ -203,6 +204,103 @@ def check_settings(settings: Iterable[str], *own: str) -> None:
     unknown = [key for key in settings if key not in valid]
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(map(repr, unknown))}; the settings are {', '.join(valid)}")
+
+
+def has_explicit_rows(settings: SplitSettings) -> bool:
+    """Tell whether the rows of the parts are listed."""
+    return any(settings.get(f"{part}_rows") is not None for part in _PARTS)
+
+
+def with_official_test(
+    labels: NDArray[Any], n_train: int, *, test_limit: int | None, settings: SplitSettings
+) -> SplitSettings:
+    """Return settings by which the rows from n_train on are the test part, and fractions and max_rows of the others.
+
+    Args:
+        labels: of all rows.
+        n_train: how many rows are officially for training.
+        test_limit: use at most this many of the others, drawn by the seed after `keep`.
+        settings: without explicit rows.
+
+    Raises:
+        ConfigError, DataError: as `make_splits`.
+    """
+
+    def draw(labels: NDArray[Any], fractions: Sequence[float], max_rows: int | None) -> Splits:
+        only: SplitSettings = {
+            **settings,
+            "fractions": fractions,
+            "max_rows": max_rows,
+            "normalize": False,
+            "standardize": False,
+            "ood": None,  # these two are of the parts that come out of here
+            "imbalance": None,
+        }
+        return make_splits(np.zeros((len(labels), 1), np.uint8), labels, name="rows", **only)
+
+    train = draw(labels[:n_train], _without_test(settings.get("fractions", THIRDS)), settings.get("max_rows"))
+    test_rows = torch.arange(n_train, len(labels))
+    if test_limit is not None:
+        test_rows = n_train + draw(labels[n_train:], (1, 0, 0), test_limit).train_rows
+    return {
+        **settings,
+        "max_rows": None,
+        "train_rows": train.train_rows,
+        "validation_rows": train.validation_rows,
+        "test_rows": test_rows,
+    }
+
+
+def _without_test(fractions: Sequence[float]) -> list[float]:
+    """Return the shares with that of test shared out; impossible ones as they are, for make_splits to refuse."""
+    shares = list(fractions)
+    possible = len(shares) == 3 and all(share >= 0 for share in shares) and abs(sum(shares) - 1) <= SUM_TOLERANCE
+    if not possible or shares[0] == 0:
+        return shares
+    both = shares[0] + shares[1]
+    return [shares[0] / both, shares[1] / both, 0]
+
+
+def split_sparse(
+    labels: object,
+    make_inputs: Callable[[NDArray[Any]], Any],
+    *,
+    name: str,
+    class_names: Sequence[str] | None = None,
+    **settings: Unpack[SplitSettings],
+) -> Splits:
+    """Cut rows that stay sparse into parts, where what the inputs are may depend on which rows are for training.
+
+    Args:
+        labels: one label per row, (M,).
+        make_inputs: returns the sparse matrix (M, D) of all rows, told the rows of the training part (N,).
+        name: what the data set is called.
+        class_names: as of `make_splits`.
+        settings: as of `make_splits`; standardizing would make the rows dense and is refused.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        DataError, ShapeError: as `make_splits`.
+    """
+    if settings.get("standardize"):
+        raise ConfigError("standardize=true would make sparse rows dense; normalize=true keeps them sparse")
+    normalize = settings.pop("normalize", False)
+    check_flag("normalize", normalize)
+    labels = np.asarray(labels)
+    numbers = np.arange(len(labels))[:, None]
+    cut = make_splits(numbers, labels, name=name, class_names=class_names, **settings)
+    matrix = make_inputs(cut.train_rows.numpy()).tocsr()
+    if normalize:
+        from sklearn.preprocessing import normalize as normalized
+
+        matrix = normalized(matrix)
+    parts: dict[str, Any] = {
+        part: LabeledData(
+            SparseInputs(matrix[getattr(cut, f"{part}_rows").numpy()].astype(np.float32)), getattr(cut, part).targets
+        )
+        for part in _PARTS
+    }
+    return replace(cut, **parts)
 
 
 def as_inputs(what: str, inputs: object) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +12,14 @@ from numpy.typing import NDArray
 
 from torchal._checks import check_flag, check_installed, check_whole
 from torchal.data.idx import read_idx
-from torchal.data.splits import SUM_TOLERANCE, THIRDS, Splits, SplitSettings, check_settings, make_splits
+from torchal.data.splits import (
+    Splits,
+    SplitSettings,
+    check_settings,
+    has_explicit_rows,
+    make_splits,
+    with_official_test,
+)
 from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -147,7 +153,7 @@ def _load(
     check_settings(settings, "download", "official_test", "test_limit")
     check_flag("download", download)
     check_flag("official_test", official_test)
-    listed = any(settings.get(f"{part}_rows") is not None for part in ("train", "validation", "test"))
+    listed = has_explicit_rows(settings)
     if test_limit is not None:
         check_whole("test_limit", test_limit, least=1)
         if listed or not official_test:
@@ -158,52 +164,11 @@ def _load(
     test_images, test_labels = _read_part(*files[2:])
     labels = np.concatenate([train_labels, test_labels])
     if official_test and not listed:
-        settings = _official_rows(source, labels, len(train_labels), test_limit, settings)
+        settings = with_official_test(labels, len(train_labels), test_limit=test_limit, settings=settings)
     images = np.concatenate([train_images, test_images])[:, None]
     data = make_splits(images, labels, name=source.name, class_names=_names(source, labels), **settings)
     _to_unit_range(data, settings)
     return data
-
-
-def _official_rows(
-    source: _Source, labels: NDArray[Any], n_train: int, test_limit: int | None, settings: SplitSettings
-) -> SplitSettings:
-    """Return the settings with the rows of each part in the place of fractions and max_rows."""
-
-    def draw(labels: NDArray[Any], fractions: Sequence[float], max_rows: int | None) -> Splits:
-        only: SplitSettings = {
-            **settings,
-            "fractions": fractions,
-            "max_rows": max_rows,
-            "normalize": False,
-            "standardize": False,
-            "ood": None,  # these two are of the parts that come out of here
-            "imbalance": None,
-        }
-        no_images = np.zeros((len(labels), 1), np.uint8)
-        return make_splits(no_images, labels, name=source.name, class_names=_names(source, labels), **only)
-
-    train = draw(labels[:n_train], _without_test(settings.get("fractions", THIRDS)), settings.get("max_rows"))
-    test_rows = torch.arange(n_train, len(labels))
-    if test_limit is not None:
-        test_rows = n_train + draw(labels[n_train:], (1, 0, 0), test_limit).train_rows
-    return {
-        **settings,
-        "max_rows": None,
-        "train_rows": train.train_rows,
-        "validation_rows": train.validation_rows,
-        "test_rows": test_rows,
-    }
-
-
-def _without_test(fractions: Sequence[float]) -> list[float]:
-    """Return the shares with that of test shared out; impossible ones as they are, for make_splits to refuse."""
-    shares = list(fractions)
-    possible = len(shares) == 3 and all(share >= 0 for share in shares) and abs(sum(shares) - 1) <= SUM_TOLERANCE
-    if not possible or shares[0] == 0:
-        return shares
-    both = shares[0] + shares[1]
-    return [shares[0] / both, shares[1] / both, 0]
 
 
 def _to_unit_range(data: Splits, settings: SplitSettings) -> None:
