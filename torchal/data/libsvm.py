@@ -135,6 +135,6 @@ def _read(files: list[Path], n_features: int | None) -> tuple[Any, NDArray[np.fl
         raise DataError(f"{' and '.join(map(str, files))} has {widest} columns, n_features is {n_features}")
     for matrix in matrices:
         matrix.resize(matrix.shape[0], n_features or widest)
-    if not (n_features or widest):
-        raise DataError(f"{' and '.join(map(str, files))} has no columns")
+    if not any(matrix.nnz for matrix in matrices):
+        raise DataError(f"{' and '.join(map(str, files))} has no value in any column")
     return vstack(matrices, format="csr"), np.concatenate(labels), len(labels[0])

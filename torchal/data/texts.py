@@ -81,8 +81,8 @@ def reuters_r8(
         DataError: the files cannot be read, or disagree.
 
     Reference:
-        Cardoso-Cachopo, "Improving Methods for Single-label Text Categorization", PhD thesis, 2007; cleaned by Yao, Mao &
-        Luo, "Graph Convolutional Networks for Text Classification", AAAI 2019.
+        Cardoso-Cachopo, "Improving Methods for Single-label Text Categorization", PhD thesis, 2007; cleaned by Yao,
+        Mao & Luo, "Graph Convolutional Networks for Text Classification", AAAI 2019.
     """
     check_settings(settings, "official_test", "max_features")
     check_flag("official_test", official_test)
