@@ -1,0 +1,145 @@
+"""Put what all runs below some folders came to into one table: `python -m experiments.table runs --out results.csv`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from torchal._records import write_atomically
+from torchal.errors import ConfigError, TorchalError
+from torchal.runs.curves import area_under_curve, mean_interval
+from torchal.runs.results import Run, find_runs
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sampler on a data set: its runs, and how it compares with the baseline on the same seeds."""
+
+    data: str
+    model: str
+    sampler: str
+    runs: int
+    labels: int
+    final_accuracy: float
+    area: float
+    difference: float
+    """Mean over the shared seeds of the areas, minus those of the baseline."""
+    lower: float
+    upper: float
+    """Ends of Student's 95 % interval of the difference."""
+    p: float
+    """Of the paired t-test."""
+    seconds: float
+
+    @property
+    def verdict(self) -> int:
+        """1 where the interval is above zero, -1 where it is below, else 0."""
+        return int(self.lower > 0) - int(self.upper < 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the finished runs below some folders; write a CSV file, and a table in Markdown to the terminal."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.table", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="folders with runs somewhere below them")
+    parser.add_argument("--out", type=Path, help="where to write the CSV file")
+    parser.add_argument("--baseline", default="uniform", help="the sampler that others are compared with")
+    options = parser.parse_args(arguments)
+    try:
+        lines = list(compared([run for folder in options.folders for run in find_runs(folder)], options.baseline))
+        if options.out:
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            names = [field.name for field in fields(Line)]
+            writer.writerow(names)
+            writer.writerows([_cell(getattr(line, name)) for name in names] for line in lines)
+            write_atomically(options.out, text.getvalue().encode())
+        print("\n".join(markdown(lines, options.baseline)))
+    except (TorchalError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
+    """Return a line for each experiment folder and sampler that has finished runs.
+
+    Raises:
+        ConfigError: there is no finished run, or an experiment without one of the baseline.
+    """
+    from scipy.stats import ttest_1samp
+
+    experiments: dict[Path, dict[str, dict[int, Run]]] = {}
+    for run in runs:
+        if run.finished:
+            samplers = experiments.setdefault(run.folder.parent.parent, {})
+            samplers.setdefault(run.config["names"]["sampler"], {})[run.config["seed"]] = run
+    if not experiments:
+        raise ConfigError("there is no finished run to compare")
+    for folder, samplers in experiments.items():
+        if baseline not in samplers:
+            raise ConfigError(f"{folder} has no finished run of {baseline}; it has {', '.join(samplers)}")
+        areas = {
+            name: {seed: area_under_curve(*run.curve()) for seed, run in by_seed.items()}
+            for name, by_seed in samplers.items()
+        }
+        for name, by_seed in samplers.items():
+            shared = sorted(by_seed.keys() & samplers[baseline].keys())
+            gaps = np.array([areas[name][seed] - areas[baseline][seed] for seed in shared])
+            lower, upper = (float(end) for end in mean_interval(gaps)) if len(gaps) else (math.nan, math.nan)
+            is_tested = name != baseline and len(gaps) > 1 and bool(np.ptp(gaps))
+            own = list(by_seed.values())
+            yield Line(
+                data=own[0].config["names"]["data"],
+                model=own[0].config["names"]["model"],
+                sampler=name,
+                runs=len(own),
+                labels=own[0].rounds[-1].n_labeled,
+                final_accuracy=float(np.mean([run.rounds[-1].test["accuracy"] for run in own])),
+                area=float(np.mean(list(areas[name].values()))),
+                difference=float(gaps.mean()) if len(gaps) else math.nan,
+                lower=lower,
+                upper=upper,
+                p=float(ttest_1samp(gaps, 0.0).pvalue) if is_tested else math.nan,
+                seconds=float(np.mean([run.seconds for run in own])),
+            )
+
+
+def markdown(lines: Sequence[Line], baseline: str) -> Iterator[str]:
+    """Return a table of the differences in area, a row for each data set and a column for each sampler.
+
+    Bold is better than the baseline, italic worse, by the 95 % interval. The last rows count both.
+    """
+    samplers = sorted({line.sampler for line in lines} - {baseline})
+    cells = {(line.data, line.model, line.sampler): line for line in lines}
+    yield f"| data | model | labels | {baseline} | {' | '.join(samplers)} |"
+    yield "|---" * (4 + len(samplers)) + "|"
+    for data, model in dict.fromkeys((line.data, line.model) for line in lines):
+        base = cells[data, model, baseline]
+        shown = [_shown(cells.get((data, model, name))) for name in samplers]
+        yield f"| {data} | {model} | {base.labels} | {base.area:.4f} | {' | '.join(shown)} |"
+    for what, verdict in (("better", 1), ("worse", -1)):
+        counts = [sum(line.sampler == name and line.verdict == verdict for line in lines) for name in samplers]
+        yield f"| {what} | | | | {' | '.join(map(str, counts))} |"
+
+
+def _shown(line: Line | None) -> str:
+    if line is None:
+        return ""
+    mark = {1: "**", -1: "*", 0: ""}[line.verdict]
+    return f"{mark}{line.difference:+.4f}{mark}"
+
+
+def _cell(value: object) -> object:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
