@@ -57,7 +57,7 @@ class CountedFits(LogisticRegression):
 @pytest.mark.parametrize(
     "model",
     [NearestMean(), LogisticRegression(), LogisticRegression(C=GRID), LinearSVM(C=GRID), KernelSVM(C=GRID)],
-    ids=str,
+    ids=lambda model: f"{type(model).__name__} {getattr(model, 'C', '')}",
 )
 def test_each_is_the_run_alone(model, tmp_path):
     together = fit_trials([steps(tmp_path / "together", seed, model) for seed in range(4)])
