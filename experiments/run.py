@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
+from experiments.folders import check_fetched, data_folder
 from experiments.machine import SWEEP_RUNS, is_beside_others, pick_device, set_threads, turn_on
 from experiments.report import ReportCallback
 from torchal import samplers
@@ -173,6 +174,8 @@ def prepare(
     if key not in loaded:
         settings: Any = OmegaConf.to_container(config.data, resolve=True)
         settings.pop("about", None)
+        if about is not None and Path(settings["path"]).is_relative_to(data_folder()):
+            check_fetched(choices.data, about)
         loaded[key] = instantiate(settings, _convert_="object").to(device)
     splits = loaded[key]
     if not len(splits.test.targets):

@@ -11,6 +11,7 @@ from torchal.data.sources import breast_cancer as breast_cancer
 from torchal.data.sources import checkerboard as checkerboard
 from torchal.data.sources import digits as digits
 from torchal.data.sources import iris as iris
+from torchal.data.sources import waveform as waveform
 from torchal.data.sources import wine as wine
 from torchal.data.splits import Splits as Splits
 from torchal.data.splits import SplitSettings as SplitSettings

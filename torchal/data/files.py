@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchal._checks import check_flag
+from torchal.data.libsvm import found_file
 from torchal.data.splits import (
     Splits,
     SplitSettings,
@@ -96,7 +97,7 @@ def csv(
         delimiter = "\t"
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ConfigError(f"delimiter must be one character, got {delimiter!r}")
-    table = _read_table(Path(path).expanduser(), header=header, delimiter=delimiter)
+    table = _read_table(found_file(path), header=header, delimiter=delimiter)
     column = table.target_column(target)
     features = table.features(column)
     labels = table.labels(column)

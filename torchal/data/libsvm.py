@@ -116,7 +116,7 @@ def _read(files: list[Path], n_features: int | None) -> tuple[Any, NDArray[np.fl
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # overflow of a number that is refused below
-                matrix, some = load_svmlight_file(str(file))
+                matrix, some = load_svmlight_file(str(file), zero_based=True)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
         except (ValueError, EOFError, zlib.error, OverflowError, IndexError, MemoryError, TypeError) as error:
@@ -130,11 +130,15 @@ def _read(files: list[Path], n_features: int | None) -> tuple[Any, NDArray[np.fl
             raise DataError(f"{file}, row {row}: a feature must be finite")
         matrices.append(matrix)
         labels.append(some)
+    if not any(matrix.nnz for matrix in matrices):
+        raise DataError(f"{' and '.join(map(str, files))} has no value in any column")
+    if min(int(matrix.indices.min()) for matrix in matrices if matrix.nnz):  # columns count from 1 in all files
+        for matrix in matrices:
+            matrix.indices -= 1
+            matrix.resize(matrix.shape[0], max(1, matrix.shape[1] - 1))
     widest = max(matrix.shape[1] for matrix in matrices)
     if n_features is not None and widest > n_features:
         raise DataError(f"{' and '.join(map(str, files))} has {widest} columns, n_features is {n_features}")
     for matrix in matrices:
         matrix.resize(matrix.shape[0], n_features or widest)
-    if not any(matrix.nnz for matrix in matrices):
-        raise DataError(f"{' and '.join(map(str, files))} has no value in any column")
     return vstack(matrices, format="csr"), np.concatenate(labels), len(labels[0])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from torchal._checks import check_whole
+from torchal.data.libsvm import found_file
 from torchal.data.splits import Splits, SplitSettings, check_settings, make_splits
-from torchal.errors import ConfigError
+from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_WAVEFORM_COLUMNS = 22
 
 
 def digits(**settings: Unpack[SplitSettings]) -> Splits:
@@ -104,6 +110,40 @@ def breast_cancer(**settings: Unpack[SplitSettings]) -> Splits:
         ('malignant', 'benign')
     """
     return _from_sklearn("breast_cancer", settings)
+
+
+def waveform(path: str | os.PathLike[str], **settings: Unpack[SplitSettings]) -> Splits:
+    """Load waveform: 5 000 made rows of 3 classes, each a mixture of two of three waves, by 21 values with noise.
+
+    Args:
+        path: the file, plain or .gz: 21 numbers and the class, separated by commas, in each line.
+        settings: how to choose, split and scale the rows; see `SplitSettings`.
+
+    Returns:
+        Splits with inputs (N, 21) float32.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        DataError: the file cannot be read, or is no such table.
+
+    Reference:
+        Breiman, Friedman, Olshen & Stone, "Classification and Regression Trees", 1984, pages 49-55 and 169.
+    """
+    check_settings(settings)
+    file = found_file(path)
+    try:
+        content = file.read_bytes()
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        # some copies have tabs inside of cells
+        lines = content.decode("ascii").replace("\t", "").split()
+        table = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.empty((0, 0))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{file} is damaged, or no table of numbers: {error}") from error
+    if table.shape[1] != _WAVEFORM_COLUMNS:
+        raise DataError(f"{file} must have {_WAVEFORM_COLUMNS} columns, got {table.shape[1]}")
+    return make_splits(table[:, :-1], table[:, -1], name="waveform", **settings)
 
 
 def checkerboard(

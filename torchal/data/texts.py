@@ -51,7 +51,9 @@ def sms_spam(
         Results", DocEng 2011.
     """
     check_settings(settings, "max_features")
-    labels, documents = zip(*_lines(found_file(path), n_cells=2), strict=True)
+    lines = _lines(found_file(path), n_cells=2)
+    lines = lines[1:] if lines[0] == ("Label", "SMS") else lines  # one of its copies names the columns
+    labels, documents = zip(*lines, strict=True)
     return split_documents(documents, labels, name="sms_spam", max_features=max_features, **settings)
 
 
