@@ -56,3 +56,16 @@ def check_fetched(name: str, about: dict[str, Any]) -> None:
             f"{name} is not in {data_folder()} ({missing[0].name} is missing); fetch it: "
             f"python -m experiments.fetch data={name}"
         )
+
+
+def as_table() -> str:
+    """Return the published data sets as a table in Markdown, which docs/data.md has."""
+    lines = [
+        "| name | rows | columns | classes | source | licence | SHA-256 of its files, as published |",
+        "|---" * 7 + "|",
+    ]
+    for name, about in published().items():
+        sums = "<br>".join(f"`{Path(file['path']).name}` {file['sha256'] or 'unknown'}" for file in about["files"])
+        cells = (name, about["rows"], about["columns"], about["classes"], about["source"], about["licence"], sums)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
