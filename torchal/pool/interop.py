@@ -71,20 +71,22 @@ def fit(model: Classifier, inputs: Any, targets: Tensor) -> None:
     model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
 
 
-def fit_many(model: Classifier, data: Iterable[tuple[Any, Tensor]]) -> list[Classifier]:
+def fit_many(model: Classifier, data: Iterable[tuple[Any, Tensor]], *, same_bits: bool = False) -> list[Classifier]:
     """Return copies of the model, each fitted on one of several pairs of inputs (n, ...) and targets (n,) int64.
 
-    All at once where the model can do that and the pairs are tensors of one shape, else one after another.
+    All at once where the model can do that and the pairs are tensors of one shape, else one after another; with
+    `same_bits` all at once only where the model then gives each to the same bits as `fit` (`fits_as_alone`).
 
     Raises:
         CapabilityError: the model cannot be cloned.
         ShapeError: its `fit_many` answers with another number of models.
     """
-    if provides(model, HasBatchedFit):
+    if provides(model, HasBatchedFit) and (not same_bits or fits_as_alone(model)):
         data = list(data)
         shapes = {inputs.shape if isinstance(inputs, Tensor) else None for inputs, _ in data}
         if len(shapes) == 1 and None not in shapes:
-            return _fit_stacked(model, *(torch.stack(part) for part in zip(*data, strict=True)))
+            inputs, targets = (torch.stack(part) for part in zip(*data, strict=True))
+            return _fit_stacked(model, inputs, targets, {"same_bits": True} if same_bits else {})
     fitted = []
     for inputs, targets in data:  # which may be made one by one
         fitted.append(unfitted(model))
@@ -92,12 +94,17 @@ def fit_many(model: Classifier, data: Iterable[tuple[Any, Tensor]]) -> list[Clas
     return fitted
 
 
-def _fit_stacked(model: Classifier, inputs: Tensor, targets: Tensor) -> list[Classifier]:
+def fits_as_alone(model: object) -> bool:
+    """Tell whether a model's `fit_many` can give each fit the bits that it has alone."""
+    return bool(getattr(model, "fits_as_alone", False))
+
+
+def _fit_stacked(model: Classifier, inputs: Tensor, targets: Tensor, settings: dict[str, bool]) -> list[Classifier]:
     stacked: tuple[Any, Any] = inputs, targets
     if not _takes_tensors(model):
         flat = inputs.flatten(2) if inputs.ndim > 3 and hasattr(model, "__sklearn_tags__") else inputs
         stacked = flat.detach().cpu().numpy(), targets.cpu().numpy()
-    fitted = list(model.fit_many(*stacked))  # type: ignore[attr-defined]
+    fitted = list(model.fit_many(*stacked, **settings))  # type: ignore[attr-defined]
     if len(fitted) != len(targets):
         raise ShapeError(f"{type(model).__name__}.fit_many answered {len(targets)} data sets with {len(fitted)} models")
     return fitted

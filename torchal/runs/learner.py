@@ -498,8 +498,9 @@ class ActiveLearner:
 def fit_together(learners: Sequence[ActiveLearner]) -> None:
     """Fit the models of several learners on all their labels, as each would by itself.
 
-    Models of the same settings that have `fit_many` are fitted by one call of it, where the learners have as many
-    labels each; the time is shared out evenly. Whatever else has to be fitted is left for its learner to fit.
+    Models of the same settings whose `fit_many` can give the bits of `fit` (`fits_as_alone`) are fitted by one call of
+    it, where the learners have as many labels each; the time is shared out evenly. Whatever else has to be fitted is
+    left for its learner to fit.
     """
     for kind in ("model", "select_model"):
         alike: dict[tuple[Any, ...], list[ActiveLearner]] = {}
@@ -525,14 +526,15 @@ def _values_of(pool: Pool) -> int:
 
 def _can_share_a_fit(recipe: Classifier) -> bool:
     watches = getattr(recipe, "warm_start", False) or getattr(recipe, "callbacks", None)
-    return interop.is_clonable(recipe) and provides(recipe, HasBatchedFit) and not watches
+    can_batch = provides(recipe, HasBatchedFit) and interop.fits_as_alone(recipe)
+    return interop.is_clonable(recipe) and can_batch and not watches
 
 
 def _fit_alike(group: Sequence[ActiveLearner], kind: str) -> None:
     started = time.perf_counter()
     recipe = group[0]._select_recipe if kind == "select_model" else group[0]._recipe
     assert recipe is not None
-    fitted = interop.fit_many(recipe, (learner.pool.training_data() for learner in group))
+    fitted = interop.fit_many(recipe, (learner.pool.training_data() for learner in group), same_bits=True)
     if group[0].pool.device.type == "cuda":
         torch.cuda.synchronize(group[0].pool.device)
     each = (time.perf_counter() - started) / len(group)

@@ -41,7 +41,7 @@ class Curvature(ABC):
 
     @abstractmethod
     def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Return `times` of the only problem, which is on the CPU, for arrays (K, n)."""
+        """Return `times` of the only trial, which is on the CPU, for arrays (U, K, n)."""
 
 
 class _SoftmaxCurvature(Curvature):
@@ -53,10 +53,10 @@ class _SoftmaxCurvature(Curvature):
         return _SoftmaxCurvature(self._probs.to(dtype), self._weighted.to(dtype))
 
     def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        probs, weighted = (np.ascontiguousarray(part[0, :, 0].numpy().T) for part in (self._probs, self._weighted))
+        probs, weighted = (part[0].permute(1, 2, 0).contiguous().numpy() for part in (self._probs, self._weighted))
 
         def times(values: NDArray[Any]) -> NDArray[Any]:
-            values -= np.einsum("kn,kn->n", probs, values)
+            values -= np.einsum("ukn,ukn->un", probs, values)[:, None]
             values *= weighted
             return values
 
@@ -100,7 +100,7 @@ class _OwnCurvature(Curvature):
         return _OwnCurvature(self._curvature.to(dtype))
 
     def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        curvature = self._curvature[0, :, 0].numpy().T
+        curvature = self._curvature[0].permute(1, 2, 0).contiguous().numpy()
         return lambda values: np.multiply(values, curvature, out=values)
 
     def times(self, values: Tensor) -> Tensor:

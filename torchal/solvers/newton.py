@@ -271,8 +271,9 @@ class LinearSolver:
         # superlinear: a step near the optimum squares the distance; but no step need end far below what is asked
         first = size * scale[..., 0, 0].square()
         ratio = torch.maximum(first / objective, self._tol**2 * objective / first)
-        on_arrays = isinstance(precondition, _Factored) and size.numel() == 1 and size.device.type == "cpu"
-        forcing = min(self._loss.forcing, _ARRAY_FORCING) if on_arrays else self._loss.forcing
+        on_arrays = isinstance(precondition, _Factored) and len(size) == 1 and size.device.type == "cpu"
+        single = on_arrays and size.numel() == 1
+        forcing = min(self._loss.forcing, _ARRAY_FORCING) if single else self._loss.forcing
         enough = size * ratio.clamp(min=_FLOAT32_RATIO, max=forcing)
         per_square, gained = scale[..., 0, 0].square() / objective, torch.zeros_like(objective)
         done = ~(size > 0)
@@ -280,7 +281,7 @@ class LinearSolver:
             assert isinstance(precondition, _Factored)
             assert isinstance(rows, DenseRows)
             direction, size, n_steps = _conjugate_on_arrays(
-                rows, curvature, penalty, precondition, residual, conjugate, float(enough)
+                rows, curvature, penalty, precondition, residual, conjugate, enough
             )
             self._cg_steps += n_steps
             return direction * scale, size <= _UNSOLVED * begun, self._full is not None or gradient.shape[2] == 1
@@ -343,33 +344,46 @@ def _conjugate_on_arrays(  # noqa: PLR0917
     precondition: _Factored,
     residual: Tensor,
     conjugate: Tensor,
-    enough: float,
+    enough: Tensor,
 ) -> tuple[Tensor, Tensor, int]:
-    """Do what the loop of `_direction` does for one problem on a CPU, with numpy, which has less to prepare.
+    """Do what the loop of `_direction` does for one trial on a CPU, with numpy, which has less to prepare.
 
     Returns:
-        The direction (1, 1, K, P), the square of the residual that is left (1, 1), and how many steps were taken.
+        The directions (1, U, K, P), the squares of the residuals that are left (1, U), and how many steps were taken.
     """
     multiply, bend, solve = rows.on_arrays(), curvature.on_arrays(), precondition.on_arrays()
-    weights, left, along = penalty.numpy(), residual[0, 0].numpy(), conjugate[0, 0].numpy()
-    found = np.zeros_like(left)
-    size = float(np.vdot(left, along))
+    weights, left, along, least = penalty.numpy(), residual[0].numpy(), conjugate[0].numpy(), enough[0].numpy()
+    n_problems, n_outputs, n_columns = left.shape
+    shape = n_problems, n_outputs, -1
+    # a vector for each problem is a view of what is whole
+    found, size = np.zeros_like(left), _dots(left, along)
+    done = ~(size > 0)
     for step in range(1, _CG_STEPS + 1):
-        product = multiply.pull(bend(multiply.times(along)))
+        bent = bend(multiply.times(along.reshape(-1, n_columns)).reshape(shape))
+        product = multiply.pull(bent.reshape(n_problems * n_outputs, -1)).reshape(shape)
         product += along * weights
-        curved = float(np.vdot(along, product))
-        if not (size > 0 and curved > 0):  # the gradient is zero, or the numbers are beyond this precision
-            found = along if step == 1 else found
-            break
-        length = size / curved
+        curved = _dots(along, product)
+        done |= ~(curved > 0)  # the gradient is zero, or the numbers are beyond this precision
+        if step == 1 and done.any():
+            found[done] = along[done]
+        length = np.where(done, 0, size / curved).astype(left.dtype, copy=False)[:, None, None]
         found += length * along
         left -= length * product
         preconditioned = solve(left)
-        last, size = size, float(np.vdot(left, preconditioned))
-        if size <= enough:
+        last, size = size, _dots(left, preconditioned)
+        done |= size <= least
+        if done.all():
             break
-        along = preconditioned + (size / last) * along
-    return torch.from_numpy(found)[None, None], residual.new_full((1, 1), size), step
+        along *= (size / last)[:, None, None]
+        along += preconditioned
+    return torch.from_numpy(found)[None], torch.from_numpy(size)[None], step
+
+
+def _dots(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Return the products of vectors, (U,), of (U, K, P)."""
+    n_problems = len(one)
+    products: NDArray[Any] = np.einsum("up,up->u", one.reshape(n_problems, -1), other.reshape(n_problems, -1))
+    return products
 
 
 def _factor(matrix: Tensor, penalty: Tensor) -> Tensor:
@@ -421,13 +435,13 @@ class _Factored:
         return torch.cholesky_solve(right.mT, self._factor).mT.reshape_as(residual)
 
     def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Return the same of the only problem, which is on the CPU, for arrays (K, P)."""
+        """Return the same of the only trial, which is on the CPU, for arrays (U, K, P)."""
         if self._factor.dtype != torch.float32:
-            return lambda residual: self(torch.from_numpy(residual)[None, None])[0, 0].numpy()
-        inverse = self._factor[0, 0].numpy()
+            return lambda residual: self(torch.from_numpy(residual)[None])[0].numpy()
+        inverse = self._factor[0].numpy()
 
         def solve(residual: NDArray[Any]) -> NDArray[Any]:
-            right = residual.astype(np.float32, copy=False).reshape(-1, len(inverse))
+            right = residual.astype(np.float32, copy=False).reshape(len(inverse), -1, inverse.shape[1])
             solved: NDArray[Any] = (right @ inverse).astype(residual.dtype, copy=False)
             return solved.reshape(residual.shape)
 

@@ -472,10 +472,26 @@ def test_linear_svc_begins_with_sparse_rows_on_the_cpu(monkeypatch):
     assert re.match(r"\d+ of the problems by which LinearSVM has chosen C did not converge", str(caught[0].message))
 
 
-def test_a_search_says_where_to_start():
+@pytest.mark.parametrize("model", [LogisticRegression, OneVsRestLogisticRegression, LinearSVM])
+def test_a_search_ends_with_the_very_fit_of_the_c_that_it_chose(model):
     x, y, _, _ = data("digits")
-    model = LogisticRegression(C=GRID).fit(x, y)
-    assert model.n_iter_ < LogisticRegression(C=model.C_).fit(x, y).n_iter_
+    searched = model(C=GRID).fit(x, y)
+    alone = model(C=searched.C_).fit(x, y)
+    np.testing.assert_array_equal(searched.coef_, alone.coef_)
+    np.testing.assert_array_equal(searched.intercept_, alone.intercept_)
+
+
+@pytest.mark.parametrize("model", [LogisticRegression, OneVsRestLogisticRegression, LinearSVM])
+@pytest.mark.parametrize("C", [1.0, GRID])
+def test_fits_together_can_have_the_bits_of_fits_alone(model, C):
+    x, y, _, _ = data("digits")
+    order = np.stack([np.random.default_rng(seed).permutation(len(y))[:60] for seed in range(4)])
+    together = model(C=C).fit_many(x[order], y[order], same_bits=True)
+    for rows, one in zip(order, together, strict=True):
+        alone = model(C=C).fit(x[rows], y[rows])
+        np.testing.assert_array_equal(one.coef_, alone.coef_)
+        np.testing.assert_array_equal(one.intercept_, alone.intercept_)
+        assert one.C_ == alone.C_
 
 
 def words_and_one_more(column):

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ class Fitted:
 class Trials(ABC):
     """T data sets of as many rows and classes, which are fitted together."""
 
+    repeats_bits: ClassVar[bool] = True
+    """Whether a fit has the same bits whatever is fitted beside it and was searched before it."""
+
     @abstractmethod
     def search(self, grid: Sequence[float], folds: Folds) -> tuple[Tensor, Tensor]:
         """Fit all folds for each penalty of a grid, ascending.
@@ -60,6 +63,7 @@ class DirectClassifier(TensorClassifier):
     """Base of the classifiers that are fitted to all rows at once, with one penalty C or the best of a grid."""
 
     flattens = True
+    fits_as_alone = True
 
     C: float | Sequence[float]
     n_folds: int
@@ -88,7 +92,7 @@ class DirectClassifier(TensorClassifier):
         self._forget()
         try:
             self._check_settings()
-            complaints = self._fit_all([self], [self._training_data(X, y, sample_weight)])
+            complaints = self._fit_all([self], [self._training_data(X, y, sample_weight)], same_bits=True)
         except BaseException:
             self._forget()
             raise
@@ -96,8 +100,14 @@ class DirectClassifier(TensorClassifier):
             warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
         return self
 
-    def fit_many(self, X: Any, y: Any) -> list[Self]:
+    def fit_many(self, X: Any, y: Any, *, same_bits: bool = False) -> list[Self]:
         """Return T copies, each as if cloned and fitted alone on one of T data sets of equal size, but all at once.
+
+        Args:
+            X: the data sets.
+            y: their labels.
+            same_bits: search for C together, and then make the fit of each by itself, so that it has the bits of `fit`.
+                Otherwise these may differ by rounding.
 
         Shapes:
             X: (T, n, ...), array or tensor, not sparse.
@@ -121,7 +131,7 @@ class DirectClassifier(TensorClassifier):
             if one.inputs.shape != data[0].inputs.shape:
                 shapes = f"{tuple(data[0].inputs.shape)} and {tuple(one.inputs.shape)}"
                 raise ShapeError(f"data sets that are fitted together must be of one shape, got {shapes}")
-        for complaint in self._fit_all(fitted, data):
+        for complaint in self._fit_all(fitted, data, same_bits=same_bits):
             warnings.warn(complaint, ConvergenceWarning, stacklevel=2)
         return fitted
 
@@ -143,7 +153,7 @@ class DirectClassifier(TensorClassifier):
         if isinstance(self.tol, bool) or not isinstance(self.tol, Real) or not 0 <= self.tol < math.inf:
             raise ConfigError(f"tol must be a number of at least 0, got {self.tol!r}")
 
-    def _fit_all(self, estimators: Sequence[Self], data: Sequence[TrainingData]) -> list[str]:
+    def _fit_all(self, estimators: Sequence[Self], data: Sequence[TrainingData], *, same_bits: bool) -> list[str]:
         """Train each estimator on its data; return what is to be said of fits that did not converge."""
         grid = as_grid("C", self.C)
         dealt = [stratified_folds(one.codes, most=self.n_folds) if len(grid) > 1 else (one.codes, 0) for one in data]
@@ -156,12 +166,18 @@ class DirectClassifier(TensorClassifier):
                 folds = Folds(stacked([dealt[i][0] for i in some]), n_folds)
                 with as_alone(device):
                     complaints += self._fit_together(
-                        [estimators[i] for i in some], [data[i] for i in some], grid, folds
+                        [estimators[i] for i in some], [data[i] for i in some], grid, folds, same_bits=same_bits
                     )
         return complaints
 
     def _fit_together(
-        self, estimators: Sequence[Self], data: Sequence[TrainingData], grid: Sequence[float], folds: Folds
+        self,
+        estimators: Sequence[Self],
+        data: Sequence[TrainingData],
+        grid: Sequence[float],
+        folds: Folds,
+        *,
+        same_bits: bool,
     ) -> list[str]:
         trials, complaints = self._trials(data), []
         penalties, accuracies = [grid[0]] * len(data), None
@@ -174,7 +190,12 @@ class DirectClassifier(TensorClassifier):
                     f"converge; their C ({_named(grid, n_open)}) {_CHOSEN[bool((n_open > 0).all(1).any())]}. "
                     f"{self._advice}"
                 )
-        for i, (one, fitted) in enumerate(zip(estimators, trials.fit(penalties), strict=True)):
+        if same_bits and not trials.repeats_bits and (len(data) > 1 or folds.n_folds):
+            del trials  # and its copies of the rows
+            fits = [self._trials([one]).fit([C])[0] for one, C in zip(data, penalties, strict=True)]
+        else:
+            fits = trials.fit(penalties)
+        for i, (one, fitted) in enumerate(zip(estimators, fits, strict=True)):
             one.module_, one.n_iter_ = fitted.module, fitted.n_iter
             one.C_, one.n_folds_ = penalties[i], folds.n_folds
             one.cv_accuracies_ = np.empty(0) if accuracies is None else accuracies[i].mean(0).cpu().numpy()

@@ -82,6 +82,8 @@ class LinearClassifier(DirectClassifier):
 class LinearTrials(Trials):
     """T data sets of n rows each, with K outputs: one for two classes, else one for each class."""
 
+    repeats_bits = False
+
     def __init__(self, model: LinearClassifier, data: Sequence[TrainingData]) -> None:
         loss = model._loss(data[0].n_classes)
         x = [one.inputs.double() for one in data]

@@ -99,6 +99,8 @@ class LinearSVM(LinearClassifier):
 class _CompiledTrials(LinearTrials):
     """One sparse data set. LinearSVC begins, and Newton's method goes on where its answer is not sure to be close."""
 
+    repeats_bits = True  # LinearSVC has no state
+
     def __init__(self, model: LinearSVM, data: Sequence[TrainingData]) -> None:
         super().__init__(model, data)
         self._data = data[0]
