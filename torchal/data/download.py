@@ -152,7 +152,7 @@ def _note_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _fetch(
+def _fetch(  # noqa: PLR0917
     urls: Sequence[str],
     path: Path,
     sha256: str | None,
@@ -204,7 +204,7 @@ def _accept(part: Path, sha256: str | None, n_bytes: int | None, path: Path) -> 
     return found
 
 
-def _transfer(
+def _transfer(  # noqa: PLR0917
     url: str, part: Path, n_bytes: int | None, timeout_seconds: float, progress: bool, name: str, *, may_resume: bool
 ) -> None:
     """Bring the rest of a file, or all of it, into `part`.
@@ -245,7 +245,7 @@ def _continues(answer: Any, start: int) -> bool:
     )
 
 
-def _read(answer: Any, part: Path, start: int, n_bytes: int | None, progress: bool, name: str) -> None:
+def _read(answer: Any, part: Path, start: int, n_bytes: int | None, progress: bool, name: str) -> None:  # noqa: PLR0917
     promised = answer.headers.get("Content-Length", "")
     total = start + int(promised) if promised.isdigit() else None
     if n_bytes is not None and total not in (None, n_bytes):
@@ -292,7 +292,7 @@ def _disk_full(path: Path, n_bytes: int | None) -> DataError:
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     """Follow redirects over http and https only, and from https to https only."""
 
-    def redirect_request(
+    def redirect_request(  # noqa: PLR0917 - urllib's
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         scheme = urllib.parse.urlsplit(newurl).scheme
