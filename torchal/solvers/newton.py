@@ -32,6 +32,7 @@ _WHOLE_HESSIANS = 2**26  # most numbers of all matrices that couple outputs, 0.5
 _SURE = 10  # times tol: what the distance to the optimum may be at most where it is about tol
 _PAST_KINKS = 1e-12  # times tol: a gap so small that no kink on the way matters
 _ARRAY_FORCING = 1e-2  # the loss's, for a single problem: conjugate gradients cost little beside the rest of a step
+_ARRAY_LOGITS = 2**13  # of several problems, up to which numpy has less to prepare than torch is faster
 _UNSOLVED = 0.1  # part of the residual's square above which a direction does not tell how far the optimum is
 
 
@@ -77,6 +78,7 @@ class LinearSolver:
 
     def __init__(self, x: Tensor, *, loss: Loss, intercept: Intercept, max_iter: int) -> None:
         self._rows: Rows = DenseRows(x, intercept) if x.layout == torch.strided else SparseRows(x, intercept)
+        self._n_rows = x.shape[-2]
         self._loss = LOSSES[loss]
         self._penalty = x.new_ones(self._rows.n_columns, layout=torch.strided)
         if intercept == "free":
@@ -271,9 +273,11 @@ class LinearSolver:
         # superlinear: a step near the optimum squares the distance; but no step need end far below what is asked
         first = size * scale[..., 0, 0].square()
         ratio = torch.maximum(first / objective, self._tol**2 * objective / first)
+        single = size.numel() == 1
+        n_logits = gradient[..., 0].numel() * self._n_rows
         on_arrays = isinstance(precondition, _Factored) and len(size) == 1 and size.device.type == "cpu"
-        single = on_arrays and size.numel() == 1
-        forcing = min(self._loss.forcing, _ARRAY_FORCING) if single else self._loss.forcing
+        on_arrays = on_arrays and (single or n_logits <= _ARRAY_LOGITS)
+        forcing = min(self._loss.forcing, _ARRAY_FORCING) if on_arrays and single else self._loss.forcing
         enough = size * ratio.clamp(min=_FLOAT32_RATIO, max=forcing)
         per_square, gained = scale[..., 0, 0].square() / objective, torch.zeros_like(objective)
         done = ~(size > 0)
