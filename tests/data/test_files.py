@@ -3,6 +3,7 @@
 import gzip
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -375,3 +376,37 @@ def test_a_decimal_comma_is_pointed_out(tmp_path):
     lines = ["1.5;a", "2,5;b"] * 6
     with pytest.raises(DataError, match=r"row 2, column 0: .*got '2,5'; a decimal comma is written as a point, 2.5"):
         csv(written(tmp_path, lines), target=1, delimiter=";")
+
+
+class TestDamagedArchives:
+    """Any bytes are read, or refused by a DataError."""
+
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_with_some_bytes_changed_or_gone(self, compressed, tmp_path):
+        draw = np.random.default_rng(0)
+        file = tmp_path / "a.npz"
+        save = np.savez_compressed if compressed else np.savez
+        save(file, inputs=draw.normal(size=(30, 2)), targets=np.arange(30) % 3)
+        whole = file.read_bytes()
+        n_refused = 0
+        for _ in range(400):
+            content = bytearray(whole)
+            for place in draw.integers(0, len(content), draw.integers(1, 5)):
+                content[place] = draw.integers(0, 256)
+            file.write_bytes(content[: draw.integers(1, len(content))] if draw.random() < 0.2 else content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # values that were changed may be large
+                try:
+                    npz(file)
+                except (DataError, ShapeError):
+                    n_refused += 1
+        assert n_refused > 100
+
+    def test_of_a_later_version_of_zip(self, tmp_path):
+        file = tmp_path / "a.npz"
+        np.savez(file, inputs=np.zeros((30, 2)), targets=np.arange(30) % 3)
+        content = file.read_bytes()
+        at = content.index(b"PK\x01\x02") + 6  # the version that is needed, in the directory at the end
+        file.write_bytes(content[:at] + bytes([141]) + content[at + 1 :])
+        with pytest.raises(DataError, match="damaged"):
+            npz(file)

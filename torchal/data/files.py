@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _DAMAGED = (EOFError, zlib.error, zipfile.BadZipFile)
+# what zipfile and NumPy make of bytes that say an unknown version, a password, sizes or offsets beyond the file
+_DAMAGED_ARCHIVE = (*_DAMAGED, NotImplementedError, RuntimeError, struct.error, OverflowError, MemoryError, OSError)
 _COLUMNS_LISTED = 40
 _LOOKED_AT = 1000  # rows below the first line that tell whether it is a header
 _FEW = 4  # columns, and rows, from which numbers in the first line are suspected to be names
@@ -416,7 +419,10 @@ def _read_npz(path: Path, *keys: str) -> list[NDArray[Any]]:
     with file:
         try:
             archive = np.load(file, allow_pickle=False)
-        except (*_DAMAGED, ValueError) as error:  # ValueError: without NumPy's mark it could be a pickle, never loaded
+        except (
+            *_DAMAGED_ARCHIVE,
+            ValueError,
+        ) as error:  # ValueError: without NumPy's mark it could be a pickle, never loaded
             raise DataError(f"{path} is damaged or not an NPZ file") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} holds one array, not an NPZ archive of several")
@@ -433,6 +439,6 @@ def _member(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> NDArray[Any]
         raise DataError(
             f"{path}, array {key!r} cannot be loaded: {error}; arrays of Python objects never are, save numbers or text"
         ) from error
-    except _DAMAGED as error:
+    except (*_DAMAGED_ARCHIVE, KeyError) as error:
         raise DataError(f"{path}, array {key!r} is damaged: {error}") from error
     return array
