@@ -17,10 +17,11 @@ from torchal.runs.trainer import Trainer
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
 from experiments import run as command
+from experiments.folders import published
 from experiments.report import Report
 
 ROOT = Path(__file__).parents[2]
-NEED_FILES = ("csv", "npz", "fashion_mnist", "mnist")
+NEED_FILES = ("csv", "npz", *published())  # the published ones are read in test_fetch.py
 READ_IMAGES = ("small_cnn", "allconv", "resnet18")
 PARTS = ("train", "validation", "test")
 QUICK = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]

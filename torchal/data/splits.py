@@ -212,7 +212,12 @@ def has_explicit_rows(settings: SplitSettings) -> bool:
 
 
 def with_official_test(
-    labels: NDArray[Any], n_train: int, *, test_limit: int | None, settings: SplitSettings
+    labels: NDArray[Any],
+    n_train: int,
+    *,
+    test_limit: int | None,
+    settings: SplitSettings,
+    names: Callable[[NDArray[Any]], Sequence[str]] | None = None,
 ) -> SplitSettings:
     """Return settings by which the rows from n_train on are the test part, and fractions and max_rows of the others.
 
@@ -221,6 +226,7 @@ def with_official_test(
         n_train: how many rows are officially for training.
         test_limit: use at most this many of the others, drawn by the seed after `keep`.
         settings: without explicit rows.
+        names: returns the names of the sorted distinct labels among some; the labels themselves unless given.
 
     Raises:
         ConfigError, DataError: as `make_splits`.
@@ -236,7 +242,8 @@ def with_official_test(
             "ood": None,  # these two are of the parts that come out of here
             "imbalance": None,
         }
-        return make_splits(np.zeros((len(labels), 1), np.uint8), labels, name="rows", **only)
+        class_names = None if names is None else names(labels)
+        return make_splits(np.zeros((len(labels), 1), np.uint8), labels, name="rows", class_names=class_names, **only)
 
     train = draw(labels[:n_train], _without_test(settings.get("fractions", THIRDS)), settings.get("max_rows"))
     test_rows = torch.arange(n_train, len(labels))

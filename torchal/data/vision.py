@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -164,7 +165,9 @@ def _load(
     test_images, test_labels = _read_part(*files[2:])
     labels = np.concatenate([train_labels, test_labels])
     if official_test and not listed:
-        settings = with_official_test(labels, len(train_labels), test_limit=test_limit, settings=settings)
+        settings = with_official_test(
+            labels, len(train_labels), test_limit=test_limit, settings=settings, names=partial(_names, source)
+        )
     images = np.concatenate([train_images, test_images])[:, None]
     data = make_splits(images, labels, name=source.name, class_names=_names(source, labels), **settings)
     _to_unit_range(data, settings)
