@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
 import numpy as np
 import torch
-from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -25,87 +21,25 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from experiments.folders import check_fetched, data_folder
+from experiments.folders import CONF, check_fetched, data_folder
+from experiments.full_data import Experiment, full_data_accuracies
 from experiments.machine import SWEEP_RUNS, is_beside_others, pick_device, set_threads, turn_on
+from experiments.names import config_folders, model_name, source_name, strategy_name, with_full_names
 from experiments.report import ReportCallback
 from torchal import samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
-from torchal._records import write_atomically
 from torchal.data import Splits, start_rows, with_label_noise
 from torchal.data.noise import check_noise
 from torchal.errors import ConfigError, TorchalError
 from torchal.pool import interop
 from torchal.protocols import UNLABELED
-from torchal.runs.learner import ActiveLearner, fit_together
-from torchal.runs.metrics import BY_NAME, evaluate
+from torchal.runs.metrics import BY_NAME
 from torchal.runs.results import Run
 from torchal.runs.schedule import Schedule
-from torchal.runs.trainer import Steps, Trainer, fit_trials
+from torchal.runs.trainer import Trainer, fit_trials
 
+_TOLD: set[str] = set()  # of which data sets
 _EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
-_CONF = Path(__file__).parent / "conf"
-_ALIASES = {"noise": "noise.share", "select_model": "model@select_model"}
-_LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
-
-
-def source_name(choice: str, path: str | None, published: str | None = None) -> str:
-    """Return what a data set is called: a file of one's own by its name, anything else by its choice."""
-    return choice if path is None or published is not None else Path(Path(path).name.removesuffix(".gz")).stem
-
-
-def strategy_name(choice: str, spec: str | None, active_fraction: Any = 1.0) -> str:
-    """Return what a sampler is called: a mixture by its members and weights, anything else by its choice.
-
-    One that picks a part of each batch only has its share, and that of uniform sampling, in its name.
-    """
-    name = choice if choice != "mixture" or spec is None else f"{choice}-{samplers.normal_spec(spec)}"
-    if active_fraction == 1 or not isinstance(active_fraction, int | float):
-        return name
-    return f"{name}-{active_fraction:g}-uniform-{1 - active_fraction:g}"
-
-
-def model_name(choices: Mapping[str, str | None]) -> str:
-    """Return what the models are called: the one that is scored, and the one that selects where it is another."""
-    selecting = choices.get("model@select_model")
-    return str(choices["model"]) if selecting is None else f"{choices['model']}-selected-by-{selecting}"
-
-
-def override_suffix(text: str) -> str:
-    """Return the settings of a command as the end of a folder's name: no slash, and a digest for what is too long."""
-    suffix = f",{text}".replace("/", "_") if text else ""
-    if len(suffix.encode()) <= _LONGEST_NAME:
-        return suffix
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return suffix.encode()[: _LONGEST_NAME - 9].decode(errors="ignore") + "~" + digest
-
-
-OmegaConf.register_new_resolver("source", source_name, replace=True)
-OmegaConf.register_new_resolver("strategy", strategy_name, replace=True)
-OmegaConf.register_new_resolver("models", model_name, replace=True)
-OmegaConf.register_new_resolver("overrides", override_suffix, replace=True)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One run, made from its config and ready to begin."""
-
-    config: dict[str, Any]
-    """What it is, in plain values."""
-    trainer: Trainer
-    model: Any
-    splits: Splits
-    start: int | torch.Tensor
-    full_data: Path
-    """The folder that keeps the accuracies with all training data."""
-
-    def steps(self) -> Steps:
-        """Return the run step by step; what can be checked is checked now."""
-        splits = self.splits
-        validation = splits.validation if len(splits.validation.targets) else None
-        truth = splits.true_targets
-        return self.trainer.steps(
-            splits.pool(), splits.oracle(), validation=validation, test=splits.test, start=self.start, truth=truth
-        )
 
 
 def run(config: DictConfig) -> list[Run]:
@@ -121,6 +55,7 @@ def run(config: DictConfig) -> list[Run]:
         with shared_bar(config) as bar:
             experiments = [prepare(one, device, loaded, progress=bar) for one in configs]
             trials = [one.steps() for one in experiments]  # all are checked before the first is written
+            tell_of_unlabeled(loaded.values())
             runs = fit_trials(trials)
         full_data_accuracies(experiments)
     return runs
@@ -193,6 +128,8 @@ def prepare(
     if config.active_fraction < 1:
         shares = (float(config.active_fraction), 1 - float(config.active_fraction))
         sampler = samplers.Mixture((sampler, samplers.Uniform()), weights=shares)
+    if splits.columns is not None:
+        plain["columns"] = splits.columns
     data = source_name(choices.data, OmegaConf.select(config, "data.path"), about and "")
     strategy = strategy_name(choices.sampler, OmegaConf.select(config, "sampler.spec"), config.active_fraction)
     if choices.sampler == "mixture" and "spec" in plain["sampler"]:
@@ -214,6 +151,20 @@ def prepare(
     )
     start = draw_start(splits, config.start, seed=config.seed)
     return Experiment(plain, trainer, model, splits, start, Path(config.runs) / config.name / "full_data")
+
+
+def tell_of_unlabeled(data: Iterable[Splits]) -> None:
+    """Say, once a command, that a file has rows without a label, and how to ask about them."""
+    for splits in data:
+        others = splits.unlabeled_rows
+        if others is not None and splits.name not in _TOLD:
+            _TOLD.add(splits.name)
+            n_known = sum(len(part.targets) for part in (splits.train, splits.validation, splits.test))
+            print(
+                f"{splits.name}: {len(others)} rows have no label; {n_known} rows with one are in this simulation. To "
+                "ask a person about the others: ActiveLearner(model, sampler, splits.query_pool()), as README.md shows",
+                file=sys.stderr,
+            )
 
 
 def label_costs(cost: Any, splits: Splits) -> float | torch.Tensor:
@@ -314,84 +265,7 @@ def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.T
     return known[rows]
 
 
-def full_data_accuracies(experiments: Sequence[Experiment]) -> list[float]:
-    """Return the test accuracies of the models fitted on all training rows; each is fitted once, and kept in a file.
-
-    The samplers of a sweep share it: it depends on data, split, noise, model and seed only.
-    """
-    accuracies: dict[int, float] = {}
-    missing: list[int] = []
-    with ExitStack() as locks:
-        for number, one in enumerate(experiments):
-            path = _full_data_file(one)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(FileLock(path.with_suffix(".lock")))  # two jobs of a sweep must not both fit it
-            saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            if saved.get("config") == _full_data_key(one):
-                accuracies[number] = float(saved["accuracy"])
-            else:
-                missing.append(number)
-        learners = [_full_learner(experiments[number]) for number in missing]
-        fit_together(learners)
-        for number, learner in zip(missing, learners, strict=True):
-            one, model = experiments[number], learner.model
-            seen = interop.seen_classes(model, learner.pool.targets[learner.pool.labeled])
-            scored = evaluate(model, one.splits.test, n_classes=one.splits.n_classes, seen=seen, metrics={})
-            accuracies[number] = scored["accuracy"]
-            content = {"config": _full_data_key(one), "accuracy": accuracies[number]}
-            write_atomically(_full_data_file(one), json.dumps(content).encode())
-    return [accuracies[number] for number in range(len(experiments))]
-
-
-def _full_data_key(one: Experiment) -> dict[str, Any]:
-    return {name: one.config[name] for name in ("data", "model", "seed", "noise")}
-
-
-def _full_data_file(one: Experiment) -> Path:
-    return one.full_data / f"seed={one.config['seed']}.json"
-
-
-def _full_learner(one: Experiment) -> ActiveLearner:
-    targets = one.splits.train.targets
-    known = (targets != UNLABELED).nonzero().squeeze(1)
-    return ActiveLearner(one.model, samplers.Uniform(), one.splits.pool().with_labels(known, targets[known]))
-
-
-def with_full_names(argument: str, folders: Sequence[Path] = ()) -> list[str]:
-    """Return `sampler=...` with the listed names in the place of aliases, and any other argument as it is.
-
-    A mixture by the Playground's pattern becomes `sampler=mixture sampler.spec=...`. A name that has a yaml file in one
-    of the folders is nothing but that.
-
-    Raises:
-        ConfigError: a list with such patterns and other names: they are settings of one choice.
-    """
-    group, equals, choices = argument.partition("=")
-    if group in _ALIASES:
-        return [f"{_ALIASES[group]}{equals}{choices}"]
-    if group != "sampler" or not equals:
-        return [argument]
-    names = choices.split(",")
-    own = {name for name in names if any((folder / "sampler" / f"{name}.yaml").exists() for folder in folders)}
-    specs = [name for name in names if samplers.is_mixture(name) and name not in own]
-    if specs and len(specs) < len(names):
-        raise ConfigError(
-            f"{specs[0]} cannot stand in a list with other samplers; sweep over it by a command of its own: "
-            "both join the same table"
-        )
-    if specs:
-        return ["sampler=mixture", f"sampler.spec={','.join(specs)}"]
-    return [f"sampler={','.join(name if name in own else samplers.full_name(name) for name in names)}"]
-
-
-def config_folders(arguments: Sequence[str]) -> list[Path]:
-    """Return the folders of configs that a command line names, and our own."""
-    after = [value for option, value in pairwise(arguments) if option in ("--config-dir", "-cd")]
-    joined = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
-    return [*map(Path, (*after, *joined)), _CONF]
-
-
-@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def hydra_main(config: DictConfig) -> float:
     """Return the final test accuracy, for sweepers that optimise."""
     runs = run(config)
@@ -409,6 +283,7 @@ def main() -> int:
     debug = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands errors on instead of printing them
     ReportCallback.command = None
+    _TOLD.clear()
     problem, code = "", 0
     try:
         folders = config_folders(sys.argv[1:])

@@ -26,7 +26,7 @@ def composed(overrides):
     """Return the config of the first run that some overrides make; an unknown name or setting is an error."""
     from hydra import compose, initialize_config_dir
 
-    from experiments.run import with_full_names
+    from experiments.names import with_full_names
 
     overrides = [word for override in overrides for word in with_full_names(override) if word != "-m"]
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,6 +48,19 @@ def test_the_python_examples_run_one_after_another(tmp_path):
     assert done.stdout.startswith("([20, 40, 60, 80, 100], [0.")
     assert (tmp_path / "to_label.csv").exists()
     assert (tmp_path / "runs" / "mine" / "rounds.jsonl").exists()
+
+
+def test_the_python_example_about_data_runs(tmp_path):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "answers.csv").write_text(
+        "size,label\n" + "".join(f"{i},{'ab'[i % 5 > 2] if i % 4 != 2 else ''}\n" for i in range(36))
+    )
+    code += "\nassert set(learner.pool.source_rows[rows].tolist()) <= {2, 6, 10, 14, 18, 22, 26, 30, 34}, rows\n"
+    code = code.replace("learner.ask(10)", "learner.ask(5)")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_there_are_commands_and_a_table():

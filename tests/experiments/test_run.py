@@ -16,12 +16,14 @@ from torchal.runs.trainer import Trainer
 
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
+from experiments import names
 from experiments import run as command
 from experiments.folders import published
 from experiments.report import Report
 
 ROOT = Path(__file__).parents[2]
-NEED_FILES = ("csv", "npz", *published())  # the published ones are read in test_fetch.py
+OWN_FILES = ("csv", "idx", "image_folder", "libsvm", "npy", "npz", "parquet", "texts")
+NEED_FILES = (*OWN_FILES, *published())  # the published ones are read in test_fetch.py
 READ_IMAGES = ("small_cnn", "allconv", "resnet18")
 PARTS = ("train", "validation", "test")
 QUICK = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
@@ -230,14 +232,95 @@ class TestSingleRun:
         assert all(part in err for part in ("my data.csv", "row 22", "column 'y'", "oops"))
 
 
+class TestTablesAsPeopleHaveThem:
+    @pytest.fixture
+    def messy(self, tmp_path):
+        draw = np.random.default_rng(0)
+        lines = []
+        for i in range(90):
+            age = "" if i % 9 == 0 else f"{draw.normal(40 + 20 * (i % 2), 5):.1f}".replace(".", ",")
+            kind = "" if i % 6 == 0 else "yn"[i % 2]
+            lines.append(f'{i};{age};"{["Rome", "Oslo", "København"][i % 3]}";{kind}')
+        path = tmp_path / "messy.csv"
+        path.write_bytes("\r\n".join([";age;city;answer", *lines, ""]).encode("latin-1"))
+        return ["data=csv", f"data.path={path}", "data.target=answer", "data.encoding=latin-1", "start.n=4",
+                "schedule.batch_size=5", "schedule.max_rounds=2", "model.C=1.0", "progress=false"]  # fmt: skip
+
+    def test_what_became_of_the_columns_is_in_the_record(self, messy, run, tmp_path):
+        code, _, err = run(*messy)
+        assert code == 0, err
+        columns = find_runs(tmp_path / "runs")[0].config["columns"]
+        assert columns["one_hot"] == {"city": ["København", "Oslo", "Rome"]}
+        assert columns["imputed"]["age"]["missing"] == 10
+        assert columns["left_out"] == {"": "an index"}
+        assert run(*messy)[0] == 0  # the record of the run that is there is the same
+
+    def test_rows_without_a_label_are_said_once(self, messy, run, tmp_path):
+        _, _, err = run(*messy, "sampler=margin,uniform", "-m")
+        assert err.count("messy: 15 rows have no label; 75 rows with one are in this simulation") == 1
+        assert "query_pool()" in err
+        assert find_runs(tmp_path / "runs")[0].rounds[-1].n_labeled == 14
+
+    def test_strict_refuses_it(self, messy, run, tmp_path):
+        code, _, err = run(*messy, "data.strict=true")
+        assert code == 2
+        assert "row 2, column 'age': a cell is blank" in err
+        assert not (tmp_path / "runs").exists()
+
+
+def write_own_file(folder, kind):
+    """Write a small data set in a file of some kind, and return the settings that it needs."""
+    inputs, targets = np.random.default_rng(0).random((60, 4)), np.arange(60) % 2
+    path = folder / f"a.{kind}"
+    if kind == "csv":
+        lines = [",".join(map(str, row)) for row in inputs.tolist()]
+        path.write_text("\n".join(f"{'xy'[t]},{line}" for t, line in zip(targets, lines, strict=True)))
+        return []
+    if kind == "parquet":
+        pd = pytest.importorskip("pandas")
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+        pd.DataFrame(inputs, columns=list("abcd")).assign(kind=targets).to_parquet(path)
+        return ["data.target=kind"]
+    if kind == "npz":
+        np.savez(path, inputs=inputs, targets=targets)
+        return []
+    if kind == "npy":
+        np.save(path, inputs)
+        np.save(folder / "labels.npy", targets)
+        return [f"data.targets={folder}/labels.npy"]
+    if kind == "idx":
+        path.write_bytes(np.array([0x802, 60, 4], ">u4").tobytes() + (inputs * 255).astype(np.uint8).tobytes())
+        (folder / "labels").write_bytes(np.array([0x801, 60], ">u4").tobytes() + targets.astype(np.uint8).tobytes())
+        return [f"data.targets={folder}/labels"]
+    if kind == "libsvm":
+        lines = [" ".join(f"{i + 1}:{value}" for i, value in enumerate(row)) for row in inputs.tolist()]
+        path.write_text("\n".join(f"{t} {line}" for t, line in zip(targets, lines, strict=True)))
+        return []
+    if kind == "texts":
+        path.write_text(
+            "label,text\n" + "\n".join(f'{"xy"[t]},"one, word{i % 7} {"xy"[t]}{t}"' for i, t in enumerate(targets))
+        )
+        return ["data.target=label"]
+    from PIL import Image
+
+    for row, (values, target) in enumerate(zip(inputs, targets, strict=True)):
+        (path / str(target)).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 9), tuple(int(255 * value) for value in values[:3])).save(path / f"{target}/{row}.png")
+    return ["data.size=4"]
+
+
 class TestOptions:
     @pytest.mark.parametrize("data", [d for d in options("data") if d not in NEED_FILES])
     def test_every_data_set(self, data, run):
         assert run(f"data={data}", "schedule.batch_size=30", "schedule.budget=80", "progress=false")[0] == 0
 
-    def test_npz(self, run, tmp_path):
-        np.savez(tmp_path / "a.npz", inputs=np.random.default_rng(0).random((60, 2)), targets=np.arange(60) % 2)
-        assert run("data=npz", f"data.path={tmp_path}/a.npz", "start.n=4", "progress=false")[0] == 0
+    @pytest.mark.parametrize("data", OWN_FILES)
+    def test_files_of_ones_own(self, data, run, tmp_path):
+        settings = [f"data.path={tmp_path}/a.{data}", *write_own_file(tmp_path, data)]
+        model = ["model.C=1.0", "schedule.max_rounds=2"]
+        code, _, err = run(f"data={data}", *settings, "start.n=4", "schedule.batch_size=3", "progress=false", *model)
+        assert code == 0, err
+        assert Path(find_runs(tmp_path / "runs")[0].folder).parents[1].name.startswith("a-logistic")
 
     @pytest.mark.parametrize("model", options("model"))
     def test_every_model(self, model, run, tmp_path):
@@ -336,11 +419,11 @@ class TestOptions:
         assert set(runs) == {"kcenter", "margin-1.0"}
         assert all(done.config["sampler"]["_target_"] == "torchal.samplers.Uniform" for done in runs.values())
         for option in (["--config-dir", "a"], ["--config-dir=a"], ["-cd", "a"]):
-            assert command.config_folders([*option, "seed=0"])[0] == Path("a")
+            assert names.config_folders([*option, "seed=0"])[0] == Path("a")
 
     def test_a_name_with_a_hyphen_is_no_mixture(self):
-        assert command.with_full_names("sampler=my-strategy") == ["sampler=my-strategy"]
-        assert command.strategy_name("other", "anything") == "other"
+        assert names.with_full_names("sampler=my-strategy") == ["sampler=my-strategy"]
+        assert names.strategy_name("other", "anything") == "other"
 
     def test_what_a_bandit_did_is_in_the_record_and_in_tensorboard(self, run, tmp_path):
         assert run(*QUICK, "sampler=bandit_discrete", "schedule.max_rounds=3")[0] == 0

@@ -16,8 +16,7 @@ import torch
 
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
-from experiments import machine
-from experiments import run as command
+from experiments import machine, names
 from tests.experiments.test_run import QUICK, ROOT, run  # noqa: F401 - a fixture
 from torchal import ConfigError
 from torchal.runs.results import find_runs
@@ -259,6 +258,6 @@ def test_bad_input_is_answered_in_one_line_and_nothing_is_written(trials, argume
 
 
 def test_the_aliases_of_settings():
-    assert command.with_full_names("noise=0.1,0.2") == ["noise.share=0.1,0.2"]
-    assert command.with_full_names("select_model=logistic") == ["model@select_model=logistic"]
-    assert command.with_full_names("noise.kind=uniform") == ["noise.kind=uniform"]
+    assert names.with_full_names("noise=0.1,0.2") == ["noise.share=0.1,0.2"]
+    assert names.with_full_names("select_model=logistic") == ["model@select_model=logistic"]
+    assert names.with_full_names("noise.kind=uniform") == ["noise.kind=uniform"]

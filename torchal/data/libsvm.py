@@ -12,16 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchal._checks import check_flag, check_whole
-from torchal.data.splits import (
-    Splits,
-    SplitSettings,
-    as_classes,
-    check_settings,
-    has_explicit_rows,
-    make_splits,
-    split_sparse,
-    with_official_test,
-)
+from torchal.data.cut import SplitSettings, check_settings, with_official_test
+from torchal.data.splits import Splits, make_splits, split_fitted
+from torchal.data.values import as_classes
 from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -80,8 +73,6 @@ def libsvm(
         check_whole("n_features", n_features, least=1)
     if official_test and test_path is None:
         raise ConfigError("official_test=True needs a test_path")
-    if official_test and has_explicit_rows(settings):
-        raise ConfigError("official_test=True cannot go with explicit rows: they say what the test part is")
     files = [found_file(path)] + ([] if test_path is None else [found_file(test_path)])
     matrix, labels, n_train = _read(files, n_features)
     what = " and ".join(map(str, files))
@@ -90,7 +81,7 @@ def libsvm(
         settings = with_official_test(labels, n_train, test_limit=None, settings=settings)
     name = Path(Path(path).name.removesuffix(".gz")).stem
     if matrix.shape[0] * matrix.shape[1] > _DENSE_VALUES and not settings.get("standardize"):
-        return split_sparse(labels, lambda _: matrix, name=name, **settings)
+        return split_fitted(labels, lambda _: matrix, name=name, **settings)
     if matrix.shape[0] * matrix.shape[1] > 8 * _DENSE_VALUES:
         raise ConfigError(
             f"{what}: standardized, its {matrix.shape[0]} x {matrix.shape[1]} values would be dense; standardize=false "

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal._checks import check_whole, rows_in
-from torchal.data.splits import SUM_TOLERANCE, Splits
+from torchal.data.cut import SUM_TOLERANCE
+from torchal.data.splits import Splits
 from torchal.errors import ConfigError
 from torchal.pool.inputs import SparseInputs
 from torchal.protocols import UNLABELED

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchal._checks import check_whole
+from torchal.data.cut import SplitSettings, check_settings
 from torchal.data.libsvm import found_file
-from torchal.data.splits import Splits, SplitSettings, check_settings, make_splits
+from torchal.data.splits import Splits, make_splits
 from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

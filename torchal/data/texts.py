@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchal._checks import check_flag, check_whole
+from torchal._checks import check_flag, check_installed, check_whole
+from torchal.data.columns import read_labels
+from torchal.data.csv_text import BREAK, MISSING, read_csv_text
+from torchal.data.cut import SplitSettings, check_settings, with_official_test
 from torchal.data.libsvm import found_file
-from torchal.data.splits import (
-    Splits,
-    SplitSettings,
-    as_classes,
-    check_settings,
-    has_explicit_rows,
-    split_sparse,
-    with_official_test,
-)
+from torchal.data.splits import Splits, split_fitted
+from torchal.data.tables import check_encoding, stem
+from torchal.data.values import as_classes
 from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -114,6 +111,104 @@ def reuters_r8(
     )
 
 
+def texts(
+    path: str | os.PathLike[str],
+    *,
+    target: str | int | None = None,
+    text: str | int | None = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    encoding: str = "utf-8",
+    missing: Sequence[str] = MISSING,
+    max_features: int | None = None,
+    **settings: Unpack[SplitSettings],
+) -> Splits:
+    """Load documents of one's own as tf-idf: a column of a CSV file, or files in a folder for each class.
+
+    Args:
+        path: a CSV or TSV file, plain or .gz; or a folder of folders, each named after its class, with one document in
+            each .txt file.
+        target: the column with the labels, by name or number; column 0 unless given, and said where there is a header.
+        text: the column with the documents, by name or number; the other one of two columns unless given.
+        header: whether the first line of the file names the columns; see `torchal.data.csv`.
+        delimiter: between the cells of the file; see `torchal.data.csv`.
+        encoding: of the text.
+        missing: labels that mark a row as not labeled.
+        max_features: keep only the most frequent words of the training part.
+        settings: how to choose and split the rows; see `SplitSettings`.
+
+    Returns:
+        Splits with `SparseInputs`, named after the file or folder. Rows whose label is missing are in `unlabeled`.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        DataError: the file cannot be read; a column is not there; no document has words; there is one class.
+        MissingExtraError: a file needs pandas.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "pets.csv"
+        ...     _ = file.write_text("kind,said\\n" + 'cat,"purr, purr"\\ndog,bark\\n' * 6)
+        ...     data = texts(file, target="kind", text="said")
+        >>> data.train.inputs.shape, data.class_names
+        ((8, 2), ('cat', 'dog'))
+    """
+    check_settings(settings, "target", "text", "header", "delimiter", "encoding", "missing", "max_features")
+    check_encoding(encoding)
+    if Path(path).expanduser().is_dir():
+        if target is not None or text is not None or header is not None or delimiter is not None:
+            raise ConfigError(f"{path} is a folder: target, text, header and delimiter are of a file")
+        documents, labels, has_label = _in_folders(Path(path).expanduser(), encoding)
+    else:
+        documents, labels, has_label = _in_columns(
+            found_file(path), target, text, header=header, delimiter=delimiter, encoding=encoding, missing=missing
+        )
+    return split_documents(
+        documents, labels, name=stem(path), max_features=max_features, has_label=has_label, **settings
+    )
+
+
+def _in_folders(folder: Path, encoding: str) -> tuple[list[str], NDArray[Any], None]:
+    """Return the documents in the folders of the classes, by class and name, and the labels."""
+    files = sorted(folder.glob("*/**/*.txt"))
+    if not files:
+        raise DataError(f"{folder} must have a folder for each class, with its documents in .txt files; it has none")
+    documents = []
+    for file in files:
+        try:
+            documents.append(file.read_text(encoding=encoding))
+        except (UnicodeError, OSError) as error:
+            raise DataError(f"{file} cannot be read as {encoding}: {error}") from error
+    return documents, np.array([file.relative_to(folder).parts[0] for file in files]), None
+
+
+def _in_columns(
+    path: Path,
+    target: str | int | None,
+    text: str | int | None,
+    *,
+    missing: Sequence[str],
+    header: bool | None,
+    delimiter: str | None,
+    encoding: str,
+) -> tuple[list[str], NDArray[Any], NDArray[np.bool_]]:
+    """Return the documents in a column of a file, the labels that there are, and which rows have one."""
+    check_installed("pandas", extra="tables")
+    table = read_csv_text(path, header=header, delimiter=delimiter, decimal=".", encoding=encoding)
+    if target is None and table.names is not None:
+        raise DataError(f"{table.where}: say which column has the labels by target=; {table.known_columns()}")
+    labels_at = table.column("target", 0 if target is None else target)
+    if text is None and table.n_columns != 2:
+        raise DataError(f"{table.where}: say which column has the documents by text=; {table.known_columns()}")
+    text_at = 1 - labels_at if text is None else table.column("text", text)
+    if text_at == labels_at:
+        raise ConfigError(f"{path}: target and text are the same {table.column_name(text_at)}")
+    frame = table.frame(range(table.n_columns))
+    labels, has_label = read_labels(frame[labels_at], labels_at, table, frozenset(missing), strict=False)
+    return [cell.replace(BREAK, "\n") for cell in frame[text_at]], labels, has_label
+
+
 def split_documents(
     documents: Sequence[str],
     labels: object,
@@ -121,6 +216,7 @@ def split_documents(
     name: str,
     max_features: int | None = None,
     n_train: int | None = None,
+    has_label: NDArray[np.bool_] | None = None,
     **settings: Unpack[SplitSettings],
 ) -> Splits:
     """Cut documents into parts, as tf-idf of words that is fitted on the training part.
@@ -132,6 +228,7 @@ def split_documents(
         max_features: keep only the most frequent words of the training part.
         n_train: how many documents are officially for training, the others for testing; all are split alike unless
             given.
+        has_label: documents with a label, (M,), where others are without; `labels` leaves those out.
         settings: as of `make_splits`; rows have length 1 already.
 
     Raises:
@@ -155,10 +252,9 @@ def split_documents(
         check_whole("max_features", max_features, least=1)
     if not all(isinstance(document, str) for document in documents):
         raise DataError("documents must be texts")
-    classes = as_classes("labels", labels, n_rows=len(documents))
+    n_labels = len(documents) if has_label is None else int(has_label.sum())
+    classes = as_classes("labels", labels, n_rows=n_labels)
     if n_train is not None:
-        if has_explicit_rows(settings):
-            raise ConfigError("official_test=True cannot go with explicit rows: they say what the test part is")
         settings = with_official_test(classes, n_train, test_limit=None, settings=settings)
 
     def tf_idf(train_rows: NDArray[Any]) -> Any:
@@ -169,7 +265,7 @@ def split_documents(
             raise DataError(f"{name}: the {len(train_rows)} documents for training have no words: {error}") from error
         return vectorizer.transform(documents)
 
-    return split_sparse(classes, tf_idf, name=name, **settings)
+    return split_fitted(classes, tf_idf, name=name, has_label=has_label, **settings)
 
 
 def _lines(path: Path, *, n_cells: int) -> list[tuple[str, ...]]:

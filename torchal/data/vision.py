@@ -8,19 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from torchal._checks import check_flag, check_installed, check_whole
+from torchal.data.cut import SplitSettings, check_settings, has_explicit_rows, with_official_test
 from torchal.data.idx import read_idx
-from torchal.data.splits import (
-    Splits,
-    SplitSettings,
-    check_settings,
-    has_explicit_rows,
-    make_splits,
-    with_official_test,
-)
+from torchal.data.splits import Splits, make_splits, to_unit_range
 from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -28,7 +21,6 @@ if TYPE_CHECKING:
 
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _SIDE = 28
-_WHITE = 255.0
 
 
 class _Source(NamedTuple):
@@ -170,24 +162,8 @@ def _load(
         )
     images = np.concatenate([train_images, test_images])[:, None]
     data = make_splits(images, labels, name=source.name, class_names=_names(source, labels), **settings)
-    _to_unit_range(data, settings)
+    to_unit_range(data, settings)
     return data
-
-
-def _to_unit_range(data: Splits, settings: SplitSettings) -> None:
-    """Divide the inputs by 255, in place, to the effect of a division before they were scaled.
-
-    Dividing first would need all images as floats.
-    """
-    if settings.get("normalize"):
-        return  # a row of unit norm is the same from any range
-    parts = [torch.as_tensor(part.inputs) for part in (data.train, data.validation, data.test)]
-    divisor = torch.tensor(_WHITE)
-    if settings.get("standardize"):
-        # So is a column of unit variance; but one that is constant, and so all zeros now, was only centred.
-        divisor = torch.where((parts[0] == 0).all(0), divisor, 1.0)
-    for inputs in parts:
-        inputs.div_(divisor)
 
 
 def _names(source: _Source, labels: NDArray[Any]) -> list[str]:

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchal._checks import check_installed
+from torchal._checks import check_installed, check_whole
+from torchal.data.cut import SplitSettings, check_settings
+from torchal.data.splits import Splits, make_splits, to_unit_range
 from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from typing_extensions import Unpack
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # ImageFolder's
 
@@ -127,6 +130,49 @@ def image_files(path: str | os.PathLike[str]) -> tuple[list[Path], list[str]]:
     return [file for files in found.values() for file in files], [name for name in found for _ in found[name]]
 
 
+def image_folder(path: str | os.PathLike[str], *, size: int = 64, **settings: Unpack[SplitSettings]) -> Splits:
+    """Load a folder with one folder of image files per class, each image scaled to a square and kept in memory.
+
+    Args:
+        path: the folder; see `image_files`. Where memory is too small, take a `DatasetInputs` of `ImageFiles`.
+        size: pixels of a side. The shorter side of an image becomes this long, and the middle of the longer is kept.
+        settings: how to choose, split and scale the rows; see `SplitSettings`. Source rows count the files by class,
+            then by name.
+
+    Returns:
+        Splits with inputs (N, 3, size, size) float32, in [0, 1] unless they are normalized or standardized.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        DataError: the folder is missing, a class has no image, or a file is no image; there is one class.
+        MissingExtraError: Pillow is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for i in range(12):
+        ...         file = Path(folder, "cat" if i % 2 else "dog", f"{i}.png")
+        ...         file.parent.mkdir(exist_ok=True)
+        ...         Image.new("RGB", (40, 30 + i)).save(file)
+        ...     data = image_folder(folder, size=8)
+        >>> data.train.inputs.shape, data.class_names
+        (torch.Size([8, 3, 8, 8]), ('cat', 'dog'))
+    """
+    check_settings(settings, "size")
+    check_whole("size", size, least=1)
+    files, labels = image_files(path)
+    if len({*labels}) == 1:
+        raise DataError(f"{path} has one class, {labels[0]!r}; two are needed")
+    check_installed("PIL", extra="vision")
+    images = np.empty((len(files), 3, size, size), dtype=np.uint8)
+    for row, file in enumerate(files):
+        images[row] = _read_image(os.fspath(file), row, side=size).numpy()
+    data = make_splits(images, labels, name=Path(path).expanduser().name, **settings)
+    to_unit_range(data, settings)
+    return data
+
+
 def _images_below(folder: Path) -> list[Path]:
     return [
         Path(parent, name)
@@ -140,10 +186,10 @@ def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be read: {error.strerror or error}") from error
 
 
-def _read_image(path: str, row: int) -> Tensor:
-    """Return the image as (3, H, W) uint8."""
+def _read_image(path: str, row: int, *, side: int | None = None) -> Tensor:
+    """Return the image as (3, H, W) uint8; the middle of it, scaled to a square, where its side is given."""
     # Not torchvision.io.decode_image: deprecated since torchvision 0.29, where a PNG with one wrong byte is a segfault
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         content = Path(path).read_bytes()
@@ -151,7 +197,11 @@ def _read_image(path: str, row: int) -> Tensor:
         raise DataError(f"{path}, row {row}, cannot be read: {error.strerror or error}") from error
     try:
         with Image.open(BytesIO(content)) as image:
-            return _in_colour(image)
+            pixels = _in_colour(image)
+            if side is None:
+                return pixels
+            square = ImageOps.fit(Image.fromarray(pixels.permute(1, 2, 0).numpy()), (side, side))
+            return torch.from_numpy(np.array(square).transpose(2, 0, 1).copy())
     except Exception as error:  # on damaged bytes the decoders raise OSError, SyntaxError, struct.error, and more
         reason = "they begin like no image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(f"{path}, row {row}, cannot be decoded from its {len(content)} bytes: {reason}") from error
