@@ -6,6 +6,12 @@ What a sampler or a model does with the rows does not belong here.
 from torchal.data.arrays import idx as idx
 from torchal.data.arrays import npy as npy
 from torchal.data.arrays import npz as npz
+from torchal.data.cifar import cifar10 as cifar10
+from torchal.data.cifar import cifar100 as cifar100
+from torchal.data.cifar import svhn as svhn
+from torchal.data.corpora import newsgroup as newsgroup
+from torchal.data.corpora import rcv1 as rcv1
+from torchal.data.corpora import wikipedia_attack as wikipedia_attack
 from torchal.data.cut import SplitSettings as SplitSettings
 from torchal.data.libsvm import libsvm as libsvm
 from torchal.data.noise import with_label_noise as with_label_noise

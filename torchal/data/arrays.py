@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from torchal.errors import DataError
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# what NumPy and zipfile make of bytes that say an unknown version, a password, sizes or offsets beyond the file
+# what NumPy and zipfile make of bytes that say an unknown version, a password, sizes or offsets beyond the file, or
+# have a header that is no Python; ValueError: without NumPy's mark it could be a pickle, which is never loaded
 _DAMAGED = (
     *DAMAGED,
     ValueError,
@@ -33,6 +35,8 @@ _DAMAGED = (
     OSError,
     KeyError,
     SyntaxError,
+    TypeError,
+    TokenError,
 )
 
 
@@ -183,7 +187,7 @@ def _read_npz(path: Path, *keys: str) -> list[NDArray[Any]]:
     with file:
         try:
             archive = np.load(file, allow_pickle=False)
-        except _DAMAGED as error:  # ValueError: without NumPy's mark it could be a pickle, never loaded
+        except _DAMAGED as error:
             raise DataError(f"{path} is damaged or not an NPZ file") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} holds one array, not an NPZ archive of several")

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _COMPARED = 100_000  # rows; of more, many differ by less than float32 has digits by chance alone
 _STILL_APART = 0.9  # part of the different values that must remain
-_WHITE = 255.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,19 +312,3 @@ def _scaled(inputs: NDArray[Any], n_train: int, settings: SplitSettings) -> NDAr
         raise DataError(f"inputs must fit float32: column {column_of(place)} has {scaled[place]}; rescale it")
     _warn_of_rounding(inputs, result, is_scaled=normalize or standardize)
     return result
-
-
-def to_unit_range(data: Splits, settings: SplitSettings) -> None:
-    """Divide the inputs by 255, in place, to the effect of a division before they were scaled.
-
-    Dividing first would need all images as floats.
-    """
-    if settings.get("normalize"):
-        return  # a row of unit norm is the same from any range
-    parts = [torch.as_tensor(part.inputs) for part in (data.train, data.validation, data.test)]
-    divisor = torch.tensor(_WHITE)
-    if settings.get("standardize"):
-        # So is a column of unit variance; but one that is constant, and so all zeros now, was only centred.
-        divisor = torch.where((parts[0] == 0).all(0), divisor, 1.0)
-    for inputs in parts:
-        inputs.div_(divisor)

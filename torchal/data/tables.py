@@ -161,17 +161,18 @@ def parquet(path: str | os.PathLike[str], *, target: str | int, **settings: Unpa
     rest, asked = _asked(settings)
     check_installed("pandas", extra="tables")
     check_installed("pyarrow", extra="tables")
-    import pyarrow
     from pyarrow import parquet as arrow_parquet
 
     path = Path(path).expanduser()
     try:
-        with path.open("rb") as file:
-            frame = arrow_parquet.read_table(file).to_pandas()
-    except (pyarrow.ArrowException, ValueError, MemoryError, OverflowError, NotImplementedError, KeyError) as error:
-        raise DataError(f"{path} is damaged or not a Parquet file: {' '.join(str(error).split())}") from error
+        file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    with file:
+        try:
+            frame = arrow_parquet.read_table(file).to_pandas()
+        except Exception as error:  # on damaged bytes pyarrow and pandas raise errors of many kinds
+            raise DataError(f"{path} is damaged or not a Parquet file: {' '.join(str(error).split())}") from error
     return _split_frame(frame, target, asked, where=str(path), name=path.stem, settings=rest)
 
 

@@ -217,6 +217,8 @@ def split_documents(
     max_features: int | None = None,
     n_train: int | None = None,
     has_label: NDArray[np.bool_] | None = None,
+    class_names: Sequence[str] | None = None,
+    pairs: bool = False,
     **settings: Unpack[SplitSettings],
 ) -> Splits:
     """Cut documents into parts, as tf-idf of words that is fitted on the training part.
@@ -229,6 +231,8 @@ def split_documents(
         n_train: how many documents are officially for training, the others for testing; all are split alike unless
             given.
         has_label: documents with a label, (M,), where others are without; `labels` leaves those out.
+        class_names: as of `make_splits`.
+        pairs: count pairs of neighbouring words too.
         settings: as of `make_splits`; rows have length 1 already.
 
     Raises:
@@ -258,14 +262,15 @@ def split_documents(
         settings = with_official_test(classes, n_train, test_limit=None, settings=settings)
 
     def tf_idf(train_rows: NDArray[Any]) -> Any:
-        vectorizer = TfidfVectorizer(max_features=max_features, dtype=np.float32)
+        ngrams = (1, 2 if pairs else 1)
+        vectorizer = TfidfVectorizer(max_features=max_features, ngram_range=ngrams, dtype=np.float32)
         try:
             vectorizer.fit([documents[row] for row in train_rows])
         except ValueError as error:
             raise DataError(f"{name}: the {len(train_rows)} documents for training have no words: {error}") from error
         return vectorizer.transform(documents)
 
-    return split_fitted(classes, tf_idf, name=name, has_label=has_label, **settings)
+    return split_fitted(classes, tf_idf, name=name, class_names=class_names, has_label=has_label, **settings)
 
 
 def _lines(path: Path, *, n_cells: int) -> list[tuple[str, ...]]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchal._checks import check_flag, check_installed, check_whole
-from torchal.data.cut import SplitSettings, check_settings, has_explicit_rows, with_official_test
+from torchal._checks import check_flag, check_installed
+from torchal.data.cut import SplitSettings, check_settings
 from torchal.data.idx import read_idx
-from torchal.data.splits import Splits, make_splits, to_unit_range
-from torchal.errors import ConfigError, DataError
+from torchal.data.images import check_image_settings, split_images
+from torchal.data.splits import Splits
+from torchal.errors import DataError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -145,29 +145,20 @@ def _load(
 ) -> Splits:
     check_settings(settings, "download", "official_test", "test_limit")
     check_flag("download", download)
-    check_flag("official_test", official_test)
-    listed = has_explicit_rows(settings)
-    if test_limit is not None:
-        check_whole("test_limit", test_limit, least=1)
-        if listed or not official_test:
-            other = "explicit rows: shorten the lists" if listed else "official_test=False: set fractions and max_rows"
-            raise ConfigError(f"test_limit={test_limit} cannot go with {other} instead")
+    check_image_settings(settings, official_test=official_test, test_limit=test_limit)
     files = _find(source, Path(path).expanduser(), download=download)
     train_images, train_labels = _read_part(*files[:2])
     test_images, test_labels = _read_part(*files[2:])
-    labels = np.concatenate([train_labels, test_labels])
-    if official_test and not listed:
-        settings = with_official_test(
-            labels, len(train_labels), test_limit=test_limit, settings=settings, names=partial(_names, source)
-        )
-    images = np.concatenate([train_images, test_images])[:, None]
-    data = make_splits(images, labels, name=source.name, class_names=_names(source, labels), **settings)
-    to_unit_range(data, settings)
-    return data
-
-
-def _names(source: _Source, labels: NDArray[Any]) -> list[str]:
-    return [source.class_names[label] for label in np.unique(labels)]
+    return split_images(
+        np.concatenate([train_images, test_images])[:, None],
+        np.concatenate([train_labels, test_labels]),
+        len(train_labels),
+        name=source.name,
+        class_names=source.class_names,
+        official_test=official_test,
+        test_limit=test_limit,
+        settings=settings,
+    )
 
 
 def _find(source: _Source, path: Path, *, download: bool) -> list[Path]:

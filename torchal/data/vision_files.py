@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from torchal._checks import check_installed, check_whole
 from torchal.data.cut import SplitSettings, check_settings
-from torchal.data.splits import Splits, make_splits, to_unit_range
+from torchal.data.images import to_unit_range
+from torchal.data.splits import Splits, make_splits
 from torchal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
