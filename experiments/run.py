@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -115,12 +115,7 @@ def prepare(
     splits = loaded[key]
     if not len(splits.test.targets):
         raise ConfigError(f"an experiment needs a test part, data.fractions are {config.data.fractions}")
-    if config.noise.share or config.noise.matrix is not None:
-        share = None if config.noise.matrix is not None and not config.noise.share else config.noise.share
-        noise = {"kind": config.noise.kind, "matrix": plain["noise"]["matrix"], "seed": config.seed}
-        splits = with_label_noise(splits, share, **noise)
-    else:
-        check_noise(config.noise.share)
+    splits = with_noise(splits, plain["noise"], seed=config.seed)
     model = instantiate(config.model, _convert_="object")
     in_rounds = with_logged_fits(model, Path(config.run_dir) / "tb" / "fits") if config.log_fits else model
     selecting = OmegaConf.select(config, "select_model")
@@ -153,6 +148,15 @@ def prepare(
     return Experiment(plain, trainer, model, splits, start, Path(config.runs) / config.name / "full_data")
 
 
+def with_noise(splits: Splits, noise: Mapping[str, Any], *, seed: int) -> Splits:
+    """Return splits with the wrong labels that the config asks for; by its default they are as they were."""
+    share, matrix = noise["share"], noise["matrix"]
+    check_noise(share)
+    if not share and matrix is None:
+        return splits
+    return with_label_noise(splits, share or None, kind=noise["kind"], matrix=matrix, seed=seed)
+
+
 def tell_of_unlabeled(data: Iterable[Splits]) -> None:
     """Say, once a command, that a file has rows without a label, and how to ask about them."""
     for splits in data:
@@ -174,7 +178,9 @@ def label_costs(cost: Any, splits: Splits) -> float | torch.Tensor:
         ConfigError: it is neither a number nor such a file.
     """
     if not isinstance(cost, str):
-        return cost  # type: ignore[no-any-return]
+        if isinstance(cost, bool) or not isinstance(cost, int | float):
+            raise ConfigError(f"cost must be a number or a .npy file with one for each row, got {cost!r}")
+        return cost
     try:
         costs = np.load(cost, allow_pickle=False, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -220,9 +226,11 @@ def shared_bar(config: DictConfig) -> Iterator[bool | tqdm[Any]]:
         SweepBar.shared = None if hidden else bar
     else:
         bar = SweepBar.shared
-    yield bar
-    if hidden:
-        bar.close()
+    try:
+        yield bar
+    finally:
+        if hidden:
+            bar.close()
 
 
 def with_logged_fits(model: Any, folder: Path) -> Any:

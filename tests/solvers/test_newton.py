@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.references import linear as reference
 from torchal.models.sparse import as_csr
-from torchal.solvers import linear_rows, newton
+from torchal.solvers import array_newton, linear_rows, newton, preconditioner
 from torchal.solvers.newton import LinearSolver
 
 LOSSES = ["softmax", "logistic", "squared_hinge"]
@@ -75,6 +75,11 @@ def make(seed, *, loss, intercept, kind="plain", shape=(1, 12, 4), n_problems=1,
     weights[:, n_classes:] *= rng.random((n_trials, n_rows - n_classes, n_problems)) < 0.8
     targets = np.eye(n_outputs)[codes] if n_outputs > 1 else codes[..., None].astype(float)
     return Problems(x, targets, weights, loss, intercept)
+
+
+def inner(solver):
+    """Return what has solved: the solver, or its form on arrays."""
+    return solver if solver._arrays is None else solver._arrays
 
 
 class Solved(NamedTuple):
@@ -331,7 +336,7 @@ def test_numbers_beyond_float32_converge(loss):
     problems = make(2, loss=loss, intercept="none", shape=(1, 40, 3))
     want = solve(problems._replace(x=problems.x * 1e8))  # where the penalty does not count any more
     got = solve(problems._replace(x=problems.x * 1e60))
-    assert got.solver._precision > 0
+    assert inner(got.solver)._precision > 0
     assert bool((got.gap <= 1e-10).all())
     assert_near(got.logits, want.logits, 1e-6)
     assert_near(got.coef * 1e60, want.coef * 1e8, 1e-6)
@@ -344,11 +349,11 @@ def test_directions_for_which_float32_is_not_enough(loss, intercept):
     x = problems.x[..., :1] * 1e6 * (1 + 1e-7 * problems.x)  # two columns alike to float32
     problems = problems._replace(x=np.concatenate([x, problems.x], 2))
     solved = solve(problems)
-    assert solved.solver._precision > 0
+    assert inner(solved.solver)._precision > 0
     assert bool((solved.gap <= 1e-10).all())
     assert_optimal(problems, solved, 1e-5)
     easy = make(0, loss=loss, intercept=intercept, shape=(1, 30, 2))
-    assert solve(easy).solver._precision == 0
+    assert inner(solve(easy).solver)._precision == 0
 
 
 @pytest.mark.parametrize("n_trials", [1, 2])
@@ -356,7 +361,7 @@ def test_the_whole_hessian_where_it_pays(n_trials):
     # a small loss, far from where the outputs' own Hessians are all there is
     problems = make(0, loss="softmax", intercept="free", kind="separable", shape=(n_trials, 60, 6), n_problems=3)
     solved = solve(problems)
-    assert solved.solver._full is not None
+    assert inner(solved.solver)._full is not None
     assert bool((solved.gap <= 1e-10).all())
     assert_optimal(problems, solved, 1e-5)
     again = solve(problems._replace(weights=problems.weights / 3), solver=solved.solver)
@@ -395,13 +400,14 @@ def test_the_whole_hessian_is_the_references(loss, intercept, size, monkeypatch)
 @each_intercept
 @each_loss
 def test_any_preconditioner_leads_to_the_optimum(loss, intercept, kind, monkeypatch):
-    monkeypatch.setattr(newton, "_OWN_HESSIAN", 128 if kind == "own" else 0)
-    monkeypatch.setattr(newton, "_GRAM_COLUMNS", 0 if kind == "diagonal" else 4096)
-    monkeypatch.setattr(LinearSolver, "_pays", lambda *arguments: kind == "whole")
+    for module in (newton, array_newton):
+        monkeypatch.setattr(module, "OWN_HESSIAN", 128 if kind == "own" else 0)
+        monkeypatch.setattr(module, "whole_hessian_pays", lambda *arguments: kind == "whole")
+    monkeypatch.setattr(newton, "GRAM_COLUMNS", 0 if kind == "diagonal" else 4096)
     for seed, shape in enumerate([(2, 16, 3), (1, 16, 5), (2, 6, 9)]):
         problems = make(seed, loss=loss, intercept=intercept, shape=shape, n_problems=3)
         solved = solve(problems)
-        assert (solved.solver._full is not None) == (kind == "whole")
+        assert (inner(solved.solver)._full is not None) == (kind == "whole")
         assert_optimal(problems, solved, 1e-6)
 
 
@@ -410,7 +416,7 @@ def test_any_preconditioner_leads_to_the_optimum(loss, intercept, kind, monkeypa
 def test_more_columns_than_have_a_hessian_each(loss, intercept):
     problems = make(0, loss=loss, intercept=intercept, kind="scales", shape=(1, 150, 140), n_problems=2)
     solved = solve(problems)
-    assert solved.solver._rows.n_columns > newton._OWN_HESSIAN
+    assert solved.solver._rows.n_columns > preconditioner.OWN_HESSIAN
     assert_optimal(problems, solved, 1e-6)
 
 
@@ -427,7 +433,8 @@ def test_chunks_change_nothing(loss, intercept, monkeypatch):
         monkeypatch.undo()
         want = solve(problems)
         monkeypatch.setattr(linear_rows, "values_per_chunk", lambda device: 64)
-        monkeypatch.setattr(LinearSolver, "_pays", lambda *arguments: True)
+        for module in (newton, array_newton):
+            monkeypatch.setattr(module, "whole_hessian_pays", lambda *arguments: True)
         assert_alike(solve(problems), want)
 
 
@@ -479,7 +486,9 @@ def test_a_matrix_that_cannot_be_factorised_has_no_factor(dtype):
     corner = float(torch.ones(1, dtype=dtype) * (1 + (1e-10 if dtype == torch.float64 else 1e-5)))
     singular = torch.tensor([[1.0, corner], [corner, 1.0]], dtype=dtype)
     indefinite = torch.tensor([[2.0, 1.0], [1.0, -3.0]], dtype=dtype)
-    found = newton._factor(torch.stack([singular, torch.eye(2, dtype=dtype), indefinite]), torch.zeros(2, dtype=dtype))
+    found = preconditioner.factor(
+        torch.stack([singular, torch.eye(2, dtype=dtype), indefinite]), torch.zeros(2, dtype=dtype)
+    )
     assert found[[0, 2]].isnan().all()
     torch.testing.assert_close(found[1], torch.eye(2, dtype=dtype), rtol=1e-4, atol=1e-4)
 
@@ -493,9 +502,9 @@ def test_whether_a_matrix_is_singular_does_not_hang_on_where_rounding_falls(dtyp
     for n_roundings in range(-4, 5):
         corner = (1 + raised) * (1 + n_roundings * eps)
         near = torch.tensor([[1.0, corner], [corner, 1.0]], dtype=dtype) * scale
-        assert newton._factor(near.unsqueeze(0), torch.zeros(2, dtype=dtype)).isnan().all()
+        assert preconditioner.factor(near.unsqueeze(0), torch.zeros(2, dtype=dtype)).isnan().all()
     collinear = torch.ones(1, 2, 2, dtype=dtype) * scale  # semidefinite: what was added keeps it regular
-    assert newton._factor(collinear, torch.zeros(2, dtype=dtype)).isfinite().all()
+    assert preconditioner.factor(collinear, torch.zeros(2, dtype=dtype)).isfinite().all()
 
 
 @pytest.mark.parametrize("loss", ["softmax", "logistic"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torchal._records import as_plain, differences
-from torchal.errors import ConfigError
+from torchal.errors import ConfigError, RunError
 from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
@@ -316,6 +316,8 @@ def fit_trials(trials: Sequence[Steps]) -> list[Run]:
     finally:
         for steps in waiting.values():
             steps.close()
+    if len(errors) > 1:
+        raise RunError(f"{len(errors)} of {len(trials)} runs failed, the first of them: {errors[0]}") from errors[0]
     if errors:
         raise errors[0]
     return [runs[number] for number in range(len(trials))]

@@ -6,13 +6,11 @@ Axes: T trials; n rows; U problems on the same rows; K outputs of a problem.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import override
 
 from torchal.solvers.linear_rows import DenseRows, triangle_positions
 
@@ -39,29 +37,19 @@ class Curvature(ABC):
     def to(self, dtype: torch.dtype) -> Curvature:
         """Return the same in another precision."""
 
-    @abstractmethod
-    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Return `times` of the only trial, which is on the CPU, for arrays (U, K, n)."""
 
+class SoftmaxCurvature(Curvature):
+    """Of probabilities, and of these times the weights, (T, n, U, K)."""
 
-class _SoftmaxCurvature(Curvature):
     def __init__(self, probs: Tensor, weighted: Tensor) -> None:
         self._probs = probs
         self._weighted = weighted
 
+    @override
     def to(self, dtype: torch.dtype) -> Curvature:
-        return _SoftmaxCurvature(self._probs.to(dtype), self._weighted.to(dtype))
+        return SoftmaxCurvature(self._probs.to(dtype), self._weighted.to(dtype))
 
-    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        probs, weighted = (part[0].permute(1, 2, 0).contiguous().numpy() for part in (self._probs, self._weighted))
-
-        def times(values: NDArray[Any]) -> NDArray[Any]:
-            values -= np.einsum("ukn,ukn->un", probs, values)[:, None]
-            values *= weighted
-            return values
-
-        return times
-
+    @override
     def hessian(self, rows: DenseRows) -> Tensor:
         """(T, U, K P, K P), with a weight on the shift of all outputs, which changes nothing."""
         n_outputs = self._probs.shape[3]
@@ -84,31 +72,35 @@ class _SoftmaxCurvature(Curvature):
         of_last += of_last.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
         return whole
 
+    @override
     def times(self, values: Tensor) -> Tensor:
         mean = torch.linalg.vecdot(self._probs, values).unsqueeze(3)
         return values.sub_(mean).mul_(self._weighted)
 
+    @override
     def diagonal(self) -> Tensor:
         return torch.addcmul(self._weighted, self._weighted, self._probs, value=-1)
 
 
-class _OwnCurvature(Curvature):
+class OwnCurvature(Curvature):
+    """Of each output by itself, (T, n, U, K)."""
+
     def __init__(self, curvature: Tensor) -> None:
         self._curvature = curvature
 
+    @override
     def to(self, dtype: torch.dtype) -> Curvature:
-        return _OwnCurvature(self._curvature.to(dtype))
+        return OwnCurvature(self._curvature.to(dtype))
 
-    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        curvature = self._curvature[0].permute(1, 2, 0).contiguous().numpy()
-        return lambda values: np.multiply(values, curvature, out=values)
-
+    @override
     def times(self, values: Tensor) -> Tensor:
         return values.mul_(self._curvature)
 
+    @override
     def diagonal(self) -> Tensor:
         return self._curvature
 
+    @override
     def hessian(self, rows: DenseRows) -> Tensor:
         return rows.gram(self._curvature.squeeze(3))
 
@@ -144,7 +136,7 @@ class _Softmax(LossFunction):
         probs, weights = logits.softmax(3), weights.unsqueeze(3)
         slope = torch.where(targets > 0, 0, probs)
         slope = slope.addcmul_(targets, slope.sum(3, keepdim=True), value=-1).mul_(weights)
-        return slope, _SoftmaxCurvature(probs, probs * weights)
+        return slope, SoftmaxCurvature(probs, probs * weights)
 
 
 class _Logistic(LossFunction):
@@ -155,7 +147,7 @@ class _Logistic(LossFunction):
     def derivatives(self, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Curvature]:
         signs, weights = 1 - 2 * targets, weights.unsqueeze(3)
         wrong = (signs * logits).sigmoid()
-        return signs * wrong * weights, _OwnCurvature(wrong * (-signs * logits).sigmoid() * weights)
+        return signs * wrong * weights, OwnCurvature(wrong * (-signs * logits).sigmoid() * weights)
 
 
 class _SquaredHinge(LossFunction):
@@ -174,7 +166,7 @@ class _SquaredHinge(LossFunction):
         signs = 2 * targets - 1
         missing = (1 - signs * logits).clamp(min=0)
         doubled = 2 * weights.unsqueeze(3)
-        return -signs * missing * doubled, _OwnCurvature((missing > 0) * doubled)
+        return -signs * missing * doubled, OwnCurvature((missing > 0) * doubled)
 
 
 LOSSES: dict[Loss, LossFunction] = {

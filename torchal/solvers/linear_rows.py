@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -70,13 +69,11 @@ class DenseRows(Rows):
             x = upper.mT.contiguous()
         self._x = torch.cat([x, ones], 2) if intercept == "free" else x
         self.n_columns = self._x.shape[2]
-        self._arrays: ArrayRows | None = None
 
     @override
     def to(self, dtype: torch.dtype) -> Rows:
         other = copy.copy(self)
         other._x = self._x.to(dtype)
-        other._arrays = None
         return other
 
     @override
@@ -98,11 +95,10 @@ class DenseRows(Rows):
             sums += values[:, rows].mT @ self._x[:, rows].square()
         return sums
 
-    def on_arrays(self) -> ArrayRows:
-        """Return the rows of the only trial, which is on the CPU, for products of arrays."""
-        if self._arrays is None:
-            self._arrays = ArrayRows(self._x[0].numpy())
-        return self._arrays
+    def array(self) -> NDArray[Any]:
+        """Return the rows (n, P) of the only trial, which is on the CPU."""
+        array: NDArray[Any] = self._x[0].numpy()
+        return array
 
     def gram(self, values: Tensor) -> Tensor:
         """(T, V, P, P), the weighted sums of the rows' outer products, of weights (T, n, V)."""
@@ -143,24 +139,6 @@ class DenseRows(Rows):
         size = max(1, values_per_chunk(self._x.device) // (n_trials * values_per_row))
         for start in range(0, n_rows, size):
             yield slice(start, start + size)
-
-
-class ArrayRows:
-    """Rows as an array (n, P) and its transpose, since products from the left are several times faster."""
-
-    def __init__(self, x: NDArray[Any]) -> None:
-        self._x = x
-        self._transposed = np.ascontiguousarray(x.T)
-
-    def times(self, theta: NDArray[Any]) -> NDArray[Any]:
-        """(V, n) of (V, P)."""
-        product: NDArray[Any] = theta @ self._transposed
-        return product
-
-    def pull(self, values: NDArray[Any]) -> NDArray[Any]:
-        """(V, P) of (V, n)."""
-        product: NDArray[Any] = values @ self._x
-        return product
 
 
 class SparseRows(Rows):

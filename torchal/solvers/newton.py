@@ -8,32 +8,33 @@ intercept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from torchal.solvers.array_newton import ArraySolver
 from torchal.solvers.linear_losses import LOSSES, Curvature, Loss
 from torchal.solvers.linear_rows import DenseRows, Intercept, Rows, SparseRows
+from torchal.solvers.preconditioner import (
+    CG_STEPS,
+    FLOAT32_RATIO,
+    GRAM_COLUMNS,
+    OWN_HESSIAN,
+    PAST_KINKS,
+    ROUNDING,
+    SURE,
+    UNSOLVED,
+    factor,
+    whole_hessian_pays,
+)
 
 _PRECISIONS = (
     (torch.float32, torch.float32),  # of conjugate gradients, and of their preconditioner
     (torch.float64, torch.float32),
     (torch.float64, torch.float64),
 )
-_CG_STEPS = 250  # of one Newton step; a direction cut short is still downhill
-_FLOAT32_RATIO = 1e-9  # what float32 can shrink the square of a residual to
-_ROUNDING = 1e-12  # relative gain below which the objective's last digits cannot judge a step
-_OWN_HESSIAN = 128  # columns up to which each problem is preconditioned by its own Hessian, not all by their mean
-_GRAM_COLUMNS = 4096  # columns from which a factorised matrix of that size costs more than the steps that it saves
-_WHOLE_HESSIANS = 2**26  # most numbers of all matrices that couple outputs, 0.5 GB: they serve several steps
-_SURE = 10  # times tol: what the distance to the optimum may be at most where it is about tol
-_PAST_KINKS = 1e-12  # times tol: a gap so small that no kink on the way matters
-_ARRAY_FORCING = 1e-2  # the loss's, for a single problem: conjugate gradients cost little beside the rest of a step
-_ARRAY_LOGITS = 2**13  # of several problems, up to which numpy has less to prepare than torch is faster
-_UNSOLVED = 0.1  # part of the residual's square above which a direction does not tell how far the optimum is
+_ARRAY_LOGITS = 2**15  # of all problems of a trial, up to which numpy has less to prepare than torch is faster
 
 
 class LinearSolution(NamedTuple):
@@ -88,10 +89,14 @@ class LinearSolver:
         # Directions need not be exact: float32 is enough for them, until it is seen not to be.
         self._coarse = self._rows.to(torch.float32)
         # a diagonal may be far from the Hessian, and is all that there is room for
-        self._is_diagonal = not isinstance(self._rows, DenseRows) or self._rows.n_columns > _GRAM_COLUMNS
+        self._is_diagonal = not isinstance(self._rows, DenseRows) or self._rows.n_columns > GRAM_COLUMNS
         self._precision = 0  # position in _PRECISIONS
         self._full: Tensor | None = None
         self._cg_steps = 0
+        self._arrays: ArraySolver | None = None
+        if len(x) == 1 and x.device.type == "cpu" and not self._is_diagonal:
+            assert isinstance(self._rows, DenseRows)
+            self._arrays = ArraySolver(self._rows, self._penalty.numpy(), loss, max_iter)
 
     @torch.no_grad()
     def solve(self, targets: Tensor, weights: Tensor, *, tol: float, starts: Sequence[Tensor] = ()) -> LinearSolution:
@@ -108,13 +113,15 @@ class LinearSolver:
             weights: (T, n, U) float64.
             starts: (T, U, K, P) float64 each.
         """
-        n_trials, _, n_problems = weights.shape
-        self._tol = min(tol, 1.0)
-        # where a whole Hessian paid in the last solution, another is made at once
-        self._cg_steps = 0 if self._full is None else _CG_STEPS * self._max_iter
-        self._full = None
+        n_trials, n_rows, n_problems = weights.shape
         if not starts:
             starts = (weights.new_zeros(n_trials, n_problems, targets.shape[3], self._rows.n_columns),)
+        if self._arrays is not None and (n_problems == 1 or n_problems * targets.shape[3] * n_rows <= _ARRAY_LOGITS):
+            return _solve_on_arrays(self._arrays, targets, weights, tol=tol, starts=starts)
+        self._tol = min(tol, 1.0)
+        # where a whole Hessian paid in the last solution, another is made at once
+        self._cg_steps = 0 if self._full is None else CG_STEPS * self._max_iter
+        self._full = None
         now, objective = None, weights.new_zeros(0)
         for theta in starts:
             other = _State(theta, self._logits(self._rows, theta), targets, weights)
@@ -204,7 +211,7 @@ class LinearSolver:
             if (self._is_diagonal or self._precision == 1) and bool((gap <= self._tol).any()):
                 residual = gradient + self._pull(self._rows, curvature.times(along.clone())) + direction * self._penalty
                 left = (residual.square() / self._least_curvature(curvature)).sum((2, 3)) / objective
-                unsure = (gap <= self._tol) & ~(left <= _SURE * self._tol)
+                unsure = (gap <= self._tol) & ~(left <= SURE * self._tol)
                 known = self._is_diagonal and self._precision > 0  # nothing better is to be had
                 fine_enough = fine_enough and (known or not bool(unsure.any()))
                 gap = torch.where(unsure, left, gap)
@@ -213,7 +220,7 @@ class LinearSolver:
             self._precision += 1
             self._full = None
         size = torch.ones_like(gap)
-        unjudged = (gap >= 0) & (gap <= _ROUNDING)
+        unjudged = (gap >= 0) & (gap <= ROUNDING)
         while True:
             theta = now.theta + size[..., None, None] * direction
             logits = torch.addcmul(now.logits, size[:, None, :, None], along)
@@ -228,7 +235,7 @@ class LinearSolver:
             logits = torch.where(stuck[:, None, :, None], now.logits, logits)
             reached = torch.where(stuck, objective, reached)
         # the gap is that of the objective's second derivatives, which a kink ends
-        bent = self._loss.bends(now.logits, logits, now.targets, now.weights) & (gap > _PAST_KINKS * self._tol)
+        bent = self._loss.bends(now.logits, logits, now.targets, now.weights) & (gap > PAST_KINKS * self._tol)
         return now._replace(theta=theta, logits=logits), reached, gap, (~(gap > self._tol) & ~bent) | stuck
 
     def _agrees(self, direction: Tensor, along: Tensor, decrement: Tensor, gap: Tensor, curvature: Curvature) -> bool:
@@ -273,23 +280,10 @@ class LinearSolver:
         # superlinear: a step near the optimum squares the distance; but no step need end far below what is asked
         first = size * scale[..., 0, 0].square()
         ratio = torch.maximum(first / objective, self._tol**2 * objective / first)
-        single = size.numel() == 1
-        n_logits = gradient[..., 0].numel() * self._n_rows
-        on_arrays = isinstance(precondition, _Factored) and len(size) == 1 and size.device.type == "cpu"
-        on_arrays = on_arrays and (single or n_logits <= _ARRAY_LOGITS)
-        forcing = min(self._loss.forcing, _ARRAY_FORCING) if on_arrays and single else self._loss.forcing
-        enough = size * ratio.clamp(min=_FLOAT32_RATIO, max=forcing)
+        enough = size * ratio.clamp(min=FLOAT32_RATIO, max=self._loss.forcing)
         per_square, gained = scale[..., 0, 0].square() / objective, torch.zeros_like(objective)
         done = ~(size > 0)
-        if on_arrays:
-            assert isinstance(precondition, _Factored)
-            assert isinstance(rows, DenseRows)
-            direction, size, n_steps = _conjugate_on_arrays(
-                rows, curvature, penalty, precondition, residual, conjugate, enough
-            )
-            self._cg_steps += n_steps
-            return direction * scale, size <= _UNSOLVED * begun, self._full is not None or gradient.shape[2] == 1
-        for cg_step in range(_CG_STEPS):
+        for cg_step in range(CG_STEPS):
             product = self._pull(rows, curvature.times(self._logits(rows, conjugate))).addcmul_(conjugate, penalty)
             curved = (conjugate * product).sum((2, 3))
             done = done | ~(curved > 0)  # the gradient is zero, or the numbers are beyond this precision
@@ -304,14 +298,14 @@ class LinearSolver:
             met = size <= enough
             if least is not None:  # where this is to be the last step, it must be known to be close
                 left = (residual.square() / least).sum((2, 3))
-                met &= (gained * per_square > 2 * self._tol) | (left * per_square <= _SURE * self._tol)
+                met &= (gained * per_square > 2 * self._tol) | (left * per_square <= SURE * self._tol)
             done = done | met
             if bool(done.all()):
                 break
             conjugate = preconditioned.addcmul(conjugate, (size / last)[..., None, None])
         self._cg_steps += cg_step + 1
-        is_close = self._full is not None or (rows.n_columns <= _OWN_HESSIAN and gradient.shape[2] == 1)
-        return direction * scale, (size <= _UNSOLVED * begun) | ~(gradient != 0).any(3).any(2), is_close
+        is_close = self._full is not None or (rows.n_columns <= OWN_HESSIAN and gradient.shape[2] == 1)
+        return direction * scale, (size <= UNSOLVED * begun) | ~(gradient != 0).any(3).any(2), is_close
 
     def _preconditioner(self, curvature: Curvature, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """Return a function that about solves Hessians on the right of (T, U, K, P)."""
@@ -322,98 +316,28 @@ class LinearSolver:
         if self._is_diagonal or not isinstance(rows, DenseRows):
             scale = rows.pull_squares(diagonal.flatten(2)).unflatten(1, (n_problems, n_outputs)) + penalty
             return lambda residual: residual / scale.clamp(min=1e-30)
-        if self._pays(n_rows, n_trials * n_problems, n_outputs):
-            self._full = _factor(curvature.hessian(rows), penalty.repeat(n_outputs))
+        if whole_hessian_pays(self._cg_steps, n_rows, n_trials * n_problems, n_outputs, rows.n_columns):
+            self._full = factor(curvature.hessian(rows), penalty.repeat(n_outputs))
             self._cg_steps = 0
         if self._full is not None:
             return _Factored(self._full, of="problem")
-        if rows.n_columns <= _OWN_HESSIAN:
-            return _Factored(_factor(rows.gram(diagonal.mean(3)), penalty), of="output")
-        return _Factored(_factor(rows.gram(diagonal.mean((2, 3)).unsqueeze(2)), penalty), of="trial")
-
-    def _pays(self, n_rows: int, n_problems: int, n_outputs: int) -> bool:
-        """Tell whether the steps since the last whole Hessian have cost as much as another one."""
-        size = n_outputs * self._rows.n_columns
-        if (n_outputs == 1 and size <= _OWN_HESSIAN) or n_problems * size**2 > _WHOLE_HESSIANS:
-            return False
-        worth = size / (8 if n_outputs > 1 else 2) + size**2 / (4 * n_rows)
-        return self._cg_steps > max(worth, 20)
+        if rows.n_columns <= OWN_HESSIAN:
+            return _Factored(factor(rows.gram(diagonal.mean(3)), penalty), of="output")
+        return _Factored(factor(rows.gram(diagonal.mean((2, 3)).unsqueeze(2)), penalty), of="trial")
 
 
-@np.errstate(all="ignore")  # numbers beyond this precision are looked for
-def _conjugate_on_arrays(  # noqa: PLR0917
-    rows: DenseRows,
-    curvature: Curvature,
-    penalty: Tensor,
-    precondition: _Factored,
-    residual: Tensor,
-    conjugate: Tensor,
-    enough: Tensor,
-) -> tuple[Tensor, Tensor, int]:
-    """Do what the loop of `_direction` does for one trial on a CPU, with numpy, which has less to prepare.
-
-    Returns:
-        The directions (1, U, K, P), the squares of the residuals that are left (1, U), and how many steps were taken.
-    """
-    multiply, bend, solve = rows.on_arrays(), curvature.on_arrays(), precondition.on_arrays()
-    weights, left, along, least = penalty.numpy(), residual[0].numpy(), conjugate[0].numpy(), enough[0].numpy()
-    n_problems, n_outputs, n_columns = left.shape
-    shape = n_problems, n_outputs, -1
-    # a vector for each problem is a view of what is whole
-    found, size = np.zeros_like(left), _dots(left, along)
-    done = ~(size > 0)
-    for step in range(1, _CG_STEPS + 1):
-        bent = bend(multiply.times(along.reshape(-1, n_columns)).reshape(shape))
-        product = multiply.pull(bent.reshape(n_problems * n_outputs, -1)).reshape(shape)
-        product += along * weights
-        curved = _dots(along, product)
-        done |= ~(curved > 0)  # the gradient is zero, or the numbers are beyond this precision
-        if step == 1 and done.any():
-            found[done] = along[done]
-        length = np.where(done, 0, size / curved).astype(left.dtype, copy=False)[:, None, None]
-        found += length * along
-        left -= length * product
-        preconditioned = solve(left)
-        last, size = size, _dots(left, preconditioned)
-        done |= size <= least
-        if done.all():
-            break
-        along *= (size / last)[:, None, None]
-        along += preconditioned
-    return torch.from_numpy(found)[None], torch.from_numpy(size)[None], step
-
-
-def _dots(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """Return the products of vectors, (U,), of (U, K, P)."""
-    n_problems = len(one)
-    products: NDArray[Any] = np.einsum("up,up->u", one.reshape(n_problems, -1), other.reshape(n_problems, -1))
-    return products
-
-
-def _factor(matrix: Tensor, penalty: Tensor) -> Tensor:
-    """Return Cholesky factors of matrices plus a penalty on the diagonal; not-a-number for those that have none.
-
-    In float32 the inverses instead: coarse, but a product is many times faster than a solve.
-
-    A positive semidefinite matrix whose diagonal is raised by a part of itself has no pivot below that part of the
-    diagonal. One far below is what rounding has left of it: then the matrix is singular, even where the factorisation
-    happens not to stop.
-    """
-    corner = matrix.diagonal(dim1=-2, dim2=-1)
-    corner.add_(penalty)
-    # collinear columns of a large scale leave no positive definite matrix; conjugate gradients mend the rest
-    raised = 1e-10 if matrix.dtype == torch.float64 else 1e-5
-    corner.mul_(1 + raised).clamp_(min=1e-30)
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    regular = (factor.diagonal(dim1=-2, dim2=-1).square() >= raised / 4 * corner).all(-1)
-    failed = torch.where(regular, failed, 1)
-    if matrix.dtype == torch.float32:
-        if factor.device.type != "cpu" or bool(failed.any()):  # a factor with zeros has no inverse
-            some = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-            factor = torch.where(failed[..., None, None] == 0, factor, some)
-        factor = torch.cholesky_inverse(factor)
-    usable = (failed == 0) & torch.isfinite(factor).all(-1).all(-1)  # infinite ones answer 0, which looks converged
-    return torch.where(usable[..., None, None], factor, torch.nan)
+def _solve_on_arrays(
+    solver: ArraySolver, targets: Tensor, weights: Tensor, *, tol: float, starts: Sequence[Tensor]
+) -> LinearSolution:
+    """Solve the problems of the only trial, which is on a CPU."""
+    onehot, counted = targets[0].permute(1, 2, 0).contiguous().numpy(), weights[0].T.contiguous().numpy()
+    solved = solver.solve(onehot, counted, tol=tol, starts=[theta[0].numpy() for theta in starts])
+    return LinearSolution(
+        torch.from_numpy(solved.theta).unsqueeze(0),
+        torch.from_numpy(solved.logits).permute(2, 0, 1).unsqueeze(0),
+        torch.from_numpy(solved.n_steps).unsqueeze(0),
+        torch.from_numpy(solved.gap).unsqueeze(0),
+    )
 
 
 class _Factored:
@@ -437,19 +361,6 @@ class _Factored:
         if self._factor.dtype == torch.float32:
             return (right.float() @ self._factor).to(right.dtype).view_as(residual)
         return torch.cholesky_solve(right.mT, self._factor).mT.reshape_as(residual)
-
-    def on_arrays(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Return the same of the only trial, which is on the CPU, for arrays (U, K, P)."""
-        if self._factor.dtype != torch.float32:
-            return lambda residual: self(torch.from_numpy(residual)[None])[0].numpy()
-        inverse = self._factor[0].numpy()
-
-        def solve(residual: NDArray[Any]) -> NDArray[Any]:
-            right = residual.astype(np.float32, copy=False).reshape(len(inverse), -1, inverse.shape[1])
-            solved: NDArray[Any] = (right @ inverse).astype(residual.dtype, copy=False)
-            return solved.reshape(residual.shape)
-
-        return solve
 
 
 class _State(NamedTuple):

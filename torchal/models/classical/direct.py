@@ -162,6 +162,7 @@ class DirectClassifier(TensorClassifier):
         for (_, n_folds), same in alike(keys).items():
             device = data[same[0]].codes.device
             most = max(1, values_per_chunk(device) // self._values_per_fit(data[same[0]]))
+            most = 1 if self._is_fitted_alone(data[same[0]]) else most
             for some in (same[start : start + most] for start in range(0, len(same), most)):
                 folds = Folds(stacked([dealt[i][0] for i in some]), n_folds)
                 with as_alone(device):
@@ -211,6 +212,10 @@ class DirectClassifier(TensorClassifier):
     @abstractmethod
     def _trials(self, data: Sequence[TrainingData]) -> Trials:
         """Return data sets to be fitted together by these settings; all have as many rows and classes."""
+
+    def _is_fitted_alone(self, data: TrainingData) -> bool:  # noqa: ARG002
+        """Tell whether data sets like this one are fitted one after another: nothing is in doing it at once."""
+        return False
 
     @abstractmethod
     def _values_per_fit(self, data: TrainingData) -> int:

@@ -74,6 +74,9 @@ class LinearClassifier(DirectClassifier):
         # what fits in a chunk anyway is solved faster, and with more digits, as a dense matrix
         return LinearTrials(self, [one._replace(inputs=dense_where_small(one.inputs)) for one in data])
 
+    def _is_fitted_alone(self, data: TrainingData) -> bool:
+        return data.codes.device.type == "cpu"  # whose arithmetic a single one keeps busy
+
     def _values_per_fit(self, data: TrainingData) -> int:
         n_features = int(data.inputs.shape[1])
         return len(data.codes) * (data.n_classes * self.n_folds + n_features)
