@@ -8,7 +8,9 @@ Axes: U problems on the same rows; K outputs of a problem; n rows; P columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,38 @@ from torchal.solvers.preconditioner import (
 )
 
 _PRECISIONS = ((np.float32, np.float32), (np.float64, np.float32), (np.float64, np.float64))
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Keep numpy's BLAS to one thread: on matrices this small, those of a pool wait for each other longer than they work.
+
+    The pool is the whole process', so that of several Python threads the last one puts it back.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    with _Blas.lock:
+        if not _Blas.n_users:
+            if _Blas.controller is None:
+                _Blas.controller = ThreadpoolController().select(user_api="blas")
+            _Blas.limit = _Blas.controller.limit(limits=1)
+        _Blas.n_users += 1
+    try:
+        yield
+    finally:
+        with _Blas.lock:
+            _Blas.n_users -= 1
+            if not _Blas.n_users:
+                _Blas.limit.restore_original_limits()
+
+
+class _Blas:
+    """Who has limited the threads of numpy's BLAS."""
+
+    lock = Lock()
+    controller: Any = None
+    limit: Any = None
+    n_users = 0
 
 
 class ArraySolution:
@@ -72,6 +106,7 @@ class ArraySolver:
         self._cg_steps = 0
 
     @np.errstate(all="ignore")  # numbers beyond a precision are looked for
+    @_one_blas_thread()
     def solve(self, targets: Array, weights: Array, *, tol: float, starts: Sequence[Array]) -> ArraySolution:
         """Solve all problems, each from the best of some parameters.
 
