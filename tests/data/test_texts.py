@@ -109,3 +109,27 @@ def test_the_files_at_hand():
     news = reuters_r8(FOLDER / "reuters-r8", official_test=True)
     assert len(news.test.targets) == 2189
     assert len(news.class_names) == 8
+
+
+class TestPrincipalDirections:
+    TEXTS = [f"word{i % 5} and word{i % 7} of {'cats' if i % 2 else 'dogs'}" for i in range(60)]
+
+    def test_are_those_of_the_training_part(self):
+        parts = {"train_rows": range(40), "validation_rows": [], "test_rows": range(40, 60)}
+        data = split_documents(self.TEXTS, [i % 2 for i in range(60)], name="pets", n_components=2, **parts)
+        words = split_documents(self.TEXTS, [i % 2 for i in range(60)], name="pets", **parts)
+        assert data.train.inputs.shape == (40, 2)
+        _, _, directions = np.linalg.svd(words.train.inputs.matrix.toarray().astype(np.float64), full_matrices=False)
+        for part in ("train", "test"):
+            want = getattr(words, part).inputs.matrix.toarray() @ directions[:2].T
+            got = getattr(data, part).inputs.numpy()
+            np.testing.assert_allclose(np.abs(got), np.abs(want), atol=2e-4)  # a direction has two signs
+        scaled = split_documents(self.TEXTS, [i % 2 for i in range(60)], name="pets", n_components=3, standardize=True)
+        assert scaled.train.inputs.mean(0).abs().max() < 1e-5
+
+    @pytest.mark.parametrize(
+        ("n", "words"), [(0, "at least 1, got 0"), (400, "at most 1[0-9], one less than the 40 d")]
+    )
+    def test_that_are_impossible_are_refused(self, n, words):
+        with pytest.raises(ConfigError, match=f"n_components must be .*{words}"):
+            split_documents(self.TEXTS, [i % 2 for i in range(60)], name="pets", n_components=n)

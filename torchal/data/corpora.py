@@ -34,6 +34,7 @@ def newsgroup(
     *,
     official_test: bool = False,
     max_features: int | None = None,
+    n_components: int | None = None,
     **settings: Unpack[SplitSettings],
 ) -> Splits:
     """Load 20 Newsgroups: 18 846 messages of 20 groups, without their headers, as tf-idf.
@@ -45,6 +46,7 @@ def newsgroup(
         path: 20news-bydate.tar.gz, which is read as it is.
         official_test: take the official test messages as the test part.
         max_features: keep only the most frequent words of the training part.
+        n_components: give so many principal directions of the training part's words, as dense rows, in their place.
         settings: how to choose and split the rows; see `SplitSettings`.
 
     Returns:
@@ -58,7 +60,7 @@ def newsgroup(
         Lang, "NewsWeeder: Learning to Filter Netnews", ICML 1995. Deviation from google/active-learning: tf-idf is
         fitted on the training part, not on all messages.
     """
-    check_settings(settings, "official_test", "max_features")
+    check_settings(settings, "official_test", "max_features", "n_components")
     check_flag("official_test", official_test)
     path = Path(path).expanduser()
     found: dict[tuple[str, ...], str] = {}
@@ -82,6 +84,7 @@ def newsgroup(
         np.array([key[1] for key in (*train, *test)]),
         name="newsgroup",
         max_features=max_features,
+        n_components=n_components,
         n_train=len(train) if official_test else None,
         **settings,
     )
@@ -129,7 +132,11 @@ def rcv1(path: str | os.PathLike[str], *, official_test: bool = False, **setting
 
 
 def wikipedia_attack(
-    path: str | os.PathLike[str], *, max_features: int | None = 30_000, **settings: Unpack[SplitSettings]
+    path: str | os.PathLike[str],
+    *,
+    max_features: int | None = 30_000,
+    n_components: int | None = None,
+    **settings: Unpack[SplitSettings],
 ) -> Splits:
     """Load Wikipedia's talk pages: 115 864 comments, personal attacks or not, as tf-idf of words and pairs of words.
 
@@ -138,6 +145,7 @@ def wikipedia_attack(
     Args:
         path: the folder with attack_annotated_comments.tsv and attack_annotations.tsv, each plain or .gz.
         max_features: keep only the most frequent words and pairs of the training part.
+        n_components: give so many principal directions of the training part's words, as dense rows, in their place.
         settings: how to choose and split the rows; see `SplitSettings`.
 
     Returns:
@@ -153,7 +161,7 @@ def wikipedia_attack(
         google/active-learning: ratings are joined to comments by their number, not by their order, and tf-idf is fitted
         on the training part.
     """
-    check_settings(settings, "max_features")
+    check_settings(settings, "max_features", "n_components")
     check_installed("pandas", extra="tables")
     folder = Path(path).expanduser()
     comments = _tsv(found_file(folder / "attack_annotated_comments.tsv"), ("rev_id", "comment"))
@@ -176,6 +184,7 @@ def wikipedia_attack(
         np.array(["0 no", "1 attack"])[labels],
         name="wikipedia_attack",
         max_features=max_features,
+        n_components=n_components,
         class_names=("no", "attack"),
         pairs=True,
         **settings,

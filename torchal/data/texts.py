@@ -27,17 +27,22 @@ if TYPE_CHECKING:
 
 
 def sms_spam(
-    path: str | os.PathLike[str], *, max_features: int | None = None, **settings: Unpack[SplitSettings]
+    path: str | os.PathLike[str],
+    *,
+    max_features: int | None = None,
+    n_components: int | None = None,
+    **settings: Unpack[SplitSettings],
 ) -> Splits:
     """Load the SMS Spam Collection: 5 574 short messages in English, ham or spam, as tf-idf.
 
     Args:
         path: the file, plain or .gz: a label, a tab and a message in each line.
         max_features: keep only the most frequent words of the training part.
+        n_components: give so many principal directions of the training part's words, as dense rows, in their place.
         settings: how to choose and split the rows; see `SplitSettings`.
 
     Returns:
-        Splits with `SparseInputs`.
+        Splits with `SparseInputs`, or (N, n_components) float32.
 
     Raises:
         ConfigError: a setting is unknown or impossible.
@@ -47,11 +52,13 @@ def sms_spam(
         Almeida, Gomez Hidalgo & Yamakami, "Contributions to the Study of SMS Spam Filtering: New Collection and
         Results", DocEng 2011.
     """
-    check_settings(settings, "max_features")
+    check_settings(settings, "max_features", "n_components")
     lines = _lines(found_file(path), n_cells=2)
     lines = lines[1:] if lines[0] == ("Label", "SMS") else lines  # one of its copies names the columns
     labels, documents = zip(*lines, strict=True)
-    return split_documents(documents, labels, name="sms_spam", max_features=max_features, **settings)
+    return split_documents(
+        documents, labels, name="sms_spam", max_features=max_features, n_components=n_components, **settings
+    )
 
 
 def reuters_r8(
@@ -59,6 +66,7 @@ def reuters_r8(
     *,
     official_test: bool = False,
     max_features: int | None = None,
+    n_components: int | None = None,
     **settings: Unpack[SplitSettings],
 ) -> Splits:
     """Load the single-label R8 part of Reuters-21578: 7 674 cleaned news of 8 very unequal topics, as tf-idf.
@@ -70,10 +78,11 @@ def reuters_r8(
             files that are published: R8.txt, the parts and topics, beside R8.clean.txt, the texts.
         official_test: take the official test documents as the test part.
         max_features: keep only the most frequent words of the training part.
+        n_components: give so many principal directions of the training part's words, as dense rows, in their place.
         settings: how to choose and split the rows; see `SplitSettings`.
 
     Returns:
-        Splits with `SparseInputs`.
+        Splits with `SparseInputs`, or (N, n_components) float32.
 
     Raises:
         ConfigError: a setting is unknown or impossible.
@@ -83,7 +92,7 @@ def reuters_r8(
         Cardoso-Cachopo, "Improving Methods for Single-label Text Categorization", PhD thesis, 2007; cleaned by Yao,
         Mao & Luo, "Graph Convolutional Networks for Text Classification", AAAI 2019.
     """
-    check_settings(settings, "official_test", "max_features")
+    check_settings(settings, "official_test", "max_features", "n_components")
     check_flag("official_test", official_test)
     folder = Path(path).expanduser()
     joined = found_file(folder / "r8.tsv")
@@ -106,6 +115,7 @@ def reuters_r8(
         labels,
         name="reuters_r8",
         max_features=max_features,
+        n_components=n_components,
         n_train=n_train if official_test else None,
         **settings,
     )
@@ -121,6 +131,7 @@ def texts(
     encoding: str = "utf-8",
     missing: Sequence[str] = MISSING,
     max_features: int | None = None,
+    n_components: int | None = None,
     **settings: Unpack[SplitSettings],
 ) -> Splits:
     """Load documents of one's own as tf-idf: a column of a CSV file, or files in a folder for each class.
@@ -135,10 +146,12 @@ def texts(
         encoding: of the text.
         missing: labels that mark a row as not labeled.
         max_features: keep only the most frequent words of the training part.
+        n_components: give so many principal directions of the training part's words, as dense rows, in their place.
         settings: how to choose and split the rows; see `SplitSettings`.
 
     Returns:
-        Splits with `SparseInputs`, named after the file or folder. Rows whose label is missing are in `unlabeled`.
+        Splits with `SparseInputs`, or (N, n_components) float32, named after the file or folder. Rows whose label is
+            missing are in `unlabeled`.
 
     Raises:
         ConfigError: a setting is unknown or impossible.
@@ -154,7 +167,9 @@ def texts(
         >>> data.train.inputs.shape, data.class_names
         ((8, 2), ('cat', 'dog'))
     """
-    check_settings(settings, "target", "text", "header", "delimiter", "encoding", "missing", "max_features")
+    check_settings(
+        settings, "target", "text", "header", "delimiter", "encoding", "missing", "max_features", "n_components"
+    )
     check_encoding(encoding)
     if Path(path).expanduser().is_dir():
         if target is not None or text is not None or header is not None or delimiter is not None:
@@ -165,7 +180,13 @@ def texts(
             found_file(path), target, text, header=header, delimiter=delimiter, encoding=encoding, missing=missing
         )
     return split_documents(
-        documents, labels, name=stem(path), max_features=max_features, has_label=has_label, **settings
+        documents,
+        labels,
+        name=stem(path),
+        max_features=max_features,
+        n_components=n_components,
+        has_label=has_label,
+        **settings,
     )
 
 
@@ -215,6 +236,7 @@ def split_documents(
     *,
     name: str,
     max_features: int | None = None,
+    n_components: int | None = None,
     n_train: int | None = None,
     has_label: NDArray[np.bool_] | None = None,
     class_names: Sequence[str] | None = None,
@@ -228,6 +250,7 @@ def split_documents(
         labels: one per document.
         name: what the data set is called.
         max_features: keep only the most frequent words of the training part.
+        n_components: give so many principal directions of the training part's words, as dense rows, in their place.
         n_train: how many documents are officially for training, the others for testing; all are split alike unless
             given.
         has_label: documents with a label, (M,), where others are without; `labels` leaves those out.
@@ -241,7 +264,7 @@ def split_documents(
         ShapeError: there is not one label per document.
 
     Reference:
-        `sklearn.feature_extraction.text.TfidfVectorizer` with its defaults.
+        `sklearn.feature_extraction.text.TfidfVectorizer` with its defaults, and `sklearn.decomposition.TruncatedSVD`.
 
     Example:
         >>> texts = ["cats purr", "dogs bark", "a cat sleeps", "the dog runs"] * 3
@@ -251,9 +274,11 @@ def split_documents(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    check_settings(settings, "max_features")
+    check_settings(settings, "max_features", "n_components")
     if max_features is not None:
         check_whole("max_features", max_features, least=1)
+    if n_components is not None:
+        check_whole("n_components", n_components, least=1)
     if not all(isinstance(document, str) for document in documents):
         raise DataError("documents must be texts")
     n_labels = len(documents) if has_label is None else int(has_label.sum())
@@ -268,9 +293,24 @@ def split_documents(
             vectorizer.fit([documents[row] for row in train_rows])
         except ValueError as error:
             raise DataError(f"{name}: the {len(train_rows)} documents for training have no words: {error}") from error
-        return vectorizer.transform(documents)
+        words = vectorizer.transform(documents)
+        return words if n_components is None else _principal(words, train_rows, n_components, name)
 
     return split_fitted(classes, tf_idf, name=name, class_names=class_names, has_label=has_label, **settings)
+
+
+def _principal(words: Any, train_rows: NDArray[Any], n_components: int, name: str) -> NDArray[np.float32]:
+    """Return the rows along the principal directions of those for training (latent semantic analysis)."""
+    from sklearn.decomposition import TruncatedSVD
+
+    most = min(len(train_rows), words.shape[1]) - 1
+    if n_components > most:
+        raise ConfigError(
+            f"{name}: n_components must be at most {most}, one less than the {len(train_rows)} documents for training "
+            f"and their {words.shape[1]} words; got {n_components}"
+        )
+    svd = TruncatedSVD(n_components, algorithm="arpack", random_state=0).fit(words[train_rows])
+    return np.asarray(svd.transform(words), dtype=np.float32)
 
 
 def _lines(path: Path, *, n_cells: int) -> list[tuple[str, ...]]:

@@ -291,8 +291,8 @@ def raw_features(inputs: Inputs) -> Tensor:
         raise CapabilityError(
             f"features of sparse inputs would be a dense {n_rows} x {n_columns} matrix of "
             f"{n_rows * n_columns * itemsize / 2**30:.3g} GiB; reduce them first, as "
-            "sklearn.decomposition.TruncatedSVD does, and give the pool the result, or use a sampler that looks at the "
-            "model's scores, such as Margin or Entropy"
+            "sklearn.decomposition.TruncatedSVD does (n_components of a data set of documents), and give the pool the "
+            "result, or use a sampler that looks at the model's scores, such as Margin or Entropy"
         )
     rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs), device="cpu")))
     flat = rows.flatten(1)

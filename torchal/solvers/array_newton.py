@@ -37,7 +37,7 @@ _PRECISIONS = ((np.float32, np.float32), (np.float64, np.float32), (np.float64, 
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """Keep numpy's BLAS to one thread: on matrices this small, those of a pool wait for each other longer than they work.
+    """Keep numpy's BLAS to one thread: on small matrices, those of a pool wait for each other longer than they work.
 
     The pool is the whole process', so that of several Python threads the last one puts it back.
     """
