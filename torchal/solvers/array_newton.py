@@ -303,12 +303,10 @@ def _factor(matrix: Array, penalty: Array) -> Array:
         corner = np.einsum("vpp->vp", whole)
         corner += penalty
         corner *= 1 + RAISED[torch.float32]
-        try:
-            roots = np.einsum("vpp->vp", np.linalg.cholesky(whole))
-        except np.linalg.LinAlgError:
-            roots = np.zeros(1)
-        if (np.square(roots) >= RAISED[torch.float32] / 4 * corner).all():
-            inverse: Array = np.linalg.inv(whole)
+        roots, failed = torch.linalg.cholesky_ex(torch.from_numpy(whole))
+        pivots = np.square(np.einsum("vpp->vp", roots.numpy()))
+        if not failed.any() and (pivots >= RAISED[torch.float32] / 4 * corner).all():
+            inverse: Array = torch.cholesky_inverse(roots).numpy()
             if np.isfinite(inverse).all():
                 return inverse
     return factor(torch.from_numpy(matrix), torch.from_numpy(penalty)).numpy()  # which mends what can be mended
