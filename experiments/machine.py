@@ -61,10 +61,21 @@ def set_threads(threads: int | str, launcher: Any) -> int:
         check_whole("threads", threads, least=1)
         torch.set_num_threads(int(threads))
     elif is_beside_others():
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        n_jobs = launcher.get("n_jobs", 1) or 1
-        torch.set_num_threads(max(1, cores // (cores if n_jobs < 0 else n_jobs)))
+        torch.set_num_threads(_share_of_cores(launcher))
     return torch.get_num_threads()
+
+
+def _share_of_cores(launcher: Any) -> int:
+    """Return how many of this machine's cores are for a job, by how its launcher deals them out."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    kind = str(launcher.get("_target_", "")).rpartition(".")[2]
+    if kind == "RayLauncher":  # Ray runs as many at once as it has CPUs for
+        return max(1, int(((launcher.get("ray") or {}).get("remote") or {}).get("num_cpus") or 1))
+    if kind == "SlurmLauncher":
+        return max(1, int(launcher.get("cpus_per_task") or cores))
+    # submitit on this machine starts all jobs at once, joblib so many
+    n_jobs = int(os.environ[SWEEP_RUNS]) if kind == "LocalLauncher" else launcher.get("n_jobs") or 1
+    return max(1, cores // (cores if n_jobs < 0 else n_jobs))
 
 
 @contextmanager

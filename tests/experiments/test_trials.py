@@ -62,6 +62,23 @@ def kill_soon(process, folder, seconds):
     process.wait()
 
 
+def kill_after_progress(process, folder, seconds):
+    """Kill all processes of a command some time after a round was added to what is there; return whether it ran on."""
+
+    def written():
+        return sum(file.stat().st_size for file in folder.rglob("rounds.jsonl"))
+
+    before = written()
+    while written() == before and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    ran_on = process.poll() is None
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return ran_on
+
+
 class TestTrials:
     @pytest.mark.parametrize("model", ["logistic", "kernel_svm", "mlp"])
     def test_are_the_runs_alone(self, model, run, tmp_path):  # noqa: F811
@@ -137,6 +154,21 @@ class TestMachine:
     def test_jobs_share_the_cores(self, n_jobs, threads, beside_others, monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
         assert machine.set_threads("auto", {"n_jobs": n_jobs}) == threads
+
+    @pytest.mark.parametrize(
+        ("launcher", "threads"),
+        [
+            ({"_target_": "a.RayLauncher", "ray": {"init": {}, "remote": {}}}, 1),
+            ({"_target_": "a.RayLauncher", "ray": {"remote": {"num_cpus": 3}}}, 3),
+            ({"_target_": "a.LocalLauncher"}, 2),  # of four jobs
+            ({"_target_": "a.SlurmLauncher", "cpus_per_task": 5}, 5),
+            ({"_target_": "a.SlurmLauncher", "cpus_per_task": None}, 8),
+        ],
+    )
+    def test_launchers_of_clusters_deal_out_cores_their_way(self, launcher, threads, beside_others, monkeypatch):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+        monkeypatch.setenv(machine.SWEEP_RUNS, "4")
+        assert machine.set_threads("auto", launcher) == threads
 
     def test_threads_as_asked(self, beside_others):
         assert machine.set_threads(1, {"n_jobs": 2}) == 1
@@ -261,3 +293,29 @@ def test_the_aliases_of_settings():
     assert names.with_full_names("noise=0.1,0.2") == ["noise.share=0.1,0.2"]
     assert names.with_full_names("select_model=logistic") == ["model@select_model=logistic"]
     assert names.with_full_names("noise.kind=uniform") == ["noise.kind=uniform"]
+
+
+LONG = ("data=digits", "model.C=1.0", "progress=false", "schedule.budget=300", "schedule.batch_size=5", "trials=2")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(*LONG, "sampler=margin,uniform", f"runs={folder}", "-m")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["trials", "parallel"])
+def test_25_kills_at_random_moments_change_nothing(kind, undisturbed, tmp_path):
+    draw, n_kills, chain = random.Random(kind), 0, 0
+    more = TestParallelSweep.PARALLEL if kind == "parallel" else ("-m",)
+    while n_kills < 25:
+        folder = tmp_path / str(chain)
+        words = (*LONG, "sampler=margin,uniform", f"runs={folder}", *more)
+        while n_kills < 25 and kill_after_progress(start(*words), folder, draw.uniform(0, 1)):
+            n_kills += 1
+        finish(*words)
+        assert told(folder) == told(undisturbed)
+        assert full_data(folder) == full_data(undisturbed)
+        chain += 1
