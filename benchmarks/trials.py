@@ -69,12 +69,15 @@ def _together(work: str, data: list[Splits], schedule: Schedule, *, n_start: int
 def _commands(work: str, n_trials: int, *, device: str) -> Iterator[Row]:
     def run(*words: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for seed in words or [f"seed={seed}" for seed in range(n_trials)]:
+            for line in words or [f"seed={seed}" for seed in range(n_trials)]:
                 command = [sys.executable, "-m", "experiments.run", f"runs={folder}", "progress=false"]
-                subprocess.run([*command, f"device={device}", seed], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+                command += [f"device={device}", *line.split()]
+                subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
+    halves = f"seed=0,{n_trials // 2} trials={n_trials // 2} hydra/launcher=joblib hydra.launcher.n_jobs=2 -m"
     candidates: dict[str, Callable[[], object]] = {
         "ours": lambda: run(f"trials={n_trials}"),
+        "ours, two jobs of half the trials": lambda: run(halves),
         "one command each": run,
     }
     yield from compare(work, candidates, repeats=1, device=device, once=list(candidates))

@@ -17,8 +17,9 @@ from torchal._records import write_atomically
 from torchal.data import Splits
 from torchal.pool import interop
 from torchal.protocols import UNLABELED
-from torchal.runs.learner import ActiveLearner, fit_together
+from torchal.runs.learner import ActiveLearner
 from torchal.runs.metrics import evaluate
+from torchal.runs.together import fit_together
 from torchal.runs.trainer import Steps, Trainer
 
 

@@ -148,10 +148,10 @@ def test_nothing_is_written_before_the_first_step(tmp_path):
 
 
 def test_stacks_of_rows_are_bounded(tmp_path, monkeypatch):
-    from torchal.runs import learner
+    from torchal.runs import together
 
     monkeypatch.setattr(CountedFits, "calls", [])
-    monkeypatch.setattr(learner, "_STACKED_VALUES", 2 * 9 * 4)
+    monkeypatch.setattr(together, "_STACKED_VALUES", 2 * 9 * 4)
     fit_trials(
         [steps(tmp_path, seed, CountedFits(), schedule=Schedule(batch_size=7, max_rounds=0)) for seed in range(5)]
     )

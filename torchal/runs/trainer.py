@@ -21,12 +21,13 @@ from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
 from torchal.protocols import Classifier, Oracle
-from torchal.runs.learner import ActiveLearner, fit_together
+from torchal.runs.learner import ActiveLearner
 from torchal.runs.loop import check_start, run_rounds
 from torchal.runs.metrics import Metric
 from torchal.runs.results import Run, RunFolder, environment
 from torchal.runs.schedule import Schedule
 from torchal.runs.tensorboard import open_log
+from torchal.runs.together import fit_together
 from torchal.samplers.base import Sampler
 
 Steps: TypeAlias = Generator[ActiveLearner, None, Run]
