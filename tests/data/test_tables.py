@@ -596,6 +596,15 @@ class TestFrames:
         with pytest.raises(DataError, match=r"a label must be a class, got 0.5; regression is not supported"):
             dataframe(frame.assign(age=np.arange(24) + 0.5).drop(columns="lists"), target="age")
 
+    def test_many_columns_of_texts(self):
+        pd = pytest.importorskip("pandas")
+        frame = pd.DataFrame({f"c{i}": ["x", "y", "x", "z"] * 6 for i in range(150)}).assign(kind=["a", "b"] * 12)
+        assert dataframe(frame, target="kind", min_frequency=1).train.inputs.shape == (16, 450)
+
+    def test_something_else_is_refused(self):
+        with pytest.raises(DataError, match="frame must be a pandas DataFrame, got list"):
+            dataframe([[1, 2]], target=0)
+
     def test_labels_of_every_dtype(self):
         frame = self.frame()
         for labels in ([0, 1, 2] * 8, [0.0, 1.0, 2.0] * 8, frame.index.map(str).map(lambda _: 0) + np.arange(24) % 3):

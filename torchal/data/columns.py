@@ -213,10 +213,11 @@ class Encoder:
                 f"{self._names.where}: {n_rows} rows would have up to {n_columns} columns; leave some out "
                 f"by drop=, or lower max_categories={self._max_categories}"
             )
-        frame = pd.DataFrame({str(i): self._columns[i].values for i in (*whole, *holed)})  # a number would be a place
+        named = {str(i): self._columns[i].values for i in (*whole, *holed, *texts)}  # a number would be a place
         for i in texts:
-            values = self._columns[i].values
-            frame[str(i)] = np.where(values == None, _MISSING_CATEGORY, values)  # noqa: E711
+            is_missing = np.equal(named[str(i)], None)  # type: ignore[call-overload]
+            named[str(i)] = np.where(is_missing, _MISSING_CATEGORY, named[str(i)])
+        frame = pd.DataFrame(named)
         encode = OneHotEncoder(
             handle_unknown="infrequent_if_exist",
             min_frequency=self._min_frequency,

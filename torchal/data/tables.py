@@ -216,6 +216,8 @@ def dataframe(
         (torch.Size([16, 2]), 3.0)
     """
     rest, asked = _asked(settings, "name")
+    if not hasattr(frame, "iloc"):
+        raise DataError(f"frame must be a pandas DataFrame, got {type(frame).__name__}")
     return _split_frame(frame, target, asked, where=name, name=name, settings=rest)
 
 
