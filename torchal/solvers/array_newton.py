@@ -168,6 +168,7 @@ class ArraySolver:
             bent = curvature.times(along.copy())
             decrement = -_dots(gradient, direction)
             gap = np.where(is_solved, decrement / 2 / objective, np.inf)
+            gap[(gap < 0) & (gap > -ROUNDING)] = 0  # at the optimum, to the last digit
             fine_enough = bool(is_solved.all()) or not (is_close and self._precision == 1)
             # a preconditioner in float32 may not know of a direction that is flat beyond its digits
             if self._precision == 1 and (gap <= self._tol).any():

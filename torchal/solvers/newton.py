@@ -206,6 +206,7 @@ class LinearSolver:
             along = self._logits(self._rows, direction)
             decrement = -(gradient * direction).sum((2, 3))
             gap = torch.where(is_solved, decrement / 2 / objective, torch.inf)
+            gap = torch.where((gap < 0) & (gap > -ROUNDING), 0, gap)  # at the optimum, to the last digit
             fine_enough = bool(is_solved.all()) or not (is_close and self._precision == 1)
             # a preconditioner in float32 may not know of a direction that is flat beyond its digits
             if (self._is_diagonal or self._precision == 1) and bool((gap <= self._tol).any()):
