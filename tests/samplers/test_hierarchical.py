@@ -187,9 +187,9 @@ def test_a_label_above_those_of_the_view():
 
 
 def test_the_seed_is_that_of_the_coarsening():
-    view = make_view(make_pool(n_rows=300)[0])
     trees = []
     for seed in (0, 0, 5):
+        view = make_view(make_pool(n_rows=300)[0])  # anew, or the second tree would be the first
         sampler = Hierarchical(max_leaves=100, n_coarse=20, seed=seed)
         with pytest.warns(UserWarning, match="max_leaves"):
             sampler.select(view, 5)

@@ -16,7 +16,7 @@ from torchal.functional.selection import Selection
 from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler, check_state
-from torchal.samplers.remembered import Remembered
+from torchal.samplers.remembered import Remembered, shared_by_samplers
 
 
 @dataclass
@@ -84,6 +84,14 @@ class GraphDensity(Sampler):
         self._bought, self._n_rows = list(state["bought"]), state["n_rows"]
         self._inputs = None
 
+    def _made(self, view: PoolView) -> Tensor:
+        def graph() -> Tensor:
+            return density.density_graph(view.flat_inputs, self.n_neighbors, backend=self.backend)
+
+        if view.model is None:  # its features are not those of its inputs
+            return graph()
+        return shared_by_samplers(view.inputs, ("density_graph", self.n_neighbors, self.backend), graph)
+
     def _graph_of(self, view: PoolView) -> tuple[Tensor, Tensor]:
         """Return the graph of the pool, and the values of its rows after all picks so far.
 
@@ -97,7 +105,7 @@ class GraphDensity(Sampler):
                 f"{n_rows}, or these rows are not labeled in it. Use a new sampler for each pool"
             )
         if self._graph is None or self._values is None or self._inputs is None or not self._inputs.is_same(view.inputs):
-            self._graph = density.density_graph(view.flat_inputs, self.n_neighbors, backend=self.backend)
+            self._graph = self._made(view)
             self._values, self._n_applied = density.graph_density(self._graph), 0
             self._inputs, self._n_rows = Remembered(view.inputs), n_rows
         new = torch.tensor(self._bought[self._n_applied :], dtype=torch.int64)

@@ -19,7 +19,7 @@ from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
 from torchal.protocols import UNLABELED
 from torchal.samplers.base import Sampler, check_state
-from torchal.samplers.remembered import Remembered
+from torchal.samplers.remembered import Remembered, shared_by_samplers
 
 
 @dataclass
@@ -214,7 +214,7 @@ class Hierarchical(Sampler):
                 "inputs are others. Use a new sampler for each pool"
             )
         if self._tree is None or not same:
-            self._tree = self.tree if self.tree is not None else self._clustered(view)
+            self._tree = self.tree if self.tree is not None else self._made(view)
         if self._inputs is None or not same:
             self._inputs = Remembered(view.inputs)
         if self._tree.device != device:
@@ -223,6 +223,12 @@ class Hierarchical(Sampler):
                 self._pruning = Pruning(*(part.to(device) for part in self._pruning))
                 self._known = self._known.to(device)
         return self._tree
+
+    def _made(self, view: PoolView) -> ClusterTree:
+        if view.model is None:  # its features are not those of its inputs
+            return self._clustered(view)
+        settings = ("cluster_tree", *self._tree_settings().items())
+        return shared_by_samplers(view.inputs, settings, lambda: self._clustered(view))
 
     def _clustered(self, view: PoolView) -> ClusterTree:
         return cluster_tree(

@@ -16,7 +16,7 @@ from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 from torchal.samplers.margin import Margin
-from torchal.samplers.remembered import OncePerInputs
+from torchal.samplers.remembered import OncePerInputs, shared_by_samplers
 
 
 @dataclass
@@ -69,7 +69,11 @@ class InformativeDiverse(Sampler):
             generator = torch.Generator().manual_seed(self.seed)
             return kmeans(view.flat_inputs, k, generator=generator, max_iterations=self.max_iterations).assignments
 
-        return self._clusters.get(view.inputs, k, cluster)
+        def shared() -> Tensor:
+            return shared_by_samplers(view.inputs, ("kmeans", k, self.seed, self.max_iterations), cluster)
+
+        # the features of a view without a model are not those of its inputs
+        return self._clusters.get(view.inputs, k, cluster if view.model is None else shared)
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by `fill_quotas`, scored by margin."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -40,6 +41,32 @@ class Remembered:
         if inputs.data_ptr() == old.data_ptr() and inputs.stride() == old.stride() and inputs.is_neg() == old.is_neg():
             return _version(inputs) == self._version
         return inputs.equal(old)
+
+
+_shared: dict[tuple[int, Hashable], tuple[int | None, Tensor, Any]] = {}
+
+
+def shared_by_samplers(inputs: Any, settings: Hashable, compute: Callable[[], Value]) -> Value:
+    """Return a value that all samplers of these settings have in common on the very same inputs, computed once.
+
+    So trials on one pool have one graph, one tree, one clustering. It is kept while the inputs are alive, which it does
+    not keep alive, and computed anew where they were written to, as `Remembered` notices it.
+
+    Args:
+        inputs: of the pool; anything that can be referred to weakly.
+        settings: what else the value depends on.
+        compute: computes it.
+    """
+    key = id(inputs), settings
+    known = _shared.get(key)
+    if known is not None and known[0] == _version(inputs) and known[1].equal(_sample(inputs)):
+        value: Value = known[2]
+        return value
+    value = compute()
+    if known is None:
+        weakref.finalize(inputs, _shared.pop, key, None)
+    _shared[key] = _version(inputs), _sample(inputs), value
+    return value
 
 
 def _version(inputs: Any) -> int | None:
