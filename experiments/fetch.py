@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.folders import data_folder, missing_files, published
-from torchal.data.download import fetch_file
+from torchal.data.download import digest_of, fetch_file
 from torchal.data.libsvm import found_file
 from torchal.errors import ConfigError, TorchalError
 
@@ -57,7 +57,19 @@ def fetch(name: str) -> str:
         path = folder / file["path"]
         if path in missing:
             fetch_file(file["urls"], path, sha256=file["sha256"], n_bytes=file["bytes"])
-    return f"{len(missing)} of {len(about['files'])} files fetched into {folder}" if missing else f"is in {folder}"
+    done = f"{len(missing)} of {len(about['files'])} files fetched into {folder}" if missing else f"is in {folder}"
+    others = [file["path"] for file in about["files"] if not _is_published(folder / file["path"], file["sha256"])]
+    return (
+        f"{done}; not the bytes that were published, though they may say the same: {', '.join(others)}"
+        if others
+        else done
+    )
+
+
+def _is_published(path: Path, sha256: str | None) -> bool:
+    """Tell whether a file that is there, as it is or as .gz, has the bytes that were published; unknown ones may be."""
+    found = found_file(path)
+    return sha256 is None or not found.exists() or digest_of(found, unpacked=found != path) == sha256
 
 
 def listed() -> Iterator[str]:

@@ -166,7 +166,7 @@ def tell_of_unlabeled(data: Iterable[Splits]) -> None:
             n_known = sum(len(part.targets) for part in (splits.train, splits.validation, splits.test))
             print(
                 f"{splits.name}: {len(others)} rows have no label; {n_known} rows with one are in this simulation. To "
-                "ask a person about the others: ActiveLearner(model, sampler, splits.query_pool()), as README.md shows",
+                "ask a person about the others: ActiveLearner(model, sampler, splits.query_pool()), see docs/data.md",
                 file=sys.stderr,
             )
 

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import re
 import threading
@@ -120,6 +121,21 @@ def test_what_is_fetched_is_read_by_an_experiment(site, run, capsys):  # noqa: F
     assert run(*QUICK, "data=letter", "schedule.max_rounds=1")[0] == 0
     assert fetch.main(["data=letter"]) == 0
     assert "is in " in capsys.readouterr().out
+
+
+def test_a_set_that_is_there_is_checked_again(site, capsys, tmp_path):
+    fetch.main(["data=letter"])
+    path = tmp_path / "data" / "letter" / "letter-recognition.data"
+    content = path.read_bytes()
+    capsys.readouterr()
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
+    path.unlink()
+    assert fetch.main(["data=letter"]) == 0  # packed, it is the same
+    assert "not the bytes" not in capsys.readouterr().out
+    path.write_bytes(content[:-1])
+    assert fetch.main(["data=letter"]) == 0
+    out = capsys.readouterr().out
+    assert "not the bytes that were published, though they may say the same: letter/letter-recognition.data" in out
 
 
 def test_list_says_what_is_there(site, capsys):

@@ -34,7 +34,9 @@ _PRECISIONS = (
     (torch.float64, torch.float32),
     (torch.float64, torch.float64),
 )
-_ARRAY_LOGITS = 2**15  # of all problems of a trial, up to which numpy has less to prepare than torch is faster
+_ARRAY_PRODUCT = (
+    2**22
+)  # multiply-adds of rows and parameters, up to which numpy has less to prepare than torch is faster
 
 
 class LinearSolution(NamedTuple):
@@ -79,7 +81,6 @@ class LinearSolver:
 
     def __init__(self, x: Tensor, *, loss: Loss, intercept: Intercept, max_iter: int) -> None:
         self._rows: Rows = DenseRows(x, intercept) if x.layout == torch.strided else SparseRows(x, intercept)
-        self._n_rows = x.shape[-2]
         self._loss = LOSSES[loss]
         self._penalty = x.new_ones(self._rows.n_columns, layout=torch.strided)
         if intercept == "free":
@@ -93,10 +94,9 @@ class LinearSolver:
         self._precision = 0  # position in _PRECISIONS
         self._full: Tensor | None = None
         self._cg_steps = 0
-        self._arrays: ArraySolver | None = None
-        if len(x) == 1 and x.device.type == "cpu" and not self._is_diagonal:
-            assert isinstance(self._rows, DenseRows)
-            self._arrays = ArraySolver(self._rows, self._penalty.numpy(), loss, max_iter)
+        self._arrays: ArraySolver | None = None  # made where it is used: it copies the rows
+        self._may_use_arrays = len(x) == 1 and x.device.type == "cpu" and not self._is_diagonal
+        self._loss_name: Loss = loss
 
     @torch.no_grad()
     def solve(self, targets: Tensor, weights: Tensor, *, tol: float, starts: Sequence[Tensor] = ()) -> LinearSolution:
@@ -116,7 +116,10 @@ class LinearSolver:
         n_trials, n_rows, n_problems = weights.shape
         if not starts:
             starts = (weights.new_zeros(n_trials, n_problems, targets.shape[3], self._rows.n_columns),)
-        if self._arrays is not None and (n_problems == 1 or n_problems * targets.shape[3] * n_rows <= _ARRAY_LOGITS):
+        if self._may_use_arrays and n_rows * starts[0].numel() <= _ARRAY_PRODUCT:
+            if self._arrays is None:
+                assert isinstance(self._rows, DenseRows)
+                self._arrays = ArraySolver(self._rows, self._penalty.numpy(), self._loss_name, self._max_iter)
             return _solve_on_arrays(self._arrays, targets, weights, tol=tol, starts=starts)
         self._tol = min(tol, 1.0)
         # where a whole Hessian paid in the last solution, another is made at once
