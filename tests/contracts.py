@@ -16,6 +16,7 @@ from torchal import ActiveLearner, BudgetError, Schedule, rounds
 from torchal.pool.interop import fit
 from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
+from torchal.protocols import LastLayer
 from torchal.samplers import Margin
 
 
@@ -72,6 +73,9 @@ class NearestMean:
 
     def transform(self, X):
         return X.flip(1).exp()  # far from the inputs: a sampler must not take one for the other
+
+    def last_layer(self, X):
+        return LastLayer(self.means_.flip(1), self.means_.new_zeros(len(self.means_)))  # of some other model
 
     def sample_log_probs(self, X, k):
         return torch.stack([NearestMean.predict_log_proba(self, X + 0.01 * i) for i in range(k)], 1)

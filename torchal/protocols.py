@@ -82,11 +82,35 @@ class HasOutputs(Protocol):
         """Return both; without the embedding if that has more numbers than `most_features`."""
 
 
+class LastLayer(NamedTuple):
+    """The linear layer between a model's features and its logits: logits = features @ weight.T + bias.
+
+    Log-probabilities are the log-softmax of the logits.
+
+    Shapes:
+        weight: (C, D), rows in the order of the model's classes.
+        bias: (C,).
+    """
+
+    weight: Any
+    bias: Any
+
+
+class HasLastLayer(Protocol):
+    """A model whose logits are linear in its features: those of `transform`, or the flat inputs where it has none."""
+
+    def last_layer(self, X: Any) -> LastLayer:
+        """Return the layer; X (n, ...) are some rows to look at it with, and one is enough."""
+
+
 class HasPosterior(Protocol):
     """A model that can be drawn from its posterior, as by dropout or an ensemble."""
 
     def sample_log_probs(self, X: Any, k: int) -> Any:
-        """Return log-probabilities (n, K, C) of k draws."""
+        """Return log-probabilities (n, K, C) of k draws.
+
+        Draw i is one function: the same for all rows, for every call, and for every k above i.
+        """
 
 
 class HasState(Protocol):
@@ -113,6 +137,13 @@ class HasBatchedFit(Protocol):
         """Return T fitted copies, each as if cloned and fitted alone, on inputs (T, n, ...) and labels (T, n)."""
 
 
+_MODELS_WITH: dict[type, str] = {
+    HasLastLayer: "torchal.LogisticRegression and torchal.TorchClassifier have one",
+    HasPosterior: "torchal.TorchEnsemble has one, and torchal.TorchClassifier where its network has dropout",
+}
+"""What to say to someone whose model lacks a rare capability."""
+
+
 def provides(model: object, capability: type) -> bool:
     """Tell whether a model has every method that a capability names.
 
@@ -136,4 +167,5 @@ def check_provides(model: object, *alternatives: type, needed_by: str) -> None:
         names = [name for capability in alternatives for name in vars(capability) if not name.startswith("_")]
         raise CapabilityError(
             f"{needed_by} needs a model with {' or '.join(names)}; {type(model).__name__} has none before it is fitted"
+            + "".join(f"; {_MODELS_WITH[capability]}" for capability in alternatives if capability in _MODELS_WITH)
         )

@@ -6,11 +6,13 @@ import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
+import torchal
 from tests.contracts import NearestMean, make_pool, make_view
 from torchal import CapabilityError, ConfigError, DataError, Pool, PoolView, ShapeError
 from torchal.pool import interop
-from torchal.protocols import HasBatchedFit, provides
+from torchal.protocols import HasBatchedFit, HasLastLayer, HasPosterior, provides
 from torchal.samplers import Margin, from_name
+from torchal.samplers.posterior import score_draws
 
 
 class Counting(NearestMean):
@@ -143,6 +145,62 @@ def test_log_probs_of_some_rows():
     assert trials.log_probs_of(rows).shape == (3, 3, 3)
 
 
+def draws(n=5, k=4, c=3):
+    return torch.randn(n, k, c, generator=torch.Generator().manual_seed(0)).log_softmax(2)
+
+
+def test_posterior_draws_of_some_rows_are_those_of_all():
+    view = make_view(make_pool()[0])
+    rows = torch.tensor([50, 3, 7])
+    assert view.posterior_log_probs(4).shape == (60, 4, 3)
+    torch.testing.assert_close(view.posterior_log_probs_of(rows, 4), view.posterior_log_probs(6)[rows, :4])
+    given = PoolView.from_tensors(posterior_log_probs=draws())
+    assert given.has(HasPosterior)
+    assert given.posterior_log_probs_of(torch.tensor([4, 0]), 2).equal(draws()[[4, 0], :2])
+    assert given.n_classes == 3
+    with pytest.raises(CapabilityError, match="asked for 5 posterior draws, this view was given 4"):
+        given.posterior_log_probs(5)
+    with pytest.raises(ConfigError, match="k must be a whole number of at least 1, got 0"):
+        given.posterior_log_probs(0)
+
+
+def test_a_model_that_draws_something_else_is_refused(monkeypatch):
+    view = make_view(make_pool()[0])
+    monkeypatch.setattr(NearestMean, "sample_log_probs", lambda self, x, k: self.predict_log_proba(x))
+    with pytest.raises(ShapeError, match=r"must answer with \(60, 2, 3\), got \(60, 3\)"):
+        view.posterior_log_probs(2)
+
+
+def test_scores_of_draws_in_chunks(monkeypatch):
+    view = make_view(make_pool()[0])
+    asked = []
+
+    def score(log_probs):
+        asked.append(log_probs.shape)
+        return log_probs.mean((1, 2))
+
+    whole = score_draws(view, 4, score)
+    monkeypatch.setattr("torchal.samplers.posterior._VALUES_HELD", 4 * 3 * 10)
+    parts = score_draws(view, 4, score)
+    assert asked == [(54, 4, 3), *[(10, 4, 3)] * 5, (4, 4, 3)]
+    torch.testing.assert_close(parts, whole)
+    assert (parts == -torch.inf).equal(~view.candidates)
+
+
+def test_the_last_layer_of_a_model_and_one_that_is_given():
+    pool, _, _ = make_pool()
+    view = make_view(pool, model=torchal.LogisticRegression())
+    weight, bias = view.last_layer
+    logits = view.features.double() @ weight.T + bias
+    torch.testing.assert_close(logits.log_softmax(1), view.log_probs)
+    given = PoolView.from_tensors(features=view.features, last_layer=(weight.float(), bias.float()))
+    assert given.last_layer.weight.equal(weight.float())
+    assert given.has(HasLastLayer)
+    assert given.n_classes == 3
+    with pytest.raises(CapabilityError, match="last_layer needs a model; this view was made from tensors"):
+        _ = PoolView.from_tensors(features=view.features).last_layer
+
+
 def test_a_memory_map_whose_last_chunk_has_one_row(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((9, 3)))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -200,6 +258,27 @@ def test_features_and_scores_of_mapped_files(sampler, tmp_path):
         ({"scores": torch.zeros(3, 2), "labeled": [0, 1, 0]}, ShapeError, "labeled must be a bool tensor"),
         ({"scores": torch.zeros(3, 2), "generator": 0}, ConfigError, "generator must be a torch.Generator, got int"),
         ({"scores": torch.zeros(3, 2), "features": torch.zeros(2, 2)}, ShapeError, r"must be \(2, ...\)"),
+        (
+            {"posterior_log_probs": torch.zeros(3, 2)},
+            ShapeError,
+            r"posterior_log_probs must be \(3, ...\) with three axes on cpu, got \(3, 2\)",
+        ),
+        (
+            {"posterior_log_probs": torch.zeros(3, 2, 2)},
+            DataError,
+            "posterior_log_probs must be log-probabilities: .* row 0 sum to 2",
+        ),
+        ({"scores": torch.zeros(3, 2), "last_layer": torch.zeros(2)}, ShapeError, "last_layer must be a pair"),
+        (
+            {"scores": torch.zeros(3, 2), "last_layer": (torch.zeros(2, 4), torch.zeros(3))},
+            ShapeError,
+            r"weight \(C, D\) and bias \(C,\), got \(2, 4\) and \(3,\)",
+        ),
+        (
+            {"features": torch.zeros(3, 2), "last_layer": (torch.zeros(2, 4), torch.zeros(2))},
+            ShapeError,
+            "last_layer has weights for 4 features, there are 2",
+        ),
     ],
 )
 def test_what_a_view_is_made_from_is_looked_at(given, error, words):

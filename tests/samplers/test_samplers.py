@@ -8,7 +8,8 @@ from sklearn.naive_bayes import GaussianNB
 
 from tests.contracts import NearestMean, SamplerContract, make_pool
 from tests.killed_run import Drift
-from torchal import ActiveLearner, ConfigError, LabeledData, Pool, samplers
+from torchal import ActiveLearner, CapabilityError, ConfigError, LabeledData, Pool, samplers
+from torchal.protocols import provides
 
 YAMLS = sorted((Path(__file__).parents[2] / "experiments" / "conf" / "sampler").glob("*.yaml"))
 
@@ -61,19 +62,37 @@ class OnCuda(NearestMean):
         return super().transform(X.cuda())
 
 
+def has_all(model, name):
+    """Tell whether a model has what a sampler requires."""
+    return all(provides(model, capability) for capability in samplers.from_name(name).requires)
+
+
+PAIRS = [(name, model) for name in samplers.names() for model in (NearestMean, GaussianNB) if has_all(model(), name)]
+REFUSED = sorted({name for name in samplers.names() if not has_all(GaussianNB(), name)})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "model"), PAIRS, ids=[f"{name}-{model.__name__}" for name, model in PAIRS])
+def test_picks_are_those_on_the_cpu(name, model):
+    asked = []
+    for device in ("cpu", "cuda"):
+        pool, targets, validation = make_pool()
+        there, part = to_device(device, pool, targets, validation)
+        learner = ActiveLearner(model(), samplers.from_name(name), there, validation=part)
+        asked.append(asked_of(learner, targets))
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_lacks_something_is_refused_at_once_and_others_are_named(name):
+    pool, _, validation = make_pool()
+    with pytest.raises(CapabilityError, match=r"needs a model with \w+; GaussianNB has none .*torchal\."):
+        ActiveLearner(GaussianNB(), samplers.from_name(name), pool, validation=validation)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", samplers.names())
 class TestOnAGpu:
-    @pytest.mark.parametrize("model", [NearestMean, GaussianNB], ids=["tensors", "arrays"])
-    def test_picks_are_those_on_the_cpu(self, name, model):
-        asked = []
-        for device in ("cpu", "cuda"):
-            pool, targets, validation = make_pool()
-            there, part = to_device(device, pool, targets, validation)
-            learner = ActiveLearner(model(), samplers.from_name(name), there, validation=part)
-            asked.append(asked_of(learner, targets))
-        assert asked[0] == asked[1]
-
     @pytest.mark.parametrize("device", ["cpu", "cuda"])
     def test_picks_by_a_model_there_of_a_pool_here_or_there(self, name, device):
         pool, targets, validation = make_pool()

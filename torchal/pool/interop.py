@@ -22,15 +22,18 @@ from torchal.protocols import (
     HasDecisionFunction,
     HasEmbedding,
     HasFitReport,
+    HasLastLayer,
     HasPosterior,
     HasProbabilities,
     Inputs,
+    LastLayer,
     Outputs,
     check_provides,
     provides,
 )
 
 _ROWS_PER_CALL = 8192  # rows gathered at once from inputs that are not one tensor
+_ROWS_LOOKED_AT = 16  # by a model that is asked for its last layer
 
 
 def is_clonable(model: object) -> bool:
@@ -194,10 +197,7 @@ def log_probs(model: Classifier, inputs: Inputs) -> Tensor:
 
 def log_probs_of(model: Classifier, inputs: Inputs, rows: Tensor) -> Tensor:
     """Return log-probabilities (n, C) of a few rows (n,) int64, in one call of the model."""
-    out = _to_tensor(_log_probs_method(model)(_as_taken(model, gather(inputs, rows))))
-    if len(out) != len(rows):
-        raise ShapeError(f"{type(model).__name__} answered {len(rows)} rows with {len(out)}")
-    return out
+    return _of_rows(model, _log_probs_method(model), inputs, rows)
 
 
 def _log_probs_method(model: Classifier) -> Callable[[Any], Any]:
@@ -250,10 +250,22 @@ def embedding(model: Classifier, inputs: Inputs) -> Tensor:
     return _by_chunk(model, model.transform, inputs).flatten(1)  # type: ignore[attr-defined]
 
 
-def posterior_log_probs(model: Classifier, inputs: Inputs, k: int) -> Tensor:
-    """Return log-probabilities (N, K, C) under k posterior draws."""
+def posterior_log_probs(model: Classifier, inputs: Inputs, k: int, rows: Tensor | None = None) -> Tensor:
+    """Return log-probabilities (N, K, C) under k posterior draws; of a few rows (n,) int64 in one call."""
     check_provides(model, HasPosterior, needed_by="posterior log-probabilities")
-    return _by_chunk(model, lambda x: model.sample_log_probs(x, k), inputs)  # type: ignore[attr-defined]
+
+    def draw(x: Any) -> Any:
+        return model.sample_log_probs(x, k)  # type: ignore[attr-defined]
+
+    return _by_chunk(model, draw, inputs) if rows is None else _of_rows(model, draw, inputs, rows)
+
+
+def last_layer(model: Classifier, inputs: Inputs) -> LastLayer:
+    """Return the linear layer between the model's features and its logits."""
+    check_provides(model, HasLastLayer, needed_by="the last layer")
+    rows = torch.arange(min(len(inputs), _ROWS_LOOKED_AT), device="cpu")
+    weight, bias = model.last_layer(_as_taken(model, gather(inputs, rows)))  # type: ignore[attr-defined]
+    return LastLayer(_to_tensor(weight), _to_tensor(bias))
 
 
 def seen_classes(model: Classifier, targets: Tensor) -> Tensor:
@@ -339,6 +351,14 @@ def _by_chunk(model: object, method: Callable[[Any], Any], inputs: Inputs) -> Te
     if len(out) != len(inputs):
         raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(out)}")
     return out.to(inputs.device) if isinstance(inputs, Tensor) else out
+
+
+def _of_rows(model: object, method: Callable[[Any], Any], inputs: Inputs, rows: Tensor) -> Tensor:
+    """Call a method on a few rows (n,) int64, all at once."""
+    out = _to_tensor(method(_as_taken(model, gather(inputs, rows))))
+    if len(out) != len(rows):
+        raise ShapeError(f"{type(model).__name__} answered {len(rows)} rows with {len(out)}")
+    return out
 
 
 def _to_tensor(values: Any) -> Tensor:

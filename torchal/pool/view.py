@@ -6,25 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, check_mask
-from torchal._chunks import values_per_chunk
+from torchal._checks import as_integers, check_whole
 from torchal.engine.features import Features
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
-from torchal.pool.inputs import as_torch_takes
+from torchal.pool.given import as_bought, as_last_layer, as_outputs, as_tensor, check_outputs, device_of
 from torchal.pool.labels import LabeledData, buy, training_data
 from torchal.protocols import (
-    UNLABELED,
     Classifier,
     HasDecisionFunction,
     HasEmbedding,
+    HasLastLayer,
     HasPosterior,
     HasProbabilities,
     Inputs,
+    LastLayer,
     provides,
 )
 
@@ -68,6 +67,8 @@ class PoolView:
         features: Features | None = None,
         scores: Features | None = None,
         log_probs: Features | None = None,
+        posterior_log_probs: Tensor | None = None,
+        last_layer: tuple[Tensor, Tensor] | None = None,
         labeled: Tensor | None = None,
         candidates: Tensor | None = None,
         targets: Tensor | None = None,
@@ -80,6 +81,8 @@ class PoolView:
             scores: (N, C) float decision values, or (N, 1) or (N,) for two classes; a mapped file is read whole, as
                 are log_probs.
             log_probs: (N, C) float.
+            posterior_log_probs: (N, K, C) float, of K draws from a posterior or K members of a committee.
+            last_layer: weight (C, D) and bias (C,) of the layer between features and logits.
             labeled: (N,) bool; where `targets` has a label, unless given; else nowhere.
             candidates: (N,) bool; what is not labeled, unless given.
             targets: (N,) int64, `UNLABELED` (-1) where there is no label.
@@ -93,53 +96,25 @@ class PoolView:
             >>> view.candidates
             tensor([True, True])
         """
-        scores, log_probs = _as_tensor("scores", scores), _as_tensor("log_probs", log_probs)
-        if features is not None and not isinstance(features, np.memmap):
-            features = _as_tensor("features", features)
-        labeled, candidates = _as_tensor("labeled", labeled), _as_tensor("candidates", candidates)
-        targets = None if targets is None else as_integers("targets", targets)
         if generator is not None and not isinstance(generator, torch.Generator):
             raise ConfigError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-        if scores is not None and scores.ndim == 1:
-            scores = scores.unsqueeze(1)
-        outputs = {"features": features, "scores": scores, "log_probs": log_probs}
-        given = {name: tensor for name, tensor in outputs.items() if tensor is not None}
-        anything = next((t for t in (*given.values(), targets, labeled, candidates) if t is not None), None)
+        outputs = as_outputs(features=features, scores=scores, log_probs=log_probs, draws=posterior_log_probs)
+        labeled, candidates = as_tensor("labeled", labeled), as_tensor("candidates", candidates)
+        targets = None if targets is None else as_integers("targets", targets)
+        anything = next((t for t in (*outputs.values(), targets, labeled, candidates) if t is not None), None)
         if anything is None:
             raise ShapeError("a view needs at least one tensor, got none")
-        n_rows, device = len(anything), _device_of(anything)
+        n_rows, device = len(anything), device_of(anything)
         if n_rows == 0:
             raise ShapeError("a view needs at least one row, got none")
-        for name, tensor in given.items():
-            if tensor.ndim != 2 or len(tensor) != n_rows or _device_of(tensor) != device:
-                raise ShapeError(
-                    f"{name} must be ({n_rows}, ...) with two axes on {device}, "
-                    f"got {tuple(tensor.shape)} on {_device_of(tensor)}"
-                )
-        for name, values in (("scores", scores), ("log_probs", log_probs)):
-            if values is not None and not values.is_floating_point():
-                raise ShapeError(f"{name} must be floating point, got {values.dtype}; use {name}.float()")
-        if log_probs is not None:
-            _check_log_probs(log_probs)
-        if targets is None:
-            targets = torch.full((n_rows,), UNLABELED, device=device)
-        if targets.shape != (n_rows,) or targets.dtype != torch.int64:
-            raise ShapeError(f"targets must be ({n_rows},) int64, got {tuple(targets.shape)} {targets.dtype}")
-        if int(targets.min()) < UNLABELED:
-            raise DataError(
-                f"targets must be at least {UNLABELED}, which stands for no label, got {int(targets.min())}"
-            )
-        labeled = targets != UNLABELED if labeled is None else labeled
-        check_mask("labeled", labeled, n_rows=n_rows, device=device)
-        candidates = ~labeled if candidates is None else candidates
-        check_mask("candidates", candidates, n_rows=n_rows, device=device)
-        if bool((labeled & candidates).any()):
-            raise ShapeError(f"{int((labeled & candidates).sum())} rows are both labeled and candidates")
-        extra = int((targets[~labeled] != UNLABELED).sum())
-        if extra:
-            raise DataError(f"{extra} rows that are not labeled have a target")
-        columns = [t.shape[1] for name, t in given.items() if name != "features"]
-        columns = [max(2, c) for c in columns]
+        check_outputs(outputs, n_rows=n_rows, device=device)
+        given: dict[str, Any] = dict(outputs)
+        if last_layer is not None:
+            given["last_layer"] = as_last_layer(last_layer, device=device, features=features)
+        targets, labeled, candidates = as_bought(targets, labeled, candidates, n_rows=n_rows, device=device)
+        columns = [max(2, t.shape[-1]) for name, t in outputs.items() if name != "features"]
+        if last_layer is not None:
+            columns.append(len(given["last_layer"].bias))
         return cls(
             labeled=labeled,
             candidates=candidates,
@@ -225,11 +200,60 @@ class PoolView:
             return "given"
         return "embedding" if provides(self.model, HasEmbedding) else "inputs"
 
+    @property
+    def last_layer(self) -> LastLayer:
+        """The layer between `features` and logits: weight (C, D), rows in the order of `classes`, and bias (C,).
+
+        Raises:
+            CapabilityError: the model has none, or its logits are not linear in its features.
+        """
+        if self.trials:
+            weights, biases = zip(*(trial.last_layer for trial in self.trials), strict=True)
+            return LastLayer(torch.stack(weights), torch.stack(biases))
+        if "last_layer" in self.given:
+            given: LastLayer = self.given["last_layer"]
+            return given
+        if "last_weight" not in self.outputs:
+            model, device = self._fitted("last_layer"), self.targets.device
+            weight, bias = interop.last_layer(model, self.inputs)
+            if weight.ndim != 2 or len(weight) != len(self.classes) or bias.shape != weight.shape[:1]:
+                raise ShapeError(
+                    f"{type(model).__name__}.last_layer must answer with (C, D) and (C,) for {len(self.classes)} "
+                    f"classes, got {tuple(weight.shape)} and {tuple(bias.shape)}"
+                )
+            self.outputs["last_weight"], self.outputs["last_bias"] = weight.to(device), bias.to(device)
+        return LastLayer(self.outputs["last_weight"], self.outputs["last_bias"])
+
     def posterior_log_probs(self, k: int) -> Tensor:
         """(N, K, C) log-probabilities under k draws from the model's posterior."""
+        return self._draws(k, None)
+
+    def posterior_log_probs_of(self, rows: Tensor, k: int) -> Tensor:
+        """Return `posterior_log_probs` of some rows (n,), (n, K, C), without computing those of all others.
+
+        For large pools: all of 10^6 rows, 20 draws and 100 classes would be 8 GB. The draws are the same functions
+        whichever rows are asked for, if the model keeps to `torchal.protocols.HasPosterior`.
+        """
+        return self._draws(k, rows)
+
+    def _draws(self, k: int, rows: Tensor | None) -> Tensor:
+        check_whole("k", k, least=1)
         if self.trials:
-            return torch.stack([trial.posterior_log_probs(k) for trial in self.trials])
-        return interop.posterior_log_probs(self._fitted("posterior_log_probs"), self.inputs, k)
+            return torch.stack([trial._draws(k, rows) for trial in self.trials])
+        if "posterior_log_probs" in self.given:
+            given: Tensor = self.given["posterior_log_probs"]
+            if k > given.shape[1]:
+                raise CapabilityError(f"asked for {k} posterior draws, this view was given {given.shape[1]}")
+            return (given if rows is None else given[rows])[:, :k]
+        model = self._fitted("posterior_log_probs")
+        draws = interop.posterior_log_probs(model, self.inputs, k, rows)
+        n_rows = len(self) if rows is None else len(rows)
+        if draws.shape != (n_rows, k, len(self.classes)):
+            raise ShapeError(
+                f"{type(model).__name__}.sample_log_probs must answer with {(n_rows, k, len(self.classes))}, "
+                f"got {tuple(draws.shape)}"
+            )
+        return draws.to(self.targets.device)
 
     @property
     def classes(self) -> Tensor:
@@ -344,44 +368,10 @@ class PoolView:
         return self.model
 
 
-def _as_tensor(name: str, values: Any) -> Tensor | None:
-    """Return numbers in a tensor, an array or a list as a tensor."""
-    if values is None or isinstance(values, Tensor):
-        return values
-    if isinstance(values, np.memmap):
-        return torch.tensor(values)
-    if isinstance(values, list | tuple):
-        values = np.asarray(values)
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-        got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise ShapeError(f"{name} must be a tensor or an array of numbers, got {got}")
-    return torch.from_numpy(as_torch_takes(values))
-
-
-def _check_log_probs(log_probs: Tensor) -> None:
-    """Require rows of log-probabilities: their probabilities sum to 1, up to the rounding of their dtype."""
-    tolerance = max(1e-3, 8 * torch.finfo(log_probs.dtype).eps)
-    size = max(1, values_per_chunk(log_probs.device) // max(1, log_probs.shape[1]))
-    for i, some in enumerate(log_probs.split(size)):
-        off = some.logsumexp(1).abs()
-        bad = (off > tolerance) & ~some.isnan().any(1)  # what is not finite is said by whoever reads it
-        if bool(bad.any()):
-            row = int(bad.nonzero()[0])
-            total = float(some[row].double().exp().sum())
-            remedy = "logits are scores=" if not 0.99 < float(some[row].sum()) < 1.01 else "use probs.log()"
-            raise DataError(
-                f"log_probs must be log-probabilities: the probabilities of row {i * size + row} sum to {total:.4g}, "
-                f"not to 1; {remedy}"
-            )
-
-
-def _device_of(values: Features) -> torch.device:
-    return torch.device("cpu") if isinstance(values, np.memmap) else values.device
-
-
 _OUTPUT_OF: dict[Any, str] = {
     HasDecisionFunction: "scores",
     HasProbabilities: "log_probs",
     HasEmbedding: "features",
     HasPosterior: "posterior_log_probs",
+    HasLastLayer: "last_layer",
 }

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from torchal._checks import check_flag
-from torchal.models.base import ProbabilityMixin, TrainingData, likeliest
+from torchal.models.base import ProbabilityMixin, TrainingData, as_answer, likeliest
 from torchal.models.checks import Array
 from torchal.models.classical.direct import DirectClassifier, Fitted, Trials, as_array, stacked
 from torchal.models.classical.search import Folds
 from torchal.models.sparse import dense_where_small
 from torchal.pool.inputs import is_sparse
+from torchal.protocols import LastLayer
 from torchal.solvers.linear_losses import Loss
 from torchal.solvers.linear_rows import Intercept
 from torchal.solvers.newton import LinearSolution, LinearSolver
@@ -241,6 +243,19 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
         self.tol = tol
         self.max_iter = max_iter
         self.device = device
+
+    def last_layer(self, X: Any) -> LastLayer:
+        """Return the layer as weight (C, D) and bias (C,); of two classes the first one's are zeros.
+
+        NumPy in gives NumPy out.
+        """
+        check_is_fitted(self, "module_")
+        layer = self.module_
+        weight = layer.weight.detach()
+        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+        if len(weight) == 1:
+            weight, bias = (torch.cat([torch.zeros_like(part), part]) for part in (weight, bias))
+        return LastLayer(as_answer(X, weight), as_answer(X, bias))
 
     def _loss(self, n_classes: int) -> Loss:
         return "softmax" if n_classes > 2 else "logistic"

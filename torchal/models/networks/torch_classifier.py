@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_whole
-from torchal.embedding.precision import Precision, autocast, dtype_of
+from torchal.embedding.capture import capture
+from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models.base import TrainingData, as_answer, exceeds_memory, log_probs, row_shape
 from torchal.models.checks import resolve_device
 from torchal.models.networks.callbacks import Callback, ProgressBar
 from torchal.models.networks.dropout import DropoutDraws
 from torchal.models.networks.embedder import EmbeddingClassifier
+from torchal.models.networks.head import last_linear, linear_head
 from torchal.models.networks.nets import MLP
 from torchal.models.networks.parts import hold_out, weighted_by_class
 from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits
@@ -30,6 +32,7 @@ from torchal.models.networks.saving import SavedState, check_state
 from torchal.models.networks.seeding import draw_seed, seeded
 from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
 from torchal.models.networks.training import Curves, rows_in_order, train
+from torchal.protocols import LastLayer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -294,6 +297,27 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 return (torch.stack(log_probs_of_draws, 1),)
 
             return as_answer(X, self._by_chunk(X, draw)[0])
+
+    def last_layer(self, X: Any) -> LastLayer:
+        """Return weight (C, D) and bias (C,) of the nn.Linear that makes the logits of the embedding.
+
+        Shapes:
+            X: (n, ...), some rows to run the network on; one is enough.
+
+        Raises:
+            CapabilityError: the logits of these rows are not what the last nn.Linear makes of the embedding, since the
+                network goes on after it, or `embedding` names another layer.
+        """
+        check_is_fitted(self, "module_")
+        with capture(self.module_, self.embedding) as embedding, last_linear(self.module_) as ran:
+
+            def both(rows: Tensor) -> tuple[Tensor, Tensor]:
+                logits = self._logits(rows)
+                return logits, embedding().to(logits.dtype)
+
+            logits, features = self._by_chunk(X, both)
+        layer = linear_head(ran(), features, logits, name=type(self.module_).__name__, mixed=is_mixed(self.precision))
+        return LastLayer(as_answer(X, layer.weight), as_answer(X, layer.bias))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fitted state in tensors, numbers and text."""

@@ -1,0 +1,56 @@
+"""The last linear layer of a network, by itself: what its logits are of its embedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from torchal.errors import CapabilityError
+from torchal.protocols import LastLayer
+
+
+@contextmanager
+def last_linear(module: nn.Module) -> Iterator[Callable[[], nn.Linear | None]]:
+    """While open, know which nn.Linear of a module ran last: call what this gives."""
+    ran: list[nn.Linear] = []
+
+    def note(layer: nn.Module, *_: object) -> None:
+        assert isinstance(layer, nn.Linear)
+        ran[:] = [layer]
+
+    with ExitStack() as stack:
+        for one in module.modules():
+            if isinstance(one, nn.Linear):
+                stack.callback(one.register_forward_hook(note).remove)
+        yield lambda: ran[0] if ran else None
+
+
+def linear_head(layer: nn.Linear | None, features: Tensor, logits: Tensor, *, name: str, mixed: bool) -> LastLayer:
+    """Return weight and bias of the layer that ran last, which makes logits (n, C) of features (n, D).
+
+    Args:
+        layer: an nn.Linear, if any ran.
+        features: of some rows.
+        logits: of these rows.
+        name: of the network.
+        mixed: whether it ran in a dtype of half the precision.
+
+    Raises:
+        CapabilityError: it makes other logits.
+    """
+    what = f"the logits of {name} are not linear in its embedding"
+    wanted = logits.shape[1], features.shape[1]
+    if layer is None or layer.weight.shape != wanted:
+        found = "none ran" if layer is None else f"the last that ran is {tuple(layer.weight.shape)}"
+        raise CapabilityError(f"{what}: an nn.Linear of {wanted} weights is needed, {found}")
+    weight = layer.weight.detach().to(logits.dtype)
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().to(logits.dtype)
+    off = float((features @ weight.T + bias - logits).abs().max())
+    size = float(features.abs().max() * weight.abs().sum(1).max() + bias.abs().max())
+    if off > math.sqrt(torch.finfo(logits.dtype).eps) * (100 if mixed else 1) * size:
+        raise CapabilityError(f"{what}: the last nn.Linear makes logits that are up to {off:.3g} off")
+    return LastLayer(weight, bias)

@@ -1,0 +1,28 @@
+"""Scores of posterior draws, which are too many numbers to hold for all rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torchal.pool.view import PoolView
+
+_VALUES_HELD = 1 << 25  # log-probabilities held at once: 128 MiB, so that a network's batches are not small
+
+
+def score_draws(view: PoolView, k: int, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return scores (N,) of the view's candidates under k posterior draws, computed chunk by chunk; -inf for the rest.
+
+    Args:
+        view: its model has a posterior.
+        k: draws; the same for all chunks.
+        score: makes scores (n,) of log-probabilities (n, K, C), each row by itself.
+    """
+    rows = view.candidates.nonzero().squeeze(1)
+    size = max(1, _VALUES_HELD // (k * len(view.classes)))
+    scores = [score(view.posterior_log_probs_of(some, k)) for some in rows.split(size)]
+    out = scores[0].new_full((len(view),), -torch.inf)
+    out[rows] = torch.cat(scores)
+    return out
