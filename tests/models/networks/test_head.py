@@ -12,7 +12,7 @@ from torchal.protocols import HasLastLayer, provides
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
-IMAGES = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(20, 1, 10, 10, generator=torch.Generator().manual_seed(0))
 
 
 class Headless(MLP):
