@@ -76,7 +76,7 @@ def full_data_accuracies(experiments: Sequence[Experiment]) -> list[float]:
 
 
 def _full_data_key(one: Experiment) -> dict[str, Any]:
-    return {name: one.config[name] for name in ("data", "model", "seed", "noise")}
+    return {name: one.config[name] for name in ("data", "model", "seed", "noise", "repeat")}
 
 
 def _full_data_file(one: Experiment) -> Path:

@@ -14,7 +14,7 @@ from experiments.folders import CONF
 from torchal import samplers
 from torchal.errors import ConfigError
 
-_ALIASES = {"noise": "noise.share", "select_model": "model@select_model"}
+_ALIASES = {"noise": "noise.share", "repeat": "repeat.times", "select_model": "model@select_model"}
 _LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
 
 

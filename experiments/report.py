@@ -93,7 +93,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """Return the table, and how each sampler compares with the baseline on the same seeds."""
-        full = float(np.mean(list(self.full_data.values()))) if self.full_data else math.nan
+        full = f"{np.mean(list(self.full_data.values())):.4f}" if self.full_data else "not known"
         heads = [
             "sampler",
             "seeds",
@@ -104,7 +104,7 @@ class Report:
         ]
         table = [heads, *([*_cells(row)] for row in self.rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(heads))]
-        yield f"{self.folder.name}   accuracy with all training data: {full:.4f}"
+        yield f"{self.folder.name}   accuracy with all training data: {full}"
         for line in table:
             yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         baseline = next((row for row in self.rows if row.sampler == BASELINE), None)

@@ -28,7 +28,7 @@ from experiments.names import config_folders, model_name, source_name, strategy_
 from experiments.report import ReportCallback
 from torchal import samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
-from torchal.data import Splits, start_rows, with_label_noise
+from torchal.data import Splits, start_rows, with_label_noise, with_repeats
 from torchal.data.noise import check_noise
 from torchal.errors import ConfigError, TorchalError
 from torchal.pool import interop
@@ -57,7 +57,8 @@ def run(config: DictConfig) -> list[Run]:
             trials = [one.steps() for one in experiments]  # all are checked before the first is written
             tell_of_unlabeled(loaded.values())
             runs = fit_trials(trials)
-        full_data_accuracies(experiments)
+        if config.full_data:
+            full_data_accuracies(experiments)
     return runs
 
 
@@ -66,7 +67,7 @@ def check_settings(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"give {' and '.join(f'{name}=' for name in missing)}")
-    for setting in ("data", "model", "sampler", "schedule", "start", "runs", "name", "run_dir", "noise"):
+    for setting in ("data", "model", "sampler", "schedule", "start", "runs", "name", "run_dir", "noise", "repeat"):
         if config[setting] is None:
             raise ConfigError(f"{setting} must not be null")
     if not OmegaConf.is_list(config.metrics):
@@ -76,6 +77,7 @@ def check_settings(config: DictConfig) -> None:
         raise ConfigError(f"no metric is named {', '.join(map(repr, unknown))}; there are {', '.join(BY_NAME)}")
     check_flag("progress", config.progress)
     check_flag("log_fits", config.log_fits)
+    check_flag("full_data", config.full_data)
     check_whole("seed", config.seed, least=0)
     check_whole("trials", config.trials, least=1)
     check_fraction("active_fraction", config.active_fraction)
@@ -98,7 +100,7 @@ def prepare(
     choices: Any = hydra_config.runtime.choices
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     # where and how, not what
-    for setting in ("progress", "log_fits", "runs", "name", "run_dir", "device", "trials", "threads"):
+    for setting in ("progress", "log_fits", "full_data", "runs", "name", "run_dir", "device", "trials", "threads"):
         del plain[setting]
     for model in ("model", "select_model"):
         if model in plain:
@@ -116,6 +118,8 @@ def prepare(
     if not len(splits.test.targets):
         raise ConfigError(f"an experiment needs a test part, data.fractions are {config.data.fractions}")
     splits = with_noise(splits, plain["noise"], seed=config.seed)
+    if plain["repeat"]["times"] != 1:
+        splits = with_repeats(splits, **plain["repeat"], seed=config.seed)
     model = instantiate(config.model, _convert_="object")
     in_rounds = with_logged_fits(model, Path(config.run_dir) / "tb" / "fits") if config.log_fits else model
     selecting = OmegaConf.select(config, "select_model")

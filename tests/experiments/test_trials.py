@@ -204,6 +204,18 @@ class TestStudies:
         assert code == 0
         assert "noise.share=0.3" in out
 
+    def test_repeated_rows_and_no_fit_on_all_of_them(self, run, tmp_path):  # noqa: F811
+        code, out, err = run(*QUICK, "repeat=3", "noise=0.1", "full_data=false", "trials=2")
+        assert code == 0, err
+        assert "repeat.times=3" in out
+        assert "accuracy with all training data: not known" in out
+        assert not list((tmp_path / "runs").rglob("full_data"))
+        done = find_runs(tmp_path / "runs")[0]
+        assert done.config["repeat"] == {"times": 3, "noise": 0.1}
+        rows = torch.cat([result.rows for result in done.rounds])
+        assert int(rows.max()) >= 100  # among the 300 rows there are now
+        assert len(done.rounds[0].true_labels) == len(done.rounds[0].labels)
+
     def test_shares_of_active_sampling_are_lines_of_one_table(self, run, tmp_path):  # noqa: F811
         code, out, err = run(*QUICK, "active_fraction=0.3,1.0", "schedule.max_rounds=2", "-m")
         assert code == 0, err
@@ -253,6 +265,9 @@ class TestStudies:
         (["noise=much"], ["got 'much'"]),
         (["noise=0.1", "noise.kind=pair"], ["uniform, confusion; got 'pair'"]),
         (["noise.matrix=[[1,0],[0,1]]"], ["3 x 3"]),
+        (["repeat=0"], ["repeat.times must be a whole number of at least 1, got 0"]),
+        (["repeat.noise=much", "repeat=2"], ["repeat.noise must be a number of at least 0, got 'much'"]),
+        (["full_data=perhaps"], ["full_data must be true or false"]),
         (["trials=0"], ["trials must be a whole number of at least 1, got 0"]),
         (["trials=2.5"], ["got 2.5"]),
         (["seed=-1"], ["seed"]),
@@ -291,6 +306,7 @@ def test_bad_input_is_answered_in_one_line_and_nothing_is_written(trials, argume
 
 def test_the_aliases_of_settings():
     assert names.with_full_names("noise=0.1,0.2") == ["noise.share=0.1,0.2"]
+    assert names.with_full_names("repeat=3") == ["repeat.times=3"]
     assert names.with_full_names("select_model=logistic") == ["model@select_model=logistic"]
     assert names.with_full_names("noise.kind=uniform") == ["noise.kind=uniform"]
 

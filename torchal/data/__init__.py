@@ -15,6 +15,7 @@ from torchal.data.corpora import wikipedia_attack as wikipedia_attack
 from torchal.data.cut import SplitSettings as SplitSettings
 from torchal.data.libsvm import libsvm as libsvm
 from torchal.data.noise import with_label_noise as with_label_noise
+from torchal.data.repeat import with_repeats as with_repeats
 from torchal.data.sources import breast_cancer as breast_cancer
 from torchal.data.sources import checkerboard as checkerboard
 from torchal.data.sources import digits as digits
