@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.harness import Row
 from torchal import UNLABELED, PoolView, functional, samplers
+from torchal.protocols import HasPosterior
 
 ROWS = {"small": 20_000, "medium": 1_000_000, "large": 1_000_000}
 GRAPH_ROWS = {"small": 5000, "medium": 100_000, "large": 100_000}
@@ -54,15 +55,29 @@ STRATEGIES: dict[str, Callable[[], samplers.Sampler]] = {
 } | {"margin_cluster_mean, every row inside": lambda: samplers.MarginClusterMean(inside="unit")}
 
 
-def _view(n_rows: int) -> PoolView:
-    """Return a view of rows of 64 columns and ten classes, 100 of them labeled."""
+def _view(n_rows: int, *, posterior: bool) -> PoolView:
+    """Return a view of rows of 64 columns and ten classes, 100 of them labeled; with 20 posterior draws if asked to."""
     generator = _seeded()
     targets = torch.full((n_rows,), UNLABELED)
     targets[torch.randperm(n_rows, generator=generator)[:100]] = torch.arange(100) % 10
-    scores = 0.1 * torch.randn(n_rows, 10, generator=generator)
     features = torch.randn(n_rows, 64, generator=generator)
+    weight, bias = 0.1 * torch.randn(10, 64, generator=generator), torch.zeros(10)
+    scores = features @ weight.T
+    draws = None
+    if posterior:
+        draws = torch.empty(n_rows, 20, 10)
+        for start in range(0, n_rows, 50_000):  # without a second copy of all
+            some = scores[start : start + 50_000]
+            noise = 0.3 * torch.randn(len(some), 20, 10, generator=generator)
+            draws[start : start + 50_000] = (some.unsqueeze(1) + noise).log_softmax(2)
     return PoolView.from_tensors(
-        features=features, scores=scores, log_probs=scores.log_softmax(1), targets=targets, generator=generator
+        features=features,
+        scores=scores,
+        log_probs=scores.log_softmax(1),
+        posterior_log_probs=draws,
+        last_layer=(weight, bias),
+        targets=targets,
+        generator=generator,
     )
 
 
@@ -75,7 +90,7 @@ def _pick(sampler: samplers.Sampler, view: PoolView) -> object:
 def rows(size: str, device: str) -> Iterator[Row]:
     """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory; strategies.
 
-    The strategies pick 1000 rows with scores of ten classes that are given.
+    The strategies pick 1000 rows with scores of ten classes, and 20 posterior draws where they read some, all given.
     """
     if not Path("/proc/self/clear_refs").exists() or device != "cpu":
         return
@@ -102,7 +117,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
     for name in STRATEGIES:
         n_rows = (DENSITY_ROWS if name == "graph_density" else STRATEGY_ROWS)[size]
         took = _measured({"strategy": name, "n_rows": n_rows})
-        note = f"{took['beyond_mib']:.0f} MiB beyond features and scores"
+        note = f"{took['beyond_mib']:.0f} MiB beyond what is given"
         yield Row(f"{name}, {n_rows} x 64, 1000 picks", "ours", took["seconds"], 1.0, note)
 
 
@@ -131,8 +146,10 @@ def main() -> None:
         def work() -> object:
             return functional.k_center_greedy(features, 500, labeled=labeled)
     elif "strategy" in job:
-        sampler, view = STRATEGIES[job["strategy"]], _view(job["n_rows"])
-        _pick(sampler(), _view(2000))  # libraries are loaded and threads started
+        sampler = STRATEGIES[job["strategy"]]
+        posterior = HasPosterior in sampler().requires
+        view = _view(job["n_rows"], posterior=posterior)
+        _pick(sampler(), _view(2000, posterior=posterior))  # libraries are loaded and threads started
 
         def work() -> object:
             return _pick(sampler(), view)
