@@ -49,14 +49,11 @@ def vote_entropy(log_probs: Tensor) -> Tensor:
         >>> vote_entropy(torch.stack([members[[0, 1]], members[[0, 2]]]))
         tensor([0.0000, 0.6931])
     """
-
-    def entropy_of(counts: Tensor) -> Tensor:
-        return parts[counts].sum(1)
-
-    n_members = log_probs.shape[1] if log_probs.ndim == 3 else 0
-    shares = torch.arange(n_members + 1, dtype=torch.float64, device=log_probs.device) / max(1, n_members)
+    check_draws(log_probs)
+    n_members = log_probs.shape[1]
+    shares = torch.arange(n_members + 1, dtype=torch.float64, device=log_probs.device) / n_members
     parts = (torch.special.entr(shares) / _UNIT).round() * _UNIT
-    return _per_counts(log_probs, entropy_of)
+    return _per_counts(log_probs, lambda counts: parts[counts].sum(1))
 
 
 def variation_ratio(log_probs: Tensor) -> Tensor:
@@ -87,12 +84,9 @@ def variation_ratio(log_probs: Tensor) -> Tensor:
         >>> variation_ratio(torch.stack([members[[0, 1]], members[[0, 2]]]))
         tensor([0.0000, 0.5000])
     """
-
-    def ratio_of(counts: Tensor) -> Tensor:
-        n_members = log_probs.shape[1]
-        return (n_members - counts.amax(1)).double() / n_members
-
-    return _per_counts(log_probs, ratio_of)
+    check_draws(log_probs)
+    n_members = log_probs.shape[1]
+    return _per_counts(log_probs, lambda counts: (n_members - counts.amax(1)).double() / n_members)
 
 
 def consensus_kl(log_probs: Tensor) -> Tensor:
@@ -127,7 +121,6 @@ def consensus_kl(log_probs: Tensor) -> Tensor:
 
 def _per_counts(log_probs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
     """Return score(counts) of how many members vote for each class, (n, C) int64, chunk by chunk."""
-    check_draws(log_probs)
     n_rows, _, n_classes = log_probs.shape
     scores = log_probs.new_empty(n_rows, dtype=torch.promote_types(log_probs.dtype, torch.float32))
     bad = torch.empty(n_rows, dtype=torch.bool, device=log_probs.device)
