@@ -136,10 +136,10 @@ def _per_counts(log_probs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
             bad[rows] = ~((best.values <= limit) & (best.values > -torch.inf)).all(1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
-        best = log_probs[row].max(1).values
-        member = int((~((best <= limit) & (best > -torch.inf))).nonzero()[0])
+        largest = log_probs[row].amax(1)
+        member = int((~((largest <= limit) & (largest > -torch.inf))).nonzero()[0])
         raise DataError(
             "log_probs must hold logarithms of probabilities: "
-            f"the largest that member {member} gives row {row} is {float(best[member]):.4g}"
+            f"the largest that member {member} gives row {row} is {float(largest[member]):.4g}"
         )
     return scores

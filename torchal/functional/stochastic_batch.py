@@ -144,11 +144,16 @@ def softrank_scores(scores: Tensor, *, generator: torch.Generator, beta: float =
     return _perturbed(-beta * ranks.log(), values, generator)
 
 
+def check_beta(beta: object) -> None:
+    """Require a finite number above 0."""
+    if isinstance(beta, bool) or not isinstance(beta, Real) or not 0 < float(beta) < math.inf:
+        raise ConfigError(f"beta must be a number above 0, got {beta!r}")
+
+
 def _check(scores: Tensor, beta: float, *, least: float = -math.inf) -> Tensor:
     """Return the scores in float64, in which a pool's many perturbed scores are rarely equal."""
     check_float("scores", scores, ndim=1)
-    if isinstance(beta, bool) or not isinstance(beta, Real) or not 0 < float(beta) < math.inf:
-        raise ConfigError(f"beta must be a number above 0, got {beta!r}")
+    check_beta(beta)
     values = scores.detach().double()
     bad = ~((values >= least) & (values < math.inf) | (values == -math.inf))
     if bool(bad.any()):
