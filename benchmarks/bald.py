@@ -26,7 +26,8 @@ def _draws(shape: tuple[int, int, int], device: str) -> torch.Tensor:
 
 def _plain(log_probs: torch.Tensor) -> torch.Tensor:
     probs = log_probs.exp()
-    return torch.special.entr(probs.mean(1)).sum(1) + (probs * log_probs).sum((1, 2)) / log_probs.shape[1]
+    entropies: torch.Tensor = torch.special.entr(probs.mean(1)).sum(1)
+    return entropies + (probs * log_probs).sum((1, 2)) / log_probs.shape[1]
 
 
 def rows(size: str, device: str) -> Iterator[Row]:

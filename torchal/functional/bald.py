@@ -13,7 +13,7 @@ from torchal.errors import DataError, ShapeError
 from torchal.functional.stochastic_batch import power_scores, softmax_scores, softrank_scores
 from torchal.functional.uncertainty import SUM_TOLERANCE
 
-_SHARE = 8  # of what a temporary may hold: the copy of a chunk, its exponentials and its rows share the cache
+_SHARE = 8  # of what a CPU's cache holds: a chunk, its copy and its exponentials are in there together
 
 
 def bald(log_probs: Tensor) -> Tensor:
@@ -148,7 +148,8 @@ def check_draws(log_probs: Tensor) -> None:
 
 def rows_per_chunk(log_probs: Tensor) -> int:
     """Return how many rows of (N, K, C) are worked on at once."""
-    return max(1, values_per_chunk(log_probs.device) // (_SHARE * math.prod(log_probs.shape[1:])))
+    values = values_per_chunk(log_probs.device) // (_SHARE if log_probs.device.type == "cpu" else 1)
+    return max(1, values // math.prod(log_probs.shape[1:]))
 
 
 def _mutual_information(log_probs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
