@@ -5,12 +5,12 @@ import torch
 from sklearn.naive_bayes import GaussianNB
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, BudgetError, CapabilityError, ConfigError, PoolView, functional
+from torchal import ActiveLearner, BudgetError, CapabilityError, ConfigError, PoolView
+from torchal.functional import bald, power_scores, softmax_scores, softrank_scores
 from torchal.samplers import BALD, PowerBALD, SoftmaxBALD, SoftrankBALD
 
 ALL = [BALD, PowerBALD, SoftmaxBALD, SoftrankBALD]
-DRAWN = {PowerBALD: functional.power_scores, SoftmaxBALD: functional.softmax_scores}
-DRAWN[SoftrankBALD] = functional.softrank_scores
+DRAWN = {PowerBALD: power_scores, SoftmaxBALD: softmax_scores, SoftrankBALD: softrank_scores}
 
 # of one mind, sure; of one mind, unsure; the one against the other, more and more
 ROWS = [[0.99, 0.99], [0.5, 0.5], [0.4, 0.6], [0.3, 0.7], [0.1, 0.9]]
@@ -38,14 +38,14 @@ class Members(NearestMean):
 def test_picks_in_the_order_of_the_mutual_information():
     picked = BALD().select(a_view(), 5)
     assert picked.indices.tolist() == [4, 3, 2, 0, 1]
-    assert picked.scores.tolist() == functional.bald(a_view().posterior_log_probs(2))[picked.indices].tolist()
+    assert picked.scores.tolist() == bald(a_view().posterior_log_probs(2))[picked.indices].tolist()
 
 
 @pytest.mark.parametrize("sampler", DRAWN)
 @pytest.mark.parametrize("beta", [1.0, 4.0])
 def test_draws_by_the_settings_among_the_candidates(sampler, beta):
     view = a_view(labeled=torch.tensor([False, False, False, False, True]))
-    scores = functional.bald(view.posterior_log_probs(2))
+    scores = bald(view.posterior_log_probs(2))
     scores[4] = -torch.inf
     want = DRAWN[sampler](scores, beta=beta, generator=view.generator)
     picked = sampler(beta=beta).select(view, 4)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from torchal import functional
 from torchal._checks import check_whole
+from torchal.functional.bald import bald
 from torchal.pool.view import PoolView
 from torchal.protocols import HasPosterior
 from torchal.samplers.base import ScoreSampler
@@ -45,4 +45,4 @@ class BALD(ScoreSampler):
 
     def score(self, view: PoolView) -> Tensor:
         """Return the mutual information of each candidate's label and the model in nats, (N,); -inf elsewhere."""
-        return score_draws(view, draws_to_compare(view, self.k), functional.bald)
+        return score_draws(view, draws_to_compare(view, self.k), bald)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from torchal import functional
 from torchal._checks import check_whole
-from torchal.functional.stochastic_batch import check_beta
+from torchal.functional.bald import bald
+from torchal.functional.stochastic_batch import check_beta, softmax_scores
 from torchal.pool.view import PoolView
 from torchal.protocols import HasPosterior
 from torchal.samplers.base import ScoreSampler
@@ -51,5 +51,5 @@ class SoftmaxBALD(ScoreSampler):
 
     def score(self, view: PoolView) -> Tensor:
         """Return the perturbed score of each candidate, (N,); -inf elsewhere."""
-        scores = score_draws(view, draws_to_compare(view, self.k), functional.bald)
-        return functional.softmax_scores(scores, beta=self.beta, generator=view.generator)
+        scores = score_draws(view, draws_to_compare(view, self.k), bald)
+        return softmax_scores(scores, beta=self.beta, generator=view.generator)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from torchal import functional
 from torchal._checks import check_whole
-from torchal.functional.stochastic_batch import check_beta
+from torchal.functional.bald import bald
+from torchal.functional.stochastic_batch import check_beta, softrank_scores
 from torchal.pool.view import PoolView
 from torchal.protocols import HasPosterior
 from torchal.samplers.base import ScoreSampler
@@ -49,5 +49,5 @@ class SoftrankBALD(ScoreSampler):
 
     def score(self, view: PoolView) -> Tensor:
         """Return the perturbed score of each candidate, (N,); -inf elsewhere."""
-        scores = score_draws(view, draws_to_compare(view, self.k), functional.bald)
-        return functional.softrank_scores(scores, beta=self.beta, generator=view.generator)
+        scores = score_draws(view, draws_to_compare(view, self.k), bald)
+        return softrank_scores(scores, beta=self.beta, generator=view.generator)
