@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    bald,
     classical,
     density,
     import_time,
@@ -29,6 +30,7 @@ from benchmarks import (
 BENCHMARKS = {
     "import": import_time,
     "uncertainty": uncertainty,
+    "bald": bald,
     "classical": classical,
     "k_center": k_center,
     "kmeans": kmeans,

@@ -113,6 +113,14 @@ class HasPosterior(Protocol):
         """
 
 
+class HasMembers(Protocol):
+    """A model whose posterior draws are its members, as an ensemble's: there are no more of them."""
+
+    @property
+    def n_members(self) -> int:
+        """Return how many there are; `sample_log_probs` gives the first k of them."""
+
+
 class HasState(Protocol):
     """A model whose fitted state can be saved in tensors, numbers and text."""
 

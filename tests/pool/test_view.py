@@ -164,6 +164,18 @@ def test_posterior_draws_of_some_rows_are_those_of_all():
         given.posterior_log_probs(0)
 
 
+def test_how_many_posterior_draws_there_can_be():
+    pool, _, _ = make_pool()
+    assert make_view(pool).max_draws is None
+    assert PoolView.from_tensors(posterior_log_probs=draws()).max_draws == 4
+    network = torchal.TorchClassifier(epochs=1)
+    view = make_view(pool, model=torchal.TorchEnsemble(network, n_members=3))
+    assert view.max_draws == 3
+    rows = torch.tensor([[50], [51]])
+    assert view.refit(rows, torch.ones_like(rows)).max_draws == 3
+    assert view.posterior_log_probs(3).shape == (60, 3, 3)
+
+
 def test_a_model_that_draws_something_else_is_refused(monkeypatch):
     view = make_view(make_pool()[0])
     monkeypatch.setattr(NearestMean, "sample_log_probs", lambda self, x, k: self.predict_log_proba(x))

@@ -3,7 +3,14 @@
 Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
 """
 
+from torchal.functional.bald import bald as bald
+from torchal.functional.bald import power_bald as power_bald
+from torchal.functional.bald import softmax_bald as softmax_bald
+from torchal.functional.bald import softrank_bald as softrank_bald
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
+from torchal.functional.committee import consensus_kl as consensus_kl
+from torchal.functional.committee import variation_ratio as variation_ratio
+from torchal.functional.committee import vote_entropy as vote_entropy
 from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
@@ -26,6 +33,9 @@ from torchal.functional.neighbors import knn_graph as knn_graph
 from torchal.functional.quotas import fill_quotas as fill_quotas
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
+from torchal.functional.stochastic_batch import power_scores as power_scores
+from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
+from torchal.functional.stochastic_batch import softrank_scores as softrank_scores
 from torchal.functional.uncertainty import draw_labels as draw_labels
 from torchal.functional.uncertainty import entropy as entropy
 from torchal.functional.uncertainty import least_confidence as least_confidence

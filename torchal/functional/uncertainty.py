@@ -12,7 +12,7 @@ from torchal.errors import DataError, ShapeError
 
 # How far from 1 a row may sum: a logarithm of -10 is rounded by 0.004 in float16, by 0.03 in bfloat16. Probabilities
 # given in place of their logarithms sum to at least C after exp.
-_SUM_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
+SUM_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
 _CHUNK_VALUES = 1 << 20  # values per chunk: 8 MiB of float64 in each temporary
 
 
@@ -178,7 +178,7 @@ def _per_chunk(log_probs: Tensor, score: Callable[[Tensor], Tensor], *, dtype: t
         raise ShapeError(f"log_probs must have at least one column, got shape {tuple(log_probs.shape)}")
     # Scores of half-precision rows, as autocast gives them, are float32: in half precision most of them would be ties.
     dtype = torch.promote_types(log_probs.dtype, dtype)
-    tolerance = _SUM_TOLERANCE.get(log_probs.dtype, 1e-3)
+    tolerance = SUM_TOLERANCE.get(log_probs.dtype, 1e-3)
     out = log_probs.new_empty(n_rows, dtype=dtype)
     size = max(1, _CHUNK_VALUES // n_classes)
     for start in range(0, n_rows, size):

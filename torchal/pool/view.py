@@ -20,6 +20,7 @@ from torchal.protocols import (
     HasDecisionFunction,
     HasEmbedding,
     HasLastLayer,
+    HasMembers,
     HasPosterior,
     HasProbabilities,
     Inputs,
@@ -235,6 +236,15 @@ class PoolView:
         whichever rows are asked for, if the model keeps to `torchal.protocols.HasPosterior`.
         """
         return self._draws(k, rows)
+
+    @property
+    def max_draws(self) -> int | None:
+        """How many posterior draws can be had: the members of an ensemble, or those given; None for any number."""
+        if self.trials:
+            return self.trials[0].max_draws
+        if "posterior_log_probs" in self.given:
+            return int(self.given["posterior_log_probs"].shape[1])
+        return int(self.model.n_members) if provides(self.model, HasMembers) else None  # type: ignore[union-attr]
 
     def _draws(self, k: int, rows: Tensor | None) -> Tensor:
         check_whole("k", k, least=1)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from torchal.errors import ConfigError
+from torchal.samplers.bald import BALD as BALD
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
@@ -21,8 +22,12 @@ from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
 from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
 from torchal.samplers.mixture import Mixture as Mixture
+from torchal.samplers.power_bald import PowerBALD as PowerBALD
+from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
 from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
+from torchal.samplers.softmax_bald import SoftmaxBALD as SoftmaxBALD
+from torchal.samplers.softrank_bald import SoftrankBALD as SoftrankBALD
 from torchal.samplers.uniform import Uniform as Uniform
 
 DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
@@ -88,6 +93,7 @@ def _default_mixture() -> Mixture:
 
 
 _BY_NAME: dict[str, Callable[[], Sampler]] = {
+    "bald": BALD,
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "entropy": Entropy,
@@ -99,9 +105,13 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
     "mixture": _default_mixture,
+    "power_bald": PowerBALD,
+    "query_by_committee": QueryByCommittee,
     "simulate_batch_best_sim": simulate_batch_best_sim,
     "simulate_batch_frequency": simulate_batch_frequency,
     "simulate_batch_mixture": simulate_batch_mixture,
+    "softmax_bald": SoftmaxBALD,
+    "softrank_bald": SoftrankBALD,
     "uniform": Uniform,
 }
 

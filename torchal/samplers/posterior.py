@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torchal.errors import CapabilityError
 from torchal.pool.view import PoolView
 
 _VALUES_HELD = 1 << 25  # log-probabilities held at once: 128 MiB, so that a network's batches are not small
@@ -26,3 +27,15 @@ def score_draws(view: PoolView, k: int, score: Callable[[Tensor], Tensor]) -> Te
     out = scores[0].new_full((len(view),), -torch.inf)
     out[rows] = torch.cat(scores)
     return out
+
+
+def draws_to_compare(view: PoolView, k: int) -> int:
+    """Return how many posterior draws a sampler that wants k gets: k, or all members of an ensemble that has fewer.
+
+    Raises:
+        CapabilityError: there are fewer than two, which leaves nothing to compare.
+    """
+    n_draws = k if view.max_draws is None else min(k, view.max_draws)
+    if n_draws < 2:
+        raise CapabilityError(f"posterior draws are compared with each other, and there is only {n_draws}")
+    return n_draws
