@@ -3,6 +3,9 @@
 Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
 """
 
+from torchal.functional.alfa_mix import alfa_mix as alfa_mix
+from torchal.functional.alfa_mix import class_means as class_means
+from torchal.functional.alfa_mix import flip_eps as flip_eps
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
@@ -24,6 +27,7 @@ from torchal.functional.margin_clusters import margin_cluster_mean as margin_clu
 from torchal.functional.neighbors import Neighbors as Neighbors
 from torchal.functional.neighbors import knn_graph as knn_graph
 from torchal.functional.quotas import fill_quotas as fill_quotas
+from torchal.functional.representatives import cluster_representatives as cluster_representatives
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
 from torchal.functional.uncertainty import draw_labels as draw_labels
