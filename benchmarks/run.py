@@ -14,9 +14,13 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    alfa_mix,
     bald,
     classical,
+    contrastive,
     density,
+    drop_query,
+    gradient_length,
     import_time,
     k_center,
     kmeans,
@@ -35,6 +39,10 @@ BENCHMARKS = {
     "k_center": k_center,
     "kmeans": kmeans,
     "density": density,
+    "alfa_mix": alfa_mix,
+    "drop_query": drop_query,
+    "gradient_length": gradient_length,
+    "contrastive": contrastive,
     "playground": playground,
     "memory": memory,
     "networks": networks,

@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from torchal._checks import check_float
+from torchal._checks import SUM_TOLERANCE, check_float
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.errors import DataError, ShapeError
 from torchal.functional.stochastic_batch import power_scores, softmax_scores, softrank_scores
-from torchal.functional.uncertainty import SUM_TOLERANCE
 
 _SHARE = 8  # of what a CPU's cache holds: a chunk, its copy and its exponentials are in there together
 

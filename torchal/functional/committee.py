@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torchal._checks import SUM_TOLERANCE
 from torchal._chunks import exact_arithmetic
 from torchal.errors import DataError
 from torchal.functional.bald import bald, check_draws, rows_per_chunk
-from torchal.functional.uncertainty import SUM_TOLERANCE
 
 _UNIT = 2.0**-40  # parts of an entropy are whole multiples of it, so that their sum is exact in any order
 
