@@ -35,7 +35,7 @@ from torchal.engine.sources import HeldRows, Source, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
 _BLOCKS = 16  # a block may be this many times as large as a chunk
-_FIRST_PROPOSALS = 128  # of sampling by value, in one block
+_FIRST_PROPOSALS = 128  # of sampling by value, in one block; and the least while as many are needed
 _STEPS = 64  # picks between two looks at whether a block is done
 _READING = 32  # centres whose distances cost as much as it does to read a row
 _PICKED = -torch.inf  # the value of a row that may not be picked
@@ -236,7 +236,7 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
     """
     rows: list[Tensor] = []
     scores: list[Tensor] = []
-    missing, proposals = n, _FIRST_PROPOSALS
+    missing, proposals = n, min(_FIRST_PROPOSALS, 16 + 5 * n // 4)
     untold = torch.empty(0, dtype=torch.int64, device=pool.values.device)  # picks since the last pass
     wasted = 0.0
     while missing:
@@ -246,7 +246,7 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
             rows.append(draw_without_replacement(left, missing, generator))
             scores.append(torch.zeros_like(left[:missing]))
             break
-        proposals = min(proposals, pool.space.block_rows, missing + missing // 4 + 16)
+        proposals = min(proposals, pool.space.block_rows)
         picked, values = _accept(pool, draw(chances, proposals, generator), untold, missing, generator)
         rows.append(picked)
         scores.append(values * weights[picked])
@@ -259,13 +259,10 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
         if missing and wasted > len(pool.source) * (_READING + len(untold)):
             pool.lower(untold)
             untold, wasted = untold[:0], 0.0
-        # What is accepted costs no pass, so blocks are to be as large as may be.
-        if 10 * len(picked) >= 9 * proposals:
-            proposals *= 8
-        elif 2 * len(picked) >= proposals:
-            proposals *= 2
-        elif 4 * len(picked) < proposals:
-            proposals = max(proposals // 2, 32)
+        # A block costs its size squared, and a look at all bounds: about as large as pays, and as are still needed.
+        wanted = len(picked) * (8 if 10 * len(picked) >= 9 * proposals else 2)
+        needed = 16 + 5 * missing * (proposals + 1) // (4 * len(picked) + 4)
+        proposals = min(max(wanted, _FIRST_PROPOSALS), needed)
     return torch.cat(rows), torch.cat(scores)
 
 

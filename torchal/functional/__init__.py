@@ -3,6 +3,7 @@
 Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
 """
 
+from torchal.functional.badge import badge as badge
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
