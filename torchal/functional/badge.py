@@ -87,10 +87,10 @@ def badge(
         features, and chunks.
 
     Example:
-        >>> log_probs = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.9, 0.1], [0.5, 0.5]]).log()
-        >>> x = torch.tensor([[1.0, 2.0], [1.0, 2.0], [-9.0, -18.0], [1.0, 2.0]])
+        >>> log_probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.9, 0.1], [0.5, 0.5]]).log()
+        >>> x = torch.tensor([[1.0, 2.0], [4.0, 8.0], [20.0, 40.0], [4.0, 8.0]])
         >>> badge(log_probs, x, 2, generator=torch.Generator().manual_seed(0)).indices
-        tensor([2, 1])
+        tensor([1, 0])
     """
     if first not in get_args(First):
         raise ConfigError(f"first must be one of {', '.join(get_args(First))}, got {first!r}")
