@@ -38,6 +38,7 @@ _BLOCKS = 16  # a block may be this many times as large as a chunk
 _FIRST_PROPOSALS = 128  # of sampling by value, in one block; and the least while as many are needed
 _STEPS = 64  # picks between two looks at whether a block is done
 _READING = 32  # centres whose distances cost as much as it does to read a row
+_PART = 128  # rows among which a draw looks at each
 _PICKED = -torch.inf  # the value of a row that may not be picked
 
 Picks: TypeAlias = tuple[Tensor, Tensor]
@@ -251,12 +252,14 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
         rows.append(picked)
         scores.append(values * weights[picked])
         missing -= len(picked)
-        # A block learns of the picks since the last pass by itself. That pass, which makes proposals better, is put off
-        # until the rejected ones have cost as much.
-        cost = max(proposals * (proposals + len(untold)), values_per_chunk(untold.device))
-        wasted += (1 - len(picked) / proposals) * cost
+        # A block learns of the picks since the last pass by itself. A pass makes proposals better, so it is made once it
+        # costs less than rejected ones do: those since the last pass, and as many more as there are to come.
+        rejected = proposals - len(picked)
+        a_proposal = _cost_of_block(pool, proposals, len(untold)) / proposals
+        wasted += rejected * a_proposal
+        expected = missing * rejected / (len(picked) + 1) * a_proposal
         untold = torch.cat([untold, picked])
-        if missing and wasted > len(pool.source) * (_READING + len(untold)):
+        if missing and wasted + expected > 2 * len(pool.source) * (_READING + len(untold)):
             pool.lower(untold)
             untold, wasted = untold[:0], 0.0
         # A block costs its size squared, and a look at all bounds: about as large as pays, and as are still needed.
@@ -264,6 +267,12 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
         needed = 16 + 5 * missing * (proposals + 1) // (4 * len(picked) + 4)
         proposals = min(max(wanted, _FIRST_PROPOSALS), needed)
     return torch.cat(rows), torch.cat(scores)
+
+
+def _cost_of_block(pool: Pool, size: int, n_untold: int) -> float:
+    """Return what a block of proposals costs, in distances between a row of the pool and a centre."""
+    least = values_per_chunk(pool.values.device) / (8 if pool.values.device.type == "cpu" else 1)
+    return size * (size + n_untold) + 2 * len(pool.source) + least
 
 
 def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: torch.Generator) -> Picks:
@@ -307,7 +316,7 @@ def draw(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
     `torch.multinomial` refuses more than 2^24 rows and rounds long before.
     """
-    size = min(1024, len(chances))
+    size = min(_PART, len(chances))
     whole = len(chances) // size * size
     parts = torch.cat(
         [
