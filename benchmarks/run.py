@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    badge,
     classical,
     density,
     import_time,
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "classical": classical,
     "k_center": k_center,
     "kmeans": kmeans,
+    "badge": badge,
     "density": density,
     "playground": playground,
     "memory": memory,

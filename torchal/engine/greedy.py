@@ -252,8 +252,8 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
         rows.append(picked)
         scores.append(values * weights[picked])
         missing -= len(picked)
-        # A block learns of the picks since the last pass by itself. A pass makes proposals better, so it is made once it
-        # costs less than rejected ones do: those since the last pass, and as many more as there are to come.
+        # A block learns of the picks since the last pass by itself. A pass makes proposals better, so it is made once
+        # it costs less than rejected ones do: half of those since the last pass and of those to come.
         rejected = proposals - len(picked)
         a_proposal = _cost_of_block(pool, proposals, len(untold)) / proposals
         wasted += rejected * a_proposal

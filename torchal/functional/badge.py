@@ -87,13 +87,12 @@ def badge(
         features, and chunks.
 
     Example:
-        >>> log_probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.9, 0.1], [0.5, 0.5]]).log()
-        >>> x = torch.tensor([[1.0, 2.0], [4.0, 8.0], [20.0, 40.0], [4.0, 8.0]])
+        >>> log_probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5]]).log()
+        >>> x = torch.tensor([[9.0, 9.0], [1.0, 2.0], [1.0, 2.0]])
         >>> badge(log_probs, x, 2, generator=torch.Generator().manual_seed(0)).indices
         tensor([1, 0])
     """
-    if first not in get_args(First):
-        raise ConfigError(f"first must be one of {', '.join(get_args(First))}, got {first!r}")
+    check_first(first)
     check_flag("bias", bias)
     right = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     left = FeatureReader(log_probs, device=device, name="log_probs")
@@ -106,12 +105,16 @@ def badge(
     check_budget(n, int(candidates.sum()))
     tolerance = _SUM_TOLERANCE.get(left.dtype, 1e-3)
     with exact_arithmetic(right.device):
-        space, source = open_factors(
-            right, left, lambda some, start: _residuals(some, start, tolerance), constant=bias
-        )
+        space, source = open_factors(right, left, lambda some, start: _residuals(some, start, tolerance), constant=bias)
         rows, distances = _draw(space, source, n, candidates.to(right.device), first, generator)
     dtype = torch.promote_types(right.dtype, torch.float32)
     return Selection(rows.to(right.home), distances.to(right.home, dtype))
+
+
+def check_first(first: object) -> None:
+    """Require a first row that is known."""
+    if first not in get_args(First):
+        raise ConfigError(f"first must be one of {', '.join(get_args(First))}, got {first!r}")
 
 
 def _residuals(log_probs: Tensor, start: int, tolerance: float) -> Tensor:
