@@ -157,6 +157,20 @@ def test_distances_are_those_of_the_products(n_rows, n_classes, n_columns, seed,
     assert not got[some.unsqueeze(0) == some.unsqueeze(1)].any()
 
 
+def test_the_engine_picks_the_farthest_gradient_too():
+    log_probs, features = made(60, 3, 4)
+    space, source = opened(log_probs, features)
+    values = torch.full((60,), torch.inf, dtype=torch.float64)
+    pool = greedy.Pool(source, space, values)
+    pool.lower(torch.tensor([7]))
+    far = torch.from_numpy(reference.distances(reference.gradients(log_probs.exp(), features)))
+    want, nearest = [], far[7].clone()
+    for _ in range(20):
+        want.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, far[want[-1]])
+    assert greedy.farthest_first(pool, 20)[0].tolist() == want
+
+
 def test_near_rows_keep_their_distance():
     log_probs, features = made(3, 4, 600, dtype=torch.float32)
     log_probs, features = log_probs.repeat(2, 1), features.repeat(2, 1)

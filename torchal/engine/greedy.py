@@ -37,6 +37,7 @@ _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, 
 _BLOCKS = 16  # a block may be this many times as large as a chunk
 _FIRST_PROPOSALS = 128  # of sampling by value, in one block; and the least while as many are needed
 _STEPS = 64  # picks between two looks at whether a block is done
+_BLOCK_COST = 1 << 17  # distances that take as long as a block of proposals takes at least
 _READING = 32  # centres whose distances cost as much as it does to read a row
 _PART = 128  # rows among which a draw looks at each
 _PICKED = -torch.inf  # the value of a row that may not be picked
@@ -270,9 +271,11 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
 
 
 def _cost_of_block(pool: Pool, size: int, n_untold: int) -> float:
-    """Return what a block of proposals costs, in distances between a row of the pool and a centre."""
-    least = values_per_chunk(pool.values.device) / (8 if pool.values.device.type == "cpu" else 1)
-    return size * (size + n_untold) + 2 * len(pool.source) + least
+    """Return what a block of proposals costs, in distances between a row of the pool and a centre.
+
+    The same on every device, so that draws are.
+    """
+    return size * (size + n_untold) + 2 * len(pool.source) + _BLOCK_COST
 
 
 def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: torch.Generator) -> Picks:
@@ -304,11 +307,10 @@ def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: tor
         np.minimum(new, distances[row], out=new)
         new[row] = _PICKED
         first += 1
-    pool.values[kinds] = torch.from_numpy(new).to(kinds.device)
     device = kinds.device
-    return kinds[torch.tensor(accepted, dtype=torch.int64, device=device)], torch.from_numpy(
-        np.array(values, dtype=new.dtype)
-    ).to(device)
+    pool.values[kinds] = torch.from_numpy(new).to(device)
+    picked = kinds[torch.tensor(accepted, dtype=torch.int64, device=device)]
+    return picked, torch.from_numpy(np.array(values, dtype=new.dtype)).to(device)
 
 
 def draw(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:

@@ -10,15 +10,17 @@ w at a right angle to u,
     |u x h - u' x h'|^2 = |u|^2 |h - t h'|^2 + |w|^2 |h'|^2,
 
 a sum of squares of differences. Equal rows have the distance 0, and so have rows that are equal only as products, as
-(2 u) x h and u x (2 h).
+(2 u) x h and u x (2 h). Differences of u within its own rounding count as none, since u is computed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal._checks import check_finite
@@ -27,7 +29,7 @@ from torchal.engine.distances import Rows, Space
 from torchal.engine.features import FeatureReader
 from torchal.engine.sources import StreamedRows
 
-_EQUAL = 16  # machine epsilons, relative: a factor that is computed may differ by so much between equal rows
+_EQUAL = 16  # machine epsilons: u is computed, so it may differ by so much of its length between equal rows
 
 
 class FactorReader:
@@ -114,6 +116,11 @@ class KroneckerSpace(Space):
     def distance(self, values: Tensor) -> Tensor:
         """Return the distances that have these values, in float64."""
         return values.double().sqrt() / self.scales[0] / self.scales[1]
+
+    def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
+        """Return a function that gives the values (R,) of one row with all others."""
+        matrix: NDArray[Any] = self.pairwise(rows, rows).numpy()
+        return lambda i: matrix[i]
 
     def between(self, a: Rows, b: Rows) -> Tensor:
         """Return the value of each row of a with the same row of b, (A,), as sums of squared differences."""

@@ -82,9 +82,9 @@ def badge(
         rounding where the model is sure.
 
     Complexity:
-        N (C + D) multiply-adds in two passes over the rows, and n^2 (C + D) / r, where r is the share of proposals that
-        are accepted, more passes where that is small; at most N n (C + D) and a constant factor. O(N) memory beyond the
-        features, and chunks.
+        Two passes over the rows, of N (C + D) multiply-adds each, and more of them where they cost less than rejected
+        proposals; n^2 (C + D) / r multiply-adds among the proposals, of which the share r is accepted. One pass a draw
+        would be N n (C + D). O(N) memory beyond the inputs, and chunks.
 
     Example:
         >>> log_probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5]]).log()
@@ -148,7 +148,7 @@ def _draw(  # noqa: PLR0917 - all of it
     length_sq = source.sq[row]
     pool.lower(row)
     if first == "largest":  # of equal rows, which rounding may tell apart, the lowest
-        row = (values == 0).to(torch.uint8).argmax(0, keepdim=True)
+        row = ((values <= 0) & candidates).to(torch.uint8).argmax(0, keepdim=True)
     values[row] = -torch.inf
     if n == 1:
         return row, space.distance(length_sq)
