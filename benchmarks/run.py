@@ -16,6 +16,7 @@ import torch
 from benchmarks import (
     alfa_mix,
     bald,
+    badge,
     classical,
     contrastive,
     density,
@@ -38,6 +39,7 @@ BENCHMARKS = {
     "classical": classical,
     "k_center": k_center,
     "kmeans": kmeans,
+    "badge": badge,
     "density": density,
     "alfa_mix": alfa_mix,
     "drop_query": drop_query,

@@ -136,6 +136,10 @@ class Space:
         self.largest = largest
         """An upper bound on the values, where they are exact."""
         self.bound = 0.0 if exact else (n_columns + 4) * torch.finfo(dtype).eps
+        # |a| and |b| of a pair below the bound differ by at most sqrt(2 bound) (|a| + |b|)
+        root = math.sqrt(2 * self.bound)
+        self.near = self.bound * (1 + ((1 + root) / (1 - root)) ** 2) if root < 1 else math.inf
+        """No pair whose value is to be computed again has one of more than this many squared lengths of either row."""
         self._room = torch.empty(0, dtype=dtype)
 
     def whole_step(self, n_rows: int) -> float:
@@ -161,19 +165,19 @@ class Space:
 
     def pairwise(self, a: Rows, b: Rows) -> Tensor:
         """Return the values of all pairs, (A, B)."""
-        values = torch.addmm(b.sq, a.x, b.x.T, alpha=-2).add_(a.sq.unsqueeze(1))
+        values = self._product(a, b, a.x.new_empty(len(a.x), len(b.x))).add_(a.sq.unsqueeze(1))
         if not self.exact:
-            # First by one number for all pairs: a matrix of bounds would cost more than the product.
-            i, j = (values <= self.bound * (a.sq.max() + b.sq.max())).nonzero().unbind(1)
+            # First by one number a row: a matrix of bounds would cost more than the product.
+            i, j = (values < (self.near * a.sq).unsqueeze(1)).nonzero().unbind(1)
             close = values[i, j] <= self.bound * (a.sq[i] + b.sq[j])
             size = max(1, values_per_chunk(values.device) // a.x.shape[1])
             for some, others in zip(i[close].split(size), j[close].split(size), strict=True):
-                values[some, others] = (a.x[some] - b.x[others]).square_().sum(1)
+                values[some, others] = self.between(a.select(some), b.select(others))
         return values
 
     def rough(self, a: Rows, b: Rows) -> Tensor:
         """Return the values of all pairs, (A, B), near ones as they are rounded; to be used before the next call."""
-        return self._product(a, b).add_(a.sq.unsqueeze(1))
+        return self._product(a, b, self._room_for(a, b)).add_(a.sq.unsqueeze(1))
 
     def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
         """Return a function that gives the values (R,) of one row with all others, for few rows on a CPU.
@@ -198,23 +202,26 @@ class Space:
 
     def nearest(self, a: Rows, b: Rows) -> Tensor:
         """Return the value of each row of a with the nearest row of b, (A,)."""
-        values = self._product(a, b).amin(1).add_(a.sq)
+        values = self._product(a, b, self._room_for(a, b)).amin(1).add_(a.sq)
         if not self.exact:
-            close = (values <= self.bound * (a.sq + b.sq.max())).nonzero().squeeze(1)
+            close = (values < self.near * a.sq).nonzero().squeeze(1)
             if len(close):
                 values[close] = self.pairwise(a.select(close), b).amin(1)
         return values
 
-    def _product(self, a: Rows, b: Rows) -> Tensor:
-        """Return |b|^2 - 2 ab for all pairs, (A, B), in memory used again: new memory costs too much."""
+    def _product(self, a: Rows, b: Rows, out: Tensor) -> Tensor:
+        """Return |b|^2 - 2 ab for all pairs, (A, B)."""
+        return torch.addmm(b.sq, a.x, b.x.T, alpha=-2, out=out)
+
+    def _room_for(self, a: Rows, b: Rows) -> Tensor:
+        """Return memory for a number of each pair, (A, B), that is used again: new memory costs too much."""
         if len(self._room) < len(a.x) * len(b.x) or self._room.device != a.x.device:
             self._room = a.x.new_empty(len(a.x) * len(b.x))
-        out = self._room[: len(a.x) * len(b.x)].view(len(a.x), len(b.x))
-        return torch.addmm(b.sq, a.x, b.x.T, alpha=-2, out=out)
+        return self._room[: len(a.x) * len(b.x)].view(len(a.x), len(b.x))
 
     def nearest_index(self, a: Rows, b: Rows) -> tuple[Tensor, Tensor]:
         """Return the value of each row of a with the nearest row of b, and which, (A,) both; ties to the first."""
-        products = self._product(a, b)
+        products = self._product(a, b, self._room_for(a, b))
         on_cpu = products.device.type == "cpu"  # where numpy's argmin is three times faster
         index = torch.from_numpy(products.numpy().argmin(1)) if on_cpu else products.argmin(1)
         values = products.gather(1, index.unsqueeze(1)).squeeze(1) + a.sq

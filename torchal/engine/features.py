@@ -32,6 +32,7 @@ class FeatureReader:
         features: (N, D) float.
         device: where the work is done; where the features are, unless given.
         chunk_rows: rows read at once; as many as `values_per_chunk` allows, unless given.
+        name: what the features are called in errors.
 
     Raises:
         ShapeError: features is no float matrix, or has no columns.
@@ -39,22 +40,27 @@ class FeatureReader:
     """
 
     def __init__(
-        self, features: Features, *, device: torch.device | str | None = None, chunk_rows: int | None = None
+        self,
+        features: Features,
+        *,
+        device: torch.device | str | None = None,
+        chunk_rows: int | None = None,
+        name: str = "features",
     ) -> None:
         self.home: torch.device
         self.dtype: torch.dtype
         if isinstance(features, np.memmap):
             if features.ndim != 2 or features.dtype.kind != "f":
                 raise ShapeError(
-                    f"features must be (N, D) floating point, got a memory map of {features.dtype} "
+                    f"{name} must be (N, D) floating point, got a memory map of {features.dtype} "
                     f"with shape {features.shape}"
                 )
             if features.dtype.itemsize > 8:
-                raise ShapeError(f"features must be float16, float32 or float64, got {features.dtype}")
+                raise ShapeError(f"{name} must be float16, float32 or float64, got {features.dtype}")
             self.home = torch.device("cpu")
             self.dtype = torch.from_numpy(np.empty(0, features.dtype.newbyteorder("="))).dtype
         else:
-            check_float("features", features, ndim=2)
+            check_float(name, features, ndim=2)
             features = features.detach()
             self.home, self.dtype = features.device, features.dtype
         if chunk_rows is not None:
@@ -62,12 +68,12 @@ class FeatureReader:
         self.device = self.home if device is None else _with_index(torch.device(device))
         self.n_rows, self.n_columns = int(features.shape[0]), int(features.shape[1])
         if self.n_rows == 0:
-            raise DataError("features has no rows")
+            raise DataError(f"{name} has no rows")
         if self.n_columns == 0:
-            raise ShapeError(f"features must have at least one column, got shape {(self.n_rows, 0)}")
+            raise ShapeError(f"{name} must have at least one column, got shape {(self.n_rows, 0)}")
         self.in_chunks = Chunker()
         """To be called for all work on these rows, so that it is known which chunks fit."""
-        self._chunk_rows = chunk_rows
+        self.given_chunk_rows = chunk_rows
         self._features = features
         self._file = _MappedFile(features) if isinstance(features, np.memmap) else None
 
@@ -76,7 +82,7 @@ class FeatureReader:
 
     def chunk_rows(self, width: int = 1) -> int:
         """Return how many rows to take at once when each makes `width` further values."""
-        return self._chunk_rows or max(SMALLEST_CHUNK, values_per_chunk(self.device) // max(self.n_columns, width))
+        return self.given_chunk_rows or max(SMALLEST_CHUNK, values_per_chunk(self.device) // max(self.n_columns, width))
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return rows start to stop on the device, (stop - start, D), in their own dtype, until the next read."""

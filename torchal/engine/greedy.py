@@ -13,7 +13,8 @@ pass, which is a matrix product. Why the picks are the same:
 
 A block is itself a pool, so the same function makes the picks inside it, down to a few hundred rows whose distances to
 each other fit into a cache. For sampling in proportion to the values, the same bound makes rejection sampling exact: a
-row is proposed in proportion to its old value, and accepted with probability new / old.
+row is proposed in proportion to its old value, and accepted with probability new / old. How old that value is does not
+matter, so only the rows that are proposed need to know of all picks, and most picks cost no pass at all.
 
 A pass needs nothing but `Pool.lower`, so rows may come from memory, from a file or another device (`StreamedRows`), or
 from the parts of a process group, which would share their blocks and repeat the same small greedy.
@@ -34,8 +35,11 @@ from torchal.engine.sources import HeldRows, Source, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
 _BLOCKS = 16  # a block may be this many times as large as a chunk
-_FIRST_PROPOSALS = 128  # of sampling by value, in one block
+_FIRST_PROPOSALS = 128  # of sampling by value, in one block; and the least while as many are needed
 _STEPS = 64  # picks between two looks at whether a block is done
+_BLOCK_COST = 1 << 17  # distances that take as long as a block of proposals takes at least
+_READING = 32  # centres whose distances cost as much as it does to read a row
+_PART = 128  # rows among which a draw looks at each
 _PICKED = -torch.inf  # the value of a row that may not be picked
 
 Picks: TypeAlias = tuple[Tensor, Tensor]
@@ -227,14 +231,16 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
     Once all values are 0, rows are drawn in proportion to their weights.
 
     Args:
-        pool: its values are lowered by the picks, save for the last block's.
+        pool: its values come out as bounds: not every row is told of every pick.
         n: at most the number of rows with a positive weight that may be picked.
         weights: (N,), not negative.
         generator: the randomness.
     """
     rows: list[Tensor] = []
     scores: list[Tensor] = []
-    missing, proposals = n, _FIRST_PROPOSALS
+    missing, proposals = n, min(_FIRST_PROPOSALS, 16 + 5 * n // 4)
+    untold = torch.empty(0, dtype=torch.int64, device=pool.values.device)  # picks since the last pass
+    wasted = 0.0
     while missing:
         chances = pool.values.clamp(min=0) * weights
         if not bool((chances > 0).any()):
@@ -242,48 +248,69 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
             rows.append(draw_without_replacement(left, missing, generator))
             scores.append(torch.zeros_like(left[:missing]))
             break
-        proposals = min(proposals, pool.space.block_rows, missing + missing // 4 + 16)
-        proposed = draw(chances, proposals, generator)
-        accepted, values = _accept(pool, proposed, missing, generator)
-        picked = proposed[accepted]
+        proposals = min(proposals, pool.space.block_rows)
+        picked, values = _accept(pool, draw(chances, proposals, generator), untold, missing, generator)
         rows.append(picked)
         scores.append(values * weights[picked])
         missing -= len(picked)
-        pool.values[picked] = _PICKED
-        if missing:
-            pool.lower(picked)
-        # What the last block accepts costs no pass, so it is to be as large as may be.
-        if 10 * len(picked) >= 9 * proposals:
-            proposals *= 8
-        elif 2 * len(picked) >= proposals:
-            proposals *= 2
-        elif 4 * len(picked) < proposals:
-            proposals = max(proposals // 2, 32)
+        # A block learns of the picks since the last pass by itself. A pass makes proposals better, so it is made once
+        # it costs less than rejected ones do: half of those since the last pass and of those to come.
+        rejected = proposals - len(picked)
+        a_proposal = _cost_of_block(pool, proposals, len(untold)) / proposals
+        wasted += rejected * a_proposal
+        expected = missing * rejected / (len(picked) + 1) * a_proposal
+        untold = torch.cat([untold, picked])
+        if missing and wasted + expected > 2 * len(pool.source) * (_READING + len(untold)):
+            pool.lower(untold)
+            untold, wasted = untold[:0], 0.0
+        # A block costs its size squared, and a look at all bounds: about as large as pays, and as are still needed.
+        wanted = len(picked) * (8 if 10 * len(picked) >= 9 * proposals else 2)
+        needed = 16 + 5 * missing * (proposals + 1) // (4 * len(picked) + 4)
+        proposals = min(max(wanted, _FIRST_PROPOSALS), needed)
     return torch.cat(rows), torch.cat(scores)
 
 
-def _accept(pool: Pool, proposed: Tensor, n: int, generator: torch.Generator) -> Picks:
-    """Accept proposals (m,), made in proportion to the pool's values, each with probability new value / old value."""
-    block = pool.block(proposed)
-    rows = block.source.select(torch.arange(len(proposed), device=proposed.device))
-    distances = pool.space.pairwise(rows, rows).cpu().numpy()  # one copy for the whole block
-    old = block.values.cpu().numpy()
-    uniform = torch.rand(len(old), generator=generator, device=generator.device, dtype=torch.float64)
-    limits = old * uniform.cpu().numpy()
-    new = old.copy()
+def _cost_of_block(pool: Pool, size: int, n_untold: int) -> float:
+    """Return what a block of proposals costs, in distances between a row of the pool and a centre.
+
+    The same on every device, so that draws are.
+    """
+    return size * (size + n_untold) + 2 * len(pool.source) + _BLOCK_COST
+
+
+def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: torch.Generator) -> Picks:
+    """Accept proposals (m,), made in proportion to the pool's values, each with probability new value / old value.
+
+    The proposed rows' values are lowered by the picks (p,) that they may not know of, and by those accepted before.
+    """
+    kinds, kind = proposed.unique(return_inverse=True)
+    rows, bounds = pool.source.select(kinds), pool.values[kinds]
+    lowered = bounds.clone()
+    if len(untold):
+        for some in split(pool.source.select(untold)):
+            torch.minimum(lowered, pool.space.nearest(rows, some), out=lowered)
+    # one copy for the whole block
+    distances, new = pool.space.pairwise(rows, rows).cpu().numpy(), lowered.cpu().numpy()
+    index = kind.cpu().numpy()
+    uniform = torch.rand(len(index), generator=generator, device=generator.device, dtype=torch.float64)
+    limits = bounds.cpu().numpy()[index] * uniform.cpu().numpy()
     accepted: list[int] = []
     values: list[np.floating[Any]] = []
     first = 0
-    while first < len(old) and len(accepted) < n:
-        first += int((limits[first:] < new[first:]).argmax())
-        if not limits[first] < new[first]:
+    while first < len(index) and len(accepted) < n:
+        first += int((limits[first:] < new[index[first:]]).argmax())
+        row = index[first]
+        if not limits[first] < new[row]:
             break
-        accepted.append(first)
-        values.append(new[first])
-        np.minimum(new, distances[first], out=new)
+        accepted.append(row)
+        values.append(new[row])
+        np.minimum(new, distances[row], out=new)
+        new[row] = _PICKED
         first += 1
-    device = proposed.device
-    return torch.tensor(accepted, device=device), torch.tensor(np.array(values), device=device)
+    device = kinds.device
+    pool.values[kinds] = torch.from_numpy(new).to(device)
+    picked = kinds[torch.tensor(accepted, dtype=torch.int64, device=device)]
+    return picked, torch.from_numpy(np.array(values, dtype=new.dtype)).to(device)
 
 
 def draw(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -291,7 +318,7 @@ def draw(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
     `torch.multinomial` refuses more than 2^24 rows and rounds long before.
     """
-    size = min(1024, len(chances))
+    size = min(_PART, len(chances))
     whole = len(chances) // size * size
     parts = torch.cat(
         [

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from torchal._chunks import Chunker, values_per_chunk
 from torchal.engine.distances import Rows, Space
-from torchal.engine.features import FeatureReader
 
 _CENTERS = 1024  # centres of one matrix product
 
@@ -33,6 +32,26 @@ class Source(Protocol):
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work(where, rows) on all rows in chunks that leave room for `width` values per row."""
+
+
+class Reader(Protocol):
+    """What reads rows for `StreamedRows`: a `FeatureReader`, or one of several matrices."""
+
+    n_columns: int
+    device: torch.device
+    in_chunks: Chunker
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def chunk_rows(self, width: int = 1) -> int:
+        """Return how many rows to take at once when each makes `width` further values."""
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return rows start to stop on the device, until the next read."""
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return a copy of the rows of this index (n,) int64 on the device."""
 
 
 class HeldRows:
@@ -70,7 +89,7 @@ class HeldRows:
 class StreamedRows:
     """Rows that are read, and made ready, chunk by chunk, each time they are needed."""
 
-    def __init__(self, reader: FeatureReader, space: Space) -> None:
+    def __init__(self, reader: Reader, space: Space) -> None:
         self.reader = reader
         self.space = space
         self.n_columns = reader.n_columns

@@ -10,6 +10,7 @@ from torchal.functional.bald import bald as bald
 from torchal.functional.bald import power_bald as power_bald
 from torchal.functional.bald import softmax_bald as softmax_bald
 from torchal.functional.bald import softrank_bald as softrank_bald
+from torchal.functional.badge import badge as badge
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from torchal.errors import ConfigError
 from torchal.samplers.alfa_mix import AlfaMix as AlfaMix
 from torchal.samplers.bald import BALD as BALD
+from torchal.samplers.badge import Badge as Badge
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
@@ -99,6 +100,7 @@ def _default_mixture() -> Mixture:
 _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bald": BALD,
     "alfa_mix": AlfaMix,
+    "badge": Badge,
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "contrastive": Contrastive,
