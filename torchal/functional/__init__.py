@@ -3,11 +3,15 @@
 Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
 """
 
+from torchal.functional.batch_bald import JointInformation as JointInformation
+from torchal.functional.batch_bald import batch_bald as batch_bald
+from torchal.functional.batch_bald import joint_mutual_information as joint_mutual_information
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
 from torchal.functional.density import subtract_picks as subtract_picks
+from torchal.functional.epig import epig as epig
 from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.hierarchy import ClusterTree as ClusterTree
