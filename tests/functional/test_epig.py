@@ -11,11 +11,12 @@ from torchal.engine import information
 from torchal.functional.epig import epig
 
 
-def draws(n_rows, n_draws, n_classes, *, seed=0, scale=2.0, dtype=torch.float64):
-    """Return log-probabilities (n, K, C) of rows that have something in common under each draw."""
+def draws(n_rows, n_draws, n_classes, *, seed=0, scale=2.0, agree=0.0, n_features=3, dtype=torch.float64):
+    """Return log-probabilities (n, K, C) by linear models that have nothing in common, or a share."""
     generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(n_rows, 3, generator=generator, dtype=torch.float64)
-    weights = torch.randn(n_draws, 3, n_classes, generator=generator, dtype=torch.float64)
+    features = torch.randn(n_rows, n_features, generator=generator, dtype=torch.float64)
+    weights = torch.randn(n_draws, n_features, n_classes, generator=generator, dtype=torch.float64)
+    weights = torch.lerp(weights, weights[:1], agree)
     return (scale * torch.einsum("nd,kdc->nkc", features, weights)).log_softmax(2).to(dtype)
 
 

@@ -1,14 +1,14 @@
 """What labels say of each other through the draws of a posterior: mutual information by matrix products.
 
 Given K draws, p_k(y) is the probability of an outcome y (a label of a row, or labels of several rows) under draw k, and
-p(y) its mean over k. Its *lift* under k is p_k(y) / p(y): K times the belief that k is the true draw once y was seen. The
-joint probability of two outcomes is
+p(y) its mean over k. Its *lift* under k is p_k(y) / p(y): K times the belief that k is the true draw once y was seen.
+The joint probability of two outcomes is
 
     p(y, z) = 1/K sum_k p_k(y) p_k(z) = p(y) p(z) R(y, z),   R = 1/K sum_k lift_k(y) lift_k(z),
 
 so that their mutual information is the sum of p(y) p(z) R log R: one matrix product, and a logarithm and two
-multiply-adds per entry of it. Unlike a difference of entropies this loses no digits where the information is small, lifts
-lie between 0 and K however many rows an outcome speaks of, and what is left out of a sum can be bounded.
+multiply-adds per entry of it. Unlike a difference of entropies this loses no digits where the information is small;
+lifts lie between 0 and K however many rows an outcome speaks of; and what is left out of a sum can be bounded.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torchal._checks import check_float
 from torchal._chunks import values_per_chunk
 from torchal.errors import DataError, ShapeError
 
-# A product and its logarithms that stay in a core's own cache: half the time of those that do not.
-_CACHED_VALUES = 1 << 17
-# The least lift that is computed with. With it R is at least 1e-30, and no logarithm is infinite; R log R is off by 1e-13
-# at most. The alternative, xlogy, takes 13 times as long as log on a CPU.
+# A product and its logarithms that stay in a core's own cache.
+_CACHED_VALUES = 1 << 18
+# The least lift that is computed with. So R is at least 1e-30, no logarithm is infinite, and R log R is off by 1e-13 at
+# most. The alternative, xlogy, takes 13 times as long as log on a CPU.
 LEAST_LIFT = 1e-15
 _NEGLIGIBLE = 8  # roundings of 1: what a row's information may lose, in all, by classes that are left out
 # As in `torchal.functional.uncertainty`: how far from 1 the probabilities of a row may sum.
@@ -51,8 +51,8 @@ class Labels(NamedTuple):
     Shapes:
         lifts: (n, C, K) float.
         probs: (n, C) float.
-        information: (n, C) float, what each label says of the draw: the mean over k of p_k log(p_k / p). Their sum over C
-            is the mutual information between a row's label and the draw (BALD).
+        information: (n, C) float, what each label says of the draw: the mean over k of p_k log(p_k / p). Their sum
+            over C is the mutual information between a row's label and the draw (BALD).
     """
 
     lifts: Tensor
@@ -146,12 +146,13 @@ def _divergences(lifts: Tensor, others: Outcomes) -> Tensor:
     values = _CACHED_VALUES if lifts.device.type == "cpu" else values_per_chunk(lifts.device)
     n_columns = min(len(others.probs), math.isqrt(values) * 2)  # a product is fastest where both sides are long
     n_rows = max(1, min(n_outcomes, values // n_columns))
-    room = lifts.new_empty(2, n_rows * n_columns)
+    ratios, logs = lifts.new_empty(n_rows * n_columns), lifts.new_empty(n_rows * n_columns)
     for some_lifts, probs in zip(others.lifts.split(n_columns), others.probs.split(n_columns), strict=True):
         columns = (some_lifts / n_draws).T
         for start in range(0, n_outcomes, n_rows):
             some = lifts[start : start + n_rows]
-            ratio, log = (part[: len(some) * len(probs)].view(len(some), len(probs)) for part in room)
+            shape, size = (len(some), len(probs)), len(some) * len(probs)
+            ratio, log = ratios[:size].view(shape), logs[:size].view(shape)
             torch.mm(some, columns, out=ratio)
             torch.log(ratio, out=log)
             total[start : start + n_rows] += log.mul_(ratio) @ probs

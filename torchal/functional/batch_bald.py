@@ -38,31 +38,31 @@ def batch_bald(
 ) -> Selection:
     """Pick rows one after another, each for what its label adds to what those of the rows before it say of the model.
 
-    BALD scores rows one by one, so that the best batch is often the best row and its copies. Here a copy of a picked row
-    gains only what a second label of it would say.
+    BALD scores rows one by one, so that the best batch is often the best row and its copies. Here a copy of a picked
+    row gains only what a second label of it would say.
 
     What the labels of the picked rows say is a sum over their configurations, C^m of m rows, which are all looked at as
     long as there are no more than `max_configurations` with any probability; the picks are then exactly those of the
-    greedy algorithm. From there on as many of them stand for all: the most probable, and a sample of the rest. A gain then
-    has a standard error, that which `joint_mutual_information` gives for the batch, and a row that is passed over may be
-    better by about as much.
+    greedy algorithm. From there on as many of them stand for all: the most probable, and a sample of the rest. A gain
+    then has a standard error, that which `joint_mutual_information` gives for the batch, and a row that is passed over
+    may be better by about as much.
 
     Args:
         log_probs: under draws from the posterior, each of which is one function of all rows.
         n: how many rows to pick.
         generator: the randomness of the sample; not used while all configurations are looked at.
         candidates: rows that may be picked; all unless given.
-        max_configurations: how many configurations of the picked rows' labels to look at. An error shrinks with its root
-            at least.
+        max_configurations: how many configurations of the picked rows' labels to look at. An error shrinks at least
+            with its root.
 
     Shapes:
         log_probs: (N, K, C) float, natural logarithms of class probabilities; -inf is probability 0.
         candidates: (N,) bool.
 
     Returns:
-        indices (n,) in pick order; scores (n,), the gain of each pick in nats: the joint mutual information between the
-        labels of the batch and the model is their sum. Gains nearer than 1e-12 are equal, and the lowest row is picked. With
-        one draw, or once the picked rows would tell all draws apart, all gains are 0 up to rounding.
+        indices (n,) in pick order; scores (n,), the gain of each pick in nats: their sum is the joint mutual
+        information between the labels of the batch and the model. Gains nearer than 1e-12 are equal, and go to the
+        lowest row. With one draw, or once the picked rows' labels tell all draws apart, all gains are 0 up to rounding.
 
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
@@ -73,18 +73,18 @@ def batch_bald(
 
     Reference:
         Kirsch, van Amersfoort & Gal, "BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian Active
-        Learning", NeurIPS 2019, Algorithm 1 and section 3.3. Deviations: gains only shrink (the joint mutual information
-        is submodular), so one that was computed some picks ago is an upper bound, and only rows whose bound reaches the
-        best gain are looked at again. Gains are differences of the joint entropies of equation 9, taken as the row's own
-        mutual information minus that which its label shares with those of the batch. In the place of the samples of
-        equations 12 to 14, drawn anew for each pick, those of the pick before go on, thinned by the resampling of Fearnhead &
-        Clifford, "On-line inference for hidden Markov models via particle filters", JRSS B 2003, with one random
-        number: without bias, and without variance from the configurations that are kept.
+        Learning", NeurIPS 2019, Algorithm 1 and section 3.3. Deviations: gains only shrink (the joint mutual
+        information is submodular), so one that was computed some picks ago is an upper bound, and only rows whose bound
+        reaches the best gain are looked at again. A gain is not a difference of joint entropies, but the row's own
+        information less what its label shares with the batch's. In the place of samples drawn anew for each pick
+        (equation 12), the configurations of the pick before go on with one label more, thinned by the resampling of
+        Fearnhead & Clifford, "On-line inference for hidden Markov models via particle filters", JRSS B 2003, by one
+        random number: without bias, and without variance from those that are kept.
 
     Complexity:
-        M C (K multiply-adds and a logarithm) for each gain that is computed, with M at most `max_configurations`: of all
-        N rows for the first pick, where M is 1; then of those whose bounds are in question. O(N + M (K + C)) memory
-        beyond the input, and chunks.
+        M C (K multiply-adds and a logarithm) for each gain that is computed, M being at most `max_configurations`: one
+        of each row with M = 1, then of those whose bounds are in question. O(N + M (K + C)) memory beyond the input,
+        and chunks.
 
     Example:
         >>> first = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])  # four draws
@@ -114,6 +114,25 @@ def batch_bald(
                 labels = labels_of(log_probs[row].unsqueeze(0), dtype=torch.float64)
                 picked.add(labels, max_configurations, generator)
     return Selection(torch.stack(indices), torch.stack(scores).to(pool.dtype))
+
+
+def first_gains(log_probs: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Return the gain of each row as the first pick, its BALD: the bound of its gain as any later one.
+
+    Shapes:
+        log_probs: (N, K, C) float.
+        rows: (R,) int64; all unless given.
+
+    Returns:
+        (R,), at least float32.
+
+    Raises:
+        DataError: as in `batch_bald`.
+    """
+    rows = torch.arange(len(log_probs), device=log_probs.device) if rows is None else rows
+    with exact_arithmetic(log_probs.device):
+        chunks = _labels_by_chunk(log_probs, rows, compute_dtype(log_probs))
+        return torch.cat([labels.information.sum(1) for labels in chunks])
 
 
 class JointInformation(NamedTuple):
@@ -148,7 +167,7 @@ def joint_mutual_information(
         ShapeError, DataError, ConfigError: as in `batch_bald`.
 
     Reference:
-        Kirsch, van Amersfoort & Gal, NeurIPS 2019, equation 8; see `batch_bald`.
+        Kirsch, van Amersfoort & Gal, NeurIPS 2019; see `batch_bald`.
 
     Complexity:
         n M C K multiply-adds with M at most max_configurations; O(M (K + C)) memory.
@@ -255,7 +274,7 @@ class _Pool:
         self._log_probs = log_probs
         self._rows = rows
         self._slack = _SLACK * torch.finfo(self.dtype).eps
-        self._bounds = torch.cat([labels.information.sum(1) for labels in self._labels(rows, self.dtype)])
+        self._bounds = first_gains(log_probs, rows)
 
     def take_best(self, picked: Outcomes) -> tuple[Tensor, Tensor]:
         """Return the row of the largest gain, (), and the gain in float64, (); it cannot be taken again.
@@ -286,21 +305,22 @@ class _Pool:
             self._bounds[places] = gains
             waiting[places] = -torch.inf
             best = torch.maximum(best, gains.max())
-            size *= 2
+            size += size // 2
 
     def _gains(self, places: Tensor, picked: Outcomes, dtype: torch.dtype) -> Tensor:
         gains = [
             labels.information.sum(1) - labels.shared_information(picked)
-            for labels in self._labels(self._rows[places], dtype)
+            for labels in _labels_by_chunk(self._log_probs, self._rows[places], dtype)
         ]
         return torch.cat(gains)
-
-    def _labels(self, rows: Tensor, dtype: torch.dtype) -> Iterator[Labels]:
-        for some in rows.split(rows_per_chunk(self._log_probs)):
-            yield labels_of(self._log_probs[some], dtype=dtype, rows=some)
 
 
 def _rounded(outcomes: Outcomes, dtype: torch.dtype) -> Outcomes:
     """Return outcomes in another dtype, without those that together are less probable than a rounding of 1."""
     kept = outcomes.probs > torch.finfo(dtype).eps / len(outcomes.probs)
     return Outcomes(outcomes.lifts[kept].to(dtype), outcomes.probs[kept].to(dtype))
+
+
+def _labels_by_chunk(log_probs: Tensor, rows: Tensor, dtype: torch.dtype) -> Iterator[Labels]:
+    for some in rows.split(rows_per_chunk(log_probs)):
+        yield labels_of(log_probs[some], dtype=dtype, rows=some)

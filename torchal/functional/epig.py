@@ -14,8 +14,8 @@ def epig(pool_log_probs: Tensor, target_log_probs: Tensor) -> Tensor:
     """Return how much each row's label is expected to say of the labels of target rows, in nats.
 
     BALD asks what a label says of the model. A model of many parameters has much to learn that no prediction of
-    interest depends on; here only that counts which bears on the targets, a sample of the inputs that predictions will be
-    asked for. The k-th draw must be the same function for pool and targets.
+    interest depends on; here only that counts which bears on the targets, a sample of the inputs that predictions will
+    be asked for. The k-th draw must be the same function for pool and targets.
 
     Shapes:
         pool_log_probs: (N, K, C) float, natural logarithms of class probabilities under K draws from the posterior;
@@ -27,21 +27,23 @@ def epig(pool_log_probs: Tensor, target_log_probs: Tensor) -> Tensor:
         rounding of the input; float32 for half-precision input. With one draw, or one class, all are 0.
 
     Raises:
-        ShapeError: an input is no float tensor of three axes, they disagree in draws or device, or there are no targets.
+        ShapeError: an input is no float tensor of three axes, they disagree in draws or device, or there are no
+            targets.
         DataError: a row does not sum to 1 (within 1e-3; 0.01 in float16, 0.1 in bfloat16), as when probabilities are
             given in place of their logarithms.
 
     Reference:
         Bickford Smith, Kirsch, Farquhar, Gal, Foster & Rainforth, "Prediction-Oriented Bayesian Active Learning",
-        AISTATS 2023, equations 6 and 7, with the sum over labels of their appendix on classification. Labels that say next
-        to nothing of the draw are left out: a score is lower by that, by at most 8 roundings of 1 for the row's and as much
-        for the targets' (2e-6 in float32).
+        AISTATS 2023, its estimator for classification, of the same draws for both labels. Deviation: labels that say
+        next to nothing of the draw are left out. A score is lower by at most 8 roundings of 1 for those of the row and
+        as much for those of the targets, 2e-6 in all in float32.
 
     Complexity:
-        N M C^2 (K multiply-adds and one logarithm), less what is left out; memory for the targets, M K C numbers, and chunks.
+        N M C^2 (K multiply-adds and one logarithm), less what is left out; M K C numbers of memory for the targets, and
+        chunks.
 
     Example:
-        >>> pool = torch.tensor([[[0.9, 0.1], [0.1, 0.9]], [[0.5, 0.5], [0.5, 0.5]]])  # two draws; the second row is noise
+        >>> pool = torch.tensor([[[0.9, 0.1], [0.1, 0.9]], [[0.5, 0.5], [0.5, 0.5]]])  # two draws; row 1 is noise
         >>> target = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
         >>> epig(pool.log(), target.log())
         tensor([0.3681, 0.0000])

@@ -11,8 +11,10 @@ from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
+from torchal.samplers.batch_bald import BatchBALD as BatchBALD
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
 from torchal.samplers.entropy import Entropy as Entropy
+from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
@@ -90,7 +92,9 @@ def _default_mixture() -> Mixture:
 _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
+    "batch_bald": BatchBALD,
     "entropy": Entropy,
+    "epig": EPIG,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "informative_diverse": InformativeDiverse,
