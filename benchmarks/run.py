@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    batch_bald,
     classical,
     density,
+    epig,
     import_time,
     k_center,
     kmeans,
@@ -33,6 +35,8 @@ BENCHMARKS = {
     "k_center": k_center,
     "kmeans": kmeans,
     "density": density,
+    "batch_bald": batch_bald,
+    "epig": epig,
     "playground": playground,
     "memory": memory,
     "networks": networks,

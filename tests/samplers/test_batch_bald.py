@@ -18,7 +18,10 @@ def test_literal():
     view = view_of(NOISE, FIRST, FIRST, SECOND)
     sampler = BatchBALD(k=4)
     assert sampler.select(view, 2).indices.tolist() == [1, 3]
-    assert sampler.report() == {"joint_mutual_information": pytest.approx(0.6931 + 0.3681, abs=1e-4), "standard_error": 0}
+    assert sampler.report() == {
+        "joint_mutual_information": pytest.approx(0.6931 + 0.3681, abs=1e-4),
+        "standard_error": 0,
+    }
 
 
 def test_never_picks_what_is_no_candidate():
