@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,27 +30,27 @@ def rows(size: str, device: str) -> Iterator[Row]:
         few = pool[:PLAIN_ROWS]
         outcomes = few.exp().transpose(1, 2).reshape(-1, n_draws)
         columns = targets.exp().transpose(0, 1).reshape(n_draws, -1)
-        at_once = max(1, VALUES // columns.shape[1])
-        room = columns.new_empty(at_once, columns.shape[1])
-
-        def products(outcomes: Tensor = outcomes, columns: Tensor = columns, room: Tensor = room) -> None:
-            for some in outcomes.split(len(room)):
-                torch.mm(some, columns, out=room[: len(some)])
-
         share = f"of all rows: {n_rows / len(few):g} times as long"
         floor, plain = f"floor: products of {len(few)} rows", f"plain expression, {len(few)} rows"
         yield from compare(
             f"EPIG, N={n_rows}, M={n_targets}, K={n_draws}, C={n_classes}",
             {
-                "ours": lambda pool=pool, targets=targets: functional.epig(pool, targets),
-                floor: products,
-                plain: lambda few=few, targets=targets: plain_epig(few, targets),
+                "ours": partial(functional.epig, pool, targets),
+                floor: partial(products, outcomes, columns),
+                plain: partial(plain_epig, few, targets),
             },
             repeats=3,
             device=device,
             once=[plain] if size != "small" else [],
             notes={floor: share, plain: share},
         )
+
+
+def products(outcomes: Tensor, columns: Tensor) -> None:
+    """Take the product, part by part, into the same place."""
+    room = columns.new_empty(max(1, VALUES // columns.shape[1]), columns.shape[1])
+    for some in outcomes.split(len(room)):
+        torch.mm(some, columns, out=room[: len(some)])
 
 
 def plain_epig(pool: Tensor, targets: Tensor) -> Tensor:
