@@ -176,6 +176,20 @@ def test_how_many_posterior_draws_there_can_be():
     assert view.posterior_log_probs(3).shape == (60, 3, 3)
 
 
+def test_posterior_draws_at_other_inputs_are_the_same_functions():
+    view = make_view(make_pool()[0])
+    rows = torch.tensor([50, 3, 7])
+    want = view.posterior_log_probs_of(rows, 4)
+    torch.testing.assert_close(view.posterior_log_probs_at(view.inputs[rows], 4), want)
+    new = view.candidates.nonzero()[:3]
+    trials = view.refit(new, torch.zeros_like(new))
+    assert trials.posterior_log_probs_at(view.inputs[rows], 2).shape == (3, 3, 2, 3)
+    with pytest.raises(ConfigError, match="k must be a whole number of at least 1, got 0"):
+        view.posterior_log_probs_at(view.inputs[rows], 0)
+    with pytest.raises(CapabilityError, match="posterior_log_probs_at needs a model"):
+        PoolView.from_tensors(posterior_log_probs=draws()).posterior_log_probs_at(view.inputs[rows], 2)
+
+
 def test_a_model_that_draws_something_else_is_refused(monkeypatch):
     view = make_view(make_pool()[0])
     monkeypatch.setattr(NearestMean, "sample_log_probs", lambda self, x, k: self.predict_log_proba(x))

@@ -6,11 +6,14 @@ Nothing here knows a pool, a model or a config; what makes it fast lives in `tor
 from torchal.functional.alfa_mix import alfa_mix as alfa_mix
 from torchal.functional.alfa_mix import class_means as class_means
 from torchal.functional.alfa_mix import flip_eps as flip_eps
+from torchal.functional.badge import badge as badge
 from torchal.functional.bald import bald as bald
 from torchal.functional.bald import power_bald as power_bald
 from torchal.functional.bald import softmax_bald as softmax_bald
 from torchal.functional.bald import softrank_bald as softrank_bald
-from torchal.functional.badge import badge as badge
+from torchal.functional.batch_bald import JointInformation as JointInformation
+from torchal.functional.batch_bald import batch_bald as batch_bald
+from torchal.functional.batch_bald import joint_mutual_information as joint_mutual_information
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio
@@ -22,6 +25,7 @@ from torchal.functional.density import graph_density_greedy as graph_density_gre
 from torchal.functional.density import subtract_picks as subtract_picks
 from torchal.functional.drop_query import drop_query as drop_query
 from torchal.functional.drop_query import dropout_disagreement as dropout_disagreement
+from torchal.functional.epig import epig as epig
 from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length

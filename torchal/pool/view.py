@@ -246,6 +246,18 @@ class PoolView:
             return int(self.given["posterior_log_probs"].shape[1])
         return int(self.model.n_members) if provides(self.model, HasMembers) else None  # type: ignore[union-attr]
 
+    def posterior_log_probs_at(self, inputs: Inputs, k: int) -> Tensor:
+        """Return log-probabilities (M, K, C) of inputs that are no rows of the pool, under the same k draws.
+
+        Raises:
+            CapabilityError: there is no model.
+        """
+        check_whole("k", k, least=1)
+        if self.trials:
+            return torch.stack([trial.posterior_log_probs_at(inputs, k) for trial in self.trials])
+        model = self._fitted("posterior_log_probs_at")
+        return self._checked_draws(model, interop.posterior_log_probs(model, inputs, k), (len(inputs), k))
+
     def _draws(self, k: int, rows: Tensor | None) -> Tensor:
         check_whole("k", k, least=1)
         if self.trials:
@@ -257,11 +269,13 @@ class PoolView:
             return (given if rows is None else given[rows])[:, :k]
         model = self._fitted("posterior_log_probs")
         draws = interop.posterior_log_probs(model, self.inputs, k, rows)
-        n_rows = len(self) if rows is None else len(rows)
-        if draws.shape != (n_rows, k, len(self.classes)):
+        return self._checked_draws(model, draws, (len(self) if rows is None else len(rows), k))
+
+    def _checked_draws(self, model: Classifier, draws: Tensor, shape: tuple[int, int]) -> Tensor:
+        wanted = (*shape, len(self.classes))
+        if draws.shape != wanted:
             raise ShapeError(
-                f"{type(model).__name__}.sample_log_probs must answer with {(n_rows, k, len(self.classes))}, "
-                f"got {tuple(draws.shape)}"
+                f"{type(model).__name__}.sample_log_probs must answer with {wanted}, got {tuple(draws.shape)}"
             )
         return draws.to(self.targets.device)
 

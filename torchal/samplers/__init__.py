@@ -8,16 +8,18 @@ from collections.abc import Callable
 
 from torchal.errors import ConfigError
 from torchal.samplers.alfa_mix import AlfaMix as AlfaMix
-from torchal.samplers.bald import BALD as BALD
 from torchal.samplers.badge import Badge as Badge
+from torchal.samplers.bald import BALD as BALD
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
+from torchal.samplers.batch_bald import BatchBALD as BatchBALD
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
 from torchal.samplers.contrastive import Contrastive as Contrastive
 from torchal.samplers.drop_query import DropQuery as DropQuery
 from torchal.samplers.entropy import Entropy as Entropy
+from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
@@ -107,6 +109,9 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "drop_query": DropQuery,
     "entropy": Entropy,
     "expected_gradient_length": ExpectedGradientLength,
+    "batch_bald": BatchBALD,
+    "entropy": Entropy,
+    "epig": EPIG,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "informative_diverse": InformativeDiverse,
