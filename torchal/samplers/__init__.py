@@ -100,18 +100,17 @@ def _default_mixture() -> Mixture:
 
 
 _BY_NAME: dict[str, Callable[[], Sampler]] = {
-    "bald": BALD,
     "alfa_mix": AlfaMix,
     "badge": Badge,
+    "bald": BALD,
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
+    "batch_bald": BatchBALD,
     "contrastive": Contrastive,
     "drop_query": DropQuery,
     "entropy": Entropy,
-    "expected_gradient_length": ExpectedGradientLength,
-    "batch_bald": BatchBALD,
-    "entropy": Entropy,
     "epig": EPIG,
+    "expected_gradient_length": ExpectedGradientLength,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "informative_diverse": InformativeDiverse,
