@@ -12,8 +12,6 @@ from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.errors import DataError, ShapeError
 from torchal.functional.stochastic_batch import power_scores, softmax_scores, softrank_scores
 
-_SHARE = 8  # of what a CPU's cache holds: a chunk, its copy and its exponentials are in there together
-
 
 def bald(log_probs: Tensor) -> Tensor:
     r"""Return how much a row's label would tell about the model: the mutual information of both, in nats.
@@ -147,8 +145,7 @@ def check_draws(log_probs: Tensor) -> None:
 
 def rows_per_chunk(log_probs: Tensor) -> int:
     """Return how many rows of (N, K, C) are worked on at once."""
-    values = values_per_chunk(log_probs.device) // (_SHARE if log_probs.device.type == "cpu" else 1)
-    return max(1, values // math.prod(log_probs.shape[1:]))
+    return max(1, values_per_chunk(log_probs.device) // math.prod(log_probs.shape[1:]))
 
 
 def _mutual_information(log_probs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
