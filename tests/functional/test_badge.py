@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,9 +32,7 @@ def made(n_rows, n_classes, n_columns, seed=0, dtype=torch.float64, sharpness=2.
 
 
 def opened(log_probs, features, *, bias=False):
-    def make_left(some, start):
-        return _residuals(some, start, 1e-3)
-
+    make_left = partial(_residuals, dtype=log_probs.dtype)
     return open_factors(FeatureReader(features), FeatureReader(log_probs), make_left, constant=bias)
 
 
