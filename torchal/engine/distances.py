@@ -96,11 +96,13 @@ def survey(reader: FeatureReader, metric: Metric) -> Survey:
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Return rows scaled to length 1, at least float32."""
+    """Return rows scaled to length 1, at least float32; a row of zeros stays."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    x = x / x.abs().amax(1, keepdim=True)  # or squares might overflow or vanish
+    peak = x.abs().amax(1, keepdim=True)
+    zeros = peak == 0
+    x = x / peak.masked_fill_(zeros, 1)  # or squares might overflow or vanish
     lengths: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x.div_(lengths)
+    return x.div_(lengths.masked_fill_(zeros, 1))
 
 
 class Space:

@@ -7,6 +7,9 @@ from torchal.functional.bald import bald as bald
 from torchal.functional.bald import power_bald as power_bald
 from torchal.functional.bald import softmax_bald as softmax_bald
 from torchal.functional.bald import softrank_bald as softrank_bald
+from torchal.functional.alfa_mix import alfa_mix as alfa_mix
+from torchal.functional.alfa_mix import class_means as class_means
+from torchal.functional.alfa_mix import flip_eps as flip_eps
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio
@@ -31,6 +34,7 @@ from torchal.functional.margin_clusters import margin_cluster_mean as margin_clu
 from torchal.functional.neighbors import Neighbors as Neighbors
 from torchal.functional.neighbors import knn_graph as knn_graph
 from torchal.functional.quotas import fill_quotas as fill_quotas
+from torchal.functional.representatives import cluster_representatives as cluster_representatives
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores
