@@ -55,12 +55,13 @@ def check_mask(name: str, mask: Tensor, *, n_rows: int, device: torch.device) ->
 
 
 def check_last_layer(weight: Tensor, bias: Tensor, *, n_columns: int, device: torch.device) -> None:
-    """Require a last layer for features of n_columns: weight (C, D) and bias (C,), finite floats on the given device."""
+    """Require a last layer for features of n_columns: weight (C, D) and bias (C,), finite, on the given device."""
     check_float("weight", weight, ndim=2)
     check_float("bias", bias, ndim=1)
     if not len(weight) or weight.shape[1] != n_columns or weight.device != device:
         raise ShapeError(
-            f"weight must be (C, {n_columns}) on {device} with C at least 1, got {tuple(weight.shape)} on {weight.device}"
+            f"weight must be (C, {n_columns}) on {device} with C at least 1, "
+            f"got {tuple(weight.shape)} on {weight.device}"
         )
     if bias.shape != weight.shape[:1] or bias.device != device:
         raise ShapeError(f"bias must be ({len(weight)},) on {device}, got {tuple(bias.shape)} on {bias.device}")

@@ -49,13 +49,13 @@ def class_means(features: Features, targets: Tensor) -> Tensor:
         raise DataError(f"anchors are means of labeled rows, and none of {len(reader)} rows is labeled")
     by_class = targets[rows].sort(stable=True)
     sizes = by_class.values.unique_consecutive(return_counts=True)[1]
-    means = torch.zeros(len(sizes), reader.n_columns, dtype=torch.float64, device=reader.device)
+    totals = torch.zeros(len(sizes), reader.n_columns, dtype=torch.float64, device=reader.device)
     size = reader.chunk_rows()
     # class by class and not by index_add, whose order of additions, and so their rounding, is open on a GPU
-    for mean, members in zip(means, rows[by_class.indices].split(sizes.tolist()), strict=True):
+    for total, members in zip(totals, rows[by_class.indices].split(sizes.tolist()), strict=True):
         for some in members.split(size):
-            mean += reader.rows(some).sum(0, dtype=torch.float64)
-    return (means / sizes.unsqueeze(1)).to(torch.promote_types(reader.dtype, torch.float32))
+            total.add_(reader.rows(some).sum(0, dtype=torch.float64))
+    return totals.div_(sizes.unsqueeze(1)).to(torch.promote_types(reader.dtype, torch.float32))
 
 
 def flip_eps(features: Features, *, weight: Tensor, bias: Tensor, anchors: Tensor) -> Tensor:
