@@ -9,7 +9,7 @@ from tests.references import neighbors as reference
 from torchal import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.engine.distances import Space
 from torchal.errors import DeviceMemoryError
-from torchal.functional import knn_graph
+from torchal.functional import knn_graph, nearest_among
 
 METRICS = ["euclidean", "cosine", "manhattan"]
 BACKENDS = ["torch", pytest.param("faiss", marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"))]
@@ -249,3 +249,98 @@ def test_cuda_streams_rows_of_the_cpu(metric, dtype):
     for found in (streamed, there):
         torch.testing.assert_close(found.distances.cpu(), want.distances, rtol=1e-4, atol=1e-5)
         assert dtype == torch.float16 or found.indices.cpu().equal(want.indices)
+
+
+def test_among_by_hand():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 3.0], [0.0, 0.0]])
+    found = nearest_among(x, 2, among=torch.tensor([False, True, True, True]))
+    assert found.indices.tolist() == [[3, 2], [1, 2], [2, 1], [3, 2]]
+    root = 18**0.5
+    assert torch.allclose(found.distances, torch.tensor([[0, root], [0, 1], [0, 1], [0, root]]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_among_agrees_with_exact_arithmetic(metric, whole):
+    numbers = st.integers(-2, 2).map(float) if whole else st.floats(-4, 4, width=16)
+    shapes = st.tuples(st.integers(1, 24), st.integers(1, 3))
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        shapes.flatmap(lambda s: hnp.arrays(np.float32, s, elements=numbers)),
+        st.integers(1, 23),
+        st.integers(1, 30),
+        st.data(),
+    )
+    def check(features, k, chunk_rows, data):
+        if metric == "cosine":
+            features[(np.abs(features) < 0.01).all(1)] = 1
+        size = len(features)
+        among = data.draw(st.lists(st.booleans(), min_size=size, max_size=size).filter(any))
+        rows = [row for row in range(size) if among[row]]
+        k = min(k, len(rows))
+        found = nearest_among(
+            torch.from_numpy(features), k, among=torch.tensor(among), metric=metric, chunk_rows=chunk_rows
+        )
+        values = reference.distances(features, metric)
+        for row, want in enumerate(reference.among(features, k, metric, rows)):
+            near = found.indices[row].tolist()
+            assert len(set(near)) == k
+            assert set(near) <= set(rows)
+            if whole and metric != "cosine":  # ties go to the lowest row
+                assert near == [j for _, j in want]
+            for j, (value, _) in zip(near, want, strict=True):
+                assert float(values[row][j]) == pytest.approx(float(value), rel=1e-4, abs=1e-5)
+
+    check()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_among_many_does_not_depend_on_chunks(metric):
+    x = normal(700, 20, dtype=torch.float32) + 30
+    x = torch.cat([x, x[:50]])
+    among = torch.rand(750, generator=torch.Generator().manual_seed(1)) < 0.8
+    far = exact(x, metric)[:, among]
+    for chunk_rows in (7, 200, None):
+        found = nearest_among(x, 6, among=among, metric=metric, chunk_rows=chunk_rows)
+        assert among[found.indices].all()
+        want = far.sort(1).values[:, :6]
+        assert torch.allclose(found.distances.double(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_among_finds_what_rounding_hides():
+    # far from the origin of all, and a thousand times nearer to each other than float32 products can tell
+    x = 1e-4 * normal(60, 3)
+    x[0] = 100
+    x = x.float()
+    among = torch.arange(60) % 2 == 0
+    found = nearest_among(x, 5, among=among)
+    want = exact(x, "euclidean")[:, among].sort(1)
+    assert torch.allclose(found.distances[1:].double(), want.values[1:, :5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"k": 4}, ConfigError, "4 neighbours of each row were asked for among 3 rows"),
+        ({"k": 0}, ConfigError, "k must be"),
+        ({"among": torch.zeros(5)}, ShapeError, "among must be a bool"),
+        ({"among": torch.ones(4, dtype=torch.bool)}, ShapeError, r"among must have shape \(5,\)"),
+        ({"metric": "hamming"}, ConfigError, "metric"),
+        ({"features": torch.full((5, 2), torch.nan)}, DataError, "finite"),
+    ],
+)
+def test_among_refuses_what_it_cannot_use(change, error, message):
+    arguments = {"features": torch.rand(5, 2), "k": 2, "among": torch.arange(5) < 3} | change
+    with pytest.raises(error, match=message):
+        nearest_among(arguments.pop("features"), arguments.pop("k"), **arguments)
+
+
+@pytest.mark.gpu
+def test_cuda_finds_the_same_among():
+    x, among = normal(900, 8), torch.arange(900) % 3 == 0
+    want = nearest_among(x, 7, among=among)
+    found = nearest_among(x.cuda(), 7, among=among.cuda())
+    assert found.indices.is_cuda
+    assert found.indices.cpu().equal(want.indices)
+    assert torch.allclose(found.distances.cpu(), want.distances)

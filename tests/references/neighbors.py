@@ -13,3 +13,9 @@ def distances(features, metric):
     """Return exact values of all pairs."""
     rows = as_fractions(features)
     return [[distance(a, b, metric) for b in rows] for a in rows]
+
+
+def among(features, k, metric, rows):
+    """Return for each row a list of (exact value, row) of the k nearest of some rows."""
+    points = as_fractions(features)
+    return [sorted((distance(a, points[j], metric), j) for j in rows)[:k] for a in points]

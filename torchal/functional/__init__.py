@@ -14,12 +14,16 @@ from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio
 from torchal.functional.committee import vote_entropy as vote_entropy
+from torchal.functional.contrastive import contrastive as contrastive
 from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
 from torchal.functional.density import subtract_picks as subtract_picks
+from torchal.functional.drop_query import drop_query as drop_query
+from torchal.functional.drop_query import dropout_disagreement as dropout_disagreement
 from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
+from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
 from torchal.functional.hierarchy import ClusterTree as ClusterTree
 from torchal.functional.k_center import Assignment as Assignment
 from torchal.functional.k_center import Cover as Cover
@@ -33,6 +37,7 @@ from torchal.functional.margin_clusters import inside_margin as inside_margin
 from torchal.functional.margin_clusters import margin_cluster_mean as margin_cluster_mean
 from torchal.functional.neighbors import Neighbors as Neighbors
 from torchal.functional.neighbors import knn_graph as knn_graph
+from torchal.functional.neighbors import nearest_among as nearest_among
 from torchal.functional.quotas import fill_quotas as fill_quotas
 from torchal.functional.representatives import cluster_representatives as cluster_representatives
 from torchal.functional.selection import Selection as Selection

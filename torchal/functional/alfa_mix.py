@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,8 +172,12 @@ class _Mixes:
     def _stuck(self, x: Tensor) -> Tensor:
         """Return the rows (S,) that have the number of an anchor in some column."""
         same, some = torch.zeros_like(x, dtype=torch.bool), torch.empty_like(x, dtype=torch.bool)
-        for anchor in self.anchors:
-            same |= torch.eq(x, anchor, out=some)
+        if x.device.type == "cpu":  # where numpy's comparisons are three times faster
+            for anchor in self.anchors.numpy():
+                np.logical_or(same.numpy(), np.equal(x.numpy(), anchor, out=some.numpy()), out=same.numpy())
+        else:
+            for anchor in self.anchors:
+                same |= torch.eq(x, anchor, out=some)
         return same.any(1).nonzero().squeeze(1)
 
     def _one_by_one(self, x: Tensor, gradient: Tensor, gaps: Tensor, label: Tensor, reach: Tensor) -> Tensor:

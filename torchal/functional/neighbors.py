@@ -9,16 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import check_whole
+from torchal._checks import check_mask, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal._csr import csr_tensor
 from torchal.engine import faiss_search
-from torchal.engine.distances import Backend, Metric, Rows, check_backend, check_metric, make_space, survey
+from torchal.engine.distances import (
+    Backend,
+    Metric,
+    Rows,
+    Space,
+    Survey,
+    check_backend,
+    check_metric,
+    make_space,
+    survey,
+)
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import StreamedRows
 from torchal.errors import CapabilityError, ConfigError
 
 _SPARE = 8  # candidates kept beyond k, since rounding may hide a neighbour behind them
+_AMONG = 256  # of the rows that can be neighbours are compared with a chunk at once
 _BLOCKS = 4  # a block may be this many times as large as a chunk
 
 
@@ -102,28 +113,112 @@ def knn_graph(
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
         space = make_space(reader, seen, metric, backend if metric == "manhattan" else "torch")
-        rounds = metric != "manhattan" and not space.exact  # by more than sums of differences do
-        kept = min(k + (_SPARE if rounds else 1), len(reader) - 1)
+        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(reader) - 1)
         source = StreamedRows(reader, space)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
         if backend == "faiss" and metric != "manhattan":
             candidates = _search_by_faiss(source, kept)
         else:
             candidates = reader.in_chunks.halve(size, lambda size: _search(source, kept, size))
-        found = _measured_again(source, candidates, k)
-        if rounds and kept < len(reader) - 1:
-            # What was not kept is at least as far as the last one kept, up to the rounding of both.
-            error = space.bound * (source.sq + source.longest_sq)
-            doubtful = (found.distances[:, -1] > candidates.distances[:, -1] - error).nonzero().squeeze(1)
-            if len(doubtful):
-                fine = StreamedRows(reader, make_space(reader, seen._replace(whole=False), metric, dtype=torch.float64))
-                again = reader.in_chunks.halve(size, lambda size: _search_for(fine, doubtful, kept, size))
-                again = _measured_again(fine, again, k, rows=doubtful)
-                found.indices[doubtful] = again.indices
-                found.distances[doubtful] = again.distances.to(found.distances.dtype)
-        distances = space.distance(found.distances)
+        return _settled(reader, seen, source, candidates, k=k, metric=metric, size=size)
+
+
+def nearest_among(
+    features: Features,
+    k: int,
+    *,
+    among: Tensor,
+    metric: Metric = "euclidean",
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Neighbors:
+    """Find the k nearest of some rows, as of the labeled ones, for each row; exactly.
+
+    Each of those rows is also its own neighbour, with the distance 0. Exactness and ties are those of `knn_graph`.
+
+    Args:
+        features: as in `knn_graph`.
+        k: neighbours of each row.
+        among: the rows that can be neighbours.
+        metric: euclidean; cosine, which is 1 - cos; or manhattan.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: rows compared at once with as many of the others as fit, unless given.
+
+    Shapes:
+        features: (N, D) float. Half precision is computed in float32, float64 in float64.
+        among: (N,) bool, on the features' device.
+
+    Returns:
+        indices, rows of `among`, and distances, (N, k), on the features' device.
+
+    Raises:
+        ConfigError: k is not between 1 and the number of rows of `among`; an unknown metric.
+        ShapeError: features is no float matrix, or `among` disagrees in shape, dtype or device.
+        DataError: no rows; features that are not finite; a row of zeros with cosine distances.
+        DeviceMemoryError: the smallest block does not fit on the device.
+
+    Complexity:
+        N L D multiply-adds for L rows of `among`, in one pass; O(N k + L D) memory beyond the features, and blocks.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [3.0], [9.0]])
+        >>> nearest_among(x, 2, among=torch.tensor([True, False, True, True])).indices
+        tensor([[0, 2],
+                [0, 2],
+                [2, 0],
+                [3, 2]])
+    """
+    check_whole("k", k, least=1)
+    check_metric(metric)
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    check_mask("among", among, n_rows=len(reader), device=reader.home)
+    others = among.to(reader.device).nonzero().squeeze(1)
+    if k > len(others):
+        raise ConfigError(f"{k} neighbours of each row were asked for among {len(others)} rows")
+    with exact_arithmetic(reader.device):
+        seen = survey(reader, metric)
+        space = make_space(reader, seen, metric, "torch")
+        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(others))
+        source = StreamedRows(reader, space)
+        size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
+        candidates = reader.in_chunks.halve(size, lambda size: _search_among(source, others, kept, size))
+        return _settled(reader, seen, source, candidates, k=k, metric=metric, size=size, others=others)
+
+
+def _settled(
+    reader: FeatureReader,
+    seen: Survey,
+    source: StreamedRows,
+    candidates: Neighbors,
+    *,
+    k: int,
+    metric: Metric,
+    size: int,
+    others: Tensor | None = None,
+) -> Neighbors:
+    """Return the k nearest of the candidates (N, K) and their distances, as measured again.
+
+    `others` (L,) are the rows that can be neighbours: all but the row itself unless given.
+    """
+    space, kept = source.space, candidates.indices.shape[1]
+    found = _measured_again(source, candidates, k)
+    if _rounds(space, metric) and kept < (len(reader) - 1 if others is None else len(others)):
+        # What was not kept is at least as far as the last one kept, up to the rounding of both.
+        error = space.bound * (source.sq + source.longest_sq)
+        doubtful = (found.distances[:, -1] > candidates.distances[:, -1] - error).nonzero().squeeze(1)
+        if len(doubtful):
+            fine = StreamedRows(reader, make_space(reader, seen._replace(whole=False), metric, dtype=torch.float64))
+            again = reader.in_chunks.halve(size, lambda size: _search_for(fine, doubtful, kept, size, others))
+            again = _measured_again(fine, again, k, rows=doubtful)
+            found.indices[doubtful] = again.indices
+            found.distances[doubtful] = again.distances.to(found.distances.dtype)
     dtype = torch.promote_types(reader.dtype, torch.float32)
-    return Neighbors(found.indices.to(reader.home), distances.to(reader.home, dtype))
+    return Neighbors(found.indices.to(reader.home), space.distance(found.distances).to(reader.home, dtype))
+
+
+def _rounds(space: Space, metric: Metric) -> bool:
+    """Tell whether values of pairs are rounded by more than sums of differences are."""
+    return metric != "manhattan" and not space.exact
 
 
 class _Best:
@@ -172,6 +267,10 @@ class _Best:
         padded = value.new_full(shape, torch.inf).index_put_((row, position), value)
         self._take(where, padded, column.new_zeros(shape).index_put_((row, position), column), first)
 
+    def clear(self, where: slice) -> None:
+        """Forget the candidates of some rows."""
+        self.values[where] = torch.inf
+
     def _take(self, where: slice, values: Tensor, columns: Tensor, first: int) -> None:
         values = torch.cat([self.values[where], values], 1)
         index = torch.cat([self.indices[where], columns + first], 1)
@@ -211,19 +310,42 @@ def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
     return best.as_neighbors()
 
 
-def _search_for(source: StreamedRows, wanted: Tensor, k: int, size: int) -> Neighbors:
-    """Return the k rows that are nearest to the wanted ones (n,)."""
+def _search_among(source: StreamedRows, others: Tensor, k: int, size: int) -> Neighbors:
+    """Return the k of the others (L,) that are nearest to each row by rough values."""
+    n_rows, space = len(source), source.space
+    best = _Best(n_rows, k, source.sq, step=space.whole_step(len(others)))
+    wide = max(4 * k, min(size, _AMONG))
+    blocks = [source.select(some) for some in others.split(wide)]
+
+    def compare(start: int, stop: int) -> None:
+        rows, here = source.part(start, stop), slice(start, stop)
+        best.clear(here)  # a chunk may be started anew
+        for i, block in enumerate(blocks):
+            best.merge(here, space.rough(rows, block), i * wide)
+
+    source.in_chunks(n_rows, source.reader.chunk_rows(wide), compare)
+    found = best.as_neighbors()
+    return found._replace(indices=others[found.indices])
+
+
+def _search_for(source: StreamedRows, wanted: Tensor, k: int, size: int, others: Tensor | None = None) -> Neighbors:
+    """Return the k rows, or the k of the others (L,), that are nearest to the wanted ones (n,)."""
     best = _Best(len(wanted), k, source.sq)
+    n_others = len(source) if others is None else len(others)
     for start in range(0, len(wanted), size):
         here = slice(start, min(start + size, len(wanted)))
         rows = source.select(wanted[here])
-        for first in range(0, len(source), size):
-            stop = min(first + size, len(source))
+        for first in range(0, n_others, size):
+            stop = min(first + size, n_others)
+            if others is not None:
+                best.merge(here, source.space.pairwise(rows, source.select(others[first:stop])), first)
+                continue
             values = source.space.pairwise(rows, source.part(first, stop))
             own = (wanted[here] >= first) & (wanted[here] < stop)
             values[own.nonzero().squeeze(1), wanted[here][own] - first] = torch.inf
             best.merge(here, values, first)
-    return best.as_neighbors()
+    found = best.as_neighbors()
+    return found if others is None else found._replace(indices=others[found.indices])
 
 
 def _search_by_faiss(source: StreamedRows, k: int) -> Neighbors:

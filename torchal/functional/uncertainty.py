@@ -7,12 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchal._checks import check_finite, check_float
-from torchal.errors import DataError, ShapeError
+from torchal._checks import check_distributions, check_finite, check_float, check_log_probs
+from torchal.errors import ShapeError
 
-# How far from 1 a row may sum: a logarithm of -10 is rounded by 0.004 in float16, by 0.03 in bfloat16. Probabilities
-# given in place of their logarithms sum to at least C after exp.
-SUM_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
 _CHUNK_VALUES = 1 << 20  # values per chunk: 8 MiB of float64 in each temporary
 
 
@@ -172,23 +169,14 @@ def _per_chunk(log_probs: Tensor, score: Callable[[Tensor], Tensor], *, dtype: t
 
     Computed and returned in the logarithms' own dtype, and at least in `dtype`.
     """
-    check_float("log_probs", log_probs, ndim=2)
+    check_log_probs(log_probs)
     n_rows, n_classes = log_probs.shape
-    if n_classes == 0:
-        raise ShapeError(f"log_probs must have at least one column, got shape {tuple(log_probs.shape)}")
     # Scores of half-precision rows, as autocast gives them, are float32: in half precision most of them would be ties.
     dtype = torch.promote_types(log_probs.dtype, dtype)
-    tolerance = SUM_TOLERANCE.get(log_probs.dtype, 1e-3)
     out = log_probs.new_empty(n_rows, dtype=dtype)
     size = max(1, _CHUNK_VALUES // n_classes)
     for start in range(0, n_rows, size):
         probs = log_probs[start : start + size].to(dtype).exp()
-        off = ~((probs.sum(1) - 1).abs() <= tolerance)  # also true of NaN
-        if bool(off.any()):
-            row = int(off.nonzero()[0])
-            raise DataError(
-                "log_probs must hold logarithms of probabilities: "
-                f"row {start + row} sums to {float(probs[row].sum()):.4g} after exp, not to 1"
-            )
+        check_distributions(probs, log_probs.dtype, first_row=start)
         out[start : start + size] = score(probs)
     return out
