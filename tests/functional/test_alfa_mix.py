@@ -200,8 +200,9 @@ def test_all_candidates_and_rows_that_never_flip():
         ({"anchors": torch.full((1, 5), math.nan)}, DataError, "anchors must be finite"),
         ({"features": torch.full((60, 5), math.nan)}, DataError, "features must be finite"),
         ({"features": torch.zeros(60, 5, dtype=torch.int64)}, ShapeError, "features must be floating point"),
-        ({"eps": 0.0}, ConfigError, "eps must be positive"),
-        ({"eps": math.nan}, ConfigError, "eps must be positive"),
+        ({"eps": 0.0}, ConfigError, "eps must be a positive finite number"),
+        ({"eps": math.nan}, ConfigError, "eps must be a positive finite number"),
+        ({"max_eps": "1"}, ConfigError, "max_eps must be a finite number"),
         ({"max_eps": 0.1}, ConfigError, "at least eps = 0.2, got 0.1"),
     ],
 )

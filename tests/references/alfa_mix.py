@@ -41,5 +41,5 @@ def wanted(flip_eps, candidates, n, eps, max_eps):
     while True:
         grown += eps
         found = [row for row, limit in enumerate(flip_eps) if limit < grown]
-        if sum(candidates[row] for row in found) > n or grown >= max_eps - 1e-9:
+        if sum(candidates[row] for row in found) >= n or grown >= max_eps - 1e-9:
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ def alfa_mix(
     """Pick representatives of the rows whose predicted label flips when they are mixed a little with an anchor.
 
     They are clustered into n clusters, and the row nearest to the mean of each is picked (`cluster_representatives`).
-    Where not more than n candidates flip, the mix grows by eps until more do or it has reached max_eps. What is missing
+    Where fewer than n candidates flip, the mix grows by eps until enough do or it has reached max_eps. What is missing
     then are the rows that would flip next.
 
     Args:
@@ -244,8 +245,8 @@ def alfa_mix(
 
     Reference:
         Parvaneh et al. (2022), Algorithm 1; see `flip_eps`. The paper mixes with one eps. The steps up to 1 are
-        those of the authors' code, as is clustering by direction. What is missing they draw at random, with
-        replacement.
+        those of the authors' code (which goes on until more than n flip), as is clustering by direction. What is
+        missing they draw at random, with replacement.
 
     Complexity:
         That of `flip_eps`, whatever the number of steps, and of k-means on the rows that flip.
@@ -275,23 +276,20 @@ def alfa_mix(
     )
 
 
-def check_mix(eps: float, max_eps: float) -> None:
+def check_mix(eps: object, max_eps: object) -> None:
     """Require settings of `alfa_mix` that make sense.
 
     Raises:
         ConfigError: eps is not positive and finite, or max_eps is below it.
     """
-    if not 0 < eps < math.inf:
-        raise ConfigError(f"eps must be positive and finite, got {eps!r}")
-    if not eps <= max_eps < math.inf:
-        raise ConfigError(f"max_eps must be finite and at least eps = {eps!r}, got {max_eps!r}")
+    if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 < float(eps) < math.inf:
+        raise ConfigError(f"eps must be a positive finite number, got {eps!r}")
+    if isinstance(max_eps, bool) or not isinstance(max_eps, Real) or not float(eps) <= float(max_eps) < math.inf:
+        raise ConfigError(f"max_eps must be a finite number of at least eps = {eps!r}, got {max_eps!r}")
 
 
 def _grown(found: Tensor, n: int, eps: float, max_eps: float) -> float:
-    """Return the first multiple of eps below which more than n of the rows (M,) flip, or the last."""
+    """Return the first multiple of eps below which at least n of the rows (M,) flip, or the last."""
     last = math.ceil(max_eps / eps * (1 - 1e-9))
-    if n < len(found):
-        next_to_flip = float(found.kthvalue(n + 1).values)
-        if next_to_flip < last * eps:
-            last = math.floor(next_to_flip / eps) + 1
-    return last * eps
+    nth = float(found.kthvalue(n).values)
+    return (math.floor(nth / eps) + 1) * eps if nth < last * eps else last * eps

@@ -8,12 +8,16 @@ from collections.abc import Callable
 
 from torchal.errors import ConfigError
 from torchal.samplers.bald import BALD as BALD
+from torchal.samplers.alfa_mix import AlfaMix as AlfaMix
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
+from torchal.samplers.contrastive import Contrastive as Contrastive
+from torchal.samplers.drop_query import DropQuery as DropQuery
 from torchal.samplers.entropy import Entropy as Entropy
+from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
@@ -94,9 +98,13 @@ def _default_mixture() -> Mixture:
 
 _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bald": BALD,
+    "alfa_mix": AlfaMix,
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
+    "contrastive": Contrastive,
+    "drop_query": DropQuery,
     "entropy": Entropy,
+    "expected_gradient_length": ExpectedGradientLength,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "informative_diverse": InformativeDiverse,
