@@ -15,8 +15,12 @@ import torch
 
 from benchmarks import (
     bald,
+    alfa_mix,
     classical,
+    contrastive,
     density,
+    drop_query,
+    gradient_length,
     import_time,
     k_center,
     kmeans,
@@ -35,6 +39,10 @@ BENCHMARKS = {
     "k_center": k_center,
     "kmeans": kmeans,
     "density": density,
+    "alfa_mix": alfa_mix,
+    "drop_query": drop_query,
+    "gradient_length": gradient_length,
+    "contrastive": contrastive,
     "playground": playground,
     "memory": memory,
     "networks": networks,
