@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
-    bald,
     alfa_mix,
+    bald,
     classical,
     contrastive,
     density,

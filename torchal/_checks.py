@@ -12,10 +12,6 @@ from torch import Tensor
 
 from torchal.errors import BudgetError, ConfigError, DataError, MissingExtraError, ShapeError
 
-# How far from 1 a row may sum: a logarithm of -10 is rounded by 0.004 in float16, by 0.03 in bfloat16. Probabilities
-# given in place of their logarithms sum to at least C after exp.
-_SUM_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
-
 
 def check_installed(package: str, *, extra: str) -> None:
     """Require an optional package; the error says how to get it."""
@@ -56,24 +52,6 @@ def check_mask(name: str, mask: Tensor, *, n_rows: int, device: torch.device) ->
         raise ShapeError(f"{name} must have shape ({n_rows},), got {tuple(mask.shape)}")
     if mask.device != device:
         raise ShapeError(f"{name} must be on {device}, got {mask.device}")
-
-
-def check_log_probs(log_probs: Tensor) -> None:
-    """Require an (N, C) float matrix with at least one column; what its rows hold is for `check_distributions`."""
-    check_float("log_probs", log_probs, ndim=2)
-    if log_probs.shape[1] == 0:
-        raise ShapeError(f"log_probs must have at least one column, got shape {tuple(log_probs.shape)}")
-
-
-def check_distributions(probs: Tensor, dtype: torch.dtype, *, first_row: int = 0) -> None:
-    """Require that rows (R, C) of probabilities sum to 1, as far as logarithms of this dtype can tell."""
-    off = ~((probs.sum(1) - 1).abs() <= _SUM_TOLERANCE.get(dtype, 1e-3))  # also true of NaN
-    if bool(off.any()):
-        row = int(off.nonzero()[0])
-        raise DataError(
-            "log_probs must hold logarithms of probabilities: "
-            f"row {first_row + row} sums to {float(probs[row].sum()):.4g} after exp, not to 1"
-        )
 
 
 def check_last_layer(weight: Tensor, bias: Tensor, *, n_columns: int, device: torch.device) -> None:

@@ -3,13 +3,13 @@
 Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
 """
 
+from torchal.functional.alfa_mix import alfa_mix as alfa_mix
+from torchal.functional.alfa_mix import class_means as class_means
+from torchal.functional.alfa_mix import flip_eps as flip_eps
 from torchal.functional.bald import bald as bald
 from torchal.functional.bald import power_bald as power_bald
 from torchal.functional.bald import softmax_bald as softmax_bald
 from torchal.functional.bald import softrank_bald as softrank_bald
-from torchal.functional.alfa_mix import alfa_mix as alfa_mix
-from torchal.functional.alfa_mix import class_means as class_means
-from torchal.functional.alfa_mix import flip_eps as flip_eps
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio

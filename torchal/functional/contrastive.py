@@ -8,12 +8,13 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import check_distributions, check_log_probs, check_mask, check_whole
+from torchal._checks import check_mask, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Metric
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.neighbors import nearest_among
+from torchal.functional.uncertainty import check_distributions, check_log_probs
 
 
 def contrastive(

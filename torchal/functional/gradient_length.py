@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_distributions, check_finite, check_flag, check_log_probs
+from torchal._checks import check_finite, check_flag
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ShapeError
+from torchal.functional.uncertainty import check_distributions, check_log_probs
 
 
 def expected_gradient_length(log_probs: Tensor, features: Features, *, bias: bool = True) -> Tensor:

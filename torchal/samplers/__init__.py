@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 
 from torchal.errors import ConfigError
-from torchal.samplers.bald import BALD as BALD
 from torchal.samplers.alfa_mix import AlfaMix as AlfaMix
+from torchal.samplers.bald import BALD as BALD
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
