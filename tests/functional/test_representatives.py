@@ -45,7 +45,7 @@ def test_agrees_with_the_loop_for_the_same_clusters(data, n_rows):
     chosen = rows
     if len(rows) > n:
         units = torch.tensor([reference.unit(x[row].tolist()) for row in rows], dtype=x.dtype)
-        clusters = kmeans(unit_rows(x[rows]), n, generator=seeded(), max_iterations=100)
+        clusters = kmeans(unit_rows(x[rows]), n, generator=seeded(), max_iterations=20)
         members = reference.nearest_members(units, clusters.assignments, clusters.centers)
         chosen = [rows[i] for i in members]
     picked = pick(

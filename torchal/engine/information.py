@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_float
+from torchal._checks import SUM_TOLERANCE, check_float
 from torchal._chunks import values_per_chunk
 from torchal.errors import DataError, ShapeError
 
@@ -30,7 +30,6 @@ _CACHED_VALUES = 1 << 18
 LEAST_LIFT = 1e-15
 _NEGLIGIBLE = 8  # roundings of 1: what a row's information may lose, in all, by classes that are left out
 # As in `torchal.functional.uncertainty`: how far from 1 the probabilities of a row may sum.
-_SUM_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
 
 
 class Outcomes(NamedTuple):
@@ -116,7 +115,7 @@ def labels_of(
     Raises:
         DataError: a row's probabilities do not sum to 1 under some draw, or are NaN.
     """
-    tolerance = _SUM_TOLERANCE.get(log_probs.dtype, 1e-3)
+    tolerance = SUM_TOLERANCE.get(log_probs.dtype, 1e-3)
     logs = log_probs.to(dtype)
     probs = logs.exp()
     off = ~((probs.sum(2) - 1).abs() <= tolerance)  # also true of NaN

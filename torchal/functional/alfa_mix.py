@@ -208,7 +208,7 @@ def alfa_mix(
     eps: float = 0.2,
     max_eps: float = 1.0,
     candidates: Tensor | None = None,
-    max_iterations: int = 100,
+    max_iterations: int = 20,
 ) -> Selection:
     """Pick representatives of the rows whose predicted label flips when they are mixed a little with an anchor.
 

@@ -105,7 +105,7 @@ def drop_query(
     n_masks: int = 3,
     rate: float = 0.75,
     candidates: Tensor | None = None,
-    max_iterations: int = 100,
+    max_iterations: int = 20,
 ) -> Selection:
     """Pick representatives of the rows whose predicted label is another one under more than half of some dropout masks.
 

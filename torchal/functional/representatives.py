@@ -22,7 +22,7 @@ def cluster_representatives(
     scores: Tensor,
     generator: torch.Generator,
     candidates: Tensor | None = None,
-    max_iterations: int = 100,
+    max_iterations: int = 20,
 ) -> Selection:
     """Pick, of each of n clusters of the wanted candidates, the row nearest to the mean.
 

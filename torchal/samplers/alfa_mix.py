@@ -42,7 +42,7 @@ class AlfaMix(Sampler):
 
     eps: float = 0.2
     max_eps: float = 1.0
-    max_iterations: int = 100
+    max_iterations: int = 20
 
     requires = (HasLastLayer,)
 

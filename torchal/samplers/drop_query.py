@@ -41,7 +41,7 @@ class DropQuery(Sampler):
 
     n_masks: int = 3
     rate: float = 0.75
-    max_iterations: int = 100
+    max_iterations: int = 20
 
     requires = (HasLastLayer,)
 
