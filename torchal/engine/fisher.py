@@ -189,7 +189,7 @@ class WholeFisher(FisherRows):
             products = (h @ whole[c, :, c:].flatten(1)).view(len(h), self.rank - c, self._n_columns)
             between[:, c, c:] = torch.bmm(products, h.unsqueeze(2)).squeeze(2)
             between[:, c:, c] = between[:, c, c:]
-        return self._root(self._root(between, weights).mT, weights)
+        return self._root(self._root(between, weights).mT.contiguous(), weights)
 
     def lower(
         self, inner: Tensor, outer: Tensor, h: Tensor, weights: Tensor, change: tuple[Tensor, Tensor, int]
@@ -200,7 +200,7 @@ class WholeFisher(FisherRows):
         x_y = self._root((h @ both).view(len(h), self.rank, 2 * self.rank), weights)
         x, y = x_y.split(self.rank, 2)
         inner.baddbmm_(x, x.mT, alpha=-sign)
-        outer.baddbmm_(x_y, torch.cat([y, x], 2).mT, alpha=-sign)
+        outer.baddbmm_(x, y.mT, alpha=-sign).baddbmm_(y, x.mT, alpha=-sign)
 
     def gains(self, inner: Tensor, outer: Tensor, weights: Tensor, sign: int) -> Tensor:  # noqa: ARG002 - they are in
         """Return tr(outer (I + sign inner)^-1)."""
@@ -215,9 +215,10 @@ class WholeFisher(FisherRows):
 
     @staticmethod
     def _root(y: Tensor, weights: Tensor) -> Tensor:
-        """Return A^T y of rows, y (c, r, k)."""
-        p, shrink = weights[:, None, :-1], weights[:, -1, None, None]
-        return (y - torch.bmm(p, y).mul_(shrink)) * p.mT.sqrt()
+        """Return A^T y of rows, y (c, r, k), in its place: new memory for so much takes longer than what is computed."""
+        p = weights[:, :-1]
+        common = torch.bmm(p.unsqueeze(1), y).mul_(weights[:, -1, None, None])
+        return y.sub_(common).mul_(p.sqrt().unsqueeze(2))
 
 
 def one_against_all(probs: Tensor) -> Tensor:
