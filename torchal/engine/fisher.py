@@ -77,9 +77,7 @@ class RankOneFisher(FisherRows):
 
     rank = 1
 
-    def __init__(
-        self, n_blocks: int, n_columns: int, weigh: Callable[[Tensor], Tensor], *, unit: float = 1.0
-    ) -> None:
+    def __init__(self, n_blocks: int, n_columns: int, weigh: Callable[[Tensor], Tensor], *, unit: float = 1.0) -> None:
         self.n_blocks, self.size = n_blocks, n_columns
         self.n_weights, self.form_shape = n_blocks, (n_blocks,)
         self._weigh, self._unit = weigh, unit
@@ -187,8 +185,7 @@ class WholeFisher(FisherRows):
         between = h.new_empty(len(h), self.rank, self.rank)
         for c in range(self.rank):
             products = (h @ whole[c, :, c:].flatten(1)).view(len(h), self.rank - c, self._n_columns)
-            between[:, c, c:] = torch.bmm(products, h.unsqueeze(2)).squeeze(2)
-            between[:, c:, c] = between[:, c, c:]
+            between[:, c, c:] = between[:, c:, c] = torch.bmm(products, h.unsqueeze(2)).squeeze(2)
         return self._root(self._root(between, weights).mT.contiguous(), weights)
 
     def lower(
@@ -207,7 +204,10 @@ class WholeFisher(FisherRows):
         if self.rank > _ELIMINATED and sign > 0:
             pivots = inner + torch.eye(self.rank, dtype=inner.dtype, device=inner.device)
             return torch.linalg.solve(pivots, outer).diagonal(dim1=1, dim2=2).sum(1)
-        return _traces(inner.permute(1, 2, 0).contiguous().mul_(sign), outer.permute(1, 2, 0).contiguous())
+        inner, outer = (
+            forms.permute(1, 2, 0).clone(memory_format=torch.contiguous_format) for forms in (inner, outer)
+        )
+        return _traces(inner.mul_(sign), outer)
 
     def blocks(self, forms: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG002 - they are in
         """Return the forms as they are, (1, r, r)."""
@@ -215,7 +215,7 @@ class WholeFisher(FisherRows):
 
     @staticmethod
     def _root(y: Tensor, weights: Tensor) -> Tensor:
-        """Return A^T y of rows, y (c, r, k), in its place: new memory for so much takes longer than what is computed."""
+        """Return A^T y of rows, y (c, r, k), in its place: new memory for it takes longer than what is computed."""
         p = weights[:, :-1]
         common = torch.bmm(p.unsqueeze(1), y).mul_(weights[:, -1, None, None])
         return y.sub_(common).mul_(p.sqrt().unsqueeze(2))

@@ -117,7 +117,7 @@ def bait(
     check_finite("features", features)
     with exact_arithmetic(features.device):
         rows = candidates.nonzero().squeeze(1)
-        kind = _kind_of(form, n_candidates=len(rows), n_classes=log_probs.shape[1], n_columns=features.shape[1])
+        kind = _kind_of(form, len(rows), log_probs.shape[1], features.shape[1])
         pool = _Pool(kind, log_probs.detach(), features.detach())
         matrices = _Matrices.of(pool, labeled.nonzero().squeeze(1), n, float(regularization))
         picked, scores = _greedy(_Candidates.of(pool, rows, matrices), matrices, n, min(oversampling * n, len(rows)))
@@ -141,19 +141,30 @@ def check_settings(regularization: object, oversampling: object, form: object) -
         raise ConfigError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
 
 
-def _kind_of(form: Form, *, n_candidates: int, n_classes: int, n_columns: int) -> FisherRows:
-    """Return the matrices to compute with, the first that are small enough where the form is "auto"."""
+def form_for(n_candidates: int, n_classes: int, n_columns: int) -> Form:
+    """Return what "auto" is: the first of exact, block_diagonal and binary that is small enough.
+
+    Example:
+        >>> form_for(50_000, 10, 512), form_for(50_000, 100, 512), form_for(1_000_000, 1000, 512)
+        ('exact', 'block_diagonal', 'binary')
+    """
     rank = n_classes - 1
+    if rank * n_columns <= _EXACT_SIZE and 2 * n_candidates * rank**2 <= _KEPT_VALUES:
+        return "exact"
+    if n_classes * n_columns**2 <= _BLOCK_VALUES and 2 * n_candidates * n_classes <= _KEPT_VALUES:
+        return "block_diagonal"
+    return "binary"
+
+
+def _kind_of(form: Form, n_candidates: int, n_classes: int, n_columns: int) -> FisherRows:
+    """Return the matrices to compute with."""
     if form == "auto":
-        if rank * n_columns <= _EXACT_SIZE and 2 * n_candidates * rank**2 <= _KEPT_VALUES:
-            form = "exact"
-        elif n_classes * n_columns**2 <= _BLOCK_VALUES and 2 * n_candidates * n_classes <= _KEPT_VALUES:
-            form = "block_diagonal"
-        else:
-            form = "binary"
+        form = form_for(n_candidates, n_classes, n_columns)
+    if form == "exact" and n_classes > 2:
+        return WholeFisher(n_classes, n_columns)
     if form == "exact":
-        # two classes are one difference, whose prior of precision 1 on both weights is 1 - 1/2
-        return WholeFisher(n_classes, n_columns) if rank > 1 else RankOneFisher(1, n_columns, of_two, unit=0.5)
+        # two classes are one difference, for which a prior of precision 1 on both weights is one of 1 - 1/2
+        return RankOneFisher(1, n_columns, of_two, unit=0.5)
     if form == "block_diagonal":
         return RankOneFisher(n_classes, n_columns, one_against_all)
     return RankOneFisher(1, n_columns, best_against_all)
@@ -256,10 +267,10 @@ class _Candidates:
         gains: (c,) float64, how much tr(M^-1 F) falls with a row more; after `turn`, how much it grows with one less.
     """
 
-    def __init__(self, pool: _Pool, rows: Tensor, weights: Tensor, inner: Tensor, outer: Tensor, sign: int) -> None:
-        self._pool, self._kind, self._rows = pool, pool.kind, rows
-        self._weights, self._inner, self._outer, self._sign = weights, inner, outer, sign
-        self.gains = inner.new_empty(len(rows))
+    def __init__(self, pool: _Pool, rows: Tensor, kept: tuple[Tensor, Tensor, Tensor], *, sign: int) -> None:
+        self._pool, self._kind, self._rows, self._sign = pool, pool.kind, rows, sign
+        self._weights, self._inner, self._outer = kept
+        self.gains = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
 
     @classmethod
     def of(cls, pool: _Pool, rows: Tensor, matrices: _Matrices) -> _Candidates:
@@ -272,14 +283,14 @@ class _Candidates:
             weights[start:stop] = kind.weights(probs)
             inner[start:stop] = kind.forms(h, weights[start:stop], matrices.inverse)
             outer[start:stop] = kind.forms(h, weights[start:stop], matrices.product)
-        made = cls(pool, rows, weights, inner, outer, sign=1)
+        made = cls(pool, rows, (weights, inner, outer), sign=1)
         made.change(None)
         return made
 
     def take(self, some: Tensor) -> _Candidates:
         """Return some of them (k,), to be taken away again."""
-        kept = (self._rows, self._weights, self._inner, self._outer)
-        return _Candidates(self._pool, *(values[some] for values in kept), sign=-1)
+        kept = (self._weights[some], self._inner[some], self._outer[some])
+        return _Candidates(self._pool, self._rows[some], kept, sign=-1)
 
     def at(self, one: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return V, V^T P V and V^T R V of one of them (1,), as `_Matrices.change` wants them."""
