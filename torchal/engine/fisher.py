@@ -204,9 +204,7 @@ class WholeFisher(FisherRows):
         if self.rank > _ELIMINATED and sign > 0:
             pivots = inner + torch.eye(self.rank, dtype=inner.dtype, device=inner.device)
             return torch.linalg.solve(pivots, outer).diagonal(dim1=1, dim2=2).sum(1)
-        inner, outer = (
-            forms.permute(1, 2, 0).clone(memory_format=torch.contiguous_format) for forms in (inner, outer)
-        )
+        inner, outer = (forms.permute(1, 2, 0).clone(memory_format=torch.contiguous_format) for forms in (inner, outer))
         return _traces(inner.mul_(sign), outer)
 
     def blocks(self, forms: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG002 - they are in

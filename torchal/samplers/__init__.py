@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from torchal.errors import ConfigError
+from torchal.samplers.bait import Bait as Bait
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
@@ -88,6 +89,7 @@ def _default_mixture() -> Mixture:
 
 
 _BY_NAME: dict[str, Callable[[], Sampler]] = {
+    "bait": Bait,
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "entropy": Entropy,
