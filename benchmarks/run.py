@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    bait,
     classical,
     density,
     import_time,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "k_center": k_center,
     "kmeans": kmeans,
     "density": density,
+    "bait": bait,
     "playground": playground,
     "memory": memory,
     "networks": networks,
