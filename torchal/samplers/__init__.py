@@ -10,6 +10,7 @@ from torchal.errors import ConfigError
 from torchal.samplers.alfa_mix import AlfaMix as AlfaMix
 from torchal.samplers.badge import Badge as Badge
 from torchal.samplers.bald import BALD as BALD
+from torchal.samplers.bait import Bait as Bait
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
@@ -104,6 +105,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "badge": Badge,
     "bald": BALD,
     "alfa_mix": AlfaMix,
+    "bait": Bait,
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
