@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from torchal._checks import as_rows, check_finite, check_flag, check_float, check_mask, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
-from torchal.engine.added_rows import Coordinates, Hessian, LabeledRows, MeanHessian, WholeHessian, finite, refit_with
+from torchal.engine.added_rows import AddedRows
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.logistic_hessian import Hessian, MeanHessian, WholeHessian
+from torchal.engine.logistic_rows import Coordinates, LabeledRows, finite
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.uncertainty import entropy, least_confidence
 
@@ -37,12 +40,12 @@ def expected_error_reduction(
     n_steps: int = 2,
     leave_out: bool = True,
 ) -> Tensor:
-    r"""Return minus the loss that is to be expected over a pool once a row has its label and the last layer is refitted.
+    r"""Return minus the loss that is to be expected over a pool once a row has its label, by the last layer.
 
     The label is unknown, so the loss is averaged over all labels, each as likely as the model says now. The refit is
-    not done: the last layer is taken for a logistic regression that is at its optimum, the loss of the labeled rows for
-    its second-order expansion there, and only the loss of the added row for what it is. The optimum of that
-    objective needs a system of C unknowns for each row and label, whatever D is.
+    not done: the last layer is taken for a logistic regression at its optimum, which takes a few Newton steps with the
+    Hessian that it has there. In each, the added row's loss is exact, which needs a system of C unknowns only, and the
+    labeled rows' is expanded to second order. The model's probabilities and features are all that is needed.
 
     Args:
         features: what the last layer reads.
@@ -54,9 +57,12 @@ def expected_error_reduction(
         l2: the factor of half the squared weights in the objective, beside the sum of the log-losses: 1 / C of a
             logistic regression. Two classes are one vector of weights, as they are there.
         fit_intercept: whether the last layer has an intercept, which is not penalized.
-        form: of the Hessian of the labeled rows. "newton": whole. "kronecker": the curvature of each row, a C x C
-            matrix, is replaced by its mean over all directions, which is exact for two classes. "auto": "newton" for
+        form: of the Hessian of the labeled rows. "newton": whole. "kronecker": each row's curvature, a C x C matrix,
+            is replaced by its mean over all directions, which changes nothing for two classes. "auto": "newton" for
             three classes or more, as long as it has at most 1024 columns, C (min(L, D) + 1) of them.
+        n_steps: with many of them, either form is at the optimum of the refit. Rank correlations with exact refits of
+            logistic regressions of 12 to 100 labeled rows, on blobs, wine, breast cancer and digits, were 0.87 to 1.00
+            after 1 step and 0.98 to 1.00 after 2 in "newton" form, 0.82 to 1.00 and 0.80 to 1.00 in "kronecker" form.
         leave_out: whether a row that is scored is left out of its own average. Right where the pool is everything
             that is not labeled; of a sample of the pool a row's own share is less than it seems.
 
@@ -79,15 +85,17 @@ def expected_error_reduction(
 
     Reference:
         Roy & McCallum, "Toward Optimal Active Learning through Sampling Estimation of Error Reduction", ICML 2001,
-        section 2 with the losses of equations 3 and 4; there the model is naive Bayes and is trained again, here its
-        last layer is approximated as said above. Labels less likely than 1e-12 are left out. The mean curvature is that
-        of Bohning, "Multinomial Logistic Regression Algorithm", 1992, whose bound puts 1/2 for it. The damping of the
-        Newton steps for the added row is that of Sun & Tran-Dinh, "Generalized Self-Concordant Functions", 2019.
-        Where l2 is less than 1e-10 of the largest feature's square, it counts as that.
+        section 2. There the model is naive Bayes and trained again; here its last layer is approximated as said above.
+        Labels less likely than 1e-12 are left out, and l2 counts as at least 1e-10 of the largest feature's square. The
+        form "kronecker" is that of Bohning, "Multinomial Logistic Regression Algorithm", 1992, with each row's own mean
+        curvature for the bound 1/2. Steps for the added row's loss are damped as in Sun & Tran-Dinh, "Generalized
+        Self-Concordant Functions", Mathematical Programming 2019; the others by one step of the secant method.
 
     Complexity:
-        n M C^2 exponentials; beside them n M D multiply-adds ("kronecker") or n M C^2 min(L, D) ("newton"), and
-        once L C^2 min(L, D)^2 for the Hessian; memory for it, for min(L, D) D numbers, and chunks.
+        Of each row and label, with R = min(L, D): M C exponentials and M C R multiply-adds over the pool; in each step
+        L C exponentials and L C R multiply-adds, and for the Hessian's inverse C^2 R^2 ("newton") or C R^2
+        ("kronecker"). "kronecker" with one step has a kernel of rows for it all: M D multiply-adds for each row. Memory
+        for the inverse, C^2 R^2 or R^2 numbers, for R D numbers where L < D, and chunks.
 
     Example:
         >>> x = torch.tensor([[-2.0], [2.0], [-1.9], [0.1], [0.2]])
@@ -97,7 +105,9 @@ def expected_error_reduction(
         tensor(1)
     """
     reader = FeatureReader(features)
-    _check_settings(loss, form, l2, fit_intercept, leave_out)
+    check_settings(loss, form, l2)
+    check_flag("fit_intercept", fit_intercept)
+    check_flag("leave_out", leave_out)
     check_float("log_probs", log_probs, ndim=2)
     if len(log_probs) != len(reader) or log_probs.device != reader.home:
         raise ShapeError(
@@ -111,9 +121,7 @@ def expected_error_reduction(
     n_classes = log_probs.shape[1]
     fitted = labeled.nonzero().squeeze(1)
     if not len(fitted):
-        raise DataError(
-            "no row is labeled: expected error reduction adds a row to those that the model was fitted on, and needs them"
-        )
+        raise DataError("no row is labeled: expected error reduction adds a row to those that the model was fitted on")
     if n_classes == 1 or not len(pool):
         return log_probs.new_zeros(len(rows), dtype=dtype)
     with exact_arithmetic(reader.device):
@@ -128,8 +136,10 @@ def expected_error_reduction(
             dtype=dtype,
         )
         old = LabeledRows(space, fitted, log_probs)
-        whole = n_classes > 2 and n_classes * space.n_columns <= _NEWTON_PARAMETERS if form == "auto" else form == "newton"
-        hessian = WholeHessian(old) if whole else MeanHessian(old)
+        whole = (
+            n_classes > 2 and n_classes * space.n_columns <= _NEWTON_PARAMETERS if form == "auto" else form == "newton"
+        )
+        hessian: Hessian = WholeHessian(old) if whole else MeanHessian(old)
         return -_Refits(old, hessian, n_steps, dtype).losses(log_probs, rows, pool, loss, leave_out).to(dtype)
 
 
@@ -182,7 +192,9 @@ def expected_error_of_refits(
         >>> expected_error_of_refits(log_probs, refit, rows=rows, pool=rows, loss="zero_one")
         tensor([-0.0000, -0.5000])
     """
-    _check_settings(loss, "auto", 1.0, True, leave_out)
+    check_settings(loss)
+    check_flag("leave_out", leave_out)
+    check_float("log_probs", log_probs, ndim=2)
     check_whole("refits_at_once", refits_at_once, least=1)
     least_confidence(log_probs)  # the checks
     rows = as_rows("rows", rows, n_rows=len(log_probs), device=log_probs.device)
@@ -246,7 +258,8 @@ class _Refits(NamedTuple):
         space, n_classes, limit = self.labeled.space, self.labeled.n_classes, values_per_chunk(log_probs.device)
         added, row = (pair // n_classes).unique_consecutive(return_inverse=True)
         added = rows[added]
-        moves = refit_with(self.labeled, self.hessian, added, log_probs[added], (row, pair % n_classes), self.n_steps)
+        pairs = AddedRows(self.labeled, self.hessian, added, log_probs[added], row, pair % n_classes)
+        moves = pairs.refit(self.n_steps)
         widest = max(n_classes, space.n_features, space.n_columns, len(added))
         pool_size = max(1, min(_POOL_ROWS, limit // widest, len(pool)))
         size = max(1, limit // (n_classes * pool_size))
@@ -294,20 +307,19 @@ def _largest(reader: FeatureReader, rows: Tensor) -> float:
 def _checked_rows(rows: Tensor | None, pool: Tensor | None, labeled: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rows to score and the rows to average over."""
     others = (~labeled).nonzero().squeeze(1)
-    place = {"n_rows": len(labeled), "device": labeled.device}
-    rows = others if rows is None else as_rows("rows", rows, **place)
-    pool = others if pool is None else as_rows("pool", pool, **place)
+    n_rows, device = len(labeled), labeled.device
+    rows = others if rows is None else as_rows("rows", rows, n_rows=n_rows, device=device)
+    pool = others if pool is None else as_rows("pool", pool, n_rows=n_rows, device=device)
     known = int(labeled[rows].sum())
     if known:
         raise DataError(f"{known} of {len(rows)} rows to be scored are labeled already")
     return rows, pool
 
 
-def _check_settings(loss: object, form: object, l2: object, fit_intercept: object, leave_out: object) -> None:
+def check_settings(loss: object, form: object = "auto", l2: object = 1.0) -> None:
+    """Require a known loss and form, and a penalty."""
     for name, value, known in (("loss", loss, Loss), ("form", form, Form)):
         if value not in get_args(known):
             raise ConfigError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
-    if isinstance(l2, bool) or not isinstance(l2, int | float) or not 0 < l2 < float("inf"):
+    if isinstance(l2, bool) or not isinstance(l2, Real) or not 0 < float(l2) < float("inf"):
         raise ConfigError(f"l2 must be a positive number, got {l2!r}")
-    check_flag("fit_intercept", fit_intercept)
-    check_flag("leave_out", leave_out)

@@ -13,6 +13,7 @@ from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
 from torchal.samplers.entropy import Entropy as Entropy
+from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
@@ -91,6 +92,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "entropy": Entropy,
+    "expected_error_reduction": ExpectedErrorReduction,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "informative_diverse": InformativeDiverse,
