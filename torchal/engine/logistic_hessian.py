@@ -15,7 +15,8 @@ from torchal.engine.logistic_rows import LabeledRows
 
 _LEAST_CURVATURE = 1e-10  # of an intercept, and of the shift of all of them, which changes nothing
 _LEAST_SHARE = 1e-12  # of the largest curvature: with less, float64 may not factor the Hessian
-_PUSH_STEPS = 16
+_PUSH_STEPS = 10
+_HALVINGS = 16
 
 
 class Response(ABC):
@@ -84,14 +85,16 @@ class _WholeResponse(Response):
     @override
     def push(self, logits: Tensor, label: Tensor, row: Tensor) -> Tensor:
         response = self._logits[row]
-        push = torch.zeros_like(label)
+        push, change = torch.zeros_like(label), torch.zeros_like(label)  # and that of the logits which follows from it
         unit = torch.eye(label.shape[1], dtype=label.dtype, device=label.device)
         for _ in range(_PUSH_STEPS):
-            probs = (logits + (response @ push.unsqueeze(2)).squeeze(2)).softmax(1)
+            probs = (logits + change).softmax(1)
             bent = probs.unsqueeze(2) * response
             system = unit + bent - probs.unsqueeze(2) * bent.sum(1, keepdim=True)
             step = torch.linalg.solve(system, (label - probs - push).unsqueeze(2))
-            push = push + step.squeeze(2) * _damping((response @ step).squeeze(2))
+            ahead, step = (response @ step).squeeze(2), step.squeeze(2)
+            share = _best_share(push, step, logits + change, ahead, label)
+            push, change = torch.addcmul(push, share, step), torch.addcmul(change, share, ahead)
         return push
 
     @override
@@ -133,13 +136,14 @@ class MeanResponse(Response):
         response = self.logits[row].unsqueeze(1)
         push = torch.zeros_like(label)
         for _ in range(_PUSH_STEPS):
-            probs = (logits + response * push).softmax(1)
+            moved = logits + response * push
+            probs = moved.softmax(1)
             # a diagonal and a matrix of rank one: solved by the formula of Sherman and Morrison
             scale = 1 / (1 + response * probs)
             step = scale * (label - probs - push)
             shared = response * (probs * step).sum(1, keepdim=True) / (probs * scale).sum(1, keepdim=True)
             step += scale * probs * shared
-            push = push + step * _damping(response * step)
+            push = torch.addcmul(push, _best_share(push, step, moved, response * step, label), step)
         return push
 
     @override
@@ -147,10 +151,22 @@ class MeanResponse(Response):
         return push.unsqueeze(2) * self.direction[row].unsqueeze(1)
 
 
-def _damping(change: Tensor) -> Tensor:
-    """Return by how much to shorten a Newton step, (P, 1), that changes logits (P, C) so much, for it never to fail."""
-    spread = change.amax(1, keepdim=True) - change.amin(1, keepdim=True)
-    return torch.where(spread > 1e-8, spread.log1p() / spread.clamp(min=1e-8), 1.0)
+def _best_share(push: Tensor, step: Tensor, logits: Tensor, ahead: Tensor, label: Tensor) -> Tensor:
+    """Return how much of a Newton step to take, (P, 1): the best of 1, 1/2, 1/4, ... for the objective.
+
+    Args:
+        push: where the step begins, (P, C).
+        step: where it goes.
+        logits: of the added row at its begin, (P, C).
+        ahead: how it changes them: the response to the step.
+        label: one-hot, (P, C).
+    """
+    shares = 0.5 ** torch.arange(_HALVINGS, dtype=push.dtype, device=push.device)
+    linear = ((push - label) * ahead).sum(1, keepdim=True)
+    bent = (step * ahead).sum(1, keepdim=True) / 2
+    log_sums = torch.addcmul(logits.unsqueeze(1), shares.unsqueeze(1), ahead.unsqueeze(1)).logsumexp(2)
+    values = (bent * shares).add_(linear).mul_(shares).add_(log_sums)
+    return shares[values.argmin(1)].unsqueeze(1)
 
 
 def _inverse(hessian: Tensor, penalties: Tensor) -> Tensor:

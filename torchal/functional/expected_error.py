@@ -88,8 +88,7 @@ def expected_error_reduction(
         section 2. There the model is naive Bayes and trained again; here its last layer is approximated as said above.
         Labels less likely than 1e-12 are left out, and l2 counts as at least 1e-10 of the largest feature's square. The
         form "kronecker" is that of Bohning, "Multinomial Logistic Regression Algorithm", 1992, with each row's own mean
-        curvature for the bound 1/2. Steps for the added row's loss are damped as in Sun & Tran-Dinh, "Generalized
-        Self-Concordant Functions", Mathematical Programming 2019; the others by one step of the secant method.
+        curvature for the bound 1/2. Each step is shortened by the secant method where it would go too far.
 
     Complexity:
         Of each row and label, with R = min(L, D): M C exponentials and M C R multiply-adds over the pool; in each step
