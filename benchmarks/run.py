@@ -16,6 +16,7 @@ import torch
 from benchmarks import (
     classical,
     density,
+    expected_error,
     import_time,
     k_center,
     kmeans,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "k_center": k_center,
     "kmeans": kmeans,
     "density": density,
+    "expected_error": expected_error,
     "playground": playground,
     "memory": memory,
     "networks": networks,
