@@ -22,6 +22,7 @@ from torchal.samplers.drop_query import DropQuery as DropQuery
 from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
+from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
@@ -117,6 +118,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "drop_query": DropQuery,
     "entropy": Entropy,
     "expected_gradient_length": ExpectedGradientLength,
+    "expected_error_reduction": ExpectedErrorReduction,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "informative_diverse": InformativeDiverse,
