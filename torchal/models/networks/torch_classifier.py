@@ -19,7 +19,7 @@ from torchal._checks import check_finite, check_flag, check_whole
 from torchal.embedding.capture import capture
 from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
-from torchal.models.base import TrainingData, as_answer, exceeds_memory, log_probs, row_shape
+from torchal.models.base import TrainingData, as_answer, exceeds_memory, row_shape
 from torchal.models.checks import resolve_device
 from torchal.models.networks.callbacks import Callback, ProgressBar
 from torchal.models.networks.dropout import DropoutDraws
@@ -282,21 +282,12 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             (n, K, C).
 
         Raises:
-            CapabilityError: the network has no dropout layer.
+            CapabilityError: the network has no dropout, or some that cannot be drawn.
         """
         check_whole("k", k, least=1)
         check_is_fitted(self, "module_")
-        draws = DropoutDraws(self.module_, self.seed_)
-        with draws.drawing() as choose:
-
-            def draw(rows: Tensor) -> tuple[Tensor]:
-                log_probs_of_draws = []
-                for i in range(k):
-                    choose(i)
-                    log_probs_of_draws.append(log_probs(self._logits(rows)))
-                return (torch.stack(log_probs_of_draws, 1),)
-
-            return as_answer(X, self._by_chunk(X, draw)[0])
+        draws = DropoutDraws(self._logits, self.seed_, name=type(self.module_).__name__)
+        return as_answer(X, self._by_chunk(X, lambda rows: (draws(rows, k).log_softmax(2),))[0])
 
     def last_layer(self, X: Any) -> LastLayer:
         """Return weight (C, D) and bias (C,) of the nn.Linear that makes the logits of the embedding.
