@@ -121,7 +121,7 @@ class DropoutDraws:
             return logits, dropping.problem
         return logits, (
             f"{self._name} has no dropout to draw with: give it some (nn.Dropout or nn.functional.dropout with p above "
-            "0), or use TorchEnsemble"
+            "0), or draw from TorchClassifier(posterior='laplace') or a TorchEnsemble"
         )
 
 

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,19 +20,21 @@ from torchal._checks import check_finite, check_flag, check_whole
 from torchal.embedding.capture import capture
 from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
-from torchal.models.base import TrainingData, as_answer, exceeds_memory, row_shape
+from torchal.models.base import TrainingData, as_alone, as_answer, exceeds_memory, row_shape
 from torchal.models.checks import resolve_device
+from torchal.models.laplace import LastLayerGaussian
 from torchal.models.networks.callbacks import Callback, ProgressBar
 from torchal.models.networks.dropout import DropoutDraws
 from torchal.models.networks.embedder import EmbeddingClassifier
 from torchal.models.networks.head import last_linear, linear_head
+from torchal.models.networks.laplace import fit_laplace, laplace_draws
 from torchal.models.networks.nets import MLP
 from torchal.models.networks.parts import hold_out, weighted_by_class
-from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits
+from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits, relative_weights
 from torchal.models.networks.saving import SavedState, check_state
-from torchal.models.networks.seeding import draw_seed, seeded
 from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
 from torchal.models.networks.training import Curves, rows_in_order, train
+from torchal.models.seeding import draw_seed, seeded
 from torchal.protocols import LastLayer
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 
 _WHOLE_NUMBERS = (np.uint8, np.int8, np.int16, np.int32, np.int64)
+_POSTERIORS = ("dropout", "laplace", "auto")
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_")
 
 
@@ -80,6 +84,12 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             nn.Embedding: they reach the network as they are.
         embedding: name of the layer, as in `named_modules()`, whose output is what `transform` gives; unless given, the
             layer that the network's attribute `embedding_layer` names, else what goes into its last linear layer.
+        posterior: what `sample_log_probs` draws from. "dropout": the network's own
+            (`torchal.models.networks.dropout.DropoutDraws`), which costs a fit nothing. "laplace": a Gaussian around
+            the last linear layer's weights (`torchal.models.laplace.LaplaceFit`), for which a fit ends with one more
+            pass over its rows. "auto": by dropout where the network has some that can be drawn, else Laplace's.
+        prior_precision: of the prior of each weight of the last layer, for Laplace; as much as the weight decay times
+            the number of rows, where there is some.
         precision: "fp32", "fp64", "bf16-mixed" or "fp16-mixed" (with a gradient scaler).
         channels_last: keep images and weights in that memory order.
         compile: train through `torch.compile`; a mapping is its arguments.
@@ -103,6 +113,7 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         loss_curve_: (epochs,) mean training loss of each epoch.
         validation_loss_curve_, validation_accuracy_curve_: (epochs,) each, None without a validation part.
         n_epochs_: epochs trained.
+        posterior_: what `sample_log_probs` draws from, "dropout" or "laplace".
         n_features_in_, input_shape_: length of a row's first axis, and a row's shape.
 
     Example:
@@ -133,6 +144,8 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         augment: Callable[[Tensor], Tensor] | None = None,
         cast_inputs: bool = True,
         embedding: str | None = None,
+        posterior: Literal["dropout", "laplace", "auto"] = "dropout",
+        prior_precision: float = 1.0,
         precision: Precision = "fp32",
         channels_last: bool = False,
         compile: bool | Mapping[str, Any] = False,  # noqa: A002 - torch's word
@@ -158,6 +171,8 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         self.augment = augment
         self.cast_inputs = cast_inputs
         self.embedding = embedding
+        self.posterior = posterior
+        self.prior_precision = prior_precision
         self.precision = precision
         self.channels_last = channels_last
         self.compile = compile
@@ -186,6 +201,7 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             ShapeError: lengths disagree, a tensor is on another accelerator than the model, or the network's answer is
                 not (n, C).
             ConfigError: a setting that is not possible.
+            CapabilityError: the posterior is to be Laplace's, and the logits are not what a last nn.Linear makes.
         """
         self.settings()  # what is not possible is said before the data are read
         if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
@@ -266,14 +282,15 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 curves = train_together(modules, weighted, settings, seeds)
             except torch.OutOfMemoryError:
                 return False  # one by one they may fit
-        for one, module, curve, seed in zip(copies, modules, curves, seeds, strict=True):
+        for one, rows, module, curve, seed in zip(copies, weighted, modules, curves, seeds, strict=True):
             one._adopt(module, curve, seed)
+            one._fit_posterior(rows)
         return True
 
     def sample_log_probs(self, X: Any, k: int) -> Any:
-        """Return log-probabilities of k draws by Monte-Carlo dropout (see `networks.dropout.DropoutDraws`).
+        """Return log-probabilities of k draws from the posterior, by dropout or by Laplace's approximation.
 
-        The same `random_state` gives the same draws.
+        Each draw is one function, the same for all rows and calls; the same `random_state` gives the same draws.
 
         Shapes:
             X: (n, ...).
@@ -282,12 +299,16 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             (n, K, C).
 
         Raises:
-            CapabilityError: the network has no dropout, or some that cannot be drawn.
+            CapabilityError: they are by dropout, and the network has none, or some that cannot be drawn.
         """
         check_whole("k", k, least=1)
         check_is_fitted(self, "module_")
-        draws = DropoutDraws(self._logits, self.seed_, name=type(self.module_).__name__)
-        return as_answer(X, self._by_chunk(X, lambda rows: (draws(rows, k).log_softmax(2),))[0])
+        if self.laplace_ is None:
+            draws = self._dropout()
+            return as_answer(X, self._by_chunk(X, lambda rows: (draws(rows, k).log_softmax(2),))[0])
+        weights = self.laplace_.draw(k, self.seed_).to(dtype_of(self.precision))
+        with laplace_draws(self._logits, self.module_, self.laplace_, weights) as draw:
+            return as_answer(X, self._by_chunk(X, lambda rows: (draw(rows).log_softmax(2),))[0])
 
     def last_layer(self, X: Any) -> LastLayer:
         """Return weight (C, D) and bias (C,) of the nn.Linear that makes the logits of the embedding.
@@ -307,7 +328,9 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 return logits, embedding().to(logits.dtype)
 
             logits, features = self._by_chunk(X, both)
-        layer = linear_head(ran(), features, logits, name=type(self.module_).__name__, mixed=is_mixed(self.precision))
+        layer = linear_head(
+            ran().layer, features, logits, name=type(self.module_).__name__, mixed=is_mixed(self.precision)
+        )
         return LastLayer(as_answer(X, layer.weight), as_answer(X, layer.bias))
 
     def state_dict(self) -> dict[str, Any]:
@@ -322,6 +345,7 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             "input_shape": list(self.input_shape_),
             "seed": self.seed_,
             "curves": {name: None if curve is None else curve.tolist() for name, curve in curves.items()},
+            "laplace": None if self.laplace_ is None else self.laplace_.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -341,8 +365,13 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 "n_epochs_": len(state["curves"]["loss_curve_"]),
             }
             fitted |= {name: _as_curve(state["curves"][name]) for name in _CURVES}
+            saved = state.get("laplace")  # which earlier versions did not save
+            fitted["laplace_"] = None if saved is None else LastLayerGaussian.from_state(saved, device)
+            fitted["posterior_"] = "dropout" if saved is None else "laplace"
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"the saved classifier is damaged: {type(error).__name__}: {error}") from error
+        if self.posterior == "laplace" and fitted["laplace_"] is None:
+            raise DataError("the classifier was saved without a Gaussian, this classifier has posterior='laplace'")
         with seeded(seed, device):
             module = self.new_module(shape, len(state["classes"]), device)
         try:
@@ -364,6 +393,11 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             check_flag(name, getattr(self, name))
         if not isinstance(self.callbacks, list | tuple):
             raise ConfigError(f"callbacks must be a list of torchal.models.Callback objects, got {self.callbacks!r}")
+        if self.posterior not in _POSTERIORS:
+            raise ConfigError(f"posterior must be one of {', '.join(_POSTERIORS)}; got {self.posterior!r}")
+        prior = self.prior_precision
+        if isinstance(prior, bool) or not isinstance(prior, Real) or not 0 < float(prior) < math.inf:
+            raise ConfigError(f"prior_precision must be above 0 and finite, got {prior!r}")
         settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
         return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
 
@@ -409,6 +443,7 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 self._adopt(module, error.curves, seed)
                 raise
         self._adopt(module, curves, seed)
+        self._fit_posterior(data)
 
     def _adopt(self, module: nn.Module, curves: Curves, seed: int) -> None:
         """Set the attributes of a finished fit."""
@@ -417,6 +452,30 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         for name, curve in zip(_CURVES, curves, strict=True):
             setattr(self, name, None if curve is None else np.array(curve))
         self.n_epochs_ = len(curves.loss)
+        self.posterior_: str = "dropout"
+        self.laplace_: LastLayerGaussian | None = None
+
+    def _fit_posterior(self, data: TrainingData) -> None:
+        """Learn from the rows of a finished fit what there is to draw from."""
+        if self.posterior == "dropout":
+            return
+        device = data.codes.device
+        batches = rows_in_order(data.inputs, device, self.num_workers)
+        with as_alone(device), torch.no_grad():
+            if self.posterior == "auto" and not self._dropout().problem(next(batches())[:2]):
+                return
+            self.laplace_ = fit_laplace(
+                self._logits,
+                self.module_,
+                batches(),
+                relative_weights(data.weights, torch.float64),
+                prior=float(self.prior_precision),
+                mixed=is_mixed(self.precision),
+            )
+        self.posterior_ = "laplace"
+
+    def _dropout(self) -> DropoutDraws:
+        return DropoutDraws(self._logits, self.seed_, name=type(self.module_).__name__)
 
     def _networks(self) -> list[tuple[nn.Module, str | None]]:
         return [(self.module_, self.embedding)]
