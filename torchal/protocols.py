@@ -147,7 +147,10 @@ class HasBatchedFit(Protocol):
 
 _MODELS_WITH: dict[type, str] = {
     HasLastLayer: "torchal.LogisticRegression and torchal.TorchClassifier have one",
-    HasPosterior: "torchal.TorchEnsemble has one, and torchal.TorchClassifier where its network has dropout",
+    HasPosterior: (
+        "torchal.TorchEnsemble and torchal.models.Committee have one, torchal.TorchClassifier where its network has "
+        "dropout or with posterior='laplace', and torchal.LogisticRegression with posterior='laplace'"
+    ),
 }
 """What to say to someone whose model lacks a rare capability."""
 

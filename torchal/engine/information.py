@@ -29,7 +29,6 @@ _CACHED_VALUES = 1 << 18
 # most. The alternative, xlogy, takes 13 times as long as log on a CPU.
 LEAST_LIFT = 1e-15
 _NEGLIGIBLE = 8  # roundings of 1: what a row's information may lose, in all, by classes that are left out
-# As in `torchal.functional.uncertainty`: how far from 1 the probabilities of a row may sum.
 
 
 class Outcomes(NamedTuple):

@@ -28,10 +28,10 @@ from torchal.functional.drop_query import dropout_disagreement as dropout_disagr
 from torchal.functional.epig import epig as epig
 from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
-from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
-from torchal.functional.fisher import bait as bait
 from torchal.functional.expected_error import expected_error_of_refits as expected_error_of_refits
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
+from torchal.functional.fisher import bait as bait
+from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
 from torchal.functional.hierarchy import ClusterTree as ClusterTree
 from torchal.functional.k_center import Assignment as Assignment
 from torchal.functional.k_center import Cover as Cover

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torchal.models.classical.linear import LogisticRegression as LogisticRegression
     from torchal.models.classical.linear import OneVsRestLogisticRegression as OneVsRestLogisticRegression
     from torchal.models.classical.linear_svm import LinearSVM as LinearSVM
+    from torchal.models.committee import Committee as Committee
     from torchal.models.networks.callbacks import Callback as Callback
     from torchal.models.networks.callbacks import Epoch as Epoch
     from torchal.models.networks.callbacks import ProgressBar as ProgressBar
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AllConv": "networks.nets",
     "Callback": "networks.callbacks",
+    "Committee": "committee",
     "Epoch": "networks.callbacks",
     "KernelLeastSquares": "classical.kernel_least_squares",
     "KernelSVM": "classical.kernel_svm",
@@ -43,6 +45,7 @@ __all__ = [
     "MLP",
     "AllConv",
     "Callback",
+    "Committee",
     "Epoch",
     "KernelLeastSquares",
     "KernelSVM",

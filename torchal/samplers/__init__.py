@@ -9,8 +9,8 @@ from collections.abc import Callable
 from torchal.errors import ConfigError
 from torchal.samplers.alfa_mix import AlfaMix as AlfaMix
 from torchal.samplers.badge import Badge as Badge
-from torchal.samplers.bald import BALD as BALD
 from torchal.samplers.bait import Bait as Bait
+from torchal.samplers.bald import BALD as BALD
 from torchal.samplers.bandit import Bandit as Bandit
 from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
@@ -21,8 +21,8 @@ from torchal.samplers.contrastive import Contrastive as Contrastive
 from torchal.samplers.drop_query import DropQuery as DropQuery
 from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
-from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
+from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
@@ -104,9 +104,8 @@ def _default_mixture() -> Mixture:
 _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "alfa_mix": AlfaMix,
     "badge": Badge,
-    "bald": BALD,
-    "alfa_mix": AlfaMix,
     "bait": Bait,
+    "bald": BALD,
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
@@ -114,11 +113,8 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "drop_query": DropQuery,
     "entropy": Entropy,
     "epig": EPIG,
-    "contrastive": Contrastive,
-    "drop_query": DropQuery,
-    "entropy": Entropy,
-    "expected_gradient_length": ExpectedGradientLength,
     "expected_error_reduction": ExpectedErrorReduction,
+    "expected_gradient_length": ExpectedGradientLength,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "informative_diverse": InformativeDiverse,

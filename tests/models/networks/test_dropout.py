@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -16,6 +17,7 @@ from torchal.pool import interop
 
 X = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(30) % 3
+IMAGES = torch.rand(30, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 MODEL = TorchClassifier(partial(MLP, hidden=(40,), dropout=0.5), epochs=3, device="cpu")
 
 
@@ -33,10 +35,67 @@ class Sequence(nn.Module):
 class Recurrent(Sequence):
     def __init__(self, n_features, n_classes):
         super().__init__(n_features, n_classes)
-        self.body = nn.LSTM(n_features, n_features, num_layers=2, dropout=0.2)
+        self.body = nn.LSTM(n_features, n_features, num_layers=2, dropout=0.2, batch_first=True)
 
     def forward(self, x):
-        return self.head(self.dropout(self.body(x[None])[0][0]))
+        return self.head(self.dropout(self.body(x[:, None])[0][:, 0]))
+
+
+class OnlyWhileTraining(Sequence):
+    def forward(self, x):
+        return self.head(F.dropout(x, 0.5) if self.training else x)
+
+
+class DotProduct(nn.Module):
+    def __init__(self, width, _, *, dropout, batch_first):
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout), None
+
+
+class Attention(Sequence):
+    def __init__(self, kind, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+        self.body = kind(n_features, 1, dropout=0.1, batch_first=True)
+
+    def forward(self, x):
+        x = x[:, None]
+        return self.head(self.dropout(self.body(x, x, x)[0][:, 0]))
+
+
+class Branches(nn.Module):
+    """Has two dropouts that see the rows as they come in."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(5, 3), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.left(F.dropout(x, 0.5, self.training)) + self.right(F.dropout(x.cos(), 0.2, self.training))
+
+
+class Residual(Branches):
+    """Adds what is not dropped to what is."""
+
+    def forward(self, x):
+        return self.right(x + F.dropout(x.sin(), 0.5, self.training))
+
+
+class Flattening(Branches):
+    """Asks how many rows came in."""
+
+    def forward(self, x):
+        return self.right(F.dropout(x, 0.5, self.training).view(len(x), 5))
+
+
+class OfTheBatch(Branches):
+    """Does not treat each row by itself."""
+
+    def forward(self, x):
+        dropped = F.dropout(x, 0.5, self.training)
+        return self.right(dropped - dropped.mean(0))
 
 
 def test_shape_and_kind_of_the_answer():
@@ -46,7 +105,6 @@ def test_shape_and_kind_of_the_answer():
     torch.testing.assert_close(drawn.exp().sum(2), torch.ones(30, 7))
     assert isinstance(model.sample_log_probs(X.numpy(), 2), np.ndarray)
     assert not drawn[:, 0].equal(drawn[:, 1])
-    assert not any(layer._forward_hooks for layer in model.module_.modules())
     assert not model.module_.training
 
 
@@ -79,55 +137,31 @@ def test_is_the_network_with_units_dropped():
 
 
 def test_units_are_kept_as_often_as_the_layer_says():
-    kept = []
-
-    class Watch(nn.Module):
-        def forward(self, x):
-            kept.append((x != 0).double().mean().item())
-            return x
-
-    net = nn.Sequential(nn.Dropout(0.2), Watch()).eval()
-    with DropoutDraws(net, 0).drawing() as choose:
-        means = []
-        for i in range(50):
-            choose(i)
-            means.append(net(torch.ones(1, 400)).mean().item())
-    assert np.mean(kept) == pytest.approx(0.8, abs=0.01)
-    assert np.mean(means) == pytest.approx(1, abs=0.01)
+    out = DropoutDraws(nn.Dropout(0.2).eval(), 0)(torch.ones(1, 400), 50)
+    assert (out != 0).double().mean().item() == pytest.approx(0.8, abs=0.01)
+    assert out.mean().item() == pytest.approx(1, abs=0.01)
 
 
-def test_channels_are_dropped_whole():
-    net = nn.Sequential(nn.Dropout2d(0.5)).eval()
-    with DropoutDraws(net, 0).drawing() as choose:
-        choose(0)
-        out = net(torch.ones(3, 16, 4, 4))
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_channels_are_dropped_whole(axes):
+    layer = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)[axes - 1](0.5).eval()
+    out = DropoutDraws(lambda x: layer(x).flatten(1), 0)(torch.ones(3, 16, *[4] * axes), 1)
+    out = out.view(3, 16, 4**axes)
     assert set(out.unique().tolist()) == {0.0, 2.0}
-    assert (out == out[:1, :, :1, :1]).all()
+    assert (out == out[:1, :, :1]).all()
 
 
 def test_a_layer_that_runs_twice_drops_others_each_time():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.dropout = nn.Dropout(0.5)
-
-        def forward(self, x):
-            return torch.stack([self.dropout(x), self.dropout(x)])
-
-    net = Twice().eval()
-    with DropoutDraws(net, 0).drawing() as choose:
-        choose(0)
-        first, second = net(torch.ones(1, 64))
-        assert not first.equal(second)
-        choose(0)
-        assert net(torch.ones(1, 64))[0].equal(first)
+    dropout = nn.Dropout(0.5).eval()
+    draws = DropoutDraws(lambda x: torch.cat([dropout(x), dropout(x)], 1), 0)
+    first, second = draws(torch.ones(1, 64), 1)[0, 0].split(64)
+    assert not first.equal(second)
+    assert draws(torch.ones(1, 64), 1)[0, 0, :64].equal(first)
 
 
 def test_all_dropped():
-    net = nn.Sequential(nn.Dropout(1.0)).eval()
-    with DropoutDraws(net, 0).drawing() as choose:
-        choose(0)
-        assert not net(torch.ones(2, 8)).any()
+    for dropout in (F.dropout, F.dropout1d, F.alpha_dropout):
+        assert not DropoutDraws(partial(dropout, p=1.0, training=False), 0)(torch.ones(2, 8), 3).any()
 
 
 def test_the_mean_of_many_draws_is_near_the_probabilities_of_dropout_by_row():
@@ -143,12 +177,13 @@ def test_the_mean_of_many_draws_is_near_the_probabilities_of_dropout_by_row():
 @pytest.mark.parametrize(
     ("module", "match"),
     [
-        (MLP, "MLP has no dropout layer to draw with"),
-        (lambda n_classes: nn.Sequential(nn.Dropout(0.0), nn.Linear(5, n_classes)), "no dropout layer"),
-        (
-            lambda n_classes: nn.Sequential(nn.AlphaDropout(0.5), nn.Linear(5, n_classes)),
-            "AlphaDropout are not supported",
-        ),
+        (MLP, "MLP has no dropout to draw with"),
+        (lambda n_classes: nn.Sequential(nn.Dropout(0.0), nn.Linear(5, n_classes)), "no dropout to draw with"),
+        (OnlyWhileTraining, "no dropout to draw with"),
+        (Sequence, r"rows along axis 0: 2 rows went in, dropout got shape \(1, 2, 5\)"),
+        (Recurrent, "inside a recurrent layer are not supported"),
+        (partial(Attention, nn.MultiheadAttention), "the dropout of attention weights are not supported"),
+        (partial(Attention, DotProduct), "the dropout of attention weights are not supported"),
     ],
 )
 def test_networks_that_cannot_be_drawn(module, match):
@@ -157,6 +192,149 @@ def test_networks_that_cannot_be_drawn(module, match):
         model.sample_log_probs(X, 2)
     with pytest.raises(ConfigError, match="k must be"):
         model.sample_log_probs(X, 0)
+
+
+class TestCalls:
+    """A network that calls functions draws what one that has layers draws."""
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda x: F.dropout(x, 0.3, training=False),
+            lambda x: F.dropout(x, training=False, p=0.3, inplace=True),
+            lambda x: torch.dropout(x, 0.3, False),
+            lambda x: torch.dropout(x, 0.3, True),
+            nn.Dropout(0.3).eval(),
+        ],
+    )
+    def test_units(self, call):
+        want = DropoutDraws(nn.Dropout(0.3), 5)(torch.arange(1.0, 9).expand(3, 8), 4)
+        found = DropoutDraws(call, 5)(torch.arange(1.0, 9).expand(3, 8), 4)
+        assert found.equal(want)
+
+    @pytest.mark.parametrize("call", [F.dropout1d, F.dropout2d, F.dropout3d, torch.feature_dropout])
+    def test_channels(self, call):
+        x = torch.rand(3, 6, *[2] * (1 if call is F.dropout1d else 3 if call is F.dropout3d else 2))
+        found = DropoutDraws(lambda x: call(x, 0.3, False).flatten(1), 5)(x, 4)
+        kept = DropoutDraws(nn.Dropout(0.3), 5)(torch.ones(1, 6), 4)[0]
+        torch.testing.assert_close(found, torch.einsum("nc...,kc->nkc...", x, kept).flatten(2))
+
+    @pytest.mark.parametrize("call", [F.alpha_dropout, F.feature_alpha_dropout, torch.alpha_dropout])
+    def test_alpha_dropout_keeps_mean_and_variance(self, call):
+        x = torch.randn(1, 2000, generator=torch.Generator().manual_seed(0))
+        out = DropoutDraws(lambda x: call(x, 0.3, False), 0)(x, 100)
+        assert out.mean().item() == pytest.approx(x.mean().item(), abs=0.05)
+        assert out.std().item() == pytest.approx(x.std().item(), abs=0.05)
+        torch.manual_seed(0)
+        with torch.random.fork_rng():
+            theirs = call(torch.zeros(1, 2000), 0.3, True)
+        ours = DropoutDraws(lambda x: call(x, 0.3, False), 0)(torch.zeros(1, 2000), 1)
+        torch.testing.assert_close(ours.unique(), theirs.unique())
+
+    def test_in_place_changes_what_it_is_given_but_the_rows(self):
+        def network(x):
+            hidden = x + 1
+            F.dropout(hidden, 0.5, training=False, inplace=True)
+            return hidden
+
+        rows = torch.zeros(3, 50)
+        want = DropoutDraws(nn.Dropout(0.5), 0)(rows + 1, 4)
+        assert DropoutDraws(network, 0)(rows, 4).equal(want)
+        assert DropoutDraws(nn.Dropout(0.5, inplace=True), 0)(rows + 1, 4).equal(want)
+        rows = torch.ones(3, 50)
+        DropoutDraws(nn.Dropout(0.5, inplace=True), 0)(rows, 1)
+        assert (rows == 1).all()
+
+    def test_what_is_impossible_is_said_by_torch(self):
+        with pytest.raises(ValueError, match="dropout probability"):
+            DropoutDraws(lambda x: F.dropout(x, 2.0), 0)(X, 1)
+
+
+class TestSideBySide:
+    """Draws in one pass are what each of them is alone."""
+
+    @pytest.fixture
+    def passes(self):
+        return []
+
+    def watched(self, network, passes):
+        def run(rows):
+            passes.append(len(rows))
+            return network(rows)
+
+        return run
+
+    @pytest.mark.parametrize(
+        "network",
+        [
+            nn.Sequential(nn.Linear(5, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 3)),
+            nn.Sequential(nn.Dropout(0.2), nn.Linear(5, 40), nn.BatchNorm1d(40), nn.Dropout(0.5), nn.Linear(40, 3)),
+            nn.Sequential(nn.Linear(5, 40), nn.SELU(), nn.AlphaDropout(0.3), nn.Linear(40, 3)),
+            Branches(),
+        ],
+    )
+    def test_in_few_passes(self, network, passes):
+        network = network.eval()
+        with torch.no_grad():
+            alone = torch.cat([DropoutDraws(network, 3)._run(X, range(i, i + 1)) for i in range(20)], 1)
+            found = DropoutDraws(self.watched(network, passes), 3)(X, 20)
+        torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-6)
+        assert passes == [2, 2, 2, 2, 30]  # three draws of two rows, these at once, and all of all
+
+    @pytest.mark.parametrize("network", [Residual(), Flattening(), OfTheBatch()], ids=["sum", "view", "batch"])
+    def test_one_after_another_where_that_does_not_fit(self, network, passes):
+        network = network.eval()
+        with torch.no_grad():
+            alone = torch.cat([DropoutDraws(network, 3)._run(X, range(i, i + 1)) for i in range(6)], 1)
+            found = DropoutDraws(self.watched(network, passes), 3)(X, 6)
+        torch.testing.assert_close(found, alone)
+        assert passes == [2, 2, 2, 2, *[30] * 6]
+
+    def test_rows_in_a_pass_are_bounded(self, monkeypatch):
+        sizes = []
+        model = MODEL.fit(X, Y)
+        want = model.sample_log_probs(X, 10)
+        model.module_[-1].register_forward_hook(lambda layer, args, out: sizes.append(len(out)))
+        for most in (1, 7, 25, 100):
+            monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, most))
+            torch.testing.assert_close(model.sample_log_probs(X, 10), want)
+            assert max(sizes) <= max(6, most)  # the trial has two rows in three draws
+            sizes.clear()
+
+    def test_a_network_that_runs_out_of_memory_is_not_taken_for_one_that_does_not_fit(self):
+        def network(rows):
+            dropped = F.dropout(rows, 0.5)
+            if len(dropped) > len(rows):
+                raise torch.OutOfMemoryError("no memory")
+            return dropped
+
+        with pytest.raises(torch.OutOfMemoryError):
+            DropoutDraws(network, 0)(X, 5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64", "bf16-mixed"])
+def test_the_first_draws_of_many_are_the_draws_of_few(precision):
+    model = TorchClassifier(SmallCNN, epochs=1, precision=precision, device="cpu").fit(IMAGES, Y)
+    many = model.sample_log_probs(IMAGES, 20)
+    tolerance = 0.05 if precision == "bf16-mixed" else 1e-5
+    for k in (1, 5):
+        few = model.sample_log_probs(IMAGES, k)
+        torch.testing.assert_close(few, many[:, :k], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(model.sample_log_probs(IMAGES[7:9], 20), many[7:9], rtol=tolerance, atol=tolerance)
+
+
+def test_compiled_parts_are_drawn_too():
+    class Compiled(nn.Module):
+        def __init__(self, n_classes):
+            super().__init__()
+            self.body = torch.compile(nn.Sequential(nn.Dropout(0.5), nn.Linear(5, n_classes)), backend="eager")
+
+        def forward(self, x):
+            return self.body(x)
+
+    model = TorchClassifier(Compiled, epochs=1, device="cpu").fit(X, Y)
+    drawn = model.sample_log_probs(X, 3)
+    assert not drawn[:, 0].allclose(drawn[:, 1])
 
 
 def test_through_a_view():

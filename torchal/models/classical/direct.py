@@ -202,9 +202,13 @@ class DirectClassifier(TensorClassifier):
             one.cv_accuracies_ = np.empty(0) if accuracies is None else accuracies[i].mean(0).cpu().numpy()
             for name, value in fitted.learned.items():
                 setattr(one, name, value)
+            one._fit_posterior(data[i])
             if fitted.complaint:
                 complaints.append(f"{type(self).__name__} did not converge: {fitted.complaint}. {self._advice}")
         return complaints
+
+    def _fit_posterior(self, data: TrainingData) -> None:
+        """Learn from the rows of a finished fit what there is to draw from; most models have nothing."""
 
     _advice = "Increase max_iter or tol, lower C, or bring the features to a common scale."
     """What to do about a fit that did not converge."""

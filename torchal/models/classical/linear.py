@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from torchal._checks import check_flag
-from torchal.models.base import ProbabilityMixin, TrainingData, as_answer, likeliest
+from torchal._checks import check_flag, check_whole
+from torchal._chunks import values_per_chunk
+from torchal.errors import ConfigError
+from torchal.models.base import ProbabilityMixin, TrainingData, as_answer, likeliest, log_probs
 from torchal.models.checks import Array
 from torchal.models.classical.direct import DirectClassifier, Fitted, Trials, as_array, stacked
 from torchal.models.classical.search import Folds
-from torchal.models.sparse import dense_where_small
+from torchal.models.laplace import LaplaceFit, LastLayerGaussian
+from torchal.models.seeding import draw_seed
+from torchal.models.sparse import csr_rows, dense_where_small
 from torchal.pool.inputs import is_sparse
 from torchal.protocols import LastLayer
 from torchal.solvers.linear_losses import Loss
@@ -195,6 +200,9 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
             well below it.
         max_iter: most Newton steps.
         device: "auto" (that of a CUDA tensor, else CUDA, else CPU), or a torch device.
+        posterior: "laplace" for `sample_log_probs`, which there is only then: a Gaussian around the weights, whose
+            prior is the penalty (`torchal.models.laplace.LaplaceFit`). A fit ends with one more pass over the rows.
+        random_state: of the draws: a number, a RandomState to draw it from, or None for another one at each fit.
 
     Outputs are float64 whatever the dtype of the inputs, so that close margins keep their order.
 
@@ -206,6 +214,7 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
         cv_accuracies_: (G,) mean accuracy over the folds of each C of a grid, ascending; else empty.
         n_folds_: how many folds there were; 0 without a search.
         n_iter_: (1,) Newton steps taken, by the last fit.
+        laplace_: the Gaussian, with `posterior`.
         classes_: (C,) labels in the order of the columns.
 
     Reference:
@@ -227,6 +236,9 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
         0.01
     """
 
+    laplace_: LastLayerGaussian
+    seed_: int
+
     def __init__(
         self,
         *,
@@ -236,6 +248,8 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
         tol: float = 1e-10,
         max_iter: int = 100,
         device: str | torch.device = "auto",
+        posterior: Literal["laplace"] | None = None,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.C = C
         self.fit_intercept = fit_intercept
@@ -243,6 +257,28 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
         self.tol = tol
         self.max_iter = max_iter
         self.device = device
+        self.posterior = posterior
+        self.random_state = random_state
+
+    @available_if(lambda self: self.posterior == "laplace")  # type: ignore[untyped-decorator]
+    def sample_log_probs(self, X: Any, k: int) -> Any:
+        """Return log-probabilities of k draws of the weights; each draw is one function, the same for all rows.
+
+        Shapes:
+            X: (n, ...).
+
+        Returns:
+            (n, K, C).
+        """
+        check_whole("k", k, least=1)
+        check_is_fitted(self, "laplace_")
+        weights = self.laplace_.draw(k, self.seed_)
+
+        def draw(rows: Tensor) -> tuple[Tensor]:
+            logits = self.laplace_.logits(rows.double(), weights)
+            return (log_probs(logits.flatten(0, 1)).unflatten(0, (-1, k)),)
+
+        return as_answer(X, self._by_chunk(X, draw)[0])
 
     def last_layer(self, X: Any) -> LastLayer:
         """Return the layer as weight (C, D) and bias (C,); of two classes the first one's are zeros.
@@ -256,6 +292,24 @@ class LogisticRegression(ProbabilityMixin, LinearClassifier):
         if len(weight) == 1:
             weight, bias = (torch.cat([torch.zeros_like(part), part]) for part in (weight, bias))
         return LastLayer(as_answer(X, weight), as_answer(X, bias))
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.posterior not in (None, "laplace"):
+            raise ConfigError(f"posterior must be 'laplace' or None, got {self.posterior!r}")
+
+    def _fit_posterior(self, data: TrainingData) -> None:
+        if self.posterior is None:
+            return
+        layer, inputs = self.module_, data.inputs
+        fit = LaplaceFit(layer.weight, layer.bias, prior=1 / self.C_, flat_bias=True)
+        size = max(1, values_per_chunk(inputs.device) // inputs.shape[1])
+        for start in range(0, len(inputs), size):
+            chunk = slice(start, start + size)
+            rows = csr_rows(inputs, chunk).to_dense() if is_sparse(inputs) else inputs[chunk]
+            fit.add(rows, None if data.weights is None else data.weights[chunk])
+        self.laplace_ = fit.gaussian()
+        self.seed_ = draw_seed(self.random_state)
 
     def _loss(self, n_classes: int) -> Loss:
         return "softmax" if n_classes > 2 else "logistic"

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from torchal.errors import CapabilityError
+from torchal.models.base import rows_per_chunk
 
-_BY_CHANNEL = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_BY_UNIT = (F.dropout, torch.dropout, torch.dropout_, F.alpha_dropout, torch.alpha_dropout, torch.alpha_dropout_)
+_BY_CHANNEL = (
+    F.dropout1d,
+    F.dropout2d,
+    F.dropout3d,
+    torch.feature_dropout,
+    torch.feature_dropout_,
+    F.feature_alpha_dropout,
+    torch.feature_alpha_dropout,
+    torch.feature_alpha_dropout_,
+)
+_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+_ALPHA = 1.7580993408473766  # the least value of SELU, which a dropped unit of alpha dropout gets, before it is scaled
+_TRIED = (2, 3)  # rows and draws of the trial of draws made side by side
 
 
 class DropoutDraws:
@@ -21,100 +39,189 @@ class DropoutDraws:
     One mask for all rows makes a draw one function, as joint quantities over rows need it (BatchBALD); a draw's
     log-probabilities of one row have the same distribution as with a mask for each row.
 
+    Dropout is what is called: `nn.functional.dropout` and its kin, by a layer or by the network itself, with p above 0.
+    The network stays in evaluation mode, so that batch normalization does not change; a call is drawn therefore
+    whatever its argument `training` says, and one that the network makes only `if self.training` is none.
+
+    Draws differ only from the first dropout on. So K of them are made in one pass: there the n rows become K n, where
+    the network takes that, and a trial on a few rows gives what each draw gives alone; else each is a pass of its own,
+    as of a network that adds what comes before a dropout to what comes after it.
+
     Args:
-        module: the network. It stays in evaluation mode, so that batch normalization does not change.
-        seed: draw i of a layer's masks follows from the seed, i and the order in which the layers run.
-
-    What is dropped by a call of `nn.functional.dropout` is not seen. While it draws, the network must not be used by
-    another thread.
-
-    Raises:
-        CapabilityError: no layer drops anything, or one is of a kind whose masks are not known here, or gets its rows
-            along another axis than the first.
+        network: makes logits (n, C) of rows (n, ...), in evaluation mode.
+        seed: draw i of the masks follows from the seed, i, and the order of the calls.
+        name: of the network, for what is said of it.
 
     Reference:
         Gal & Ghahramani, "Dropout as a Bayesian Approximation", ICML 2016; the one mask is that of Kirsch et al.,
         "BatchBALD", NeurIPS 2019, section 3.
     """
 
-    def __init__(self, module: nn.Module, seed: int) -> None:
-        layers = [layer for layer in module.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
-        if not layers:
-            raise CapabilityError(
-                f"{type(module).__name__} has no dropout layer to draw with; give it one (nn.Dropout with p above 0), "
-                "or use TorchEnsemble"
-            )
-        inside = next((layer for layer in module.modules() if _drops_inside(layer)), None)
-        if inside is not None:
-            raise CapabilityError(
-                f"draws by the dropout inside a {type(inside).__name__} are not supported; set that to 0, or use "
-                "TorchEnsemble"
-            )
-        strange = next(
-            (
-                layer
-                for layer in layers
-                if not isinstance(layer, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d)
-            ),
-            None,
+    def __init__(self, network: Callable[[Tensor], Tensor], seed: int, *, name: str = "the network") -> None:
+        self._network, self._masks, self._name = network, _Masks(seed), name
+        self._together: bool | None = None  # whether draws can be made side by side
+
+    def __call__(self, rows: Tensor, k: int) -> Tensor:
+        """Return logits (n, K, C) of rows (n, ...) in the first k draws.
+
+        Raises:
+            CapabilityError: nothing is dropped; or something in a way that is not known here, or along another axis
+                than that of the rows.
+        """
+        if self._together is None and k > 1:
+            self._together = self._gives_the_same_together(rows[: _TRIED[0]], range(min(k, _TRIED[1])))
+        most = rows_per_chunk(rows[:1], rows.device)
+        n_draws = min(k, most) if self._together else 1
+        n_rows = max(1, most // n_draws) if self._together else len(rows)
+        logits = None
+        for start in range(0, len(rows), n_rows):
+            some = rows[start : start + n_rows]
+            for first in range(0, k, n_draws):
+                last = min(first + n_draws, k)
+                drawn = self._run(some, range(first, last))
+                if logits is None:
+                    logits = drawn.new_empty(len(rows), k, drawn.shape[2])
+                logits[start : start + n_rows, first:last] = drawn
+        assert logits is not None
+        return logits
+
+    def problem(self, rows: Tensor) -> str:
+        """Return why no function can be drawn, as seen by a pass of some rows (n, ...); nothing where it can."""
+        return self._pass(rows, range(1))[1]
+
+    def _gives_the_same_together(self, rows: Tensor, draws: range) -> bool:
+        """Tell whether the network gives in one pass what it gives draw by draw."""
+        alone = torch.cat([self._run(rows, range(i, i + 1)) for i in draws], 1)
+        try:
+            together, problem = self._pass(rows, draws)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+            return False  # shapes that do not fit; what is wrong with one draw at a time was said above
+        size = len(draws) * len(rows)
+        if problem or together.shape != (size, alone.shape[2]):
+            return False
+        return torch.allclose(_by_row(together, len(draws)), alone, rtol=1e-3, atol=1e-5)
+
+    def _run(self, rows: Tensor, draws: range) -> Tensor:
+        """Return logits (n, draws, C)."""
+        logits, problem = self._pass(rows, draws)
+        if problem:
+            raise CapabilityError(problem)
+        return _by_row(logits, len(draws))
+
+    def _pass(self, rows: Tensor, draws: range) -> tuple[Tensor, str]:
+        """Return logits (draws times n, C), and what is wrong with them as draws."""
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # compiled parts would pass by the masks
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            dropping = stack.enter_context(_Dropping(self._masks, draws, rows))
+            logits = self._network(rows)
+        if dropping.problem or dropping.n_calls:
+            return logits, dropping.problem
+        return logits, (
+            f"{self._name} has no dropout to draw with: give it some (nn.Dropout or nn.functional.dropout with p above "
+            "0), or draw from TorchClassifier(posterior='laplace') or a TorchEnsemble"
         )
-        if strange is not None:
-            raise CapabilityError(
-                f"draws by {type(strange).__name__} are not supported; use nn.Dropout or TorchEnsemble"
+
+
+class _Dropping(TorchFunctionMode):
+    """While open, dropout of rows (n, ...) keeps what some draws keep.
+
+    Its answers have n rows for one draw. For more they have as many for each draw, one draw after another, and so may
+    its inputs.
+    """
+
+    def __init__(self, masks: _Masks, draws: range, rows: Tensor) -> None:
+        super().__init__()
+        self._masks, self._draws, self._rows = masks, draws, rows
+        self.n_calls = 0
+        self.problem = ""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Take the place of a function that drops something; any other is called."""
+        del types
+        kwargs = kwargs or {}
+        if func in _BY_UNIT or func in _BY_CHANNEL:
+            x = args[0] if args else kwargs["input"]
+            p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+            if 0 < p <= 1:
+                name = func.__name__
+                inplace = args[3] if len(args) > 3 else kwargs.get("inplace", name.endswith("_"))
+                return self._drop(x, p, by_channel=func in _BY_CHANNEL, alpha="alpha" in name, inplace=inplace)
+        elif _drops_unseen(func, args, kwargs):
+            what = "the dropout inside a recurrent layer" if func in _RECURRENT else "the dropout of attention weights"
+            self.problem = f"draws by {what} are not supported; set that to 0, or use TorchEnsemble"
+        return func(*args, **kwargs)
+
+    def _drop(self, x: Tensor, p: float, *, by_channel: bool, alpha: bool, inplace: bool) -> Tensor:
+        n, n_draws = len(self._rows), len(self._draws)
+        if x.ndim < 2 or len(x) not in (n, n * n_draws):
+            self.problem = self.problem or (
+                f"draws by dropout need rows along axis 0: {n} rows went in, dropout got shape {tuple(x.shape)}"
             )
-        self._module, self._layers, self._seed = module, layers, seed
+            return x
+        call, self.n_calls = self.n_calls, self.n_calls + 1
+        shape = x.shape[1:]
+        if by_channel:
+            shape = torch.Size([shape[0], *[1] * (len(shape) - 1)])
+        kept = self._masks(self._draws, call, p, shape, x.device).unsqueeze(1).to(x.dtype)
+        of_draws: Tensor = x.unflatten(0, (len(x) // n, n))
+        if not alpha:
+            dropped = of_draws * (kept / (1 - p) if p < 1 else kept)
+        elif p < 1:
+            scale = ((_ALPHA**2 * p + 1) * (1 - p)) ** -0.5
+            dropped = of_draws * (kept * scale) + ((kept - 1) * (_ALPHA * scale) + _ALPHA * scale * p)
+        else:
+            dropped = of_draws * kept
+        dropped = dropped.flatten(0, 1)
+        if inplace and dropped.shape == x.shape and not _share(x, self._rows):
+            return x.copy_(dropped)  # the network may not look at the answer; what it was given stays as it is
+        return dropped
+
+
+class _Masks:
+    """Which units each call of each draw keeps."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._generators: dict[int, torch.Generator] = {}
-        self._draw = self._calls = self._n_rows = 0
 
-    @contextmanager
-    def drawing(self) -> Iterator[Callable[[int], None]]:
-        """While open, the network is a draw; call what this gives to say which one, before each forward pass."""
+    def __call__(self, draws: range, call: int, p: float, shape: torch.Size, device: torch.device) -> Tensor:
+        """Return masks (draws, *shape) bool of a call: False with probability p."""
+        return torch.stack([self._one(draw, call, p, shape, device) for draw in draws])
 
-        def choose(draw: int) -> None:
-            self._draw, self._calls = draw, 0
-
-        hooks = [layer.register_forward_hook(self._drop) for layer in self._layers]
-        hooks.append(self._module.register_forward_pre_hook(self._count_rows))
-        try:
-            yield choose
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _count_rows(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        del module
-        self._n_rows = len(inputs[0])
-
-    def _drop(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        del inputs
-        assert isinstance(layer, _DropoutNd)
-        if output.ndim < 2 or len(output) != self._n_rows:
-            raise CapabilityError(
-                f"draws by dropout need rows along axis 0: {self._n_rows} rows went in, a dropout layer got shape "
-                f"{tuple(output.shape)}"
-            )
-        key = self._draw, self._calls
-        self._calls += 1
-        mask = self._masks.get(key)
+    def _one(self, draw: int, call: int, p: float, shape: torch.Size, device: torch.device) -> Tensor:
+        mask = self._masks.get((draw, call))
         if mask is None:
-            shape = output.shape[1:]
-            if isinstance(layer, _BY_CHANNEL):
-                shape = torch.Size([shape[0], *[1] * (len(shape) - 1)])
-            mask = self._masks[key] = self._mask(layer.p, shape, output)
-        return output * mask
-
-    def _mask(self, p: float, shape: torch.Size, like: Tensor) -> Tensor:
-        generator = self._generators.get(self._draw)
-        if generator is None:
-            # on the CPU: the same on every device; and not from the numbers that the first weights were drawn from
-            words = np.random.SeedSequence([self._seed, 2, self._draw]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(words[0]))
-            self._generators[self._draw] = generator
-        kept = torch.rand(shape, generator=generator, device="cpu") >= p
-        return kept.to(like.device, like.dtype) / (1 - p) if p < 1 else torch.zeros(shape, device=like.device)
+            if draw not in self._generators:
+                # on the CPU: the same on every device; and not from the numbers that the first weights were drawn from
+                words = np.random.SeedSequence([self._seed, 2, draw]).generate_state(1)
+                self._generators[draw] = torch.Generator().manual_seed(int(words[0]))
+            kept = torch.rand(shape, generator=self._generators[draw], device="cpu") >= p
+            mask = self._masks[draw, call] = kept.to(device)
+        return mask
 
 
-def _drops_inside(layer: nn.Module) -> bool:
-    """Tell whether a recurrent or attention layer drops something that no hook sees."""
-    return isinstance(layer, nn.RNNBase | nn.MultiheadAttention) and layer.dropout > 0
+def _drops_unseen(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a recurrent layer or attention drops something that no mask reaches."""
+    if func in _RECURRENT:
+        return any(isinstance(value, float) and value > 0 for value in args)  # the dropout is their only float
+    if func is F.scaled_dot_product_attention:
+        return bool((args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0)
+    if func is F.multi_head_attention_forward:
+        return bool(inspect.signature(func).bind(*args, **kwargs).arguments["dropout_p"] > 0)
+    return False
+
+
+def _share(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _by_row(logits: Tensor, n_draws: int) -> Tensor:
+    """Return logits (draws times n, C) as (n, draws, C)."""
+    by_row: Tensor = logits.unflatten(0, (n_draws, -1)).transpose(0, 1)
+    return by_row

@@ -17,8 +17,8 @@ from torchal.errors import ConfigError, DataError
 from torchal.models.base import as_answer, log_probs
 from torchal.models.networks.embedder import EmbeddingClassifier
 from torchal.models.networks.saving import SavedState, check_state
-from torchal.models.networks.seeding import draw_seed
 from torchal.models.networks.torch_classifier import TorchClassifier
+from torchal.models.seeding import draw_seed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,8 +35,8 @@ class TorchEnsemble(SavedState, EmbeddingClassifier):
     of those in each member.
 
     Args:
-        estimator: a TorchClassifier to copy; its `random_state` and `warm_start` do not count. One with its defaults
-            unless given.
+        estimator: a TorchClassifier to copy; its `random_state`, `warm_start` and `posterior` do not count. One with
+            its defaults unless given.
         n_members: how many.
         random_state: of the members' seeds: a number, a RandomState to draw it from, or None for others at each fit.
 
@@ -135,7 +135,7 @@ class TorchEnsemble(SavedState, EmbeddingClassifier):
         recipe = TorchClassifier() if self.estimator is None else self.estimator
         if not isinstance(recipe, TorchClassifier):
             raise ConfigError(f"an ensemble is made of a TorchClassifier, got {recipe!r}")
-        return [clone(recipe).set_params(random_state=seed, warm_start=False) for seed in seeds]
+        return [clone(recipe).set_params(random_state=seed, warm_start=False, posterior="dropout") for seed in seeds]
 
     def _adopt(self, members: list[TorchClassifier]) -> None:
         self.estimators_ = members

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +16,37 @@ from torchal.protocols import LastLayer
 
 
 @contextmanager
-def last_linear(module: nn.Module) -> Iterator[Callable[[], nn.Linear | None]]:
-    """While open, know which nn.Linear of a module ran last: call what this gives."""
-    ran: list[nn.Linear] = []
+def last_linear(module: nn.Module) -> Iterator[Callable[[], LinearPass]]:
+    """While open, know which nn.Linear of a module ran last: call what this gives, after a forward pass.
 
-    def note(layer: nn.Module, *_: object) -> None:
+    Compiled parts run uncompiled meanwhile, or they would pass by unseen.
+    """
+    ran: list[LinearPass] = []
+
+    def note(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        del output
         assert isinstance(layer, nn.Linear)
-        ran[:] = [layer]
+        ran[:] = [LinearPass(layer, args[0] if args else kwargs["input"])]
 
     with ExitStack() as stack:
         for one in module.modules():
             if isinstance(one, nn.Linear):
-                stack.callback(one.register_forward_hook(note).remove)
-        yield lambda: ran[0] if ran else None
+                stack.callback(one.register_forward_hook(note, with_kwargs=True).remove)
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield lambda: ran[0] if ran else LinearPass(None, None)
 
 
-def linear_head(layer: nn.Linear | None, features: Tensor, logits: Tensor, *, name: str, mixed: bool) -> LastLayer:
+class LinearPass(NamedTuple):
+    """A layer that ran, and what went into it; None where none ran."""
+
+    layer: nn.Linear | None
+    features: Tensor | None
+
+
+def linear_head(
+    layer: nn.Linear | None, features: Tensor | None, logits: Tensor, *, name: str, mixed: bool
+) -> LastLayer:
     """Return weight and bias of the layer that ran last, which makes logits (n, C) of features (n, D).
 
     Args:
@@ -43,8 +60,8 @@ def linear_head(layer: nn.Linear | None, features: Tensor, logits: Tensor, *, na
         CapabilityError: it makes other logits.
     """
     what = f"the logits of {name} are not linear in its embedding"
-    wanted = logits.shape[1], features.shape[1]
-    if layer is None or layer.weight.shape != wanted:
+    wanted = logits.shape[1], "D" if features is None else features.shape[-1]
+    if layer is None or features is None or features.ndim != 2 or layer.weight.shape != wanted:
         found = "none ran" if layer is None else f"the last that ran is {tuple(layer.weight.shape)}"
         raise CapabilityError(f"{what}: an nn.Linear of {wanted} weights is needed, {found}")
     weight = layer.weight.detach().to(logits.dtype)

@@ -57,8 +57,8 @@ class MLP(nn.Sequential):
 class SmallCNN(nn.Module):
     """Classify small images by four convolutions and one hidden layer.
 
-    3 x 3 convolutions of 32 and 32 channels, max-pooling by 2, dropout 0.25; the same with 64 and 64; a dense layer of
-    512, dropout 0.5, a dense layer of C. The first convolution of a pair keeps the size, the second loses a border of
+    3 x 3 convolutions of 32 and 32 channels, max-pooling by 2, dropout; the same with 64 and 64; a dense layer of 512,
+    dropout, a dense layer of C. The first convolution of a pair keeps the size, the second loses a border of
     one pixel. ReLU follows every layer but the last. Weights begin Glorot-uniform, biases at zero.
 
     The layer `hidden` is the one of 512: its output is the embedding before ReLU. The last layer is `head`.
@@ -66,6 +66,7 @@ class SmallCNN(nn.Module):
     Args:
         input_shape: (channels, height, width), or (height, width) of images with one channel; at least 10 x 10 pixels.
         n_classes: number of logits.
+        dropout: probabilities of dropping, after each pair of convolutions and after the dense layer.
 
     Shapes:
         input: (n, *input_shape).
@@ -73,7 +74,7 @@ class SmallCNN(nn.Module):
 
     Raises:
         ShapeError: input_shape is not that of images, or too small.
-        ConfigError: n_classes is not a whole number above 0.
+        ConfigError: n_classes is not a whole number above 0, or dropout not two probabilities.
 
     Reference:
         `small_cnn` of google/active-learning (2017), which is the CIFAR-10 example of Keras for any image size. Here
@@ -85,24 +86,26 @@ class SmallCNN(nn.Module):
         torch.Size([2, 10])
     """
 
-    def __init__(self, input_shape: tuple[int, ...], n_classes: int) -> None:
+    def __init__(self, input_shape: tuple[int, ...], n_classes: int, *, dropout: Sequence[float] = (0.25, 0.5)) -> None:
         channels, height, width = _image_shape("SmallCNN", input_shape, least=10)
         check_whole("n_classes", n_classes, least=1)
+        if len(dropout) != 2 or not all(0 <= p <= 1 for p in dropout):
+            raise ConfigError(f"dropout must be two probabilities, got {dropout!r}")
         super().__init__()
         self.features = nn.Sequential(
             *_conv_relu(channels, 32, padding=1),
             *_conv_relu(32, 32),
             nn.MaxPool2d(2),
-            nn.Dropout(0.25),
+            nn.Dropout(dropout[0]),
             *_conv_relu(32, 64, padding=1),
             *_conv_relu(64, 64),
             nn.MaxPool2d(2),
-            nn.Dropout(0.25),
+            nn.Dropout(dropout[0]),
             nn.Flatten(),
         )
         rows, columns = (((size - 2) // 2 - 2) // 2 for size in (height, width))
         self.hidden = nn.Linear(64 * rows * columns, 512)
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout(dropout[1])
         self.head = nn.Linear(512, n_classes)
         _begin_glorot_uniform(self)
 

@@ -31,8 +31,8 @@ from torchal.models.networks.recipes import (
     relative_weights,
     training_context,
 )
-from torchal.models.networks.seeding import seeded
 from torchal.models.networks.training import Curves
+from torchal.models.seeding import seeded
 
 _EACH_NUMBER_BY_ITSELF = (
     torch.optim.Adam,

@@ -6,6 +6,8 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,22 +18,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_whole
+from torchal._chunks import Chunker
 from torchal.embedding.capture import capture
 from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
 from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
-from torchal.models.base import TrainingData, as_answer, exceeds_memory, log_probs, row_shape
+from torchal.models.base import TrainingData, as_alone, as_answer, exceeds_memory, row_shape
 from torchal.models.checks import resolve_device
+from torchal.models.laplace import LastLayerGaussian
+from torchal.models.networks.calibration import fit_temperature
 from torchal.models.networks.callbacks import Callback, ProgressBar
 from torchal.models.networks.dropout import DropoutDraws
 from torchal.models.networks.embedder import EmbeddingClassifier
 from torchal.models.networks.head import last_linear, linear_head
+from torchal.models.networks.laplace import fit_laplace, laplace_draws
 from torchal.models.networks.nets import MLP
 from torchal.models.networks.parts import hold_out, weighted_by_class
-from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits
+from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits, relative_weights
 from torchal.models.networks.saving import SavedState, check_state
-from torchal.models.networks.seeding import draw_seed, seeded
 from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
 from torchal.models.networks.training import Curves, rows_in_order, train
+from torchal.models.seeding import draw_seed, seeded
 from torchal.protocols import LastLayer
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
 
 _WHOLE_NUMBERS = (np.uint8, np.int8, np.int16, np.int32, np.int64)
+_POSTERIORS = ("dropout", "laplace", "auto")
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_")
 
 
@@ -73,6 +80,10 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         validation_fraction: share of each class's rows that is held back from training, to be judged on.
         patience: stop when the validation loss was not lower than ever before for so many epochs, and keep the weights
             of its lowest. Needs a validation part: `validation_fraction`, or `fit(..., validation=(X, y))`.
+        calibrated: divide all logits by one temperature, by which the validation part is likeliest
+            (`torchal.models.networks.calibration.fit_temperature`): predictions stay, probabilities become as sure as
+            they are right. Needs a validation part too. Another library's classifiers have scikit-learn's
+            CalibratedClassifierCV for that, with its method "temperature" since version 1.8.
         warm_start: go on from the weights of the last fit of this object, where its classes and row shape were the
             same. The loop of active learning then carries the weights from round to round, and saves them.
         augment: changes a batch (n, ...) on the device while training, as a transform of torchvision does.
@@ -80,6 +91,12 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             nn.Embedding: they reach the network as they are.
         embedding: name of the layer, as in `named_modules()`, whose output is what `transform` gives; unless given, the
             layer that the network's attribute `embedding_layer` names, else what goes into its last linear layer.
+        posterior: what `sample_log_probs` draws from. "dropout": the network's own
+            (`torchal.models.networks.dropout.DropoutDraws`), which costs a fit nothing. "laplace": a Gaussian around
+            the last linear layer's weights (`torchal.models.laplace.LaplaceFit`), for which a fit ends with one more
+            pass over its rows. "auto": by dropout where the network has some that can be drawn, else Laplace's.
+        prior_precision: of the prior of each weight of the last layer, for Laplace; as much as the weight decay times
+            the number of rows, where there is some.
         precision: "fp32", "fp64", "bf16-mixed" or "fp16-mixed" (with a gradient scaler).
         channels_last: keep images and weights in that memory order.
         compile: train through `torch.compile`; a mapping is its arguments.
@@ -103,6 +120,8 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         loss_curve_: (epochs,) mean training loss of each epoch.
         validation_loss_curve_, validation_accuracy_curve_: (epochs,) each, None without a validation part.
         n_epochs_: epochs trained.
+        posterior_: what `sample_log_probs` draws from, "dropout" or "laplace".
+        temperature_: what the network's answers are divided by, 1 unless `calibrated`.
         n_features_in_, input_shape_: length of a row's first axis, and a row's shape.
 
     Example:
@@ -129,10 +148,13 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         max_grad_norm: float | None = None,
         validation_fraction: float | None = None,
         patience: int | None = None,
+        calibrated: bool = False,
         warm_start: bool = False,
         augment: Callable[[Tensor], Tensor] | None = None,
         cast_inputs: bool = True,
         embedding: str | None = None,
+        posterior: Literal["dropout", "laplace", "auto"] = "dropout",
+        prior_precision: float = 1.0,
         precision: Precision = "fp32",
         channels_last: bool = False,
         compile: bool | Mapping[str, Any] = False,  # noqa: A002 - torch's word
@@ -154,10 +176,13 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         self.max_grad_norm = max_grad_norm
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.calibrated = calibrated
         self.warm_start = warm_start
         self.augment = augment
         self.cast_inputs = cast_inputs
         self.embedding = embedding
+        self.posterior = posterior
+        self.prior_precision = prior_precision
         self.precision = precision
         self.channels_last = channels_last
         self.compile = compile
@@ -186,6 +211,7 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             ShapeError: lengths disagree, a tensor is on another accelerator than the model, or the network's answer is
                 not (n, C).
             ConfigError: a setting that is not possible.
+            CapabilityError: the posterior is to be Laplace's, and the logits are not what a last nn.Linear makes.
         """
         self.settings()  # what is not possible is said before the data are read
         if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
@@ -239,7 +265,11 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
     def fit_copies(self, copies: Sequence[TorchClassifier], data: Sequence[TrainingData]) -> None:
         """Fit copies of this estimator, each on checked data; together where that is possible and faster."""
         seeds = [draw_seed(copy.random_state) for copy in copies]
-        if self.validation_fraction is None and self.patience is None and self._fit_together(copies, data, seeds):
+        if (
+            not self._needs_validation()
+            and self.validation_fraction is None
+            and self._fit_together(copies, data, seeds)
+        ):
             return
         for one, rows, seed in zip(copies, data, seeds, strict=True):
             one._fit_checked(rows, seed, None, None)
@@ -266,14 +296,15 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 curves = train_together(modules, weighted, settings, seeds)
             except torch.OutOfMemoryError:
                 return False  # one by one they may fit
-        for one, module, curve, seed in zip(copies, modules, curves, seeds, strict=True):
+        for one, rows, module, curve, seed in zip(copies, weighted, modules, curves, seeds, strict=True):
             one._adopt(module, curve, seed)
+            one._fit_posterior(rows)
         return True
 
     def sample_log_probs(self, X: Any, k: int) -> Any:
-        """Return log-probabilities of k draws by Monte-Carlo dropout (see `networks.dropout.DropoutDraws`).
+        """Return log-probabilities of k draws from the posterior, by dropout or by Laplace's approximation.
 
-        The same `random_state` gives the same draws.
+        Each draw is one function, the same for all rows and calls; the same `random_state` gives the same draws.
 
         Shapes:
             X: (n, ...).
@@ -282,21 +313,17 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             (n, K, C).
 
         Raises:
-            CapabilityError: the network has no dropout layer.
+            CapabilityError: they are by dropout, and the network has none, or some that cannot be drawn.
         """
         check_whole("k", k, least=1)
         check_is_fitted(self, "module_")
-        draws = DropoutDraws(self.module_, self.seed_)
-        with draws.drawing() as choose:
-
-            def draw(rows: Tensor) -> tuple[Tensor]:
-                log_probs_of_draws = []
-                for i in range(k):
-                    choose(i)
-                    log_probs_of_draws.append(log_probs(self._logits(rows)))
-                return (torch.stack(log_probs_of_draws, 1),)
-
-            return as_answer(X, self._by_chunk(X, draw)[0])
+        if self.laplace_ is None:
+            draws = self._dropout()
+            return as_answer(X, self._by_chunk(X, lambda rows: (draws(rows, k).log_softmax(2),))[0])
+        weights = self.laplace_.draw(k, self.seed_).to(dtype_of(self.precision))
+        with laplace_draws(self._logits, self.module_, self.laplace_, weights) as draw:
+            scaled = self._at_temperature
+            return as_answer(X, self._by_chunk(X, lambda rows: (scaled(draw(rows)).log_softmax(2),))[0])
 
     def last_layer(self, X: Any) -> LastLayer:
         """Return weight (C, D) and bias (C,) of the nn.Linear that makes the logits of the embedding.
@@ -312,12 +339,15 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         with capture(self.module_, self.embedding) as embedding, last_linear(self.module_) as ran:
 
             def both(rows: Tensor) -> tuple[Tensor, Tensor]:
-                logits = self._logits(rows)
+                logits = self._network_logits(rows)
                 return logits, embedding().to(logits.dtype)
 
             logits, features = self._by_chunk(X, both)
-        layer = linear_head(ran(), features, logits, name=type(self.module_).__name__, mixed=is_mixed(self.precision))
-        return LastLayer(as_answer(X, layer.weight), as_answer(X, layer.bias))
+        layer = linear_head(
+            ran().layer, features, logits, name=type(self.module_).__name__, mixed=is_mixed(self.precision)
+        )
+        weight, bias = (self._at_temperature(part) for part in layer)
+        return LastLayer(as_answer(X, weight), as_answer(X, bias))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fitted state in tensors, numbers and text."""
@@ -331,6 +361,8 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             "input_shape": list(self.input_shape_),
             "seed": self.seed_,
             "curves": {name: None if curve is None else curve.tolist() for name, curve in curves.items()},
+            "temperature": self.temperature_,
+            "laplace": None if self.laplace_ is None else self.laplace_.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -350,8 +382,15 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 "n_epochs_": len(state["curves"]["loss_curve_"]),
             }
             fitted |= {name: _as_curve(state["curves"][name]) for name in _CURVES}
+            # earlier versions saved neither of these
+            fitted["temperature_"] = float(state.get("temperature", 1.0))
+            saved = state.get("laplace")
+            fitted["laplace_"] = None if saved is None else LastLayerGaussian.from_state(saved, device)
+            fitted["posterior_"] = "dropout" if saved is None else "laplace"
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"the saved classifier is damaged: {type(error).__name__}: {error}") from error
+        if self.posterior == "laplace" and fitted["laplace_"] is None:
+            raise DataError("the classifier was saved without a Gaussian, this classifier has posterior='laplace'")
         with seeded(seed, device):
             module = self.new_module(shape, len(state["classes"]), device)
         try:
@@ -369,10 +408,15 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         Raises:
             ConfigError: a setting is not possible.
         """
-        for name in ("warm_start", "progress"):
+        for name in ("calibrated", "warm_start", "progress"):
             check_flag(name, getattr(self, name))
         if not isinstance(self.callbacks, list | tuple):
             raise ConfigError(f"callbacks must be a list of torchal.models.Callback objects, got {self.callbacks!r}")
+        if self.posterior not in _POSTERIORS:
+            raise ConfigError(f"posterior must be one of {', '.join(_POSTERIORS)}; got {self.posterior!r}")
+        prior = self.prior_precision
+        if isinstance(prior, bool) or not isinstance(prior, Real) or not 0 < float(prior) < math.inf:
+            raise ConfigError(f"prior_precision must be above 0 and finite, got {prior!r}")
         settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
         return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
 
@@ -407,6 +451,7 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         """Train a network, a new one unless given, on checked data."""
         data, held_out = self._held_out(data, validation, seed)
         data = weighted_by_class(data, self.class_weight, self.classes_)
+        as_they_are = held_out
         if held_out is not None:  # judged by what is minimised
             held_out = weighted_by_class(held_out, self.class_weight, self.classes_, balance=data.codes)
         with seeded(seed, data.codes.device):
@@ -418,6 +463,9 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 self._adopt(module, error.curves, seed)
                 raise
         self._adopt(module, curves, seed)
+        if self.calibrated and as_they_are is not None:
+            self._calibrate(as_they_are)
+        self._fit_posterior(data)
 
     def _adopt(self, module: nn.Module, curves: Curves, seed: int) -> None:
         """Set the attributes of a finished fit."""
@@ -426,6 +474,44 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         for name, curve in zip(_CURVES, curves, strict=True):
             setattr(self, name, None if curve is None else np.array(curve))
         self.n_epochs_ = len(curves.loss)
+        self.temperature_ = 1.0
+        self.posterior_: str = "dropout"
+        self.laplace_: LastLayerGaussian | None = None
+
+    def _calibrate(self, data: TrainingData) -> None:
+        """Find the temperature of a finished fit by rows that were held back from it."""
+        device = data.codes.device
+        chunker, logits = Chunker(smallest=1), []
+
+        def answer(rows: Tensor, first: int, last: int) -> None:
+            logits.append(self._network_logits(rows[first:last]))
+
+        with as_alone(device), torch.no_grad():
+            for rows in rows_in_order(data.inputs, device, self.num_workers)():
+                chunker(len(rows), len(rows), partial(answer, rows))
+            self.temperature_ = fit_temperature(torch.cat(logits), data.codes, data.weights)
+
+    def _fit_posterior(self, data: TrainingData) -> None:
+        """Learn from the rows of a finished fit what there is to draw from."""
+        if self.posterior == "dropout":
+            return
+        device = data.codes.device
+        batches = rows_in_order(data.inputs, device, self.num_workers)
+        with as_alone(device), torch.no_grad():
+            if self.posterior == "auto" and not self._dropout().problem(next(batches())[:2]):
+                return
+            self.laplace_ = fit_laplace(
+                self._network_logits,
+                self.module_,
+                batches(),
+                relative_weights(data.weights, torch.float64),
+                prior=float(self.prior_precision),
+                mixed=is_mixed(self.precision),
+            )
+        self.posterior_ = "laplace"
+
+    def _dropout(self) -> DropoutDraws:
+        return DropoutDraws(self._logits, self.seed_, name=type(self.module_).__name__)
 
     def _networks(self) -> list[tuple[nn.Module, str | None]]:
         return [(self.module_, self.embedding)]
@@ -438,6 +524,13 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         return rows_in_order(inputs, device, self.num_workers)()
 
     def _logits(self, rows: Tensor) -> Tensor:
+        return self._at_temperature(self._network_logits(rows))
+
+    def _at_temperature(self, logits: Tensor) -> Tensor:
+        return logits if self.temperature_ == 1 else logits / self.temperature_
+
+    def _network_logits(self, rows: Tensor) -> Tensor:
+        """Return logits as the network gives them, of its own temperature."""
         dtype = dtype_of(self.precision)
         rows = rows.to(dtype) if self.cast_inputs or rows.is_floating_point() else rows
         if self.channels_last and rows.ndim == 4:
@@ -448,6 +541,9 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         answer: Tensor = logits.to(dtype)
         return answer
 
+    def _needs_validation(self) -> bool:
+        return self.patience is not None or self.calibrated
+
     def _held_out(
         self, data: TrainingData, validation: TrainingData | None, seed: int
     ) -> tuple[TrainingData, TrainingData | None]:
@@ -456,9 +552,10 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         if fraction is None or validation is not None:
             if fraction is not None:
                 raise ConfigError("give validation= or set validation_fraction, not both")
-            if self.patience is not None and validation is None:
+            if self._needs_validation() and validation is None:
+                name = "patience" if self.patience is not None else "calibrated"
                 raise ConfigError(
-                    "patience needs a validation part: set validation_fraction, or call fit(..., validation=(X, y))"
+                    f"{name} needs a validation part: set validation_fraction, or call fit(..., validation=(X, y))"
                 )
             return data, validation
         return hold_out(data, fraction, seed)
