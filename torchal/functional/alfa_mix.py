@@ -184,17 +184,21 @@ class _Mixes:
     def _one_by_one(self, x: Tensor, gradient: Tensor, gaps: Tensor, label: Tensor, reach: Tensor) -> Tensor:
         """Return what `flip_eps` does where the columns (S, D) that an anchor shares with a row do not move."""
         out = x.new_full((len(x),), torch.inf)
+        moves, pull = torch.empty_like(x, dtype=torch.bool), torch.empty_like(x)
         for anchor, far in zip(self.anchors, reach.T, strict=True):
-            slopes = (gradient * (x != anchor)) @ self.weight.T
-            eps = _first_crossing(gaps, slopes, label) / far
-            torch.fmin(out, eps, out=out)
+            if x.device.type == "cpu":  # as above
+                np.not_equal(x.numpy(), anchor.numpy(), out=moves.numpy())
+                np.multiply(gradient.numpy(), moves.numpy(), out=pull.numpy())
+            else:
+                torch.mul(gradient, torch.ne(x, anchor, out=moves), out=pull)
+            torch.fmin(out, _first_crossing(gaps, pull @ self.weight.T, label) / far, out=out)
         return out
 
 
 def _first_crossing(gaps: Tensor, slopes: Tensor, label: Tensor) -> Tensor:
     """Return how far along lines of these slopes (R, C) the first logit passes that of the label (R, 1), (R,)."""
-    rises = slopes - slopes.gather(1, label)
-    return torch.where(rises > 0, gaps / rises, torch.inf).amin(1)
+    rises = (slopes - slopes.gather(1, label)).clamp_(min=0)  # one that does not rise passes at infinity
+    return (gaps / rises).nan_to_num_(nan=math.inf, posinf=math.inf).amin(1)
 
 
 def alfa_mix(
