@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.harness import Row, compare
 from benchmarks.k_center import clustered, gaussian
-from torchal.functional import badge
+from torchal.functional.badge import badge
 
 
 class Work(NamedTuple):

@@ -13,8 +13,7 @@ from torchal import BudgetError, ConfigError, DataError, ShapeError
 from torchal.engine import greedy, kronecker
 from torchal.engine.features import FeatureReader
 from torchal.engine.kronecker import KroneckerSpace, open_factors
-from torchal.functional import badge
-from torchal.functional.badge import _residuals
+from torchal.functional.badge import _residuals, badge
 
 
 def seeded(seed):

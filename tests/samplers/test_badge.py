@@ -3,7 +3,7 @@ import torch
 
 from tests.contracts import NearestMean, make_pool, make_view
 from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Schedule, rounds
-from torchal.functional import badge
+from torchal.functional.badge import badge
 from torchal.samplers import Badge
 
 

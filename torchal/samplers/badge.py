@@ -6,9 +6,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchal import functional
 from torchal._checks import check_budget, check_flag
-from torchal.functional.badge import First, check_first
+from torchal.functional.badge import First, badge, check_first
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.protocols import HasProbabilities
@@ -56,7 +55,7 @@ class Badge(Sampler):
         check_budget(n, int(view.candidates.sum()))
         features = view.features
         self._report = {"features": view.features_from, "n_features": features.shape[1]}
-        selection = functional.badge(
+        selection = badge(
             view.log_probs,
             features,
             n,
