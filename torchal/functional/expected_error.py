@@ -290,7 +290,7 @@ def _losses(logits: Tensor, loss: Loss) -> Tensor:
     total = odds.sum(1)
     if loss == "zero_one":
         return 1 - total.reciprocal_()
-    return total.log() - (logits.mul_(odds).sum(1) / total)
+    return (total.log() - logits.mul_(odds).sum(1) / total).clamp_(min=0)  # rounding leaves a sure row below 0
 
 
 def _largest(reader: FeatureReader, rows: Tensor) -> float:
