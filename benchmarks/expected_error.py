@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 
@@ -28,7 +28,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
     pool = torch.arange(n_labeled + n, len(x), device=device)
     run = partial(expected_error_reduction, x, log_probs, labeled=labeled, rows=scored, pool=pool)
     now = log_probs[pool].T.contiguous()
-    alternatives = {
+    alternatives: dict[str, Callable[[], object]] = {
         "ours": run,
         "ours, one step": partial(run, n_steps=1),
         "ours, kronecker": partial(run, form="kronecker"),
