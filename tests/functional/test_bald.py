@@ -1,4 +1,3 @@
-import importlib
 import math
 
 import pytest
@@ -7,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.references import bald as reference
+from torchal.engine import information
 from torchal.errors import DataError, ShapeError
 from torchal.functional import (
     bald,
@@ -17,8 +17,6 @@ from torchal.functional import (
     softrank_bald,
     softrank_scores,
 )
-
-module = importlib.import_module("torchal.functional.bald")
 
 
 def seeded(seed=0, device="cpu"):
@@ -132,7 +130,7 @@ def test_chunks_do_not_change_the_answer(score, limit, monkeypatch):
         log_probs = log_probs[5::7]  # the logarithm of a score near 0 is one of rounding
     settings = {} if score is bald else {"generator": seeded()}
     whole = score(log_probs, **settings)
-    monkeypatch.setattr(module, "values_per_chunk", lambda _: limit)
+    monkeypatch.setattr(information, "values_per_chunk", lambda _: limit)
     settings = {} if score is bald else {"generator": seeded()}
     torch.testing.assert_close(score(log_probs, **settings), whole, rtol=1e-12, atol=1e-15)
 
@@ -184,7 +182,7 @@ def test_stochastic_ones_perturb_the_scores():
 )
 def test_refuses_what_is_not_a_log_probability(row, message, monkeypatch):
     fine = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
-    monkeypatch.setattr(module, "values_per_chunk", lambda _: 1)
+    monkeypatch.setattr(information, "values_per_chunk", lambda _: 1)
     with pytest.raises(DataError, match=message):
         bald(torch.stack([fine, fine, torch.tensor(row), fine]))
 
@@ -208,7 +206,7 @@ def test_refuses_whole_numbers_and_arrays():
 def test_cuda_gives_the_values_of_the_cpu(n_classes, dtype, monkeypatch):
     log_probs = some_draws(500, n_classes=n_classes, dtype=dtype)
     want = bald(log_probs)
-    monkeypatch.setattr(module, "values_per_chunk", lambda _: 9000)
+    monkeypatch.setattr(information, "values_per_chunk", lambda _: 9000)
     found = bald(log_probs.cuda())
     assert found.is_cuda
     assert found.dtype == want.dtype

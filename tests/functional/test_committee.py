@@ -1,4 +1,3 @@
-import importlib
 import math
 
 import pytest
@@ -7,10 +6,10 @@ from hypothesis import given
 
 from tests.functional.test_bald import draws_of_rows, some_draws
 from tests.references import committee as reference
+from torchal.engine import information
 from torchal.errors import DataError, ShapeError
 from torchal.functional import bald, consensus_kl, variation_ratio, vote_entropy
 
-module = importlib.import_module("torchal.functional.bald")
 MEASURES = {"vote_entropy": vote_entropy, "consensus_kl": consensus_kl, "variation_ratio": variation_ratio}
 ON_VOTES = [vote_entropy, variation_ratio]
 
@@ -95,7 +94,7 @@ def test_lower_precision_is_taken_and_scored_in_float32(measure, dtype):
 def test_chunks_do_not_change_the_answer(measure, limit, monkeypatch):
     log_probs = some_draws()
     whole = measure(log_probs)
-    monkeypatch.setattr(module, "values_per_chunk", lambda _: limit)
+    monkeypatch.setattr(information, "values_per_chunk", lambda _: limit)
     torch.testing.assert_close(measure(log_probs), whole, rtol=1e-12, atol=1e-15)
 
 
@@ -111,7 +110,7 @@ def test_chunks_do_not_change_the_answer(measure, limit, monkeypatch):
 )
 def test_refuses_what_is_not_a_log_probability(measure, row, message, monkeypatch):
     fine = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
-    monkeypatch.setattr(module, "values_per_chunk", lambda _: 1)
+    monkeypatch.setattr(information, "values_per_chunk", lambda _: 1)
     with pytest.raises(DataError, match=message):
         measure(torch.stack([fine, fine, torch.tensor(row), fine]))
 
@@ -137,7 +136,7 @@ def test_refuses_whole_numbers_and_lists(measure):
 def test_cuda_gives_the_values_of_the_cpu(measure, dtype, monkeypatch):
     log_probs = some_draws(500, dtype=dtype)
     want = measure(log_probs)
-    monkeypatch.setattr(module, "values_per_chunk", lambda _: 9000)
+    monkeypatch.setattr(information, "values_per_chunk", lambda _: 9000)
     found = measure(log_probs.cuda())
     assert found.is_cuda
     assert found.dtype == want.dtype

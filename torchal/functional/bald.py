@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from torchal._checks import SUM_TOLERANCE, check_float
-from torchal._chunks import exact_arithmetic, values_per_chunk
-from torchal.errors import DataError, ShapeError
+from torchal._checks import SUM_TOLERANCE
+from torchal._chunks import exact_arithmetic
+from torchal.engine.information import check_draws, rows_per_chunk
+from torchal.errors import DataError
 from torchal.functional.stochastic_batch import power_scores, softmax_scores, softrank_scores
 
 
@@ -46,7 +47,7 @@ def bald(log_probs: Tensor) -> Tensor:
         >>> bald(draws)
         tensor([0.6931, 0.0000])
     """
-    check_draws(log_probs)
+    check_draws("log_probs", log_probs)
     scores = log_probs.new_empty(len(log_probs), dtype=torch.promote_types(log_probs.dtype, torch.float32))
     sums = torch.empty_like(scores)
     size = rows_per_chunk(log_probs)
@@ -134,18 +135,6 @@ def softrank_bald(log_probs: Tensor, *, generator: torch.Generator, beta: float 
         tensor(0)
     """
     return softrank_scores(bald(log_probs), beta=beta, generator=generator)
-
-
-def check_draws(log_probs: Tensor) -> None:
-    """Require (N, K, C) with at least one draw and one class."""
-    check_float("log_probs", log_probs, ndim=3)
-    if 0 in log_probs.shape[1:]:
-        raise ShapeError(f"log_probs must have at least one draw and one class, got shape {tuple(log_probs.shape)}")
-
-
-def rows_per_chunk(log_probs: Tensor) -> int:
-    """Return how many rows of (N, K, C) are worked on at once."""
-    return max(1, values_per_chunk(log_probs.device) // math.prod(log_probs.shape[1:]))
 
 
 def _mutual_information(log_probs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
