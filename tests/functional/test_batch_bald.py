@@ -245,6 +245,13 @@ def test_half_precision_is_taken_and_scored_in_float32(dtype):
     assert picks.scores.tolist() == pytest.approx(exact.scores.tolist(), abs=0.05)
 
 
+def test_rows_that_sum_to_one_but_nearly_do_not_add_up_over_a_batch():
+    log_probs = draws(12, 5, 3, scale=0.5)
+    exact = joint_mutual_information(log_probs, generator=seeded())
+    found = joint_mutual_information(log_probs + 9e-4, generator=seeded())
+    assert found.values.tolist() == pytest.approx(exact.values.tolist(), abs=1e-9)
+
+
 def test_settings_of_the_caller_do_not_matter():
     log_probs = draws(30, 5, 3).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):

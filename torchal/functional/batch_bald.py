@@ -62,7 +62,8 @@ def batch_bald(
     Returns:
         indices (n,) in pick order; scores (n,), the gain of each pick in nats: their sum is the joint mutual
         information between the labels of the batch and the model. Gains nearer than 1e-12 are equal, and go to the
-        lowest row. With one draw, or once the picked rows' labels tell all draws apart, all gains are 0 up to rounding.
+        lowest row; of more than 256 that the input's dtype cannot tell apart, only the lowest 256 rows are compared so
+        closely. With one draw, or once the picked rows' labels tell all draws apart, gains are 0 up to rounding.
 
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
