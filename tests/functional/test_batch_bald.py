@@ -229,6 +229,13 @@ def test_equal_rows_go_to_the_lowest_whatever_the_block(monkeypatch):
     assert batch_bald(log_probs, 8, generator=seeded()).indices.equal(whole.indices)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rows_that_say_no_more_go_to_the_lowest(dtype):
+    other = [1 - p for p in FIRST_BIT]  # says the same, by other roundings
+    picks = batch_bald(bits(FIRST_BIT, [1.0] * 4, FIRST_BIT, other).to(dtype), 4, generator=seeded())
+    assert picks.indices.tolist() == [0, 1, 2, 3]
+
+
 def test_one_row_and_all_rows():
     assert batch_bald(draws(1, 3, 2), 1, generator=seeded()).indices.tolist() == [0]
     log_probs, candidates = draws(8, 3, 2), torch.arange(8) % 2 == 0

@@ -274,7 +274,7 @@ class _Pool:
         self.dtype = compute_dtype(log_probs)
         self._log_probs = log_probs
         self._rows = rows
-        self._slack = _SLACK * torch.finfo(self.dtype).eps
+        self._slack = max(_EQUAL, _SLACK * torch.finfo(self.dtype).eps)
         self._bounds = first_gains(log_probs, rows)
 
     def take_best(self, picked: Outcomes) -> tuple[Tensor, Tensor]:
