@@ -117,25 +117,6 @@ def batch_bald(
     return Selection(torch.stack(indices), torch.stack(scores).to(pool.dtype))
 
 
-def first_gains(log_probs: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Return the gain of each row as the first pick, its BALD: the bound of its gain as any later one.
-
-    Shapes:
-        log_probs: (N, K, C) float.
-        rows: (R,) int64; all unless given.
-
-    Returns:
-        (R,), at least float32.
-
-    Raises:
-        DataError: as in `batch_bald`.
-    """
-    rows = torch.arange(len(log_probs), device=log_probs.device) if rows is None else rows
-    with exact_arithmetic(log_probs.device):
-        chunks = _labels_by_chunk(log_probs, rows, compute_dtype(log_probs))
-        return torch.cat([labels.information.sum(1) for labels in chunks])
-
-
 class JointInformation(NamedTuple):
     """What `joint_mutual_information` returns.
 
@@ -275,7 +256,8 @@ class _Pool:
         self._log_probs = log_probs
         self._rows = rows
         self._slack = max(_EQUAL, _SLACK * torch.finfo(self.dtype).eps)
-        self._bounds = first_gains(log_probs, rows)
+        of_rows = [labels.information.sum(1) for labels in _labels_by_chunk(log_probs, rows, self.dtype)]
+        self._bounds = torch.cat(of_rows)  # BALD, the gain of a first pick
 
     def take_best(self, picked: Outcomes) -> tuple[Tensor, Tensor]:
         """Return the row of the largest gain, (), and the gain in float64, (); it cannot be taken again.
