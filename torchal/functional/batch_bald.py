@@ -45,7 +45,8 @@ def batch_bald(
     long as there are no more than `max_configurations` with any probability; the picks are then exactly those of the
     greedy algorithm. From there on as many of them stand for all: the most probable, and a sample of the rest. A gain
     then has a standard error, that which `joint_mutual_information` gives for the batch, and a row that is passed over
-    may be better by about as much.
+    may be better by about as much. As the largest of many gains from one sample, the score of a pick is then likely to
+    be too high; what `joint_mutual_information` estimates from a sample of its own is not.
 
     Args:
         log_probs: under draws from the posterior, each of which is one function of all rows.
