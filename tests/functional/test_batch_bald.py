@@ -229,6 +229,13 @@ def test_equal_rows_go_to_the_lowest_whatever_the_block(monkeypatch):
     assert batch_bald(log_probs, 8, generator=seeded()).indices.equal(whole.indices)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rows_that_say_no_more_go_to_the_lowest(dtype):
+    other = [1 - p for p in FIRST_BIT]  # says the same, by other roundings
+    picks = batch_bald(bits(FIRST_BIT, [1.0] * 4, FIRST_BIT, other).to(dtype), 4, generator=seeded())
+    assert picks.indices.tolist() == [0, 1, 2, 3]
+
+
 def test_one_row_and_all_rows():
     assert batch_bald(draws(1, 3, 2), 1, generator=seeded()).indices.tolist() == [0]
     log_probs, candidates = draws(8, 3, 2), torch.arange(8) % 2 == 0
@@ -243,6 +250,13 @@ def test_half_precision_is_taken_and_scored_in_float32(dtype):
     picks, exact = (batch_bald(some, 3, generator=seeded()) for some in (log_probs.to(dtype), log_probs))
     assert picks.scores.dtype == torch.float32
     assert picks.scores.tolist() == pytest.approx(exact.scores.tolist(), abs=0.05)
+
+
+def test_rows_that_sum_to_one_but_nearly_do_not_add_up_over_a_batch():
+    log_probs = draws(12, 5, 3, scale=0.5)
+    exact = joint_mutual_information(log_probs, generator=seeded())
+    found = joint_mutual_information(log_probs + 9e-4, generator=seeded())
+    assert found.values.tolist() == pytest.approx(exact.values.tolist(), abs=1e-9)
 
 
 def test_settings_of_the_caller_do_not_matter():

@@ -71,3 +71,8 @@ def test_refuses_a_model_without_a_posterior():
 def test_refuses_settings_out_of_range(settings):
     with pytest.raises(ConfigError, match=f"{next(iter(settings))} must be a whole number of at least"):
         BatchBALD(**settings)
+
+
+def test_fewer_draws_than_asked_for_are_all_taken():
+    view = view_of(NOISE, FIRST, FIRST, SECOND)
+    assert BatchBALD(k=100).select(view, 2).indices.equal(BatchBALD(k=4).select(view, 2).indices)

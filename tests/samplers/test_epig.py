@@ -76,3 +76,8 @@ def test_refuses_a_model_without_a_posterior():
 def test_refuses_settings_that_make_no_sense(settings, message):
     with pytest.raises(ConfigError, match=message):
         EPIG(**settings)
+
+
+def test_fewer_draws_than_asked_for_are_all_taken():
+    view = view_of(SECOND, FIRST, SECOND, FIRST)
+    assert EPIG(k=20).select(view, 2).scores.equal(EPIG(k=4).select(view, 2).scores)

@@ -117,13 +117,16 @@ def labels_of(
     tolerance = SUM_TOLERANCE.get(log_probs.dtype, 1e-3)
     logs = log_probs.to(dtype)
     probs = logs.exp()
-    off = ~((probs.sum(2) - 1).abs() <= tolerance)  # also true of NaN
+    sums = probs.sum(2, keepdim=True)
+    off = ~((sums - 1).abs() <= tolerance)  # also true of NaN
     if bool(off.any()):
-        row, draw = off.nonzero()[0].tolist()
+        row, draw, _ = off.nonzero()[0].tolist()
         raise DataError(
             f"{name} must hold logarithms of probabilities: row {row if rows is None else int(rows[row])} sums to "
-            f"{float(probs[row, draw].sum()):.4g} after exp under draw {draw}, not to 1"
+            f"{float(sums[row, draw]):.4g} after exp under draw {draw}, not to 1"
         )
+    # what a rounded input is off would grow with every row of a configuration
+    logs, probs = logs - sums.log(), probs.div_(sums)
     means = probs.mean(1)
     # 0 log 0 = 0: -1000 is a probability of 0 in every dtype
     entropies = (probs * logs.clamp(min=-1000.0)).mean(1)

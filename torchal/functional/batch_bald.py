@@ -45,7 +45,8 @@ def batch_bald(
     long as there are no more than `max_configurations` with any probability; the picks are then exactly those of the
     greedy algorithm. From there on as many of them stand for all: the most probable, and a sample of the rest. A gain
     then has a standard error, that which `joint_mutual_information` gives for the batch, and a row that is passed over
-    may be better by about as much.
+    may be better by about as much. As the largest of many gains from one sample, the score of a pick is then likely to
+    be too high; what `joint_mutual_information` estimates from a sample of its own is not.
 
     Args:
         log_probs: under draws from the posterior, each of which is one function of all rows.
@@ -62,7 +63,8 @@ def batch_bald(
     Returns:
         indices (n,) in pick order; scores (n,), the gain of each pick in nats: their sum is the joint mutual
         information between the labels of the batch and the model. Gains nearer than 1e-12 are equal, and go to the
-        lowest row. With one draw, or once the picked rows' labels tell all draws apart, all gains are 0 up to rounding.
+        lowest row; of more than 256 that the input's dtype cannot tell apart, only the lowest 256 rows are compared so
+        closely. With one draw, or once the picked rows' labels tell all draws apart, gains are 0 up to rounding.
 
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
@@ -114,25 +116,6 @@ def batch_bald(
                 labels = labels_of(log_probs[row].unsqueeze(0), dtype=torch.float64)
                 picked.add(labels, max_configurations, generator)
     return Selection(torch.stack(indices), torch.stack(scores).to(pool.dtype))
-
-
-def first_gains(log_probs: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Return the gain of each row as the first pick, its BALD: the bound of its gain as any later one.
-
-    Shapes:
-        log_probs: (N, K, C) float.
-        rows: (R,) int64; all unless given.
-
-    Returns:
-        (R,), at least float32.
-
-    Raises:
-        DataError: as in `batch_bald`.
-    """
-    rows = torch.arange(len(log_probs), device=log_probs.device) if rows is None else rows
-    with exact_arithmetic(log_probs.device):
-        chunks = _labels_by_chunk(log_probs, rows, compute_dtype(log_probs))
-        return torch.cat([labels.information.sum(1) for labels in chunks])
 
 
 class JointInformation(NamedTuple):
@@ -273,8 +256,9 @@ class _Pool:
         self.dtype = compute_dtype(log_probs)
         self._log_probs = log_probs
         self._rows = rows
-        self._slack = _SLACK * torch.finfo(self.dtype).eps
-        self._bounds = first_gains(log_probs, rows)
+        self._slack = max(_EQUAL, _SLACK * torch.finfo(self.dtype).eps)
+        of_rows = [labels.information.sum(1) for labels in _labels_by_chunk(log_probs, rows, self.dtype)]
+        self._bounds = torch.cat(of_rows)  # BALD, the gain of a first pick
 
     def take_best(self, picked: Outcomes) -> tuple[Tensor, Tensor]:
         """Return the row of the largest gain, (), and the gain in float64, (); it cannot be taken again.

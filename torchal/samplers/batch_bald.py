@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from torchal import functional
 from torchal._checks import check_budget, check_whole
-from torchal.functional.batch_bald import first_gains
+from torchal.functional.bald import bald
+from torchal.functional.batch_bald import batch_bald, joint_mutual_information
 from torchal.functional.selection import Selection, top_n
 from torchal.pool.view import PoolView
 from torchal.protocols import HasPosterior
 from torchal.samplers.base import Sampler
-from torchal.samplers.posterior import score_draws
+from torchal.samplers.posterior import draws_to_compare, score_draws
 
 
 @dataclass
@@ -23,8 +23,9 @@ class BatchBALD(Sampler):
     """Picks a batch whose labels, together, say the most of the model.
 
     Args:
-        k: draws from the posterior. The labels of a batch can tell no more than which of the draws is the true one,
-            log(k) nats, and with few draws a batch of ten gets near to that: then its last rows are picked by chance.
+        k: draws from the posterior; an ensemble with fewer members gives all of them. The labels of a batch can tell no
+            more than which of the draws is the true one, log(k) nats, and with few draws a batch of ten gets near to
+            that: then its last rows are picked by chance.
         max_configurations: of the picked rows' labels that are looked at; see `torchal.functional.batch_bald`.
         n_candidates: the rows that are considered, those of the largest BALD; never fewer than are picked, and None for
             all. They are held in memory, with k numbers for each class. Rows outside can only have been the better pick
@@ -64,13 +65,12 @@ class BatchBALD(Sampler):
         n_candidates = int(view.candidates.sum())
         check_budget(n, n_candidates)
         self._report = {}
-        rows = self._considered(view, n)
-        log_probs = view.posterior_log_probs_of(rows, self.k)
+        k = draws_to_compare(view, self.k)
+        rows = self._considered(view, k, n)
+        log_probs = view.posterior_log_probs_of(rows, k)
         generator, most = view.generator, self.max_configurations
-        picks = functional.batch_bald(log_probs, n, generator=generator, max_configurations=most)
-        joint = functional.joint_mutual_information(
-            log_probs[picks.indices], generator=generator, max_configurations=most
-        )
+        picks = batch_bald(log_probs, n, generator=generator, max_configurations=most)
+        joint = joint_mutual_information(log_probs[picks.indices], generator=generator, max_configurations=most)
         self._report["joint_mutual_information"] = float(joint.values[-1])
         self._report["standard_error"] = float(joint.standard_errors[-1])
         if n < n_candidates and float(picks.scores[0]) < 1e-9:
@@ -82,14 +82,13 @@ class BatchBALD(Sampler):
             )
         return Selection(rows[picks.indices], picks.scores)
 
-    def _considered(self, view: PoolView, n: int) -> Tensor:
+    def _considered(self, view: PoolView, k: int, n: int) -> Tensor:
         """Return the candidates of the largest BALD, ascending."""
         rows = view.candidates.nonzero().squeeze(1)
         if self.n_candidates is None or len(rows) <= max(n, self.n_candidates):
             return rows
-        ordered = top_n(
-            score_draws(view, self.k, first_gains), max(n, self.n_candidates) + 1, candidates=view.candidates
-        )
+        n_considered = max(n, self.n_candidates)
+        ordered = top_n(score_draws(view, k, bald), n_considered + 1, candidates=view.candidates)
         self._report["bound_outside"] = float(ordered.scores[-1])
         return ordered.indices[:-1].sort().values
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from torchal import functional
 from torchal._checks import as_rows, check_whole
 from torchal.errors import ConfigError
+from torchal.functional.epig import epig
 from torchal.pool.view import PoolView
 from torchal.protocols import HasPosterior, Inputs
 from torchal.samplers.base import ScoreSampler
-from torchal.samplers.posterior import score_draws
+from torchal.samplers.posterior import draws_to_compare, score_draws
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EPIG(ScoreSampler):
     pool or inputs from elsewhere are given.
 
     Args:
-        k: draws from the posterior.
+        k: draws from the posterior; an ensemble with fewer members gives all of them.
         n_targets: how many targets are drawn from the candidates, anew in each round; all, where there are fewer.
         target_rows: rows of the pool, labeled or not, as the targets.
         target_inputs: inputs as the model reads them, of the same kind as the pool's, as the targets.
@@ -64,16 +64,17 @@ class EPIG(ScoreSampler):
 
     def score(self, view: PoolView) -> Tensor:
         """Return the expected predictive information gain of each candidate in nats, (N,); -inf for other rows."""
-        targets = self._target_log_probs(view)
-        return score_draws(view, self.k, lambda log_probs: functional.epig(log_probs, targets))
+        k = draws_to_compare(view, self.k)
+        targets = self._target_log_probs(view, k)
+        return score_draws(view, k, lambda log_probs: epig(log_probs, targets))
 
-    def _target_log_probs(self, view: PoolView) -> Tensor:
+    def _target_log_probs(self, view: PoolView, k: int) -> Tensor:
         if self.target_inputs is not None:
-            return view.posterior_log_probs_at(self.target_inputs, self.k)
+            return view.posterior_log_probs_at(self.target_inputs, k)
         if self.target_rows is not None:
             rows = as_rows("target_rows", self.target_rows, n_rows=len(view), device=view.candidates.device)
         else:
             rows, generator = view.candidates.nonzero().squeeze(1), view.generator
             order = torch.randperm(len(rows), generator=generator, device=generator.device)
             rows = rows[order[: self.n_targets].to(rows.device)]
-        return view.posterior_log_probs_of(rows, self.k)
+        return view.posterior_log_probs_of(rows, k)
