@@ -21,11 +21,11 @@ def test_picks_what_the_function_picks(settings):
 
 
 def test_the_settings_matter():
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
     log_probs = (2 * torch.randn(80, 4, generator=generator)).log_softmax(1)
     view = PoolView.from_tensors(log_probs=log_probs, features=torch.randn(80, 3, generator=generator))
     picks = {
-        tuple(Bait(**settings).select(view, 20).indices.tolist())
+        tuple(Bait(**settings).select(view, 6).indices.tolist())
         for settings in ({}, {"regularization": 0.01}, {"oversampling": 1}, {"form": "binary"})
     }
     assert len(picks) == 4

@@ -203,7 +203,8 @@ class WholeFisher(FisherRows):
         """Return tr(outer (I + sign inner)^-1)."""
         if self.rank > _ELIMINATED and sign > 0:
             pivots = inner + torch.eye(self.rank, dtype=inner.dtype, device=inner.device)
-            return torch.linalg.solve(pivots, outer).diagonal(dim1=1, dim2=2).sum(1)
+            traces: Tensor = torch.linalg.solve(pivots, outer).diagonal(dim1=1, dim2=2).sum(1)
+            return traces
         inner, outer = (forms.permute(1, 2, 0).clone(memory_format=torch.contiguous_format) for forms in (inner, outer))
         return _traces(inner.mul_(sign), outer)
 

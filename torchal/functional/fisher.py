@@ -296,7 +296,7 @@ class _Candidates:
         """Return V, V^T P V and V^T R V of one of them (1,), as `_Matrices.change` wants them."""
         weights = self._weights[one]
         factor = self._kind.factor(self._pool.features(self._rows[one]), weights)
-        return factor, *(self._kind.blocks(forms[one], weights) for forms in (self._inner, self._outer))
+        return factor, self._kind.blocks(self._inner[one], weights), self._kind.blocks(self._outer[one], weights)
 
     def change(self, change: tuple[Tensor, Tensor, int] | None) -> None:
         """Bring all up to date after what `_Matrices.change` returned; None where only the gains are to be computed."""
