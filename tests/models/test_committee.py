@@ -15,16 +15,16 @@ from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError, DataError
 from torchal.models import Committee, KernelSVM, LogisticRegression, TorchClassifier
 from torchal.models.committee import _resampled
-from torchal.protocols import HasPosterior, provides
-from torchal.samplers import Margin
+from torchal.protocols import HasMembers, HasPosterior, provides
+from torchal.samplers import BALD, Margin, QueryByCommittee
 
 X = np.random.default_rng(0).normal(size=(60, 5))
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
-TREES = Committee(DecisionTreeClassifier(), n_members=20)
+TREES = Committee(DecisionTreeClassifier(), n_copies=20)
 MIXED = Committee([LogisticRegression(), DecisionTreeClassifier(random_state=0), GaussianNB()])
 
 CHECKS = [
-    *scikit_learn_checks(Committee(LogisticRegression(), n_members=2)),
+    *scikit_learn_checks(Committee(LogisticRegression(), n_copies=2)),
     *scikit_learn_checks(Committee([DecisionTreeClassifier(random_state=0), GaussianNB()])),
 ]
 
@@ -61,10 +61,10 @@ def test_copies_differ_by_their_rows_and_their_seeds():
     assert not np.array_equal(rows[0][:, 0], rows[0][:, 1])
     other = clone(TREES).set_params(random_state=1).fit(X, Y)
     assert not np.array_equal(other.sample_log_probs(X, 3), rows[0])
-    forests = Committee(RandomForestClassifier(n_estimators=2), n_members=2, bootstrap=False).fit(X, Y)
+    forests = Committee(RandomForestClassifier(n_estimators=2), n_copies=2, bootstrap=False).fit(X, Y)
     draws = forests.sample_log_probs(X, 2)
     assert not np.array_equal(draws[:, 0], draws[:, 1])
-    same = Committee(LogisticRegression(), n_members=2, bootstrap=False).fit(X, Y).sample_log_probs(X, 2)
+    same = Committee(LogisticRegression(), n_copies=2, bootstrap=False).fit(X, Y).sample_log_probs(X, 2)
     np.testing.assert_array_equal(same[:, 0], same[:, 1])
 
 
@@ -90,7 +90,7 @@ def test_labels_that_are_text_and_networks_and_sparse_rows():
     model = Committee([TorchClassifier(epochs=1, device="cpu"), GaussianNB()]).fit(X, names[Y])
     assert list(model.classes_) == ["apple", "fig", "pear"]
     assert set(model.predict(X)) <= set(names)
-    sparse = Committee(LogisticRegression(), n_members=2).fit(scipy.sparse.csr_matrix(X), Y)
+    sparse = Committee(LogisticRegression(), n_copies=2).fit(scipy.sparse.csr_matrix(X), Y)
     np.testing.assert_allclose(sparse.predict_proba(scipy.sparse.csr_matrix(X)).sum(1), 1)
 
 
@@ -105,7 +105,7 @@ def test_settings_of_the_inner_classifier():
     ("committee", "error", "match"),
     [
         (Committee([]), ConfigError, "at least one member, got an empty list"),
-        (Committee(n_members=0), ConfigError, "n_members"),
+        (Committee(n_copies=0), ConfigError, "n_copies"),
         (Committee(bootstrap="yes"), ConfigError, "bootstrap must be True, False or 'auto', got 'yes'"),
         (Committee(LogisticRegression), CapabilityError, "a member must be a classifier with fit and predict"),
     ],
@@ -122,13 +122,17 @@ def test_one_class():
 
 def test_in_a_pool():
     assert provides(MIXED, HasPosterior)
+    assert provides(MIXED, HasMembers)
+    assert (MIXED.n_members, TREES.n_members) == (3, 20)
     rows, targets = torch.from_numpy(X), torch.from_numpy(Y)
     pool = Pool.unlabeled(rows, n_classes=3)
-    learner = ActiveLearner(MIXED, Margin(), pool)
-    learner.tell(torch.arange(12), targets[:12])
-    assert len(learner.ask(4)) == 4
+    for sampler in (Margin(), BALD(), QueryByCommittee()):
+        learner = ActiveLearner(MIXED, sampler, pool)
+        learner.tell(torch.arange(12), targets[:12])
+        assert len(learner.ask(4)) == 4
     model = clone(MIXED).fit(X[:12], Y[:12])
     view = pool.with_labels(torch.arange(12), targets[:12]).view(model, generator=torch.Generator())
+    assert view.max_draws == 3
     drawn = view.posterior_log_probs(3)
     np.testing.assert_array_equal(drawn.numpy(), model.sample_log_probs(X, 3))
     np.testing.assert_array_equal(view.posterior_log_probs_of(torch.tensor([4, 2]), 3), drawn[[4, 2]])

@@ -29,7 +29,7 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
     Args:
         estimators: the members, a list of classifiers; or one classifier, to make them of. A `LogisticRegression` with
             its defaults unless given.
-        n_members: how many are made of one classifier. A list has as many as it has.
+        n_copies: how many members are made of one classifier. A list has as many as it has.
         bootstrap: whether each member is fitted on rows drawn with replacement, as many of each class as there are, so
             that no member misses a class; else on all rows. "auto": where they are made of one classifier.
         random_state: of the rows that are drawn, and of the `random_state` of members made of one classifier: a number,
@@ -57,12 +57,12 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         self,
         estimators: Any = None,
         *,
-        n_members: int = 10,
+        n_copies: int = 10,
         bootstrap: bool | Literal["auto"] = "auto",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.estimators = estimators
-        self.n_members = n_members
+        self.n_copies = n_copies
         self.bootstrap = bootstrap
         self.random_state = random_state
 
@@ -76,6 +76,11 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         inner = [one.__sklearn_tags__() for one in self._recipes() if hasattr(one, "__sklearn_tags__")]
         tags.input_tags.sparse = all(one.input_tags.sparse for one in inner)
         return tags
+
+    @property
+    def n_members(self) -> int:
+        """How many members there are, which is how many draws can be had."""
+        return len(self.estimators) if isinstance(self.estimators, list | tuple) else self.n_copies
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit copies of all members.
@@ -141,14 +146,14 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         """Return unfitted members, each with what draws its rows, and whether it is to draw some."""
         if self.bootstrap not in (True, False, "auto"):
             raise ConfigError(f"bootstrap must be True, False or 'auto', got {self.bootstrap!r}")
-        check_whole("n_members", self.n_members, least=1)
+        check_whole("n_copies", self.n_copies, least=1)
         recipes, is_list = self._recipes(), isinstance(self.estimators, list | tuple)
         if not recipes:
             raise ConfigError("a committee needs at least one member, got an empty list")
         for one in recipes:
             if isinstance(one, type) or not (hasattr(one, "fit") and hasattr(one, "predict")):
                 raise CapabilityError(f"a member must be a classifier with fit and predict, got {one!r}")
-        members = [clone(one) for one in (recipes if is_list else recipes * self.n_members)]
+        members = [clone(one) for one in (recipes if is_list else recipes * self.n_copies)]
         seeds = np.random.SeedSequence(draw_seed(self.random_state)).spawn(len(members))
         generators = [np.random.default_rng(seed) for seed in seeds]
         if not is_list:

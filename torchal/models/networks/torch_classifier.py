@@ -36,7 +36,7 @@ from torchal.models.networks.parts import hold_out, weighted_by_class
 from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits, relative_weights
 from torchal.models.networks.saving import SavedState, check_state
 from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
-from torchal.models.networks.training import Curves, rows_in_order, train
+from torchal.models.networks.training import Curves, inputs_like, rows_in_order, train
 from torchal.models.seeding import draw_seed, seeded
 from torchal.protocols import LastLayer
 
@@ -496,14 +496,13 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         if self.posterior == "dropout":
             return
         device = data.codes.device
-        batches = rows_in_order(data.inputs, device, self.num_workers)
         with as_alone(device), torch.no_grad():
-            if self.posterior == "auto" and not self._dropout().problem(next(batches())[:2]):
+            if self.posterior == "auto" and not self._dropout().problem(inputs_like(data.inputs, 2).to(device)):
                 return
             self.laplace_ = fit_laplace(
                 self._network_logits,
                 self.module_,
-                batches(),
+                rows_in_order(data.inputs, device, self.num_workers)(),
                 relative_weights(data.weights, torch.float64),
                 prior=float(self.prior_precision),
                 mixed=is_mixed(self.precision),

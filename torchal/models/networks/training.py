@@ -341,10 +341,10 @@ class _Snapshot:
             tensor.copy_(copy)
 
 
-def inputs_like(inputs: Any) -> Tensor:
-    """Return one row of inputs, (1, ...)."""
-    one: Tensor = inputs[:1] if isinstance(inputs, Tensor) else read_rows(inputs, [0])
-    return one
+def inputs_like(inputs: Any, n: int = 1) -> Tensor:
+    """Return the first rows of inputs, (n, ...)."""
+    first: Tensor = inputs[:n] if isinstance(inputs, Tensor) else read_rows(inputs, list(range(n)))
+    return first
 
 
 def rows_in_order(
