@@ -260,6 +260,17 @@ def posterior_log_probs(model: Classifier, inputs: Inputs, k: int, rows: Tensor 
     return _by_chunk(model, draw, inputs) if rows is None else _of_rows(model, draw, inputs, rows)
 
 
+def check_draws(model: object, inputs: Inputs, n_classes: int) -> None:
+    """Let a model that knows before its fit whether there is something to draw say so, by its `check_draws`.
+
+    Raises:
+        CapabilityError: there is not.
+    """
+    check = getattr(model, "check_draws", None)
+    if callable(check):
+        check(_as_taken(model, gather(inputs, torch.arange(min(len(inputs), 2), device="cpu"))), n_classes)
+
+
 def last_layer(model: Classifier, inputs: Inputs) -> LastLayer:
     """Return the linear layer between the model's features and its logits."""
     check_provides(model, HasLastLayer, needed_by="the last layer")

@@ -24,7 +24,7 @@ from torchal.pool.inputs import SparseInputs, checked_inputs, gather
 from torchal.pool.labels import LabeledData, as_labels
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
-from torchal.protocols import Classifier, HasProbabilities, HasState, check_provides, provides
+from torchal.protocols import Classifier, HasPosterior, HasProbabilities, HasState, check_provides, provides
 from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, evaluate
 from torchal.samplers.base import Sampler, checked_selection
 
@@ -99,7 +99,8 @@ class ActiveLearner:
                 )
         if not isinstance(sampler, Sampler):
             raise ConfigError(f"sampler must be a Sampler, got {sampler!r}; by name: torchal.samplers.from_name")
-        sampler.check_model(model if select_model is None else select_model)
+        looked_at = model if select_model is None else select_model
+        sampler.check_model(looked_at)
         if getattr(model, "warm_start", False) and not provides(model, HasState):
             raise CapabilityError(
                 f"{type(model).__name__} with warm_start would go on from round to round, but has no state_dict to "
@@ -117,6 +118,8 @@ class ActiveLearner:
                 interop.check_reads(model, part.inputs)
                 if select_model is not None:
                     interop.check_reads(select_model, part.inputs)
+        if sampler.reads(HasPosterior):
+            interop.check_draws(looked_at, pool.inputs, pool.n_classes)
         self.costs = _checked_costs(costs, pool)
         self.truth = None if truth is None else as_integers("truth", truth).cpu()
         if self.truth is not None and self.truth.shape != (len(pool),):

@@ -49,6 +49,10 @@ class Sampler(ABC):
         for capability in self.requires:
             check_provides(model, capability, needed_by=type(self).__name__)
 
+    def reads(self, capability: type) -> bool:
+        """Tell whether this sampler, or one that it asks, requires a capability."""
+        return capability in self.requires
+
     def observe(self, result: RoundResult) -> Mapping[str, Any] | None:  # noqa: ARG002 - most samplers have no state
         """Learn from a finished round: the rows that were bought, and the model's validation scores after them.
 

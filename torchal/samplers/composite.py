@@ -92,6 +92,10 @@ class CompositeSampler(Sampler):
         for sampler in self.samplers:
             sampler.check_model(model)
 
+    def reads(self, capability: type) -> bool:
+        """Tell whether a member requires a capability."""
+        return super().reads(capability) or any(sampler.reads(capability) for sampler in self.samplers)
+
     def mix(self, view: PoolView, n: int, weights: Sequence[float]) -> Mixed:
         """Pick n candidates, of which each member with a positive weight brings its part.
 

@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from torchal import Pool
+from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError
 from torchal.models import MLP, SmallCNN, TorchClassifier
 from torchal.models.networks.dropout import DropoutDraws
 from torchal.pool import interop
+from torchal.pool.inputs import as_inputs
+from torchal.samplers import BALD, Margin, Mixture
 
 X = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(30) % 3
@@ -371,3 +373,27 @@ def test_a_pool_on_cuda_gets_draws_there():
     drawn = pool.view(model, generator=torch.Generator()).posterior_log_probs(4)
     assert drawn.is_cuda
     assert drawn.equal(model.sample_log_probs(X.cuda(), 4))
+
+
+class TestBeforeTheFirstFit:
+    pool = Pool.unlabeled(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), n_classes=3)
+
+    @pytest.mark.parametrize(
+        "sampler", [BALD(), Mixture([Margin(), BALD()], weights=[0.5, 0.5])], ids=["bald", "mixture"]
+    )
+    def test_a_network_without_dropout_is_refused(self, sampler):
+        with pytest.raises(CapabilityError, match="MLP has no dropout to draw with: give it some"):
+            ActiveLearner(TorchClassifier(MLP), sampler, self.pool)
+
+    @pytest.mark.parametrize("posterior", ["laplace", "auto"])
+    def test_one_with_another_posterior_is_taken(self, posterior):
+        ActiveLearner(TorchClassifier(MLP, posterior=posterior), BALD(), self.pool)
+        ActiveLearner(TorchClassifier(MLP), Margin(), self.pool)
+
+    @pytest.mark.parametrize("inputs", [pool.inputs, TensorDataset(pool.inputs)], ids=["tensor", "data set"])
+    def test_one_with_dropout_is_taken_and_nothing_is_drawn_of_the_global_numbers(self, inputs):
+        before = torch.get_rng_state()
+        model = TorchClassifier(partial(MLP, dropout=0.5))
+        ActiveLearner(model, BALD(), Pool.unlabeled(as_inputs(inputs), n_classes=3))
+        assert torch.get_rng_state().equal(before)
+        assert not hasattr(model, "module_")

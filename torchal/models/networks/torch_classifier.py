@@ -21,7 +21,7 @@ from torchal._checks import check_finite, check_flag, check_whole
 from torchal._chunks import Chunker
 from torchal.embedding.capture import capture
 from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
-from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
+from torchal.errors import CapabilityError, ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models.base import TrainingData, as_alone, as_answer, exceeds_memory, row_shape
 from torchal.models.checks import resolve_device
 from torchal.models.laplace import LastLayerGaussian
@@ -38,6 +38,7 @@ from torchal.models.networks.saving import SavedState, check_state
 from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
 from torchal.models.networks.training import Curves, inputs_like, rows_in_order, train
 from torchal.models.seeding import draw_seed, seeded
+from torchal.pool.inputs import as_inputs
 from torchal.protocols import LastLayer
 
 if TYPE_CHECKING:
@@ -324,6 +325,26 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         with laplace_draws(self._logits, self.module_, self.laplace_, weights) as draw:
             scaled = self._at_temperature
             return as_answer(X, self._by_chunk(X, lambda rows: (scaled(draw(rows)).log_softmax(2),))[0])
+
+    def check_draws(self, X: Any, n_classes: int) -> None:
+        """Require a network that functions can be drawn of, before it is ever trained.
+
+        Shapes:
+            X: (n, ...), rows such as it is to be fitted on; two are enough.
+
+        Raises:
+            CapabilityError: draws are by dropout, and the network has none, or some that cannot be drawn.
+        """
+        if self.posterior != "dropout":
+            return
+        device, trial = resolve_device(self.device, X if isinstance(X, Tensor) else None), clone(self)
+        rows = inputs_like(as_inputs(X), min(2, len(X))).to(device)
+        with seeded(0, device), as_alone(device), torch.no_grad():
+            trial.classes_ = np.arange(n_classes)
+            trial._adopt(self.new_module(tuple(rows.shape[1:]), n_classes, device), Curves([], None, None), 0)
+            problem = trial._dropout().problem(rows)
+        if problem:
+            raise CapabilityError(problem)
 
     def last_layer(self, X: Any) -> LastLayer:
         """Return weight (C, D) and bias (C,) of the nn.Linear that makes the logits of the embedding.
