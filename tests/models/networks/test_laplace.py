@@ -60,12 +60,12 @@ def test_a_draw_is_one_function_and_the_same_every_time(width, n_factors, monkey
     assert len(model.laplace_.factors) == n_factors
     drawn = model.sample_log_probs(X, 20)
     assert model.sample_log_probs(X, 20).equal(drawn)
-    torch.testing.assert_close(model.sample_log_probs(X, 5), drawn[:, :5])
-    torch.testing.assert_close(model.sample_log_probs(X[[7]], 20), drawn[[7]])
-    torch.testing.assert_close(model.sample_log_probs(X.flip(0), 20), drawn.flip(0))
-    torch.testing.assert_close(model.sample_log_probs(TensorDataset(X), 20), drawn)
+    torch.testing.assert_close(model.sample_log_probs(X, 5), drawn[:, :5], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model.sample_log_probs(X[[7]], 20), drawn[[7]], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model.sample_log_probs(X.flip(0), 20), drawn.flip(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model.sample_log_probs(TensorDataset(X), 20), drawn, rtol=1e-3, atol=1e-4)
     monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, 7))
-    torch.testing.assert_close(model.sample_log_probs(X, 20), drawn)
+    torch.testing.assert_close(model.sample_log_probs(X, 20), drawn, rtol=1e-3, atol=1e-4)
     again = clone(model).fit(X, Y)  # in chunks too
     torch.testing.assert_close(again.sample_log_probs(X, 20), drawn, rtol=1e-3, atol=1e-4)
 
@@ -229,7 +229,8 @@ def test_through_a_view():
     interop.fit(model, *pool.training_data())
     view = pool.view(model, generator=torch.Generator())
     drawn = view.posterior_log_probs(5)
-    torch.testing.assert_close(view.posterior_log_probs_of(torch.tensor([3, 50]), 5), drawn[[3, 50]])
+    few = view.posterior_log_probs_of(torch.tensor([3, 50]), 5)
+    torch.testing.assert_close(few, drawn[[3, 50]], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.gpu
