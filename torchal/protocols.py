@@ -113,12 +113,12 @@ class HasPosterior(Protocol):
         """
 
 
-class HasMembers(Protocol):
-    """A model whose posterior draws are its members, as an ensemble's: there are no more of them."""
+class HasMaxDraws(Protocol):
+    """A model whose posterior draws are the members of an ensemble or committee: there are no more of them."""
 
     @property
-    def n_members(self) -> int:
-        """Return how many there are; `sample_log_probs` gives the first k of them."""
+    def max_draws(self) -> int:
+        """The largest k of `sample_log_probs`."""
 
 
 class HasState(Protocol):

@@ -5,10 +5,12 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 
 import torchal
 from tests.contracts import NearestMean, make_pool, make_view
 from torchal import CapabilityError, ConfigError, DataError, Pool, PoolView, ShapeError
+from torchal.models import Committee
 from torchal.pool import interop
 from torchal.protocols import HasBatchedFit, HasLastLayer, HasPosterior, provides
 from torchal.samplers import Margin, from_name
@@ -168,6 +170,9 @@ def test_how_many_posterior_draws_there_can_be():
     pool, _, _ = make_pool()
     assert make_view(pool).max_draws is None
     assert PoolView.from_tensors(posterior_log_probs=draws()).max_draws == 4
+    pair = Committee([GaussianNB(), LogisticRegression()])
+    assert [make_view(pool, model=model).max_draws for model in (pair, Committee(n_members=4))] == [2, 4]
+    assert len(from_name("bald").select(make_view(pool, model=pair), 3).indices) == 3
     network = torchal.TorchClassifier(epochs=1)
     view = make_view(pool, model=torchal.TorchEnsemble(network, n_members=3))
     assert view.max_draws == 3

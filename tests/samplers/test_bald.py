@@ -25,13 +25,13 @@ def a_view(n_draws=2, **masks):
 class Members(NearestMean):
     """An ensemble, of which there are no more draws than members."""
 
-    n_members = 3
+    max_draws = 3
 
     def __sklearn_clone__(self):
         return Members(self.sharpness)
 
     def sample_log_probs(self, X, k):
-        assert k <= self.n_members
+        assert k <= self.max_draws
         return super().sample_log_probs(X, k)
 
 
@@ -86,7 +86,7 @@ def test_refuses_models_that_cannot_be_drawn_from_and_single_draws(sampler, monk
         ActiveLearner(GaussianNB(), sampler(), pool).ask(3)
     with pytest.raises(ConfigError, match="k must be a whole number of at least 2, got 1"):
         sampler(k=1)
-    monkeypatch.setattr(Members, "n_members", 1)
+    monkeypatch.setattr(Members, "max_draws", 1)
     with pytest.raises(CapabilityError, match="compared with each other, and there is only 1"):
         sampler().select(make_view(pool, model=Members()), 3)
 

@@ -66,6 +66,11 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         self.bootstrap = bootstrap
         self.random_state = random_state
 
+    @property
+    def max_draws(self) -> int:
+        """How many draws there are: one of each member."""
+        return len(self.estimators) if isinstance(self.estimators, list | tuple) else self.n_members
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         inner = [one.__sklearn_tags__() for one in self._recipes() if hasattr(one, "__sklearn_tags__")]

@@ -20,7 +20,7 @@ from torchal.protocols import (
     HasDecisionFunction,
     HasEmbedding,
     HasLastLayer,
-    HasMembers,
+    HasMaxDraws,
     HasPosterior,
     HasProbabilities,
     Inputs,
@@ -244,7 +244,7 @@ class PoolView:
             return self.trials[0].max_draws
         if "posterior_log_probs" in self.given:
             return int(self.given["posterior_log_probs"].shape[1])
-        return int(self.model.n_members) if provides(self.model, HasMembers) else None  # type: ignore[union-attr]
+        return int(self.model.max_draws) if provides(self.model, HasMaxDraws) else None  # type: ignore[union-attr]
 
     def posterior_log_probs_at(self, inputs: Inputs, k: int) -> Tensor:
         """Return log-probabilities (M, K, C) of inputs that are no rows of the pool, under the same k draws.

@@ -72,6 +72,11 @@ class TorchEnsemble(SavedState, EmbeddingClassifier):
         """Where the members are trained: the estimator's setting."""
         return "auto" if self.estimator is None else self.estimator.device
 
+    @property
+    def max_draws(self) -> int:
+        """How many draws there are: one of each member."""
+        return self.n_members
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train all members from the start.
 
