@@ -69,7 +69,7 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
     @property
     def max_draws(self) -> int:
         """How many draws there are: one of each member."""
-        return len(self.estimators) if isinstance(self.estimators, list | tuple) else self.n_members
+        return self.n_members
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
