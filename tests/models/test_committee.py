@@ -15,7 +15,7 @@ from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError, DataError
 from torchal.models import Committee, KernelSVM, LogisticRegression, TorchClassifier
 from torchal.models.committee import _resampled
-from torchal.protocols import HasMembers, HasPosterior, provides
+from torchal.protocols import HasMaxDraws, HasPosterior, provides
 from torchal.samplers import BALD, Margin, QueryByCommittee
 
 X = np.random.default_rng(0).normal(size=(60, 5))
@@ -122,7 +122,7 @@ def test_one_class():
 
 def test_in_a_pool():
     assert provides(MIXED, HasPosterior)
-    assert provides(MIXED, HasMembers)
+    assert provides(MIXED, HasMaxDraws)
     assert (MIXED.n_members, TREES.n_members) == (3, 20)
     rows, targets = torch.from_numpy(X), torch.from_numpy(Y)
     pool = Pool.unlabeled(rows, n_classes=3)
