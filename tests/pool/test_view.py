@@ -170,7 +170,7 @@ def test_how_many_posterior_draws_there_can_be():
     pool, _, _ = make_pool()
     assert make_view(pool).max_draws is None
     assert PoolView.from_tensors(posterior_log_probs=draws()).max_draws == 4
-    pair = Committee([GaussianNB(), GaussianNB()])
+    pair = Committee([GaussianNB(), LogisticRegression()])
     assert [make_view(pool, model=model).max_draws for model in (pair, Committee(n_copies=4))] == [2, 4]
     assert len(from_name("bald").select(make_view(pool, model=pair), 3).indices) == 3
     network = torchal.TorchClassifier(epochs=1)
