@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from numbers import Real
@@ -13,44 +13,35 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchal._checks import check_finite, check_flag, check_whole
+from torchal._checks import check_finite, check_flag
 from torchal._chunks import Chunker
-from torchal.embedding.capture import capture
-from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
+from torchal.embedding.precision import Precision, dtype_of, is_mixed
 from torchal.errors import CapabilityError, ConfigError, DataError, DivergenceError, ShapeError
-from torchal.models.base import TrainingData, as_alone, as_answer, exceeds_memory, row_shape
+from torchal.models.base import TrainingData, as_alone, exceeds_memory, row_shape
 from torchal.models.checks import resolve_device
-from torchal.models.laplace import LastLayerGaussian
 from torchal.models.networks.calibration import fit_temperature
 from torchal.models.networks.callbacks import Callback, ProgressBar
-from torchal.models.networks.dropout import DropoutDraws
-from torchal.models.networks.embedder import EmbeddingClassifier
-from torchal.models.networks.head import last_linear, linear_head
-from torchal.models.networks.laplace import fit_laplace, laplace_draws
+from torchal.models.networks.laplace import fit_laplace
 from torchal.models.networks.nets import MLP
 from torchal.models.networks.parts import hold_out, weighted_by_class
-from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, check_logits, relative_weights
-from torchal.models.networks.saving import SavedState, check_state
+from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, relative_weights
 from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
+from torchal.models.networks.trained import TrainedNetwork
 from torchal.models.networks.training import Curves, inputs_like, rows_in_order, train
 from torchal.models.seeding import draw_seed, seeded
 from torchal.pool.inputs import as_inputs
-from torchal.protocols import LastLayer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-_WHOLE_NUMBERS = (np.uint8, np.int8, np.int16, np.int32, np.int64)
 _POSTERIORS = ("dropout", "laplace", "auto")
-_CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_")
 
 
-class TorchClassifier(SavedState, EmbeddingClassifier):
+class TorchClassifier(TrainedNetwork):
     """Train a network by minibatches, behind scikit-learn's interface.
 
     What makes the network, the optimizer, the loss and the schedule is a recipe: a class or a function, with its
@@ -298,33 +289,9 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             except torch.OutOfMemoryError:
                 return False  # one by one they may fit
         for one, rows, module, curve, seed in zip(copies, weighted, modules, curves, seeds, strict=True):
-            one._adopt(module, curve, seed)
+            one.adopt(module, curve, seed)
             one._fit_posterior(rows)
         return True
-
-    def sample_log_probs(self, X: Any, k: int) -> Any:
-        """Return log-probabilities of k draws from the posterior, by dropout or by Laplace's approximation.
-
-        Each draw is one function, the same for all rows and calls; the same `random_state` gives the same draws.
-
-        Shapes:
-            X: (n, ...).
-
-        Returns:
-            (n, K, C).
-
-        Raises:
-            CapabilityError: they are by dropout, and the network has none, or some that cannot be drawn.
-        """
-        check_whole("k", k, least=1)
-        check_is_fitted(self, "module_")
-        if self.laplace_ is None:
-            draws = self._dropout()
-            return as_answer(X, self._by_chunk(X, lambda rows: (draws(rows, k).log_softmax(2),))[0])
-        weights = self.laplace_.draw(k, self.seed_).to(dtype_of(self.precision))
-        with laplace_draws(self._logits, self.module_, self.laplace_, weights) as draw:
-            scaled = self._at_temperature
-            return as_answer(X, self._by_chunk(X, lambda rows: (scaled(draw(rows)).log_softmax(2),))[0])
 
     def check_draws(self, X: Any, n_classes: int) -> None:
         """Require a network that functions can be drawn of, before it is ever trained.
@@ -341,87 +308,10 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
         rows = inputs_like(as_inputs(X), min(2, len(X))).to(device)
         with seeded(0, device), as_alone(device), torch.no_grad():
             trial.classes_ = np.arange(n_classes)
-            trial._adopt(self.new_module(tuple(rows.shape[1:]), n_classes, device), Curves([], None, None), 0)
+            trial.adopt(self.new_module(tuple(rows.shape[1:]), n_classes, device), Curves([], None, None), 0)
             problem = trial._dropout().problem(rows)
         if problem:
             raise CapabilityError(problem)
-
-    def last_layer(self, X: Any) -> LastLayer:
-        """Return weight (C, D) and bias (C,) of the nn.Linear that makes the logits of the embedding.
-
-        Shapes:
-            X: (n, ...), some rows to run the network on; one is enough.
-
-        Raises:
-            CapabilityError: the logits of these rows are not what the last nn.Linear makes of the embedding, since the
-                network goes on after it, or `embedding` names another layer.
-        """
-        check_is_fitted(self, "module_")
-        with capture(self.module_, self.embedding) as embedding, last_linear(self.module_) as ran:
-
-            def both(rows: Tensor) -> tuple[Tensor, Tensor]:
-                logits = self._network_logits(rows)
-                return logits, embedding().to(logits.dtype)
-
-            logits, features = self._by_chunk(X, both)
-        layer = linear_head(
-            ran().layer, features, logits, name=type(self.module_).__name__, mixed=is_mixed(self.precision)
-        )
-        weight, bias = (self._at_temperature(part) for part in layer)
-        return LastLayer(as_answer(X, weight), as_answer(X, bias))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the fitted state in tensors, numbers and text."""
-        check_is_fitted(self, "module_")
-        curves = {name: getattr(self, name) for name in _CURVES}
-        return {
-            "module": {name: _on_cpu(value) for name, value in self.module_.state_dict().items()},
-            "classes": self.classes_.tolist(),
-            "classes_dtype": self.classes_.dtype.str,
-            "feature_names": list(getattr(self, "feature_names_in_", ())),
-            "input_shape": list(self.input_shape_),
-            "seed": self.seed_,
-            "curves": {name: None if curve is None else curve.tolist() for name, curve in curves.items()},
-            "temperature": self.temperature_,
-            "laplace": None if self.laplace_ is None else self.laplace_.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Become as fitted as the estimator whose `state_dict` this is; it had the same settings as this one.
-
-        Raises:
-            DataError: the state is damaged, or of an estimator with other settings.
-        """
-        check_state(state, "module", "classes", "classes_dtype", "feature_names", "input_shape", "seed", "curves")
-        try:
-            device, shape, seed = resolve_device(self.device), tuple(map(int, state["input_shape"])), int(state["seed"])
-            fitted = {
-                "classes_": np.array(state["classes"], dtype=np.dtype(state["classes_dtype"])),
-                "input_shape_": shape,
-                "n_features_in_": shape[0],
-                "seed_": seed,
-                "n_epochs_": len(state["curves"]["loss_curve_"]),
-            }
-            fitted |= {name: _as_curve(state["curves"][name]) for name in _CURVES}
-            # earlier versions saved neither of these
-            fitted["temperature_"] = float(state.get("temperature", 1.0))
-            saved = state.get("laplace")
-            fitted["laplace_"] = None if saved is None else LastLayerGaussian.from_state(saved, device)
-            fitted["posterior_"] = "dropout" if saved is None else "laplace"
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"the saved classifier is damaged: {type(error).__name__}: {error}") from error
-        if self.posterior == "laplace" and fitted["laplace_"] is None:
-            raise DataError("the classifier was saved without a Gaussian, this classifier has posterior='laplace'")
-        with seeded(seed, device):
-            module = self.new_module(shape, len(state["classes"]), device)
-        try:
-            module.load_state_dict(state["module"])
-        except (RuntimeError, TypeError) as error:
-            raise DataError(f"the weights are not of the network that module= makes: {error}") from error
-        if state["feature_names"]:
-            fitted["feature_names_in_"] = np.array(state["feature_names"], dtype=object)
-        self.__dict__.update(fitted, module_=module.eval())
-        return self
 
     def settings(self) -> TrainingSettings:
         """Return how to train.
@@ -481,23 +371,12 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             try:
                 curves = train(module, data, self.settings(), seed=seed, validation=held_out)
             except DivergenceError as error:
-                self._adopt(module, error.curves, seed)
+                self.adopt(module, error.curves, seed)
                 raise
-        self._adopt(module, curves, seed)
+        self.adopt(module, curves, seed)
         if self.calibrated and as_they_are is not None:
             self._calibrate(as_they_are)
         self._fit_posterior(data)
-
-    def _adopt(self, module: nn.Module, curves: Curves, seed: int) -> None:
-        """Set the attributes of a finished fit."""
-        self.module_ = module.eval()
-        self.seed_ = seed
-        for name, curve in zip(_CURVES, curves, strict=True):
-            setattr(self, name, None if curve is None else np.array(curve))
-        self.n_epochs_ = len(curves.loss)
-        self.temperature_ = 1.0
-        self.posterior_: str = "dropout"
-        self.laplace_: LastLayerGaussian | None = None
 
     def _calibrate(self, data: TrainingData) -> None:
         """Find the temperature of a finished fit by rows that were held back from it."""
@@ -529,37 +408,6 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
                 mixed=is_mixed(self.precision),
             )
         self.posterior_ = "laplace"
-
-    def _dropout(self) -> DropoutDraws:
-        return DropoutDraws(self._logits, self.seed_, name=type(self.module_).__name__)
-
-    def _networks(self) -> list[tuple[nn.Module, str | None]]:
-        return [(self.module_, self.embedding)]
-
-    def _array_dtypes(self) -> Any:
-        """Return the dtypes that the network casts by itself: uint8 images must not grow to eight times their size."""
-        return [np.float64, np.float32, np.float16, *_WHOLE_NUMBERS, np.bool_]
-
-    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
-        return rows_in_order(inputs, device, self.num_workers)()
-
-    def _logits(self, rows: Tensor) -> Tensor:
-        return self._at_temperature(self._network_logits(rows))
-
-    def _at_temperature(self, logits: Tensor) -> Tensor:
-        return logits if self.temperature_ == 1 else logits / self.temperature_
-
-    def _network_logits(self, rows: Tensor) -> Tensor:
-        """Return logits as the network gives them, of its own temperature."""
-        dtype = dtype_of(self.precision)
-        rows = rows.to(dtype) if self.cast_inputs or rows.is_floating_point() else rows
-        if self.channels_last and rows.ndim == 4:
-            rows = rows.contiguous(memory_format=torch.channels_last)
-        with autocast(self.precision, rows.device):
-            logits = self.module_(rows)
-        check_logits(logits, len(self.classes_))
-        answer: Tensor = logits.to(dtype)
-        return answer
 
     def _needs_validation(self) -> bool:
         return self.patience is not None or self.calibrated
@@ -599,11 +447,3 @@ class TorchClassifier(SavedState, EmbeddingClassifier):
             )
         codes = torch.as_tensor(np.searchsorted(self.classes_, labels), device=device)
         return TrainingData(inputs, codes, None, data.n_classes)
-
-
-def _on_cpu(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, Tensor) else value  # a module's extra state may be anything
-
-
-def _as_curve(values: Any) -> Any:
-    return None if values is None else np.array(values, dtype=np.float64)
