@@ -11,6 +11,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+from torchal import samplers
+from torchal.protocols import HasPosterior
 from torchal.runs.results import RunFolder, find_runs
 from torchal.runs.trainer import Trainer
 
@@ -358,7 +360,16 @@ class TestOptions:
 
     @pytest.mark.parametrize("sampler", options("sampler"))
     def test_every_sampler(self, sampler, run):
-        assert run(*QUICK, f"sampler={sampler}", "schedule.max_rounds=1")[0] == 0
+        draws = samplers.from_name(sampler).reads(HasPosterior)
+        words = ["model.posterior=laplace"] if draws else []
+        assert run(*QUICK, f"sampler={sampler}", "schedule.max_rounds=1", *words)[0] == 0
+
+    def test_a_sampler_that_draws_from_a_model_without_a_posterior(self, run, tmp_path):
+        code, _, err = run(*QUICK, "sampler=bald")
+        assert code == 2
+        assert "BALD needs a model with sample_log_probs; LogisticRegression has none" in err
+        assert "posterior='laplace'" in err
+        assert not (tmp_path / "runs").exists()
 
     @pytest.mark.parametrize(
         "words",
