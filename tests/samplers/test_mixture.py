@@ -210,7 +210,7 @@ def test_a_pattern_names_members_and_weights():
         ("margin-0.5-uniform--0.5", "NAME-WEIGHT-NAME-WEIGHT"),
         ("margin-1.2.3", "weights of a mixture are numbers"),
         ("margin-0.5-uniform-0.6", "sum to 1, got .* 1.1"),
-        ("margin-0.5-unifrom-0.5", "no sampler is named 'unifrom'; there are bandit"),
+        ("margin-0.5-unifrom-0.5", "no sampler is named 'unifrom'; there are alfa_mix"),
         ("", "NAME-WEIGHT-NAME-WEIGHT"),
     ],
 )
