@@ -145,6 +145,7 @@ def test_log_probs_of_some_rows():
     trials = view.refit(new, torch.zeros_like(new))
     assert torch.allclose(trials.log_probs_of(rows), torch.stack([trial.log_probs_of(rows) for trial in trials.trials]))
     assert trials.log_probs_of(rows).shape == (3, 3, 3)
+    assert not any("log_probs" in trial.outputs for trial in (trials, *trials.trials))  # nothing of the other rows
 
 
 def draws(n=5, k=4, c=3):

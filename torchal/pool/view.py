@@ -162,7 +162,9 @@ class PoolView:
 
     def log_probs_of(self, rows: Tensor) -> Tensor:
         """Return `log_probs` of some rows (n,), (n, C), without computing those of all others."""
-        if "log_probs" in self.given or self.outputs.keys() & {"log_probs", "logits"} or self.trials:
+        if self.trials and "log_probs" not in self.outputs:
+            return torch.stack([trial.log_probs_of(rows) for trial in self.trials])
+        if "log_probs" in self.given or self.outputs.keys() & {"log_probs", "logits"}:
             return self.log_probs[..., rows, :]
         model = self._fitted("log_probs")
         some = interop.log_probs_of(model, self.inputs, rows)
