@@ -250,7 +250,7 @@ class _Best:
             columns = torch.arange(first, first + values.shape[1], device=values.device)
             values = values.double() + self._step * columns if self._step else values
             k = min(self.values.shape[1], values.shape[1])
-            self._take(where, *values.topk(k, largest=False, sorted=False), first)
+            self._take(where, *_smallest(values, k), first)
             return
         row, column = near // values.shape[1], near % values.shape[1]
         value = values.flatten()[near]
@@ -282,6 +282,15 @@ class _Best:
         order = self.values.sort(1)
         values = order.values.floor() if self._step else order.values
         return Neighbors(self.indices.gather(1, order.indices), values)
+
+
+def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k smallest values of each row (R, B), and their columns, (R, k) both, in any order."""
+    if values.device.type == "cpu" and k < values.shape[1]:  # numpy's is about three times faster than topk
+        columns = torch.from_numpy(np.argpartition(values.numpy(), k - 1, axis=1)[:, :k])
+        return values.gather(1, columns), columns
+    best = values.topk(k, largest=False, sorted=False)
+    return best.values, best.indices
 
 
 def _true(mask: Tensor) -> Tensor:
