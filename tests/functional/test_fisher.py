@@ -233,7 +233,7 @@ def test_auto_takes_the_first_form_that_is_small_enough(monkeypatch):
     log_probs, features = make(40, 4, 3, seed=1)
     picks = {form: bait(log_probs, features, 9, form=form).indices.tolist() for form in FORMS}
     assert len({tuple(rows) for rows in picks.values()}) == 3, picks
-    assert form_for(40, 4, 3) == "exact"
+    assert form_for(40, 4, 3, 10) == "exact"
     assert bait(log_probs, features, 9).indices.tolist() == picks["exact"]
     monkeypatch.setattr(fisher, "_EXACT_SIZE", 8)
     assert bait(log_probs, features, 9).indices.tolist() == picks["block_diagonal"]
@@ -241,8 +241,11 @@ def test_auto_takes_the_first_form_that_is_small_enough(monkeypatch):
     assert bait(log_probs, features, 9).indices.tolist() == picks["binary"]
     monkeypatch.undo()
     monkeypatch.setattr(fisher, "_KEPT_VALUES", 2 * 40 * 4)
-    assert form_for(40, 4, 3) == "block_diagonal"
-    assert form_for(41, 4, 3) == "binary"
+    assert form_for(40, 4, 3, 10) == "block_diagonal"
+    assert form_for(41, 4, 3, 10) == "binary"
+    monkeypatch.undo()
+    monkeypatch.setattr(fisher, "_PRODUCTS", 40 * 10 * (2 * 9 * 3 + 6 * 27))
+    assert [form_for(40, 4, 3, n) for n in (10, 11, 100)] == ["exact", "block_diagonal", "binary"]
 
 
 LOG_PROBS, X = make(10, 3, 2)

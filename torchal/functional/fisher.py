@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from numbers import Real
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ Form = Literal["auto", "exact", "block_diagonal", "binary"]
 _EXACT_SIZE = 2**13  # rows of the exact Fisher matrix, which has half a GiB then; a handful of them are held
 _BLOCK_VALUES = 2**26  # numbers of a block-diagonal one, half a GiB
 _KEPT_VALUES = 2**28  # numbers kept for all candidates, 2 GiB
+_PRODUCTS = 2**42  # multiply-adds of all picks together: some minutes of a few CPU cores
 _LEAST_RIDGE = 2.0**-23  # of the largest squared length: 1 - G, of rows that are to be removed again, keeps some digits
 _SAME = 1e-10  # gains closer than this, relative to the best, are equal: rounding must not choose among copies
 
@@ -66,8 +67,9 @@ def bait(
         form: "exact"; "block_diagonal", without what couples two classes, sum of p (1 - p) h h^T for each;
             "binary", the most probable class against all others, with p (1 - p) of that class for all of them; or
             "auto", the first of these that is small enough: exact to (C - 1) D = 8192 where the candidates times
-            (C - 1)^2 are at most 2^27, block_diagonal to C D^2 = 2^26 and candidates times C of 2^27. The others
-            are approximations: see `Reference`.
+            (C - 1)^2 are at most 2^27, block_diagonal to C D^2 = 2^26 and candidates times C of 2^27; either where the
+            forward picks take at most 2^42 multiply-adds (`Complexity`). The others are approximations: see
+            `Reference`.
 
     Shapes:
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
@@ -117,10 +119,13 @@ def bait(
     check_finite("features", features)
     with exact_arithmetic(features.device):
         rows = candidates.nonzero().squeeze(1)
-        kind = _kind_of(form, len(rows), log_probs.shape[1], features.shape[1])
+        n_forward = min(oversampling * n, len(rows))
+        if form == "auto":
+            form = form_for(len(rows), log_probs.shape[1], features.shape[1], n_forward)
+        kind = _kind_of(form, log_probs.shape[1], features.shape[1])
         pool = _Pool(kind, log_probs.detach(), features.detach())
         matrices = _Matrices.of(pool, labeled.nonzero().squeeze(1), n, float(regularization))
-        picked, scores = _greedy(_Candidates.of(pool, rows, matrices), matrices, n, min(oversampling * n, len(rows)))
+        picked, scores = _greedy(_Candidates.of(pool, rows, matrices), matrices, n, n_forward)
         return Selection(rows[picked], scores)
 
 
@@ -141,25 +146,28 @@ def check_settings(regularization: object, oversampling: object, form: object) -
         raise ConfigError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
 
 
-def form_for(n_candidates: int, n_classes: int, n_columns: int) -> Form:
+def form_for(n_candidates: int, n_classes: int, n_columns: int, n_picks: int) -> Form:
     """Return what "auto" is: the first of exact, block_diagonal and binary that is small enough.
 
     Example:
-        >>> form_for(50_000, 10, 512), form_for(50_000, 100, 512), form_for(1_000_000, 1000, 512)
-        ('exact', 'block_diagonal', 'binary')
+        >>> sizes = (50_000, 10, 512), (50_000, 100, 512), (1_000_000, 1000, 512)
+        >>> [form_for(*size, n_picks=200) for size in sizes]
+        ['exact', 'block_diagonal', 'binary']
     """
     rank = n_classes - 1
-    if rank * n_columns <= _EXACT_SIZE and 2 * n_candidates * rank**2 <= _KEPT_VALUES:
-        return "exact"
-    if n_classes * n_columns**2 <= _BLOCK_VALUES and 2 * n_candidates * n_classes <= _KEPT_VALUES:
-        return "block_diagonal"
+    # of matrices, of what is kept for the candidates, and of multiply-adds for each of these and each pick
+    limits = {
+        "exact": (rank * n_columns <= _EXACT_SIZE, 2 * rank**2, 2 * rank**2 * n_columns + 6 * rank**3),
+        "block_diagonal": (n_classes * n_columns**2 <= _BLOCK_VALUES, 2 * n_classes, 2 * n_classes * n_columns),
+    }
+    for form, (is_small, kept, products) in limits.items():
+        if is_small and n_candidates * kept <= _KEPT_VALUES and n_candidates * n_picks * products <= _PRODUCTS:
+            return cast(Form, form)
     return "binary"
 
 
-def _kind_of(form: Form, n_candidates: int, n_classes: int, n_columns: int) -> FisherRows:
+def _kind_of(form: Form, n_classes: int, n_columns: int) -> FisherRows:
     """Return the matrices to compute with."""
-    if form == "auto":
-        form = form_for(n_candidates, n_classes, n_columns)
     if form == "exact" and n_classes > 2:
         return WholeFisher(n_classes, n_columns)
     if form == "exact":

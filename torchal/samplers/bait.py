@@ -57,7 +57,9 @@ class Bait(Sampler):
         n_candidates = int(view.candidates.sum())
         check_budget(n, n_candidates)
         log_probs, features = view.log_probs, view.features
-        form = form_for(n_candidates, log_probs.shape[1], features.shape[1]) if self.form == "auto" else self.form
+        n_forward = min(self.oversampling * n, n_candidates)
+        auto = form_for(n_candidates, log_probs.shape[1], features.shape[1], n_forward)
+        form = auto if self.form == "auto" else self.form
         self._report = {"features": view.features_from, "n_features": features.shape[1], "form": form}
         return functional.bait(
             log_probs,
