@@ -30,6 +30,9 @@ DENSITY_ROWS = {"small": 2000, "medium": 50_000, "large": 50_000}
 FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
 
 
+_PICKS = {"bait": 100}  # which looks at every row for each pick
+
+
 def _seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
@@ -81,16 +84,16 @@ def _view(n_rows: int, *, posterior: bool) -> PoolView:
     )
 
 
-def _pick(sampler: samplers.Sampler, view: PoolView) -> object:
+def _pick(name: str, view: PoolView) -> object:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* rows are more than max_leaves")
-        return sampler.select(view, min(1000, len(view) // 10))
+        return STRATEGIES[name]().select(view, min(_PICKS.get(name, 1000), len(view) // 10))
 
 
 def rows(size: str, device: str) -> Iterator[Row]:
     """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory; strategies.
 
-    The strategies pick 1000 rows with scores of ten classes, and 20 posterior draws where they read some, all given.
+    The strategies pick 1000 rows (BAIT 100) with scores of ten classes, and 20 posterior draws where they read some, all given.
     """
     if not Path("/proc/self/clear_refs").exists() or device != "cpu":
         return
@@ -118,7 +121,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
         n_rows = (DENSITY_ROWS if name == "graph_density" else STRATEGY_ROWS)[size]
         took = _measured({"strategy": name, "n_rows": n_rows})
         note = f"{took['beyond_mib']:.0f} MiB beyond what is given"
-        yield Row(f"{name}, {n_rows} x 64, 1000 picks", "ours", took["seconds"], 1.0, note)
+        yield Row(f"{name}, {n_rows} x 64, {_PICKS.get(name, 1000)} picks", "ours", took["seconds"], 1.0, note)
 
 
 def _measured(job: dict[str, object]) -> dict[str, float]:
@@ -146,13 +149,13 @@ def main() -> None:
         def work() -> object:
             return functional.k_center_greedy(features, 500, labeled=labeled)
     elif "strategy" in job:
-        sampler = STRATEGIES[job["strategy"]]
-        posterior = HasPosterior in sampler().requires
+        name = job["strategy"]
+        posterior = STRATEGIES[name]().reads(HasPosterior)
         view = _view(job["n_rows"], posterior=posterior)
-        _pick(sampler(), _view(2000, posterior=posterior))  # libraries are loaded and threads started
+        _pick(name, _view(2000, posterior=posterior))  # libraries are loaded and threads started
 
         def work() -> object:
-            return _pick(sampler(), view)
+            return _pick(name, view)
     else:
         features = torch.randn(job["n_rows"], 64, generator=_seeded())
         kernel = (WORKS | GRAPHS)[job["work"]]
