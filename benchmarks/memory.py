@@ -30,7 +30,7 @@ DENSITY_ROWS = {"small": 2000, "medium": 50_000, "large": 50_000}
 FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
 
 
-_PICKS = {"bait": 100}  # which looks at every row for each pick
+_PICKS = {"bait": 100, "batch_bald": 100}  # which look at all rows, or all configurations, for each pick
 
 
 def _seeded() -> torch.Generator:
@@ -93,7 +93,7 @@ def _pick(name: str, view: PoolView) -> object:
 def rows(size: str, device: str) -> Iterator[Row]:
     """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory; strategies.
 
-    The strategies pick 1000 rows (BAIT 100) with scores of ten classes, and 20 posterior draws where they read some,
+    The strategies pick 1000 rows (BAIT and BatchBALD 100) with scores of ten classes, and 20 posterior draws where they read some,
     all given.
     """
     if not Path("/proc/self/clear_refs").exists() or device != "cpu":
