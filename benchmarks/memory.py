@@ -93,8 +93,8 @@ def _pick(name: str, view: PoolView) -> object:
 def rows(size: str, device: str) -> Iterator[Row]:
     """Measure each kernel at N rows of 64 columns; then k-center on a file, and on the same rows in memory; strategies.
 
-    The strategies pick 1000 rows (BAIT and BatchBALD 100) with scores of ten classes, and 20 posterior draws where they read some,
-    all given.
+    The strategies pick 1000 rows (BAIT and BatchBALD 100) with scores of ten classes, and 20 posterior draws where they
+    read some, all given.
     """
     if not Path("/proc/self/clear_refs").exists() or device != "cpu":
         return
