@@ -198,7 +198,8 @@ class _Mixes:
 def _first_crossing(gaps: Tensor, slopes: Tensor, label: Tensor) -> Tensor:
     """Return how far along lines of these slopes (R, C) the first logit passes that of the label (R, 1), (R,)."""
     rises = (slopes - slopes.gather(1, label)).clamp_(min=0)  # one that does not rise passes at infinity
-    return (gaps / rises).nan_to_num_(nan=math.inf, posinf=math.inf).amin(1)
+    # minus infinity is a division by -0.0, which clamp leaves as it is
+    return (gaps / rises).nan_to_num_(nan=math.inf, posinf=math.inf, neginf=math.inf).amin(1)
 
 
 def alfa_mix(
