@@ -24,7 +24,7 @@ Form = Literal["auto", "exact", "block_diagonal", "binary"]
 _EXACT_SIZE = 2**13  # rows of the exact Fisher matrix, which has half a GiB then; a handful of them are held
 _BLOCK_VALUES = 2**26  # numbers of a block-diagonal one, half a GiB
 _KEPT_VALUES = 2**28  # numbers kept for all candidates, 2 GiB
-_PRODUCTS = 2**42  # multiply-adds of all picks together: some minutes of a few CPU cores
+_PRODUCTS = 2**40  # multiply-adds of all picks together: about a minute of a few CPU cores
 _LEAST_RIDGE = 2.0**-23  # of the largest squared length: 1 - G, of rows that are to be removed again, keeps some digits
 _SAME = 1e-10  # gains closer than this, relative to the best, are equal: rounding must not choose among copies
 
@@ -68,7 +68,7 @@ def bait(
             "binary", the most probable class against all others, with p (1 - p) of that class for all of them; or
             "auto", the first of these that is small enough: exact to (C - 1) D = 8192 where the candidates times
             (C - 1)^2 are at most 2^27, block_diagonal to C D^2 = 2^26 and candidates times C of 2^27; either where the
-            forward picks take at most 2^42 multiply-adds (`Complexity`). The others are approximations: see
+            forward picks take at most 2^40 multiply-adds (`Complexity`). The others are approximations: see
             `Reference`.
 
     Shapes:
