@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from fractions import Fraction
 from importlib.util import find_spec
@@ -130,6 +131,12 @@ def check_fraction(name: str, value: object) -> None:
     """Require a number in (0, 1]."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= 1:
         raise ConfigError(f"{name} must be a number in (0, 1], got {value!r}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Require a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ConfigError(f"{name} must be a finite number above 0, got {value!r}")
 
 
 def rows_in(fraction: float, n_rows: int) -> int:

@@ -326,9 +326,9 @@ class TestErrors:
         [
             ({"loss": "hinge"}, ConfigError, "loss must be one of log, zero_one; got 'hinge'"),
             ({"form": "exact"}, ConfigError, "form must be one of auto, newton, kronecker"),
-            ({"l2": 0}, ConfigError, "l2 must be a positive number, got 0"),
-            ({"l2": float("nan")}, ConfigError, "l2 must be a positive number"),
-            ({"l2": True}, ConfigError, "l2 must be a positive number"),
+            ({"l2": 0}, ConfigError, "l2 must be a finite number above 0, got 0"),
+            ({"l2": float("nan")}, ConfigError, "l2 must be a finite number above 0"),
+            ({"l2": True}, ConfigError, "l2 must be a finite number above 0"),
             ({"n_steps": 0}, ConfigError, "n_steps must be a whole number of at least 1"),
             ({"fit_intercept": "no"}, ConfigError, "fit_intercept must be true or false"),
             ({"leave_out": 1}, ConfigError, "leave_out must be true or false"),

@@ -156,7 +156,7 @@ def test_powers_are_of_no_negative_scores():
 @pytest.mark.parametrize("kernel", KERNELS.values())
 @pytest.mark.parametrize("beta", [0, -1.0, math.nan, math.inf, True, "1"])
 def test_refuses_a_wrong_beta(kernel, beta):
-    with pytest.raises(ConfigError, match="beta must be a number above 0"):
+    with pytest.raises(ConfigError, match="beta must be a finite number above 0"):
         kernel(torch.zeros(2), beta=beta, generator=seeded())
 
 

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
@@ -14,7 +15,6 @@ from tests.contracts import check_name, scikit_learn_checks
 from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError, DataError
 from torchal.models import Committee, KernelSVM, LogisticRegression, TorchClassifier
-from torchal.models.committee import _resampled
 from torchal.protocols import HasMaxDraws, HasPosterior, provides
 from torchal.samplers import BALD, Margin, QueryByCommittee
 
@@ -70,10 +70,9 @@ def test_copies_differ_by_their_rows_and_their_seeds():
 
 def test_a_resample_keeps_every_class():
     codes = np.array([0, 0, 0, 0, 1, 2, 2])
-    for seed in range(50):
-        rows = _resampled(codes, np.random.default_rng(seed))
-        assert np.bincount(codes[rows]).tolist() == [4, 1, 2]
-        assert (np.diff(rows) >= 0).all()
+    priors = Committee(DummyClassifier(strategy="prior"), n_copies=50).fit(X[:7], codes)
+    for member in priors.estimators_:
+        np.testing.assert_allclose(member.class_prior_, np.array([4, 1, 2]) / 7)
     model = clone(TREES).fit(X[:4], np.array([0, 0, 0, 1]))
     assert all(member.classes_.tolist() == [0, 1] for member in model.estimators_)
 
@@ -123,7 +122,7 @@ def test_one_class():
 def test_in_a_pool():
     assert provides(MIXED, HasPosterior)
     assert provides(MIXED, HasMaxDraws)
-    assert (MIXED.n_members, TREES.n_members) == (3, 20)
+    assert (MIXED.max_draws, TREES.max_draws) == (3, 20)
     rows, targets = torch.from_numpy(X), torch.from_numpy(Y)
     pool = Pool.unlabeled(rows, n_classes=3)
     for sampler in (Margin(), BALD(), QueryByCommittee()):

@@ -51,7 +51,7 @@ def test_all_candidates_and_no_other_row():
 
 
 def test_refuses_settings_models_and_a_pool_without_labels():
-    with pytest.raises(ConfigError, match="eps must be a positive"):
+    with pytest.raises(ConfigError, match="eps must be a finite number above 0"):
         AlfaMix(eps=-1)
     with pytest.raises(ConfigError, match="max_eps"):
         AlfaMix(eps=0.5, max_eps=0.4)

@@ -60,7 +60,7 @@ def test_a_model_without_probabilities_is_refused_before_the_first_fit():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"regularization": 0}, "regularization must be a number above 0, got 0"),
+        ({"regularization": 0}, "regularization must be a finite number above 0, got 0"),
         ({"oversampling": 0}, "oversampling must be a whole number of at least 1, got 0"),
         ({"form": "full"}, "form must be one of auto, exact, block_diagonal, binary, got 'full'"),
     ],

@@ -93,7 +93,7 @@ def test_refuses_models_that_cannot_be_drawn_from_and_single_draws(sampler, monk
 
 @pytest.mark.parametrize("sampler", DRAWN)
 def test_refuses_a_beta_of_nothing(sampler):
-    with pytest.raises(ConfigError, match="beta must be a number above 0, got 0"):
+    with pytest.raises(ConfigError, match="beta must be a finite number above 0, got 0"):
         sampler(beta=0)
 
 

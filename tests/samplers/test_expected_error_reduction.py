@@ -122,7 +122,7 @@ def test_refuses_views_without_labels_or_a_model():
         ({"refit": "full"}, "refit must be one of last_layer, exact; got 'full'"),
         ({"loss": "hinge"}, "loss must be one of log, zero_one"),
         ({"form": "bound"}, "form must be one of auto, newton, kronecker"),
-        ({"l2": -1.0}, "l2 must be a positive number"),
+        ({"l2": -1.0}, "l2 must be a finite number above 0"),
         ({"fit_intercept": 1}, "fit_intercept must be true or false"),
         ({"n_steps": None}, "n_steps"),
         ({"n_candidates": 0}, "n_candidates"),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_last_layer, check_mask
+from torchal._checks import check_budget, check_finite, check_float, check_last_layer, check_positive
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import Space, make_space, survey
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.functional.k_center import check_masks
 from torchal.functional.representatives import cluster_representatives
 from torchal.functional.selection import Selection
 
@@ -265,9 +265,7 @@ def alfa_mix(
     """
     check_mix(eps, max_eps)
     reader = FeatureReader(features)
-    if candidates is None:
-        candidates = torch.ones(len(reader), dtype=torch.bool, device=reader.device)
-    check_mask("candidates", candidates, n_rows=len(reader), device=reader.device)
+    _, candidates = check_masks(None, candidates, n_rows=len(reader), device=reader.device)
     check_budget(n, int(candidates.sum()))
     found = flip_eps(features, weight=weight, bias=bias, anchors=anchors)
     return cluster_representatives(
@@ -281,15 +279,15 @@ def alfa_mix(
     )
 
 
-def check_mix(eps: object, max_eps: object) -> None:
+def check_mix(eps: float, max_eps: float) -> None:
     """Require settings of `alfa_mix` that make sense.
 
     Raises:
         ConfigError: eps is not positive and finite, or max_eps is below it.
     """
-    if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 < float(eps) < math.inf:
-        raise ConfigError(f"eps must be a positive finite number, got {eps!r}")
-    if isinstance(max_eps, bool) or not isinstance(max_eps, Real) or not float(eps) <= float(max_eps) < math.inf:
+    check_positive("eps", eps)
+    check_positive("max_eps", max_eps)
+    if max_eps < eps:
         raise ConfigError(f"max_eps must be a finite number of at least eps = {eps!r}, got {max_eps!r}")
 
 

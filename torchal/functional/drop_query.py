@@ -7,10 +7,11 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_last_layer, check_mask, check_whole
+from torchal._checks import check_budget, check_finite, check_last_layer, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError
+from torchal.functional.k_center import check_masks
 from torchal.functional.representatives import cluster_representatives
 from torchal.functional.selection import Selection
 
@@ -152,9 +153,7 @@ def drop_query(
     """
     check_dropout(n_masks, rate)
     reader = FeatureReader(features)
-    if candidates is None:
-        candidates = torch.ones(len(reader), dtype=torch.bool, device=reader.device)
-    check_mask("candidates", candidates, n_rows=len(reader), device=reader.device)
+    _, candidates = check_masks(None, candidates, n_rows=len(reader), device=reader.device)
     check_budget(n, int(candidates.sum()))
     found = dropout_disagreement(features, weight=weight, bias=bias, generator=generator, n_masks=n_masks, rate=rate)
     # less than the difference of any two fractions, so that it decides between equal ones only

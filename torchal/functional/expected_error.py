@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_finite, check_flag, check_float, check_mask, check_whole
+from torchal._checks import as_rows, check_finite, check_flag, check_float, check_mask, check_positive, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.added_rows import AddedRows
 from torchal.engine.features import FeatureReader, Features
@@ -321,5 +320,4 @@ def check_settings(loss: object, form: object = "auto", l2: object = 1.0) -> Non
     for name, value, known in (("loss", loss, Loss), ("form", form, Form)):
         if value not in get_args(known):
             raise ConfigError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
-    if isinstance(l2, bool) or not isinstance(l2, Real) or not 0 < float(l2) < float("inf"):
-        raise ConfigError(f"l2 must be a positive number, got {l2!r}")
+    check_positive("l2", l2)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from numbers import Real
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_whole
+from torchal._checks import check_budget, check_finite, check_float, check_positive, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.fisher import FisherRows, RankOneFisher, WholeFisher, best_against_all, of_two, one_against_all
 from torchal.errors import ConfigError, ShapeError
@@ -135,12 +134,7 @@ def check_settings(regularization: object, oversampling: object, form: object) -
     Raises:
         ConfigError: one is out of range.
     """
-    number = isinstance(regularization, Real) and not isinstance(regularization, bool)
-    if not (number and 0 < float(regularization) < math.inf):  # type: ignore[arg-type]
-        raise ConfigError(
-            f"regularization must be a number above 0, got {regularization!r}: without it the Fisher matrix of fewer "
-            "rows than it is wide has no inverse"
-        )
+    check_positive("regularization", regularization)  # without it a Fisher matrix of few rows has no inverse
     check_whole("oversampling", oversampling, least=1)
     if form not in get_args(Form):
         raise ConfigError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")

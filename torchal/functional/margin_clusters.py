@@ -9,8 +9,9 @@ from torchal._checks import check_budget, check_float, check_mask
 from torchal._chunks import values_per_chunk
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import DataError, ShapeError
+from torchal.functional.k_center import check_masks
 from torchal.functional.kmeans import kmeans, nearest_rows
-from torchal.functional.selection import Selection, top_n
+from torchal.functional.selection import Selection, filled_up, top_n
 
 
 def inside_margin(values: Tensor, *, labeled: Tensor | None = None) -> Tensor:
@@ -119,9 +120,7 @@ def margin_cluster_mean(
             f"uncertainty must be ({n_rows},) on {device}, got {tuple(uncertainty.shape)} on {uncertainty.device}"
         )
     check_mask("inside", inside, n_rows=n_rows, device=device)
-    if candidates is None:
-        candidates = torch.ones_like(inside)
-    check_mask("candidates", candidates, n_rows=n_rows, device=device)
+    _, candidates = check_masks(None, candidates, n_rows=n_rows, device=device)
     check_budget(n, int(candidates.sum()))
     rows = (inside & candidates).nonzero().squeeze(1)
     if len(rows) < n:
@@ -130,7 +129,4 @@ def margin_cluster_mean(
     centers = kmeans(some, n, generator=generator, max_iterations=max_iterations).centers
     chosen = torch.zeros_like(candidates)
     chosen[rows[nearest_rows(some, centers)]] = True
-    missing = n - int(chosen.sum())
-    if missing:
-        chosen[top_n(uncertainty, missing, candidates=candidates & ~chosen).indices] = True
-    return top_n(uncertainty, n, candidates=chosen)
+    return filled_up(chosen, n, uncertainty, candidates)

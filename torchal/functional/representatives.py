@@ -10,8 +10,9 @@ from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ShapeError
+from torchal.functional.k_center import check_masks
 from torchal.functional.kmeans import Clusters, kmeans
-from torchal.functional.selection import Selection, top_n
+from torchal.functional.selection import Selection, filled_up
 
 
 def cluster_representatives(
@@ -69,9 +70,7 @@ def cluster_representatives(
     if scores.shape != (n_rows,) or scores.device != device:
         raise ShapeError(f"scores must be ({n_rows},) on {device}, got {tuple(scores.shape)} on {scores.device}")
     check_mask("wanted", wanted, n_rows=n_rows, device=device)
-    if candidates is None:
-        candidates = torch.ones_like(wanted)
-    check_mask("candidates", candidates, n_rows=n_rows, device=device)
+    _, candidates = check_masks(None, candidates, n_rows=n_rows, device=device)
     check_budget(n, int(candidates.sum()))
     chosen = wanted & candidates
     rows = chosen.nonzero().squeeze(1)
@@ -81,10 +80,7 @@ def cluster_representatives(
             clusters = kmeans(units, n, generator=generator, max_iterations=max_iterations)
             chosen = torch.zeros_like(candidates)
             chosen[rows[_nearest_members(units, clusters)]] = True
-    missing = n - int(chosen.sum())
-    if missing:
-        chosen[top_n(scores, missing, candidates=candidates & ~chosen).indices] = True
-    return top_n(scores, n, candidates=chosen)
+    return filled_up(chosen, n, scores, candidates)
 
 
 def _units(reader: FeatureReader, rows: Tensor) -> Tensor:

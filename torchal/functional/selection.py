@@ -65,3 +65,17 @@ def top_n(scores: Tensor, n: int, *, candidates: Tensor | None = None) -> Select
     chosen = torch.cat([above, level])
     chosen = chosen[values[chosen].sort(descending=True, stable=True).indices]
     return Selection(chosen if rows is None else rows[chosen], values[chosen])
+
+
+def filled_up(chosen: Tensor, n: int, scores: Tensor, candidates: Tensor) -> Selection:
+    """Return the chosen rows, at most n, and those candidates with the highest scores that make them n.
+
+    Shapes:
+        chosen: (N,) bool, some of the candidates.
+        scores: (N,) float.
+        candidates: (N,) bool.
+    """
+    missing = n - int(chosen.sum())
+    if missing:
+        chosen = chosen.index_fill(0, top_n(scores, missing, candidates=candidates & ~chosen).indices, True)
+    return top_n(scores, n, candidates=chosen)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from torchal._checks import check_float
-from torchal.errors import ConfigError, DataError
+from torchal._checks import check_float, check_positive
+from torchal.errors import DataError
 
 _LEAST_LOG = -745.0  # the logarithm of the smallest number above 0 in float64
 _NOISE_SPAN = 41.0  # no two numbers of `_gumbel` are farther apart
@@ -144,16 +143,10 @@ def softrank_scores(scores: Tensor, *, generator: torch.Generator, beta: float =
     return _perturbed(-beta * ranks.log(), values, generator)
 
 
-def check_beta(beta: object) -> None:
-    """Require a finite number above 0."""
-    if isinstance(beta, bool) or not isinstance(beta, Real) or not 0 < float(beta) < math.inf:
-        raise ConfigError(f"beta must be a number above 0, got {beta!r}")
-
-
 def _check(scores: Tensor, beta: float, *, least: float = -math.inf) -> Tensor:
     """Return the scores in float64, in which a pool's many perturbed scores are rarely equal."""
     check_float("scores", scores, ndim=1)
-    check_beta(beta)
+    check_positive("beta", beta)
     values = scores.detach().double()
     bad = ~((values >= least) & (values < math.inf) | (values == -math.inf))
     if bool(bad.any()):

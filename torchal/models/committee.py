@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.utils import resample
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -66,11 +67,6 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         self.bootstrap = bootstrap
         self.random_state = random_state
 
-    @property
-    def max_draws(self) -> int:
-        """How many draws there are: one of each member."""
-        return self.n_members
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         inner = [one.__sklearn_tags__() for one in self._recipes() if hasattr(one, "__sklearn_tags__")]
@@ -78,8 +74,8 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         return tags
 
     @property
-    def n_members(self) -> int:
-        """How many members there are, which is how many draws can be had."""
+    def max_draws(self) -> int:
+        """How many draws there are: one of each member."""
         return len(self.estimators) if isinstance(self.estimators, list | tuple) else self.n_copies
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -102,8 +98,10 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"Committee needs rows of at least 2 classes, got {len(self.classes_)} class")
-        for member, generator in members:
-            rows = _resampled(codes, generator) if resampled else slice(None)
+        for member, seed in members:
+            rows = np.arange(len(codes))
+            if resampled:
+                rows = resample(rows, stratify=codes, random_state=seed)
             member.fit(X[rows], codes[rows])
         self.estimators_ = [member for member, _ in members]
         return self
@@ -142,8 +140,8 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
             return [LogisticRegression()]
         return list(self.estimators) if isinstance(self.estimators, list | tuple) else [self.estimators]
 
-    def _new_members(self) -> tuple[list[tuple[Any, np.random.Generator]], bool]:
-        """Return unfitted members, each with what draws its rows, and whether it is to draw some."""
+    def _new_members(self) -> tuple[list[tuple[Any, int]], bool]:
+        """Return unfitted members, each with the seed of its rows, and whether it is to draw some."""
         if self.bootstrap not in (True, False, "auto"):
             raise ConfigError(f"bootstrap must be True, False or 'auto', got {self.bootstrap!r}")
         check_whole("n_copies", self.n_copies, least=1)
@@ -154,15 +152,15 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
             if isinstance(one, type) or not (hasattr(one, "fit") and hasattr(one, "predict")):
                 raise CapabilityError(f"a member must be a classifier with fit and predict, got {one!r}")
         members = [clone(one) for one in (recipes if is_list else recipes * self.n_copies)]
-        seeds = np.random.SeedSequence(draw_seed(self.random_state)).spawn(len(members))
-        generators = [np.random.default_rng(seed) for seed in seeds]
+        seeds = [
+            int(seed) for seed in np.random.SeedSequence(draw_seed(self.random_state)).generate_state(len(members))
+        ]
         if not is_list:
             for member, seed in zip(members, seeds, strict=True):
                 names = [name for name in member.get_params() if name.split("__")[-1] == "random_state"]
-                member.set_params(**dict.fromkeys(names, int(seed.generate_state(1)[0])))
-        return list(zip(members, generators, strict=True)), (
-            not is_list if self.bootstrap == "auto" else self.bootstrap
-        )
+                member.set_params(**dict.fromkeys(names, seed))
+        resampled = not is_list if self.bootstrap == "auto" else self.bootstrap
+        return list(zip(members, seeds, strict=True)), resampled
 
     def _member_probs(self, X: Any, k: int) -> Array:
         """Return probabilities (n, K, C) of the first k members."""
@@ -177,9 +175,3 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
             else:
                 probs[np.arange(len(probs)), i, member.predict(X)] = 1
         return probs
-
-
-def _resampled(codes: Array, generator: np.random.Generator) -> Array:
-    """Return rows drawn with replacement, in ascending order, as many of each class as there are."""
-    of_classes = (np.flatnonzero(codes == code) for code in range(codes.max() + 1))
-    return np.sort(np.concatenate([generator.choice(rows, len(rows)) for rows in of_classes]))

@@ -34,9 +34,7 @@ _PRECISIONS = (
     (torch.float64, torch.float32),
     (torch.float64, torch.float64),
 )
-_ARRAY_PRODUCT = (
-    2**22
-)  # multiply-adds of rows and parameters, up to which numpy has less to prepare than torch is faster
+_ARRAY_PRODUCT = 2**22  # multiply-adds up to which numpy has less to prepare than torch is faster
 
 
 class LinearSolution(NamedTuple):

@@ -213,7 +213,7 @@ class NothingDropped(AllConv):
     ("settings", "match"),
     [
         ({"posterior": "swag"}, "posterior must be one of dropout, laplace, auto; got 'swag'"),
-        ({"prior_precision": 0.0}, "prior_precision must be above 0 and finite, got 0.0"),
+        ({"prior_precision": 0.0}, "prior_precision must be a finite number above 0, got 0.0"),
         ({"prior_precision": float("inf")}, "prior_precision"),
         ({"prior_precision": "1"}, "prior_precision"),
     ],

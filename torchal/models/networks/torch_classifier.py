@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchal._checks import check_finite, check_flag
+from torchal._checks import check_finite, check_flag, check_positive
 from torchal._chunks import Chunker
 from torchal.embedding.precision import Precision, dtype_of, is_mixed
 from torchal.errors import CapabilityError, ConfigError, DataError, DivergenceError, ShapeError
@@ -325,9 +324,7 @@ class TorchClassifier(TrainedNetwork):
             raise ConfigError(f"callbacks must be a list of torchal.models.Callback objects, got {self.callbacks!r}")
         if self.posterior not in _POSTERIORS:
             raise ConfigError(f"posterior must be one of {', '.join(_POSTERIORS)}; got {self.posterior!r}")
-        prior = self.prior_precision
-        if isinstance(prior, bool) or not isinstance(prior, Real) or not 0 < float(prior) < math.inf:
-            raise ConfigError(f"prior_precision must be above 0 and finite, got {prior!r}")
+        check_positive("prior_precision", self.prior_precision)
         settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
         return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
 
