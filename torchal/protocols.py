@@ -76,7 +76,7 @@ class Outputs(NamedTuple):
 
 
 class HasOutputs(Protocol):
-    """A model that gives embedding and logits in one forward pass."""
+    """A model that gives embedding and logits in one forward pass, and predicts the class of the largest logit."""
 
     def outputs(self, X: Any, *, most_features: int | None = None) -> Outputs:
         """Return both; without the embedding if that has more numbers than `most_features`."""

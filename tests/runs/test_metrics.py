@@ -5,9 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from torch import nn
 
 from tests.contracts import NearestMean
-from torchal import CapabilityError, LabeledData
+from torchal import CapabilityError, LabeledData, TorchClassifier
+from torchal.models import MLP
 from torchal.runs import metrics
 from torchal.runs.metrics import Outcome, evaluate
 
@@ -77,3 +79,39 @@ def test_classes_that_the_model_has_not_seen_have_probability_zero():
     assert scored["width"] == 4
     assert scored["accuracy"] == pytest.approx(2 / 3)
     assert scored["log_loss"] > 34 / 3
+
+
+def _fitted_network(kind=TorchClassifier):
+    data = LabeledData(torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3)
+    model = kind(MLP, epochs=1, device="cpu", random_state=0).fit(data.inputs, data.targets)
+    return model, data
+
+
+def test_a_network_is_evaluated_in_one_pass():
+    model, data = _fitted_network()
+    passes = []
+    model.module_.register_forward_hook(lambda module, args, output: passes.append(len(output)))
+    scored = evaluate(model, data, n_classes=3, seen=torch.arange(3), metrics={})
+    assert passes == [40]
+    assert scored["accuracy"] == model.score(data.inputs, data.targets)
+    expected = nn.functional.nll_loss(model.predict_log_proba(data.inputs), data.targets)
+    assert scored["log_loss"] == pytest.approx(float(expected), rel=1e-6)
+
+
+class _SaysZero(TorchClassifier):
+    def predict(self, X):
+        return torch.zeros(len(X), dtype=torch.int64)
+
+
+class _IsSure(TorchClassifier):
+    def predict_log_proba(self, X):
+        return torch.tensor([[0.0, -100.0, -100.0]]).expand(len(X), 3)
+
+
+def test_what_a_child_of_a_network_says_otherwise_is_heard():
+    model, data = _fitted_network(_SaysZero)
+    scored = evaluate(model, data, n_classes=3, seen=torch.arange(3), metrics={})
+    assert scored["accuracy"] == pytest.approx(14 / 40)
+    model, data = _fitted_network(_IsSure)
+    scored = evaluate(model, data, n_classes=3, seen=torch.arange(3), metrics={})
+    assert scored["log_loss"] > 20

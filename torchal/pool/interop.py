@@ -224,6 +224,30 @@ def outputs(model: Classifier, inputs: Inputs, *, most_features: int | None) -> 
     return Outputs(None if features is None else features.flatten(1), logits)
 
 
+def predictions_and_log_probs(model: Classifier, inputs: Inputs, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return predicted labels (N,) int64, and log-probabilities (N, C) of these classes (C,), in one pass if possible.
+
+    Those are None where the model has none.
+    """
+    if shares_a_pass(model) and _answers_as_outputs(model):
+        _, logits = outputs(model, inputs, most_features=0)
+        check_columns(model, logits, classes, one_for_two=False)
+        return classes.to(logits.device)[logits.argmax(1)], log_probs_of_logits(logits)
+    if not provides(model, HasProbabilities):
+        return predictions(model, inputs), None
+    narrow = check_columns(model, log_probs(model, inputs), classes, one_for_two=False)
+    return predictions(model, inputs), narrow
+
+
+def _answers_as_outputs(model: object) -> bool:
+    """Tell whether no child put another `predict` or `predict_log_proba` beside the `outputs` that it inherits."""
+
+    def age(name: str) -> int:
+        return next((i for i, ancestor in enumerate(type(model).__mro__) if name in vars(ancestor)), -1)
+
+    return 0 <= age("outputs") <= min(age("predict"), age("predict_log_proba"))
+
+
 def scores_of(logits: Tensor) -> Tensor:
     """Return decision values of logits (N, C): themselves, or for two classes their difference (N, 1)."""
     return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchal.errors import CapabilityError
 from torchal.pool import interop
 from torchal.pool.labels import LabeledData
-from torchal.protocols import Classifier, HasProbabilities, provides
+from torchal.protocols import Classifier
 
 _LOWEST_LOG = math.log(1e-15)  # so that one sure mistake does not make a log-loss infinite
 
@@ -122,11 +122,10 @@ def evaluate(
         seen: (C,) int64, the classes of the model's columns.
     """
     log_probs = None
-    if provides(model, HasProbabilities):
-        narrow = interop.check_columns(model, interop.log_probs(model, data.inputs), seen, one_for_two=False)
+    predictions, narrow = interop.predictions_and_log_probs(model, data.inputs, seen)
+    if narrow is not None:
         log_probs = narrow.new_full((len(narrow), n_classes), -math.inf)
         log_probs[:, seen.to(narrow.device)] = narrow
-    predictions = interop.predictions(model, data.inputs)
     outcome = Outcome(data.targets.to(predictions.device), predictions, log_probs)
     standard: dict[str, Metric] = {"accuracy": accuracy}  # the names of STANDARD
     if log_probs is not None:

@@ -17,7 +17,7 @@ from torchal._checks import warn_of_probabilities
 from torchal._chunks import Chunker
 from torchal.embedding.precision import autocast, dtype_of
 from torchal.errors import DivergenceError
-from torchal.models.base import TrainingData, rows_per_chunk
+from torchal.models.base import TrainingData, rows_per_pass
 from torchal.models.networks.callbacks import Epoch
 from torchal.models.networks.loading import DeviceRows, LoadedRows
 from torchal.models.networks.recipes import (
@@ -351,7 +351,7 @@ def rows_in_order(
     inputs: Any, device: torch.device, num_workers: int | None, *, reused: bool = False
 ) -> Callable[[], Iterator[Tensor]]:
     """Return what yields all rows in their order, in chunks for a forward pass, on the device."""
-    size = rows_per_chunk(inputs_like(inputs), device)
+    size = rows_per_pass(inputs_like(inputs), device)
     if isinstance(inputs, Tensor):
         return lambda: (rows.to(device) for rows in inputs.split(size))
     sizes = [min(size, len(inputs) - start) for start in range(0, len(inputs), size)]
