@@ -42,6 +42,13 @@ def test_a_work_that_outlasts_its_limit_leaves_the_others(tmp_path, monkeypatch)
     assert rows[1]["seconds"] > 0
 
 
+@pytest.mark.parametrize("name", ["badge", "gradient_length"])
+def test_strategies_are_measured_as_by_benchmarks_run(name):
+    measured = list(gpu.WORKS[name].rows(True, "cpu"))
+    assert measured[0].who == "ours"
+    assert all(row.seconds > 0 for row in measured)
+
+
 def test_without_time_every_work_is_said_to_be_missing(tmp_path):
     options = ["--device", "cpu", "--tiny", "--seconds", "0", "--only", "density", "neighbors", "--out", str(tmp_path)]
     assert gpu.main(options) == 1
