@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,8 +22,10 @@ from torchal.runs.results import Run, find_runs
 
 @dataclass(frozen=True)
 class Line:
-    """A sampler on a data set: its runs, and how it compares with the baseline on the same seeds."""
+    """A sampler in an experiment: its runs, and how it compares with the baseline on the same seeds."""
 
+    experiment: str
+    """The folder of the runs: its name, or its whole path where another has the same name."""
     data: str
     model: str
     sampler: str
@@ -83,6 +86,7 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
             samplers.setdefault(run.config["names"]["sampler"], {})[run.config["seed"]] = run
     if not experiments:
         raise ConfigError("there is no finished run to compare")
+    named = Counter(folder.name for folder in experiments)
     for folder, samplers in experiments.items():
         if baseline not in samplers:
             raise ConfigError(f"{folder} has no finished run of {baseline}; it has {', '.join(samplers)}")
@@ -97,6 +101,7 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
             is_tested = name != baseline and len(gaps) > 1 and bool(np.ptp(gaps))
             own = list(by_seed.values())
             yield Line(
+                experiment=folder.name if named[folder.name] == 1 else str(folder),
                 data=own[0].config["names"]["data"],
                 model=own[0].config["names"]["model"],
                 sampler=name,
@@ -113,18 +118,20 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
 
 
 def markdown(lines: Sequence[Line], baseline: str) -> Iterator[str]:
-    """Return a table of the differences in area, a row for each data set and a column for each sampler.
+    """Return a table of the differences in area, a row for each experiment and a column for each sampler.
 
-    Bold is better than the baseline, italic worse, by the 95 % interval. The last rows count both.
+    An experiment goes by its data set, and by its folder where others are of the same data set and model. Bold is
+    better than the baseline, italic worse, by the 95 % interval. The last rows count both.
     """
     samplers = sorted({line.sampler for line in lines} - {baseline})
-    cells = {(line.data, line.model, line.sampler): line for line in lines}
+    cells = {(line.experiment, line.sampler): line for line in lines}
     yield f"| data | model | labels | {baseline} | {' | '.join(samplers)} |"
     yield "|---" * (4 + len(samplers)) + "|"
-    for data, model in dict.fromkeys((line.data, line.model) for line in lines):
-        base = cells[data, model, baseline]
-        shown = [_shown(cells.get((data, model, name))) for name in samplers]
-        yield f"| {data} | {model} | {base.labels} | {base.area:.4f} | {' | '.join(shown)} |"
+    alike = Counter((line.data, line.model) for line in lines if line.sampler == baseline)
+    for base in (line for line in lines if line.sampler == baseline):
+        shown = [_shown(cells.get((base.experiment, name))) for name in samplers]
+        name = base.data if alike[base.data, base.model] == 1 else base.experiment
+        yield f"| {name} | {base.model} | {base.labels} | {base.area:.4f} | {' | '.join(shown)} |"
     for what, verdict in (("better", 1), ("worse", -1)):
         counts = [sum(line.sampler == name and line.verdict == verdict for line in lines) for name in samplers]
         yield f"| {what} | | | | {' | '.join(map(str, counts))} |"

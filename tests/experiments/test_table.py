@@ -45,6 +45,25 @@ def test_writes_what_the_runs_came_to(runs, tmp_path, capsys):
     assert out.splitlines()[-2].startswith("| better |")
 
 
+def test_experiments_of_one_data_set_go_by_their_folders(run, tmp_path, capsys):  # noqa: F811
+    words = [*QUICK, "sampler=margin,uniform", "trials=2", "model.C=1", "schedule.max_rounds=2"]
+    run(*words, "name=plain", "-m")
+    run(*words, "noise=0.3", "name=noisy", "-m")
+    capsys.readouterr()
+    assert table.main([str(tmp_path / "runs"), "--out", str(tmp_path / "a.csv")]) == 0
+    rows = [row.split(" | ") for row in capsys.readouterr().out.splitlines()[2:4]]
+    assert {row[0] for row in rows} == {"| noisy", "| plain"}
+    assert rows[0][3:] != rows[1][3:]
+    lines = list(csv.DictReader((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()))
+    assert [line["experiment"] for line in lines] == ["noisy", "noisy", "plain", "plain"]
+    run(*words, "noise=0.3", "name=plain", f"runs={tmp_path / 'others'}", "-m")
+    capsys.readouterr()
+    assert table.main([str(tmp_path / "runs"), str(tmp_path / "others")]) == 0
+    shown = capsys.readouterr().out
+    for name in ("noisy", tmp_path / "runs" / "plain", tmp_path / "others" / "plain"):
+        assert f"| {name} | logistic |" in shown
+
+
 def told(one):
     return one.config["names"]["sampler"], one.config["names"]["data"]
 
