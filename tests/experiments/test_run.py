@@ -28,7 +28,8 @@ OWN_FILES = ("csv", "idx", "image_folder", "libsvm", "npy", "npz", "parquet", "t
 NEED_FILES = (*OWN_FILES, *published())  # the published ones are read in test_fetch.py
 READ_IMAGES = ("small_cnn", "allconv", "resnet18")
 PARTS = ("train", "validation", "test")
-QUICK = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
+SMALL = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
+QUICK = [*SMALL, "model.C=1"]  # no search for C, which takes longer than the rest
 
 
 @pytest.fixture
@@ -112,10 +113,12 @@ class TestSweep:
         assert "paired over 2 seeds" in out
         runs = find_runs(tmp_path / "runs")
         assert len(runs) == 4
-        assert {done.folder.parents[1].name for done in runs} == {"iris-logistic,schedule.batch_size=20,start.n=9"}
+        assert {done.folder.parents[1].name for done in runs} == {
+            "iris-logistic,model.C=1,schedule.batch_size=20,start.n=9"
+        }
 
     def test_a_run_that_fails_does_not_lose_the_table_of_the_others(self, run):
-        code, out, err = run(*QUICK, "model=linear_svm", "sampler=margin,entropy,uniform", "seed=0", "-m")
+        code, out, err = run(*SMALL, "model=linear_svm", "sampler=margin,entropy,uniform", "seed=0", "-m")
         assert code == 2
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
         assert re.search(r"^uniform +1 ", out, re.MULTILINE)
@@ -123,7 +126,7 @@ class TestSweep:
 
     def test_what_a_library_refuses_is_one_line_too(self, run):
         theirs = ("model=linear_svm", "model._target_=sklearn.svm.LinearSVC", "~model.device")
-        code, out, err = run(*QUICK, *theirs, "model.C=1,-1", "-m")
+        code, out, err = run(*SMALL, *theirs, "model.C=1,-1", "-m")
         assert code == 2
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
         assert "error: The 'C' parameter of LinearSVC must be" in err.splitlines()[-1]
@@ -164,7 +167,7 @@ class TestSingleRun:
     def test_folder_and_record(self, run, tmp_path):
         code, out, _ = run(*QUICK, "sampler=uniform", "seed=3")
         assert code == 0
-        folder = tmp_path / "runs" / "iris-logistic,schedule.batch_size=20,start.n=9" / "uniform" / "seed=3"
+        folder = tmp_path / "runs" / "iris-logistic,model.C=1,schedule.batch_size=20,start.n=9" / "uniform" / "seed=3"
         assert f"run: {folder}" in out
         config = json.loads((folder / "config.yaml").read_text())
         assert config["names"] == {"data": "iris", "model": "logistic", "sampler": "uniform"}
@@ -331,23 +334,23 @@ class TestOptions:
             pixels = np.random.default_rng(0).random((60, 3, 33, 33), dtype=np.float32)
             np.savez(tmp_path / "images.npz", inputs=pixels, targets=np.arange(60) % 2)
             images = ["data=npz", f"data.path={tmp_path}/images.npz", "model.epochs=1", "start.n=8"]
-        code, _, err = run(*QUICK, *images, f"model={model}", "schedule.max_rounds=1")
+        code, _, err = run(*SMALL, *images, f"model={model}", "schedule.max_rounds=1")
         assert code == 0, err
 
     @pytest.mark.parametrize("model", READ_IMAGES)
     def test_networks_of_images_refuse_other_rows(self, model, run):
-        code, _, err = run(*QUICK, f"model={model}")
+        code, _, err = run(*SMALL, f"model={model}")
         assert code == 2
         assert "got rows of shape (4,)" in err
 
     def test_the_epochs_of_all_fits_in_tensorboard(self, run, tmp_path):
-        code, _, err = run(*QUICK, "model=mlp", "model.epochs=3", "log_fits=true", "schedule.max_rounds=1")
+        code, _, err = run(*SMALL, "model=mlp", "model.epochs=3", "log_fits=true", "schedule.max_rounds=1")
         assert code == 0, err
         folder = next((tmp_path / "runs").glob("iris-*/margin/seed=0/tb/fits"))
         assert sorted(path.name for path in folder.iterdir()) == ["round=000", "round=001"]
         events = EventAccumulator(str(folder / "round=001")).Reload()
         assert [event.step for event in events.Scalars("fit/loss")] == [1, 2, 3]
-        code, _, err = run(*QUICK, "model=mlp", "model.epochs=3", "schedule.max_rounds=1")
+        code, _, err = run(*SMALL, "model=mlp", "model.epochs=3", "schedule.max_rounds=1")
         assert code == 0, err  # the same run
         code, _, err = run(*QUICK, "log_fits=true")
         assert code == 2
@@ -524,8 +527,8 @@ class TestBadInput:
 
     def test_another_config_in_the_same_folder(self, run, tmp_path):
         where = f"run_dir={tmp_path}/one"
-        assert run(*QUICK, where)[0] == 0
-        code, _, err = run(*QUICK, where, "model.C=2")
+        assert run(*SMALL, where)[0] == 0
+        code, _, err = run(*SMALL, where, "model.C=2")
         assert code == 2
         assert "model.C was [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, ...], is 2" in err
 

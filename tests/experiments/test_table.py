@@ -15,8 +15,8 @@ from torchal.runs.results import find_runs
 
 @pytest.fixture
 def runs(run, tmp_path):  # noqa: F811
-    run(*QUICK, "sampler=margin,uniform", "trials=3", "model.C=1", "schedule.max_rounds=2", "-m")
-    run(*QUICK, "data=wine", "sampler=uniform", "trials=2", "model.C=1", "schedule.max_rounds=2", "-m")
+    run(*QUICK, "sampler=margin,uniform", "trials=3", "schedule.max_rounds=2", "-m")
+    run(*QUICK, "data=wine", "sampler=uniform", "trials=2", "schedule.max_rounds=2", "-m")
     return tmp_path / "runs"
 
 
@@ -46,7 +46,7 @@ def test_writes_what_the_runs_came_to(runs, tmp_path, capsys):
 
 
 def test_experiments_of_one_data_set_go_by_their_folders(run, tmp_path, capsys):  # noqa: F811
-    words = [*QUICK, "sampler=margin,uniform", "trials=2", "model.C=1", "schedule.max_rounds=2"]
+    words = [*QUICK, "sampler=margin,uniform", "trials=2", "schedule.max_rounds=2"]
     run(*words, "name=plain", "-m")
     run(*words, "noise=0.3", "name=noisy", "-m")
     capsys.readouterr()

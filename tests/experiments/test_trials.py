@@ -17,7 +17,7 @@ import torch
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
 from experiments import machine, names
-from tests.experiments.test_run import QUICK, ROOT, run  # noqa: F401 - a fixture
+from tests.experiments.test_run import QUICK, ROOT, SMALL, run  # noqa: F401 - a fixture
 from torchal import ConfigError
 from torchal.runs.results import find_runs
 
@@ -82,7 +82,7 @@ def kill_after_progress(process, folder, seconds):
 class TestTrials:
     @pytest.mark.parametrize("model", ["logistic", "kernel_svm", "mlp"])
     def test_are_the_runs_alone(self, model, run, tmp_path):  # noqa: F811
-        words = [*QUICK, f"model={model}", *(["model.epochs=2"] if model == "mlp" else []), "seed=3"]
+        words = [*SMALL, f"model={model}", *(["model.epochs=2"] if model == "mlp" else []), "seed=3"]
         code, out, err = run(*words, "trials=3", f"runs={tmp_path}/together")
         assert code == 0, err
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
@@ -107,13 +107,13 @@ class TestTrials:
         assert [done.config["data"]["seed"] for done in runs] == [0, 1, 2]
         assert len({str(done.rounds[0].source_rows.tolist()) for done in runs}) == 3
 
-    def test_killed_at_any_moment_they_go_on(self, tmp_path):
+    def test_killed_at_any_moment_they_go_on(self, run, tmp_path):  # noqa: F811
         words = ["data=iris", "start.n=9", "schedule.batch_size=5", "progress=false", "trials=3", "metrics=[macro_f1]"]
-        finish(*words, f"runs={tmp_path}/whole")
+        assert run(*words, f"runs={tmp_path}/whole")[0] == 0
         draw = random.Random(0)
         for _ in range(3):
             kill_soon(start(*words, f"runs={tmp_path}/killed"), tmp_path / "killed", draw.uniform(0, 1))
-        finish(*words, f"runs={tmp_path}/killed")
+        assert run(*words, f"runs={tmp_path}/killed")[0] == 0
         assert told(tmp_path / "killed") == told(tmp_path / "whole")
         assert full_data(tmp_path / "killed") == full_data(tmp_path / "whole")
 
@@ -122,8 +122,8 @@ class TestParallelSweep:
     WORDS = ("data=iris", "start.n=9", "schedule.batch_size=20", "progress=false", "sampler=margin,uniform", "trials=2")
     PARALLEL = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "-m")
 
-    def test_killed_and_begun_again_is_that_of_one_process(self, tmp_path):
-        finish(*self.WORDS, f"runs={tmp_path}/alone", "-m")
+    def test_killed_and_begun_again_is_that_of_one_process(self, run, tmp_path):  # noqa: F811
+        assert run(*self.WORDS, f"runs={tmp_path}/alone", "-m")[0] == 0
         words = (*self.WORDS, f"runs={tmp_path}/parallel", *self.PARALLEL)
         kill_soon(start(*words), tmp_path / "parallel", 0)
         out = finish(*words)
