@@ -111,7 +111,7 @@ class TestTrials:
         words = ["data=iris", "start.n=9", "schedule.batch_size=5", "progress=false", "trials=3", "metrics=[macro_f1]"]
         assert run(*words, f"runs={tmp_path}/whole")[0] == 0
         draw = random.Random(0)
-        for _ in range(3):
+        for _ in range(2):
             kill_soon(start(*words, f"runs={tmp_path}/killed"), tmp_path / "killed", draw.uniform(0, 1))
         assert run(*words, f"runs={tmp_path}/killed")[0] == 0
         assert told(tmp_path / "killed") == told(tmp_path / "whole")

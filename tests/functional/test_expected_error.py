@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,7 @@ def trained(x, y, n_labeled, C=1.0):
     """Return probabilities of all rows by a fit on the first ones, and a function that fits with one more row."""
     x, y = np.asarray(x), np.asarray(y)
 
+    @cache
     def refit(row=None, label=None):
         rows = list(range(n_labeled)) + ([] if row is None else [row])
         labels = [*y[:n_labeled], *([] if row is None else [label])]
@@ -158,15 +161,15 @@ class TestAgainstRefits:
             assert spearmanr(scores(x, probs, labeled, loss=loss), want)[0] > 0.95
             assert spearmanr(scores(x, probs, labeled, loss=loss, form="kronecker"), want)[0] > 0.8
 
-    @pytest.mark.parametrize("form", list(FORMS))
     @pytest.mark.parametrize("n_classes", [2, 3])
-    def test_many_steps_end_at_the_exact_refit(self, form, n_classes):
+    def test_many_steps_end_at_the_exact_refit(self, n_classes):
         x, y = make_blobs(24, n_features=4, centers=n_classes, cluster_std=4.0, random_state=2)
         y[:n_classes] = np.arange(n_classes)
         probs, refit = trained(x, y, 10)
         rows = range(10, 24)
         want = reference.by_refits(probs, refit, rows, rows)
-        np.testing.assert_allclose(scores(x, probs, np.arange(24) < 10, form=form, n_steps=200), want, atol=1e-4)
+        for form in FORMS:
+            np.testing.assert_allclose(scores(x, probs, np.arange(24) < 10, form=form, n_steps=200), want, atol=1e-4)
 
     def test_digits_rank_as_by_exact_refits(self):
         x, y = load_digits(return_X_y=True)
