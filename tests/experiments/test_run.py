@@ -18,6 +18,8 @@ from torchal.runs.trainer import Trainer
 
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
+from hydra import compose, initialize_config_dir
+
 from experiments import names
 from experiments import run as command
 from experiments.folders import published
@@ -463,6 +465,14 @@ class TestOptions:
         assert layout.category[0].chart[0].multiline.tag == ["sampler/probabilities/.*"]
         rewards = [result.report["learned"]["reward"] for result in done.rounds[1:]]
         assert rewards == [result.validation["accuracy"] for result in done.rounds[1:]]
+
+    @pytest.mark.parametrize("experiment", options("experiment"))
+    def test_every_experiment_is_of_settings_that_there_are(self, experiment):
+        with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
+            words = [f"experiment={experiment}", "data=mnist"]
+            config = compose("config", words, return_hydra_config=True)
+            swept = [f"{name}={str(values).split(',')[0]}" for name, values in config.hydra.sweeper.params.items()]
+            compose("config", words + [word for word in swept if not word.startswith("sampler=")])
 
     @pytest.mark.parametrize("schedule", options("schedule"))
     def test_every_schedule(self, schedule, run):
