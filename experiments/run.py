@@ -92,6 +92,15 @@ def with_seed(config: DictConfig, seed: int, device: torch.device) -> DictConfig
     return one
 
 
+def _without_device(settings: Any) -> Any:
+    """Return a model's settings without the devices of it and of those inside it."""
+    if isinstance(settings, list):
+        return [_without_device(one) for one in settings]
+    if isinstance(settings, dict):
+        return {name: _without_device(value) for name, value in settings.items() if name != "device"}
+    return settings
+
+
 def prepare(
     config: DictConfig, device: torch.device, loaded: dict[str, Splits], *, progress: bool | tqdm[Any]
 ) -> Experiment:
@@ -103,8 +112,7 @@ def prepare(
     for setting in ("progress", "log_fits", "full_data", "runs", "name", "run_dir", "device", "trials", "threads"):
         del plain[setting]
     for model in ("model", "select_model"):
-        if model in plain:
-            plain[model].pop("device", None)
+        plain.update({model: _without_device(plain[model])} if model in plain else {})
     about = plain["data"].pop("about", None)
     schedule = Schedule(**plain["schedule"])
     key = json.dumps(plain["data"], sort_keys=True, default=str)

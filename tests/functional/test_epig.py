@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from tests.references import epig as reference
 from torchal import DataError, ShapeError
 from torchal.engine import information
-from torchal.functional.epig import epig
+from torchal.functional.epig import epig, epig_of_targets
 
 
 def draws(n_rows, n_draws, n_classes, *, seed=0, scale=2.0, agree=0.0, n_features=3, dtype=torch.float64):
@@ -59,6 +60,31 @@ def test_agrees_with_its_definition(pool_and_targets):
     expected = reference.epig(pool.exp().tolist(), targets.exp().tolist())
     assert epig(pool, targets).tolist() == pytest.approx(expected, abs=1e-10)
     assert epig(pool.float(), targets.float()).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@given(pools())
+def test_targets_agree_with_the_definition(pool_and_targets):
+    for targets in pool_and_targets:
+        expected = reference.epig_of_targets(targets.exp().tolist())
+        assert epig_of_targets(targets).tolist() == pytest.approx(expected, abs=1e-10)
+        assert epig_of_targets(targets.float()).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_single_target_has_no_other_and_refuses_what_epig_refuses():
+    assert epig_of_targets(draws(1, 4, 3)).tolist() == [0]
+    with pytest.raises(ShapeError, match="at least one row"):
+        epig_of_targets(draws(1, 4, 3)[:0])
+    with pytest.raises(DataError, match="row 0 sums to"):
+        epig_of_targets(draws(3, 4, 3).exp())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_chunks_of_targets_do_not_change_the_answer(dtype, monkeypatch):
+    targets = draws(23, 4, 3).to(dtype)
+    whole = epig_of_targets(targets)
+    assert whole.dtype == torch.float32
+    monkeypatch.setattr(sys.modules[epig.__module__], "values_per_chunk", lambda device: 25)
+    torch.testing.assert_close(epig_of_targets(targets), whole, atol=1e-7, rtol=1e-5)
 
 
 def test_no_two_dozen_targets_change_the_scale():
@@ -164,3 +190,4 @@ def test_cuda_gives_the_values_of_the_cpu(dtype):
     assert found.is_cuda
     assert found.dtype == want.dtype
     torch.testing.assert_close(found.cpu(), want, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(epig_of_targets(targets.cuda()).cpu(), epig_of_targets(targets), atol=1e-6, rtol=1e-4)

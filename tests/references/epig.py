@@ -17,6 +17,12 @@ def mutual_information(probs, other_probs):
     return total
 
 
+def epig_of_targets(probs):
+    """Return the mean over all other rows for each row, given (M, K, C) nested lists; 0 for a single row."""
+    others = [[other for other in probs if other is not row] for row in probs]
+    return [epig([row], targets)[0] if targets else 0.0 for row, targets in zip(probs, others, strict=True)]
+
+
 def epig(pool_probs, target_probs):
     """Return the mean over targets for each row, given (N, K, C) and (M, K, C) nested lists."""
     return [sum(mutual_information(row, target) for target in target_probs) / len(target_probs) for row in pool_probs]

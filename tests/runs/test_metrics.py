@@ -8,8 +8,9 @@ from sklearn import metrics as sk
 from torch import nn
 
 from tests.contracts import NearestMean
-from torchal import CapabilityError, LabeledData, TorchClassifier
+from torchal import CapabilityError, LabeledData, Pool, TorchClassifier
 from torchal.models import MLP
+from torchal.pool import interop
 from torchal.runs import metrics
 from torchal.runs.metrics import Outcome, evaluate
 
@@ -115,3 +116,21 @@ def test_what_a_child_of_a_network_says_otherwise_is_heard():
     model, data = _fitted_network(_IsSure)
     scored = evaluate(model, data, n_classes=3, seen=torch.arange(3), metrics={})
     assert scored["log_loss"] > 20
+
+
+class _HasOtherOdds(TorchClassifier):
+    def predict_proba(self, X):
+        return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(X), 3)
+
+
+def test_nor_is_its_own_predict_proba_passed_over():
+    model, data = _fitted_network(_HasOtherOdds)
+    assert interop.log_probs(model, data.inputs)[:, 0].tolist() == [0.0] * 40
+    pool = Pool(data.inputs, torch.where(torch.arange(40) < 3, data.targets, -1), n_classes=3)
+    assert pool.view(model, generator=torch.Generator()).log_probs[:, 0].tolist() == [0.0] * 40
+
+
+def test_features_that_nobody_reads_are_not_looked_for():
+    model, data = _fitted_network()
+    model.embedding = "none_such"
+    assert evaluate(model, data, n_classes=3, seen=torch.arange(3), metrics={})["accuracy"] > 0

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from sklearn.naive_bayes import GaussianNB
+from torch import nn
 
 from tests.contracts import make_pool, make_view
 from torchal import BudgetError, CapabilityError, ConfigError, PoolView, ShapeError, functional
@@ -34,11 +35,26 @@ def test_without_targets_all_candidates_are_those_or_a_sample():
     rows = view.candidates.nonzero().squeeze(1)
     draws = view.posterior_log_probs_of(rows, 6)
     everything = EPIG(k=6, n_targets=1000).score(view)[rows]
-    assert torch.allclose(everything, functional.epig(draws, draws), atol=1e-6)
+    assert torch.allclose(everything, functional.epig_of_targets(draws), atol=1e-6)
     order = torch.randperm(len(rows), generator=view.generator)
     some = EPIG(k=6, n_targets=5).score(view)[rows]
-    assert torch.allclose(some, functional.epig(draws, draws[order[:5]]), atol=1e-6)
+    targets, others = order[:5], order[5:]
+    assert torch.allclose(some[others], functional.epig(draws[others], draws[targets]), atol=1e-6)
+    assert torch.allclose(some[targets], functional.epig_of_targets(draws[targets]), atol=1e-6)
     assert not torch.allclose(some, everything, rtol=0.01)
+
+
+def test_rows_are_not_picked_for_being_targets():
+    weights = torch.randn(40, 60, generator=torch.Generator().manual_seed(0))  # draws of a linear model
+    x = torch.randn(400, 60, generator=torch.Generator().manual_seed(1))
+    logits = x @ weights.T / 3
+    log_probs = torch.stack([nn.functional.logsigmoid(-logits), nn.functional.logsigmoid(logits)], 2)
+    view = PoolView.from_tensors(posterior_log_probs=log_probs)
+    drawn = torch.randperm(400, generator=view.generator)[:40]
+    picked = EPIG(k=40, n_targets=40).select(view, 40).indices
+    assert len(set(picked.tolist()) & set(drawn.tolist())) < 12  # 4 are expected by chance, and 40 counted themselves
+    counted = functional.epig(log_probs, log_probs[drawn]).topk(40).indices
+    assert len(set(counted.tolist()) & set(drawn.tolist())) > 20
 
 
 def test_inputs_from_elsewhere_go_through_the_model():

@@ -29,7 +29,8 @@ def with_repeats(splits: Splits, times: int, *, noise: float = 0.1, seed: int = 
         seed: draws the noise.
 
     Raises:
-        ConfigError: a setting is impossible, or the inputs are not in one tensor.
+        ConfigError: a setting is impossible, or the inputs are not in one tensor, or are whole numbers that are to get
+            noise.
 
     Reference:
         Repeated MNIST of Kirsch, van Amersfoort & Gal, "BatchBALD", NeurIPS 2019, section 4.1: three copies with noise
@@ -48,6 +49,8 @@ def with_repeats(splits: Splits, times: int, *, noise: float = 0.1, seed: int = 
     inputs, targets = splits.train
     if not isinstance(inputs, Tensor):
         raise ConfigError(f"repeat.times needs inputs in one tensor, {splits.name} has {type(inputs).__name__}")
+    if noise and not inputs.is_floating_point():
+        raise ConfigError(f"repeat.noise needs inputs of floats, {splits.name} has {inputs.dtype}; or set it to 0")
     copies = inputs.repeat(times, *[1] * (inputs.ndim - 1))
     if noise:
         generator = torch.Generator().manual_seed(_STREAM + seed)

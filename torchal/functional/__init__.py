@@ -26,6 +26,7 @@ from torchal.functional.density import subtract_picks as subtract_picks
 from torchal.functional.drop_query import drop_query as drop_query
 from torchal.functional.drop_query import dropout_disagreement as dropout_disagreement
 from torchal.functional.epig import epig as epig
+from torchal.functional.epig import epig_of_targets as epig_of_targets
 from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.expected_error import expected_error_of_refits as expected_error_of_refits

@@ -140,6 +140,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     def take_data_from(self, other: TensorClassifier) -> None:
         """Learn from another estimator what it knows of rows and labels."""
         for name in ("classes_", "input_shape_", "n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
             if hasattr(other, name):
                 setattr(self, name, getattr(other, name))
 

@@ -74,6 +74,11 @@ class Committee(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ig
         return tags
 
     @property
+    def keeps_shape(self) -> bool:
+        """Whether rows of several axes, as images, reach the members as they are: where all of them are torch's."""
+        return all(getattr(one, "takes_tensors", False) for one in self._recipes())
+
+    @property
     def max_draws(self) -> int:
         """How many draws there are: one of each member."""
         return len(self.estimators) if isinstance(self.estimators, list | tuple) else self.n_copies

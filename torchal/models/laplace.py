@@ -19,6 +19,19 @@ MOST_FEATURES = 8192
 """Most features of a layer: their matrix is 512 MiB then."""
 
 
+def check_size(weight: Tensor) -> None:
+    """Require a last layer, of weights (C, D), that is not too large.
+
+    Raises:
+        CapabilityError: it has more than `MOST_FEATURES` features.
+    """
+    if weight.shape[1] > MOST_FEATURES:
+        raise CapabilityError(
+            f"a last layer of {weight.shape[1]} features is too large for Laplace's approximation, {MOST_FEATURES} "
+            "are the most; reduce the features first, or draw by an ensemble or a Committee"
+        )
+
+
 class LaplaceFit:
     r"""Collects the Gaussian of Laplace's approximation at a last layer, from all rows that it was trained on.
 
@@ -61,11 +74,7 @@ class LaplaceFit:
         flat_bias: bool = False,
         most_exact: int = MOST_EXACT,
     ) -> None:
-        if weight.shape[1] > MOST_FEATURES:
-            raise CapabilityError(
-                f"a last layer of {weight.shape[1]} features is too large for Laplace's approximation, {MOST_FEATURES} "
-                "are the most; reduce the features first, or draw by an ensemble or a Committee"
-            )
+        check_size(weight)
         parts = [weight.detach()] if bias is None else [weight.detach(), bias.detach().unsqueeze(1)]
         self._mean = torch.cat(parts, 1).double()
         self._has_bias = bias is not None

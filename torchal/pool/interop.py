@@ -32,6 +32,7 @@ from torchal.protocols import (
     provides,
 )
 
+_MADE_OF_LOGITS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 _ROWS_PER_CALL = 8192  # rows gathered at once from inputs that are not one tensor
 _ROWS_LOOKED_AT = 16  # by a model that is asked for its last layer
 
@@ -202,16 +203,28 @@ def log_probs_of(model: Classifier, inputs: Inputs, rows: Tensor) -> Tensor:
 
 def _log_probs_method(model: Classifier) -> Callable[[Any], Any]:
     check_provides(model, HasProbabilities, needed_by="log-probabilities")
-    if _takes_tensors(model) and hasattr(model, "predict_log_proba"):
-        method: Callable[[Any], Any] = model.predict_log_proba
-        return method
+    logarithms: Callable[[Any], Any] | None = getattr(model, "predict_log_proba", None)
+    is_older = _age(model, "predict_log_proba") > _age(model, "predict_proba")  # than what a child says in its place
+    if logarithms is not None and _takes_tensors(model) and not is_older:
+        return logarithms
     return lambda x: _to_tensor(model.predict_proba(x)).log()  # type: ignore[attr-defined]
 
 
 def shares_a_pass(model: object) -> bool:
-    """Tell whether a model gives embedding and logits in one forward pass (`HasOutputs`), of any inputs."""
+    """Tell whether a model gives embedding and logits in one forward pass (`HasOutputs`), of any inputs.
+
+    One does not whose class has an answer of its own, as `predict_log_proba`, beside the `outputs` that it inherits.
+    """
     # other libraries' networks have an attribute of this name too, which is no method
-    return callable(getattr(model, "outputs", None)) and _takes_inputs(model)
+    if not (callable(getattr(model, "outputs", None)) and _takes_inputs(model)):
+        return False
+    return all(_age(model, "outputs") <= _age(model, name) for name in _MADE_OF_LOGITS)
+
+
+def _age(model: object, method: str) -> int:
+    """Return how many classes lie between a model's own and the ancestor that has a method; of none all."""
+    ancestors = type(model).__mro__
+    return next((i for i, ancestor in enumerate(ancestors) if method in vars(ancestor)), len(ancestors))
 
 
 def outputs(model: Classifier, inputs: Inputs, *, most_features: int | None) -> Outputs:
@@ -229,7 +242,7 @@ def predictions_and_log_probs(model: Classifier, inputs: Inputs, classes: Tensor
 
     Those are None where the model has none.
     """
-    if shares_a_pass(model) and _answers_as_outputs(model):
+    if shares_a_pass(model):
         _, logits = outputs(model, inputs, most_features=0)
         check_columns(model, logits, classes, one_for_two=False)
         return classes.to(logits.device)[logits.argmax(1)], log_probs_of_logits(logits)
@@ -237,15 +250,6 @@ def predictions_and_log_probs(model: Classifier, inputs: Inputs, classes: Tensor
         return predictions(model, inputs), None
     narrow = check_columns(model, log_probs(model, inputs), classes, one_for_two=False)
     return predictions(model, inputs), narrow
-
-
-def _answers_as_outputs(model: object) -> bool:
-    """Tell whether no child put another `predict` or `predict_log_proba` beside the `outputs` that it inherits."""
-
-    def age(name: str) -> int:
-        return next((i for i, ancestor in enumerate(type(model).__mro__) if name in vars(ancestor)), -1)
-
-    return 0 <= age("outputs") <= min(age("predict"), age("predict_log_proba"))
 
 
 def scores_of(logits: Tensor) -> Tensor:
@@ -369,7 +373,7 @@ def _as_taken(model: object, rows: Any) -> Any:
     if _takes_tensors(model):
         return rows
     if isinstance(rows, Tensor):
-        if rows.ndim > 2 and hasattr(model, "__sklearn_tags__"):
+        if rows.ndim > 2 and hasattr(model, "__sklearn_tags__") and not getattr(model, "keeps_shape", False):
             rows = rows.flatten(1)
         rows = rows.float() if rows.dtype == torch.bfloat16 else rows  # which NumPy does not have
         return rows.detach().cpu().numpy()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchal._checks import as_rows, check_whole
 from torchal.errors import ConfigError
-from torchal.functional.epig import epig
+from torchal.functional.epig import epig, epig_of_targets
 from torchal.pool.view import PoolView
 from torchal.protocols import HasPosterior, Inputs
 from torchal.samplers.base import ScoreSampler
@@ -22,7 +22,8 @@ class EPIG(ScoreSampler):
     """Picks the rows whose labels are expected to say the most of the labels of target rows.
 
     The targets stand for what predictions will be asked for. They are drawn from the candidates, unless rows of the
-    pool or inputs from elsewhere are given.
+    pool or inputs from elsewhere are given. A candidate that is drawn as a target is none of its own; of `target_rows`
+    it is.
 
     Args:
         k: draws from the posterior; an ensemble with fewer members gives all of them.
@@ -65,16 +66,19 @@ class EPIG(ScoreSampler):
     def score(self, view: PoolView) -> Tensor:
         """Return the expected predictive information gain of each candidate in nats, (N,); -inf for other rows."""
         k = draws_to_compare(view, self.k)
-        targets = self._target_log_probs(view, k)
-        return score_draws(view, k, lambda log_probs: epig(log_probs, targets))
-
-    def _target_log_probs(self, view: PoolView, k: int) -> Tensor:
         if self.target_inputs is not None:
-            return view.posterior_log_probs_at(self.target_inputs, k)
+            return _against(view, view.posterior_log_probs_at(self.target_inputs, k))
         if self.target_rows is not None:
             rows = as_rows("target_rows", self.target_rows, n_rows=len(view), device=view.candidates.device)
-        else:
-            rows, generator = view.candidates.nonzero().squeeze(1), view.generator
-            order = torch.randperm(len(rows), generator=generator, device=generator.device)
-            rows = rows[order[: self.n_targets].to(rows.device)]
-        return view.posterior_log_probs_of(rows, k)
+            return _against(view, view.posterior_log_probs_of(rows, k))
+        rows, generator = view.candidates.nonzero().squeeze(1), view.generator
+        order = torch.randperm(len(rows), generator=generator, device=generator.device)
+        rows = rows[order[: self.n_targets].to(rows.device)]
+        targets = view.posterior_log_probs_of(rows, k)
+        scores = _against(view, targets)
+        scores[rows] = epig_of_targets(targets)
+        return scores
+
+
+def _against(view: PoolView, targets: Tensor) -> Tensor:
+    return score_draws(view, targets.shape[1], lambda log_probs: epig(log_probs, targets))

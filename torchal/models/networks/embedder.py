@@ -47,7 +47,8 @@ class EmbeddingClassifier(ProbabilityMixin, TransformerMixin, TensorClassifier):
         optional = most_features is not None
         n_rows = len(X) if optional else 0
         networks = self._networks()
-        keep = not optional or all(has_embedding(*network) for network in networks)
+        # no hook where nobody reads what it takes
+        keep = most_features != 0 and (not optional or all(has_embedding(*network) for network in networks))
         with ExitStack() as stack:
             embeddings = [stack.enter_context(capture(*network)) for network in networks if keep]
 

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from torchal._chunks import Chunker
-from torchal.models.laplace import LaplaceFit, LastLayerGaussian
+from torchal.models.laplace import LaplaceFit, LastLayerGaussian, check_size
 from torchal.models.networks.head import last_linear, linear_head
 
 
@@ -61,6 +61,25 @@ def fit_laplace(
             parts.clear()
     assert fit is not None
     return fit.gaussian()
+
+
+def check_laplace(network: Callable[[Tensor], Tensor], module: nn.Module, rows: Tensor, *, mixed: bool) -> None:
+    """Require a network for which there is such a Gaussian, trained or not.
+
+    Args:
+        network: makes logits (n, C) of rows, by the module.
+        module: the network itself, in evaluation mode.
+        rows: (n, ...), some to run it on.
+        mixed: whether it runs in a dtype of half the precision.
+
+    Raises:
+        CapabilityError: the logits are not what the last nn.Linear makes of its input, or that layer is too large.
+    """
+    with last_linear(module) as ran:
+        logits = network(rows)
+        layer, features = ran()
+    features = None if features is None else features.to(logits.dtype)
+    check_size(linear_head(layer, features, logits, name=type(module).__name__, mixed=mixed).weight)
 
 
 @contextmanager

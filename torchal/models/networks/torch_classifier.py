@@ -23,7 +23,7 @@ from torchal.models.base import TrainingData, as_alone, exceeds_memory, row_shap
 from torchal.models.checks import resolve_device
 from torchal.models.networks.calibration import fit_temperature
 from torchal.models.networks.callbacks import Callback, ProgressBar
-from torchal.models.networks.laplace import fit_laplace
+from torchal.models.networks.laplace import check_laplace, fit_laplace
 from torchal.models.networks.nets import MLP
 from torchal.models.networks.parts import hold_out, weighted_by_class
 from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, relative_weights
@@ -76,7 +76,8 @@ class TorchClassifier(TrainedNetwork):
             they are right. Needs a validation part too. Another library's classifiers have scikit-learn's
             CalibratedClassifierCV for that, with its method "temperature" since version 1.8.
         warm_start: go on from the weights of the last fit of this object, where its classes and row shape were the
-            same. The loop of active learning then carries the weights from round to round, and saves them.
+            same. The loop of active learning then carries the weights from round to round, and saves them. The rows
+            that `validation_fraction` holds back are drawn anew in each fit, so that earlier fits have seen them.
         augment: changes a batch (n, ...) on the device while training, as a transform of torchvision does.
         cast_inputs: cast inputs to the precision's dtype. False is for whole numbers, as of tokens, that go to an
             nn.Embedding: they reach the network as they are.
@@ -299,18 +300,19 @@ class TorchClassifier(TrainedNetwork):
             X: (n, ...), rows such as it is to be fitted on; two are enough.
 
         Raises:
-            CapabilityError: draws are by dropout, and the network has none, or some that cannot be drawn.
+            CapabilityError: draws are by dropout, and the network has none, or some that cannot be drawn; or they are
+                by Laplace, and its logits do not come from a last nn.Linear.
         """
-        if self.posterior != "dropout":
-            return
         device, trial = resolve_device(self.device, X if isinstance(X, Tensor) else None), clone(self)
         rows = inputs_like(as_inputs(X), min(2, len(X))).to(device)
         with seeded(0, device), as_alone(device), torch.no_grad():
             trial.classes_ = np.arange(n_classes)
             trial.adopt(self.new_module(tuple(rows.shape[1:]), n_classes, device), Curves([], None, None), 0)
-            problem = trial._dropout().problem(rows)
-        if problem:
-            raise CapabilityError(problem)
+            problem = "" if self.posterior == "laplace" else trial._dropout().problem(rows)
+            if self.posterior == "laplace" or (self.posterior == "auto" and problem):
+                check_laplace(trial._network_logits, trial.module_, rows, mixed=is_mixed(self.precision))
+            elif problem:
+                raise CapabilityError(problem)
 
     def settings(self) -> TrainingSettings:
         """Return how to train.
@@ -325,6 +327,11 @@ class TorchClassifier(TrainedNetwork):
         if self.posterior not in _POSTERIORS:
             raise ConfigError(f"posterior must be one of {', '.join(_POSTERIORS)}; got {self.posterior!r}")
         check_positive("prior_precision", self.prior_precision)
+        if self.calibrated and self.warm_start and self.validation_fraction is not None:
+            raise ConfigError(
+                "calibrated=True needs rows that were never trained on; with warm_start=True the rows that "
+                "validation_fraction holds back are others in each fit: give fit(..., validation=(X, y))"
+            )
         settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
         return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchal._checks import check_whole
 from torchal.embedding.capture import capture
 from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
-from torchal.errors import DataError
+from torchal.errors import CapabilityError, DataError
 from torchal.models.base import as_answer
 from torchal.models.checks import resolve_device
 from torchal.models.laplace import LastLayerGaussian
@@ -61,10 +61,13 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
             (n, K, C).
 
         Raises:
-            CapabilityError: they are by dropout, and the network has none, or some that cannot be drawn.
+            CapabilityError: they are by dropout, and the network has none, or some that cannot be drawn; or by Laplace,
+                and the fit did not come to its end.
         """
         check_whole("k", k, least=1)
         check_is_fitted(self, "module_")
+        if self.laplace_ is None and self.posterior == "laplace":
+            raise CapabilityError("the fit did not come to its end, so that there is no Gaussian to draw from")
         if self.laplace_ is None:
             draws = self._dropout()
             return as_answer(X, self._by_chunk(X, lambda rows: (draws(rows, k).log_softmax(2),))[0])
@@ -139,12 +142,15 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
             raise DataError(f"the saved classifier is damaged: {type(error).__name__}: {error}") from error
         if self.posterior == "laplace" and fitted["laplace_"] is None:
             raise DataError("the classifier was saved without a Gaussian, this classifier has posterior='laplace'")
+        if self.posterior == "dropout" and fitted["laplace_"] is not None:
+            raise DataError("the classifier was saved with a Gaussian, this classifier has posterior='dropout'")
         with seeded(seed, device):
             module = self.new_module(shape, len(state["classes"]), device)
         try:
             module.load_state_dict(state["module"])
         except (RuntimeError, TypeError) as error:
             raise DataError(f"the weights are not of the network that module= makes: {error}") from error
+        self.__dict__.pop("feature_names_in_", None)
         if state["feature_names"]:
             fitted["feature_names_in_"] = np.array(state["feature_names"], dtype=object)
         self.__dict__.update(fitted, module_=module.eval())
