@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from torchal.runs.tensorboard import write_aggregate
 
 BASELINE = "uniform"
 REACH = 0.9
+_OF_EXPERIMENT = ("data", "model", "select_model", "schedule", "start", "noise", "repeat", "cost")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Report:
         if len(sources) > 1:
             kinds = "; ".join(sorted(", ".join(source) for source in sources))
             raise ConfigError(f"{folder} holds runs of different data or models ({kinds}); give each another name=")
+        check_same_settings(folder, found)
         by_sampler: dict[str, list[Run]] = {}
         for run in found:
             if run.finished:
@@ -122,6 +124,32 @@ class Report:
             write_aggregate(self.folder / "aggregate" / sampler, curve, name="accuracy")
         figure = charts.learning_curves(curves, title=self.folder.name, full_data=full)
         return charts.save(figure, self.folder / "chart.png")
+
+
+def check_same_settings(folder: Path, runs: Sequence[Run]) -> None:
+    """Require runs that differ in seed and sampler only; a setting that some do not have, as old ones, does not count.
+
+    Raises:
+        ConfigError: they have others.
+    """
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for name, value in _settings({key: run.config.get(key) for key in _OF_EXPERIMENT if key in run.config}):
+            values.setdefault(name, set()).add(value)
+    differ = [f"{name} is {' and '.join(sorted(found))}" for name, found in values.items() if len(found) > 1]
+    if differ:
+        raise ConfigError(f"{folder} holds runs of different experiments: {'; '.join(differ)}; give each another name=")
+
+
+def _settings(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield all settings but seeds, by their dotted names, as JSON."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{above}{name}.")
+        elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            yield from _settings(dict(zip(map(str, range(len(value))), value, strict=True)), f"{above}{name}.")
+        elif name not in {"seed", "random_state"}:
+            yield above + name, json.dumps(value, sort_keys=True, default=str)
 
 
 def _cells(row: Row) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.report import check_same_settings
 from torchal._records import write_atomically
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs.curves import area_under_curve, mean_interval
@@ -75,7 +76,7 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
     """Return a line for each experiment folder and sampler that has finished runs.
 
     Raises:
-        ConfigError: there is no finished run, or an experiment without one of the baseline.
+        ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings.
     """
     from scipy.stats import ttest_1samp
 
@@ -88,6 +89,7 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
         raise ConfigError("there is no finished run to compare")
     named = Counter(folder.name for folder in experiments)
     for folder, samplers in experiments.items():
+        check_same_settings(folder, [run for by_seed in samplers.values() for run in by_seed.values()])
         if baseline not in samplers:
             raise ConfigError(f"{folder} has no finished run of {baseline}; it has {', '.join(samplers)}")
         areas = {

@@ -66,3 +66,11 @@ def test_the_same_numbers_on_a_gpu():
     there = data.with_repeats(one.to("cuda"), 2).train.inputs
     assert there.is_cuda
     torch.testing.assert_close(there.cpu(), data.with_repeats(one, 2).train.inputs)
+
+
+def test_whole_numbers_get_no_noise():
+    one = data.iris()
+    images = replace(one, train=one.train._replace(inputs=one.train.inputs.to(torch.uint8)))
+    with pytest.raises(ConfigError, match=r"repeat.noise needs inputs of floats, iris has torch.uint8"):
+        data.with_repeats(images, 2)
+    assert len(data.with_repeats(images, 2, noise=0).train.inputs) == 2 * len(one.train.inputs)

@@ -20,7 +20,7 @@ pytest.importorskip("hydra", reason="the commands need hydra, which is not insta
 
 from hydra import compose, initialize_config_dir
 
-from experiments import names
+from experiments import names, table
 from experiments import run as command
 from experiments.folders import published
 from experiments.report import Report
@@ -116,7 +116,7 @@ class TestSweep:
         runs = find_runs(tmp_path / "runs")
         assert len(runs) == 4
         assert {done.folder.parents[1].name for done in runs} == {
-            "iris-logistic,model.C=1,schedule.batch_size=20,start.n=9"
+            "iris-logistic,experiment=compare,model.C=1,schedule.batch_size=20,start.n=9"
         }
 
     def test_a_run_that_fails_does_not_lose_the_table_of_the_others(self, run):
@@ -209,6 +209,14 @@ class TestSingleRun:
         code, _, err = run(*QUICK, "name=mine", "data=wine", "sampler=uniform")
         assert code == 2
         assert "different data or models (iris, logistic; wine, logistic)" in err
+
+    def test_different_settings_under_one_name_are_not_averaged(self, run, tmp_path, capsys):
+        run(*QUICK, "name=mine", "sampler=uniform")
+        code, _, err = run(*QUICK, "name=mine", "schedule.max_rounds=1")
+        assert code == 2
+        assert "runs of different experiments: schedule.max_rounds is 1 and null; give each another name=" in err
+        assert table.main([str(tmp_path / "runs")]) == 2
+        assert "different experiments: schedule.max_rounds is 1 and null" in capsys.readouterr().err
 
     def test_metrics_by_name(self, run, tmp_path):
         assert run(*QUICK, "metrics=[auc,macro_f1]")[0] == 0
@@ -534,6 +542,14 @@ class TestBadInput:
         for part in parts:
             assert part in lines[0]
         assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.parametrize("model", ["logistic", "committee"])
+    def test_the_device_is_no_part_of_what_a_run_is(self, model, run, tmp_path):
+        words = [*SMALL, f"model={model}", "schedule.max_rounds=1", "sampler=uniform", "full_data=false"]
+        assert run(*words, "device=cpu")[0] == 0
+        code, out, err = run(*words, "device=auto", "-m")
+        assert code == 0, err
+        assert "finished before and only read" in out
 
     def test_another_config_in_the_same_folder(self, run, tmp_path):
         where = f"run_dir={tmp_path}/one"

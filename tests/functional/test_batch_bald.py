@@ -273,9 +273,9 @@ def test_refuses_a_batch_that_the_pool_cannot_give(n):
         batch_bald(draws(6, 3, 2), n, generator=seeded(), candidates=torch.arange(6) < 3)
 
 
-@pytest.mark.parametrize("most", [0, -1, 2.5, True])
+@pytest.mark.parametrize("most", [1, 0, -1, 2.5, True])
 def test_refuses_no_configurations(most):
-    message = "max_configurations must be a whole number of at least 1"
+    message = "max_configurations must be a whole number of at least 2"
     with pytest.raises(ConfigError, match=message):
         batch_bald(draws(3, 3, 2), 1, generator=seeded(), max_configurations=most)
     with pytest.raises(ConfigError, match=message):

@@ -32,7 +32,7 @@ def tensors(x, probs, labeled, dtype=torch.float64):
 
 def scores(x, probs, labeled, dtype=torch.float64, **arguments):
     x, log_probs, labeled = tensors(x, probs, labeled, dtype)
-    return expected_error_reduction(x, log_probs, labeled=labeled, **arguments)
+    return expected_error_reduction(log_probs, x, labeled=labeled, **arguments)
 
 
 def trained(x, y, n_labeled, C=1.0):
@@ -60,14 +60,14 @@ class TestByHand:
         after = torch.tensor(2 * weight).sigmoid().item()
         for loss, want in (("zero_one", 1 - after), ("log", -after * np.log(after) - (1 - after) * np.log(1 - after))):
             got = expected_error_reduction(
-                x, log_probs, labeled=labeled, rows=torch.tensor([1]), fit_intercept=False, n_steps=1, loss=loss
+                log_probs, x, labeled=labeled, rows=torch.tensor([1]), fit_intercept=False, n_steps=1, loss=loss
             )
             assert got.item() == pytest.approx(-want, abs=1e-3)
 
     def test_a_row_among_many_like_it_is_wanted_before_one_alone(self):
         x = torch.tensor([[-2.0], [2.0], [-0.3], [-0.2], [-0.1], [0.1], [0.2], [0.3], [-9.0]])
         log_probs = torch.nn.functional.logsigmoid(x * torch.tensor([-1.0, 1.0]))
-        found = expected_error_reduction(x, log_probs, labeled=torch.arange(9) < 2)
+        found = expected_error_reduction(log_probs, x, labeled=torch.arange(9) < 2)
         assert found.argmin() == 6
         assert found.shape == (7,)
 
@@ -144,7 +144,7 @@ class TestAgainstTheReference:
         np.save(tmp_path / "x.npy", x)
         _, log_probs, labeled = tensors(x, probs, labeled)
         mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-        got = expected_error_reduction(mapped, log_probs, labeled=labeled)
+        got = expected_error_reduction(log_probs, mapped, labeled=labeled)
         assert got.equal(scores(*problem()))
 
 
@@ -208,15 +208,33 @@ class TestAgainstRefits:
         rows = torch.arange(6, 16)
         for at_once in (1, 4, 64):
             got = expected_error_of_refits(
-                torch.tensor(probs).log(), many, rows=rows, pool=rows, refits_at_once=at_once
+                torch.tensor(probs).log().requires_grad_(), many, rows=rows, pool=rows, refits_at_once=at_once
             )
             np.testing.assert_allclose(got, reference.by_refits(probs, refit, rows.tolist(), rows.tolist()), atol=1e-9)
 
 
+def test_rows_of_a_sampled_pool_have_no_advantage_when_left_out():
+    x, probs, labeled = problem(n_rows=200, n_columns=6, n_labeled=20)
+    rows = torch.arange(20, 200)
+    whole, gaps = scores(x, probs, labeled), {True: [], False: []}
+    for seed in range(20):
+        pool = rows[torch.randperm(180, generator=torch.Generator().manual_seed(seed))[:30].sort().values]
+        inside = torch.isin(rows, pool)
+        for leave_out, found in gaps.items():
+            off = scores(x, probs, labeled, pool=pool, leave_out=leave_out) - whole
+            found.append(float(off[inside].mean() - off[~inside].mean()))
+    assert np.mean(gaps[False]) > 10 * abs(np.mean(gaps[True]))
+
+
 class TestEdges:
+    def test_nothing_to_score(self):
+        x, probs, labeled = problem()
+        assert scores(x, probs, labeled, rows=[]).shape == (0,)
+        assert scores(x, probs, np.ones(14, dtype=bool), pool=[0, 1]).shape == (0,)
+
     def test_one_class(self):
         x, log_probs = torch.rand(4, 2), torch.zeros(4, 1)
-        found = expected_error_reduction(x, log_probs, labeled=torch.arange(4) < 1)
+        found = expected_error_reduction(log_probs, x, labeled=torch.arange(4) < 1)
         assert found.tolist() == [0, 0, 0]
 
     @pytest.mark.parametrize("form", list(FORMS))
@@ -287,11 +305,11 @@ class TestEdges:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
     def test_low_precision_is_read_and_computed_in_float32(self, dtype):
         x, log_probs, labeled = tensors(*problem())
-        want = expected_error_reduction(x.to(dtype), log_probs, labeled=labeled)
-        got = expected_error_reduction(x.to(dtype), log_probs.float(), labeled=labeled)
+        want = expected_error_reduction(log_probs, x.to(dtype), labeled=labeled)
+        got = expected_error_reduction(log_probs.float(), x.to(dtype), labeled=labeled)
         assert got.dtype == torch.float32
         torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=0)
-        coarse = expected_error_reduction(x.to(dtype), log_probs.to(dtype), labeled=labeled)
+        coarse = expected_error_reduction(log_probs.to(dtype), x.to(dtype), labeled=labeled)
         torch.testing.assert_close(coarse.double(), want, atol=0.02, rtol=0)
 
     @pytest.mark.parametrize("form", list(FORMS))
@@ -318,7 +336,7 @@ class TestEdges:
     def test_settings_of_torch_are_left_alone_and_nothing_has_a_gradient(self):
         x, log_probs, labeled = tensors(*problem(), torch.float32)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = expected_error_reduction(x.requires_grad_(), log_probs, labeled=labeled)
+            found = expected_error_reduction(log_probs, x.requires_grad_(), labeled=labeled)
         assert not found.requires_grad
         torch.testing.assert_close(found, scores(*problem(), torch.float32))
 
@@ -361,7 +379,7 @@ class TestErrors:
         given_ = {"features": x, "log_probs": log_probs, "labeled": labeled} | arguments
         features, log_probs = given_.pop("features"), given_.pop("log_probs")
         with pytest.raises(error, match=message):
-            expected_error_reduction(features, log_probs, **given_)
+            expected_error_reduction(log_probs, features, **given_)
 
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
@@ -388,8 +406,8 @@ class TestErrors:
 @pytest.mark.parametrize("n_columns", [3, 20])
 def test_the_same_values_on_a_gpu(form, n_steps, n_columns):
     x, log_probs, labeled = tensors(*problem(40, n_columns, n_labeled=8))
-    want = expected_error_reduction(x, log_probs, labeled=labeled, form=form, n_steps=n_steps)
-    got = expected_error_reduction(x.cuda(), log_probs.cuda(), labeled=labeled.cuda(), form=form, n_steps=n_steps)
+    want = expected_error_reduction(log_probs, x, labeled=labeled, form=form, n_steps=n_steps)
+    got = expected_error_reduction(log_probs.cuda(), x.cuda(), labeled=labeled.cuda(), form=form, n_steps=n_steps)
     assert got.is_cuda
     torch.testing.assert_close(got.cpu(), want, atol=1e-7, rtol=0)
     assert (

@@ -194,3 +194,9 @@ def test_labels_are_drawn_by_a_generator_on_cuda(device):
     assert counts[1] == 0
     assert counts[0] == pytest.approx(4000, abs=300)  # 5 standard deviations
     assert int(first[-1]) == 1
+
+
+def test_a_row_that_is_surer_than_sure_is_as_sure_as_one():
+    log_probs = torch.tensor([[1.0000001, 0.0], [0.5, 0.5]]).log()
+    assert functional.entropy(log_probs)[0] == 0
+    assert functional.least_confidence(log_probs)[0] == 0

@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 from tests.contracts import check_name, scikit_learn_checks
 from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError, DataError
-from torchal.models import Committee, KernelSVM, LogisticRegression, TorchClassifier
+from torchal.models import Committee, KernelSVM, LogisticRegression, SmallCNN, TorchClassifier
 from torchal.protocols import HasMaxDraws, HasPosterior, provides
 from torchal.samplers import BALD, Margin, QueryByCommittee
 
@@ -135,3 +135,13 @@ def test_in_a_pool():
     drawn = view.posterior_log_probs(3)
     np.testing.assert_array_equal(drawn.numpy(), model.sample_log_probs(X, 3))
     np.testing.assert_array_equal(view.posterior_log_probs_of(torch.tensor([4, 2]), 3), drawn[[4, 2]])
+
+
+def test_networks_of_images_get_images_in_a_pool():
+    images, labels = torch.rand(12, 10, 10), torch.arange(12) % 3
+    networks = Committee([TorchClassifier(SmallCNN, epochs=1, device="cpu", random_state=seed) for seed in (0, 1)])
+    assert networks.keeps_shape
+    assert not clone(MIXED).keeps_shape  # they read flat rows
+    pool = Pool.unlabeled(images, n_classes=3).with_labels(torch.arange(6), labels[:6])
+    assert len(ActiveLearner(networks, BALD(), pool).ask(2)) == 2
+    assert len(ActiveLearner(clone(MIXED), BALD(), pool).ask(2)) == 2

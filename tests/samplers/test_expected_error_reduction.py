@@ -16,7 +16,7 @@ def test_binds_its_settings():
     rows = view.candidates.nonzero().squeeze(1)
     settings = {"loss": "zero_one", "l2": 0.3, "fit_intercept": False, "form": "kronecker", "n_steps": 3}
     want = functional.expected_error_reduction(
-        view.features, view.log_probs, labeled=view.labeled, rows=rows, pool=rows, **settings
+        view.log_probs, view.features, labeled=view.labeled, rows=rows, pool=rows, **settings
     )
     best = functional.top_n(want, 7)
     got = ExpectedErrorReduction(**settings).select(view, 7)
@@ -36,22 +36,8 @@ def test_a_sample_is_scored_against_a_sample():
     assert len(sampler.select(view, 594).indices.unique()) == 594
     everything = ExpectedErrorReduction(n_candidates=None, n_pool=None).select(view, 3)
     rows = view.candidates.nonzero().squeeze(1)
-    scores = functional.expected_error_reduction(view.features, view.log_probs, labeled=view.labeled)
+    scores = functional.expected_error_reduction(view.log_probs, view.features, labeled=view.labeled)
     assert everything.indices.equal(rows[functional.top_n(scores, 3).indices])
-
-
-def test_a_row_is_left_out_of_its_own_average_of_all_candidates_only(monkeypatch):
-    asked = []
-
-    def scores(self, view, rows, pool, *, leave_out):
-        asked.append((len(pool), leave_out))
-        return torch.zeros(len(rows))
-
-    monkeypatch.setattr(ExpectedErrorReduction, "_scores", scores)
-    view = make_view(make_pool()[0])
-    for n_pool in (None, 54, 53):
-        ExpectedErrorReduction(n_pool=n_pool).select(view, 1)
-    assert asked == [(54, True), (54, True), (53, False)]
 
 
 @pytest.mark.parametrize("loss", ["log", "zero_one"])

@@ -71,7 +71,7 @@ def batch_bald(
         ShapeError: log_probs is no float tensor of three axes, or candidates disagree in rows or device.
         DataError: a candidate's row does not sum to 1 (within 1e-3; 0.01 in float16, 0.1 in bfloat16), as when
             probabilities are given in place of their logarithms.
-        ConfigError: max_configurations is not a whole number of at least 1.
+        ConfigError: max_configurations is not a whole number of at least 2.
 
     Reference:
         Kirsch, van Amersfoort & Gal, "BatchBALD: Efficient and Diverse Batch Acquisition for Deep Bayesian Active
@@ -96,7 +96,7 @@ def batch_bald(
         tensor([0, 2])
     """
     check_draws("log_probs", log_probs)
-    check_whole("max_configurations", max_configurations, least=1)
+    check_whole("max_configurations", max_configurations, least=2)
     n_rows, device = len(log_probs), log_probs.device
     if candidates is None:
         rows = torch.arange(n_rows, device=device)
@@ -161,7 +161,7 @@ def joint_mutual_information(
         tensor([0.6931, 0.6931], dtype=torch.float64)
     """
     check_draws("log_probs", log_probs)
-    check_whole("max_configurations", max_configurations, least=1)
+    check_whole("max_configurations", max_configurations, least=2)
     gains, errors = [], []
     with exact_arithmetic(log_probs.device):
         seen = _Configurations.of_no_row(log_probs)

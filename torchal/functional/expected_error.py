@@ -26,8 +26,8 @@ _POOL_ROWS = 4096  # at once: kernels of so many rows keep a matrix product busy
 
 
 def expected_error_reduction(
-    features: Features,
     log_probs: Tensor,
+    features: Features,
     *,
     labeled: Tensor,
     rows: Tensor | None = None,
@@ -47,8 +47,8 @@ def expected_error_reduction(
     labeled rows' is expanded to second order. The model's probabilities and features are all that is needed.
 
     Args:
-        features: what the last layer reads.
         log_probs: what the model says now.
+        features: what the last layer reads.
         labeled: the rows that it was fitted on.
         rows: the rows to score; all that are not labeled, unless given.
         pool: the rows to average the loss over; all that are not labeled, unless given.
@@ -63,13 +63,13 @@ def expected_error_reduction(
             exact refits of logistic regressions, on blobs, wine, breast cancer and digits with 12 to 60 labeled rows
             and l2 of 1 and 0.1, were 0.76 to 1.00 after one step and 0.96 to 1.00 after two in "newton" form, 0.61 to
             1.00 and 0.80 to 1.00 in "kronecker" form; least on blobs that overlap. The smaller l2, the more steps.
-        leave_out: whether a row that is scored is left out of its own average. Right where the pool is everything
-            that is not labeled; of a sample of the pool a row's own share is less than it seems.
+        leave_out: whether a row that is scored is left out of its own average, as it is labeled then. Without that, of
+            a pool that is a sample, the rows in it score higher than the others.
 
     Shapes:
-        features: (N, D) float; a tensor or a mapped file.
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0. A class
             without a column is one that is never the label.
+        features: (N, D) float; a tensor or a mapped file.
         labeled: (N,) bool.
         rows: (n,) int64.
         pool: (M,) int64.
@@ -100,7 +100,7 @@ def expected_error_reduction(
         >>> x = torch.tensor([[-2.0], [2.0], [-1.9], [0.1], [0.2]])
         >>> log_probs = torch.nn.functional.logsigmoid(x * torch.tensor([-1.0, 1.0]))
         >>> labeled = torch.tensor([True, True, False, False, False])
-        >>> expected_error_reduction(x, log_probs, labeled=labeled).argmax()
+        >>> expected_error_reduction(log_probs, x, labeled=labeled).argmax()
         tensor(1)
     """
     reader = FeatureReader(features)
@@ -121,7 +121,7 @@ def expected_error_reduction(
     fitted = labeled.nonzero().squeeze(1)
     if not len(fitted):
         raise DataError("no row is labeled: expected error reduction adds a row to those that the model was fitted on")
-    if n_classes == 1 or not len(pool):
+    if n_classes == 1 or not len(pool) or not len(rows):
         return log_probs.new_zeros(len(rows), dtype=dtype)
     with exact_arithmetic(reader.device):
         largest = max(_largest(reader, some) for some in (fitted, rows, pool))
@@ -196,6 +196,7 @@ def expected_error_of_refits(
     check_float("log_probs", log_probs, ndim=2)
     check_whole("refits_at_once", refits_at_once, least=1)
     least_confidence(log_probs)  # the checks
+    log_probs = log_probs.detach()
     rows = as_rows("rows", rows, n_rows=len(log_probs), device=log_probs.device)
     pool = as_rows("pool", pool, n_rows=len(log_probs), device=log_probs.device)
     dtype = torch.promote_types(log_probs.dtype, torch.float32)
@@ -209,7 +210,7 @@ def expected_error_of_refits(
         sums = torch.zeros(chances.shape, dtype=torch.float64, device=chances.device)
         for pair in pairs.split(refits_at_once):
             row, label = pair // n_classes, pair % n_classes
-            after = refit(some[row], label)
+            after = refit(some[row], label).detach()
             if after.shape != (len(pair), n_pool, n_classes):
                 raise ShapeError(
                     f"refit must answer with {(len(pair), n_pool, n_classes)} log-probabilities, "
@@ -234,8 +235,9 @@ class _Refits(NamedTuple):
     @property
     def numbers_per_pair(self) -> int:
         """How large the largest temporary is for each pair of a row and a label."""
-        n_classes, n_columns = self.labeled.n_classes, self.labeled.space.n_columns
-        return n_classes * n_columns * (n_classes if isinstance(self.hessian, WholeHessian) else 1)
+        n_classes, space = self.labeled.n_classes, self.labeled.space
+        of_weights = n_classes * space.n_columns * (n_classes if isinstance(self.hessian, WholeHessian) else 1)
+        return max(of_weights, space.n_features)
 
     def losses(self, log_probs: Tensor, rows: Tensor, pool: Tensor, loss: Loss, leave_out: bool) -> Tensor:
         """Return the expected loss over the pool for each row, (n,) float64."""

@@ -10,8 +10,9 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_positive, check_whole
+from torchal._checks import check_budget, check_finite, check_positive, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
+from torchal.engine.features import FeatureReader, Features
 from torchal.engine.fisher import FisherRows, RankOneFisher, WholeFisher, best_against_all, of_two, one_against_all
 from torchal.errors import ConfigError, ShapeError
 from torchal.functional.k_center import check_masks
@@ -30,7 +31,7 @@ _SAME = 1e-10  # gains closer than this, relative to the best, are equal: roundi
 
 def bait(
     log_probs: Tensor,
-    features: Tensor,
+    features: Features,
     n: int,
     *,
     labeled: Tensor | None = None,
@@ -56,8 +57,8 @@ def bait(
     Args:
         log_probs: what the model predicts.
         features: what its last layer reads. The regularization refers to their scale: features ten times as large are
-            as a hundredth of it. It counts as at least 2^-23 of the largest squared length of a row, for float64 could
-            not tell less from none.
+            as a hundredth of it. Over the share of the picks among all labels, n / (L + n), it counts as at least
+            2^-23 of the largest squared length of a row, for float64 could not tell less from none.
         n: how many rows to pick.
         labeled: the rows that are labeled; none unless given.
         candidates: the rows that may be picked; those that are not labeled, unless given.
@@ -72,7 +73,7 @@ def bait(
 
     Shapes:
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
-        features: (N, D) float, on the same device.
+        features: (N, D) float, on the same device; a tensor or a mapped file.
         labeled, candidates: (N,) bool.
 
     Returns:
@@ -105,24 +106,23 @@ def bait(
         >>> bait(log_probs, features, 2).indices
         tensor([2, 0])
     """
-    check_float("features", features, ndim=2)
+    reader = FeatureReader(features)
     least_confidence(log_probs)  # its checks
-    if len(log_probs) != len(features) or log_probs.device != features.device or not features.shape[1]:
+    if len(log_probs) != len(reader) or log_probs.device != reader.home:
         raise ShapeError(
-            "log_probs (N, C) and features (N, D) must have the same rows on one device, and D >= 1, got "
-            f"{tuple(log_probs.shape)} on {log_probs.device} and {tuple(features.shape)} on {features.device}"
+            "log_probs (N, C) and features (N, D) must have the same rows on one device, got "
+            f"{tuple(log_probs.shape)} on {log_probs.device} and {(len(reader), reader.n_columns)} on {reader.home}"
         )
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(features), device=features.device)
+    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_settings(regularization, oversampling, form)
     check_budget(n, int(candidates.sum()))
-    check_finite("features", features)
-    with exact_arithmetic(features.device):
+    with exact_arithmetic(reader.device):
         rows = candidates.nonzero().squeeze(1)
         n_forward = min(oversampling * n, len(rows))
         if form == "auto":
-            form = form_for(len(rows), log_probs.shape[1], features.shape[1], n_forward)
-        kind = _kind_of(form, log_probs.shape[1], features.shape[1])
-        pool = _Pool(kind, log_probs.detach(), features.detach())
+            form = form_for(len(rows), log_probs.shape[1], reader.n_columns, n_forward)
+        kind = _kind_of(form, log_probs.shape[1], reader.n_columns)
+        pool = _Pool(kind, log_probs.detach(), reader)
         matrices = _Matrices.of(pool, labeled.nonzero().squeeze(1), n, float(regularization))
         picked, scores = _greedy(_Candidates.of(pool, rows, matrices), matrices, n, n_forward)
         return Selection(rows[picked], scores)
@@ -175,14 +175,18 @@ def _kind_of(form: Form, n_classes: int, n_columns: int) -> FisherRows:
 class _Pool:
     """The rows, read in chunks in float64; features divided by a power of two where they are far from 1."""
 
-    def __init__(self, kind: FisherRows, log_probs: Tensor, features: Tensor) -> None:
+    def __init__(self, kind: FisherRows, log_probs: Tensor, reader: FeatureReader) -> None:
         self.kind = kind
-        self._log_probs, self._features = log_probs, features
-        peak = max(abs(float(x)) for x in features.aminmax())
+        self._log_probs, self._reader = log_probs, reader
+        peak, size = 0.0, reader.chunk_rows()
+        for start in range(0, len(reader), size):
+            some = reader.read(start, min(start + size, len(reader)))
+            check_finite("features", some, first_row=start)
+            peak = max(peak, *(abs(float(x)) for x in some.aminmax()))
         self.scale = 1.0 if 2.0**-64 < peak < 2.0**64 or not peak else 2.0 ** -math.frexp(peak)[1]
 
     def __len__(self) -> int:
-        return len(self._features)
+        return len(self._reader)
 
     def chunks(self, rows: Tensor | None, width: int) -> Iterator[tuple[int, int, Tensor, Tensor]]:
         """Give start, stop, features (c, D) and probabilities (c, C) of all rows, or of some, when each takes `width`.
@@ -191,31 +195,31 @@ class _Pool:
         """
         size = self.rows_per_chunk(width)
         for start in range(0, len(self) if rows is None else len(rows), size):
-            some = slice(start, start + size) if rows is None else rows[start : start + size]
+            some = slice(start, min(start + size, len(self))) if rows is None else rows[start : start + size]
             h = self.features(some)
             probs = self._log_probs[some].double().exp()
             yield start, start + len(h), h, probs.div_(probs.sum(1, keepdim=True))
 
     def rows_per_chunk(self, width: int) -> int:
         """Return how many rows to take at once when each makes `width` numbers besides its own."""
-        width = max(width, self._features.shape[1], self._log_probs.shape[1])
-        return max(1, values_per_chunk(self._features.device) // width)
+        width = max(width, self._reader.n_columns, self._log_probs.shape[1])
+        return max(1, values_per_chunk(self._reader.device) // width)
 
     def longest_sq(self) -> float:
         """Return the largest squared length of a row, scaled."""
-        size = self.rows_per_chunk(1)
-        parts = [self.features(slice(i, i + size)).square().sum(1).amax() for i in range(0, len(self), size)]
+        parts = [h.square().sum(1).amax() for _, _, h, _ in self.chunks(None, 1)]
         return float(torch.stack(parts).amax())
 
     def features(self, rows: Tensor | slice) -> Tensor:
         """Return the features of some rows, (c, D)."""
-        h = self._features[rows].double()
+        some = self._reader.read(rows.start, rows.stop) if isinstance(rows, slice) else self._reader.rows(rows)
+        h = some.double()
         return h if self.scale == 1 else h * self.scale
 
     def fisher(self, rows: Tensor | None) -> Tensor:
         """Return the sum of the Fisher matrices of all rows, or of some, (B, size, size)."""
         kind = self.kind
-        out = torch.zeros(kind.n_blocks, kind.size, kind.size, dtype=torch.float64, device=self._features.device)
+        out = torch.zeros(kind.n_blocks, kind.size, kind.size, dtype=torch.float64, device=self._reader.device)
         for _, _, h, probs in self.chunks(rows, kind.size):
             kind.add_fisher(h, probs, out)
         return out

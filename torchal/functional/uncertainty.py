@@ -78,7 +78,9 @@ def entropy(log_probs: Tensor) -> Tensor:
         >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]).log())
         tensor([0.6931, 0.0000])
     """
-    return _per_chunk(log_probs, lambda probs: torch.special.entr(probs).sum(1))
+    return _per_chunk(
+        log_probs, lambda probs: torch.special.entr(probs).sum(1).clamp_(min=0)
+    )  # rounding may make a sure row a little surer than 1
 
 
 def least_confidence(log_probs: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ def least_confidence(log_probs: Tensor) -> Tensor:
         >>> least_confidence(torch.tensor([[0.5, 0.5], [1.0, 0.0]]).log())
         tensor([0.5000, 0.0000])
     """
-    return _per_chunk(log_probs, lambda probs: 1 - probs.amax(1))
+    return _per_chunk(log_probs, lambda probs: (1 - probs.amax(1)).clamp_(min=0))
 
 
 def log_odds(log_probs: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class PoolView:
             targets: (N,) int64, `UNLABELED` (-1) where there is no label.
 
         Raises:
-            ShapeError: nothing is given, no rows, or the tensors disagree in rows, classes, dtype or device.
+            ShapeError: nothing is given, no rows, or the tensors disagree in rows, dtype or device.
             DataError: a row that is not labeled has a target.
 
         Example:
@@ -116,8 +116,6 @@ class PoolView:
         columns = [max(2, t.shape[-1]) for name, t in outputs.items() if name != "features"]
         if last_layer is not None:
             columns.append(len(given["last_layer"].bias))
-        if columns and int(targets.max()) >= max(columns):
-            raise ShapeError(f"targets must be below the number of classes, {max(columns)}, got {int(targets.max())}")
         return cls(
             labeled=labeled,
             candidates=candidates,

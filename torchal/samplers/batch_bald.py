@@ -56,7 +56,7 @@ class BatchBALD(Sampler):
 
     def __post_init__(self) -> None:
         check_whole("k", self.k, least=2)
-        check_whole("max_configurations", self.max_configurations, least=1)
+        check_whole("max_configurations", self.max_configurations, least=2)
         if self.n_candidates is not None:
             check_whole("n_candidates", self.n_candidates, least=1)
 

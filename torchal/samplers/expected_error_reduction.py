@@ -102,14 +102,14 @@ class ExpectedErrorReduction(Sampler):
         scored = None if self.n_candidates is None else max(n, self.n_candidates)
         rows = _draw(candidates, scored, generator)
         pool = _draw(candidates, self.n_pool, generator)
-        best = top_n(self._scores(view, rows, pool, leave_out=len(pool) == len(candidates)), n)
+        best = top_n(self._scores(view, rows, pool), n)
         return Selection(rows[best.indices], best.scores)
 
-    def _scores(self, view: PoolView, rows: Tensor, pool: Tensor, *, leave_out: bool) -> Tensor:
+    def _scores(self, view: PoolView, rows: Tensor, pool: Tensor) -> Tensor:
         if self.refit == "last_layer":
             return functional.expected_error_reduction(
-                view.features,
                 view.log_probs,
+                view.features,
                 labeled=view.labeled,
                 rows=rows,
                 pool=pool,
@@ -118,7 +118,6 @@ class ExpectedErrorReduction(Sampler):
                 fit_intercept=self.fit_intercept,
                 form=self.form,
                 n_steps=self.n_steps,
-                leave_out=leave_out,
             )
 
         def refit(added: Tensor, labels: Tensor) -> Tensor:
@@ -130,7 +129,6 @@ class ExpectedErrorReduction(Sampler):
             rows=rows,
             pool=pool,
             loss=self.loss,
-            leave_out=leave_out,
             refits_at_once=self.refits_at_once,
         )
 

@@ -125,3 +125,9 @@ def test_on_cuda():
     found = clone(MODEL).set_params(epochs=2, device="cuda").fit(X.cuda(), Y.cuda())
     assert found.temperature_ == pytest.approx(want.temperature_, rel=1e-3)
     torch.testing.assert_close(found.predict_proba(X.cuda()).cpu(), want.predict_proba(X), rtol=1e-3, atol=1e-4)
+
+
+def test_rows_that_earlier_fits_have_seen_are_not_held_back():
+    model = clone(MODEL).set_params(warm_start=True)
+    with pytest.raises(ConfigError, match="rows that were never trained on"):
+        model.fit(X, Y)

@@ -10,10 +10,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from tests.references.laplace import exact_precision
-from torchal import Pool
+from torchal import ActiveLearner, Pool
 from torchal.errors import CapabilityError, ConfigError, DataError, DivergenceError
 from torchal.models import MLP, AllConv, SmallCNN, TorchClassifier, TorchEnsemble
 from torchal.pool import interop
+from torchal.samplers import BALD
 
 X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0)
@@ -103,6 +104,28 @@ class TestAuto:
         with pytest.raises(CapabilityError, match=r"no dropout to draw with.*posterior='laplace'"):
             model.sample_log_probs(X, 2)
 
+    def test_none_is_left_of_a_fit_that_did_not_end(self):
+        model = clone(LAPLACE).set_params(
+            module=partial(MLP, dropout=0.5), optimizer=partial(torch.optim.SGD, lr=1e30), epochs=3
+        )
+        with pytest.raises(DivergenceError):
+            model.fit(X, Y)
+        with pytest.raises(CapabilityError, match="did not come to its end, so that there is no Gaussian"):
+            model.sample_log_probs(X, 2)
+
+    @pytest.mark.parametrize("posterior", ["laplace", "auto"])
+    def test_a_network_that_does_not_end_in_a_linear_layer_is_refused_before_its_fit(self, posterior):
+        class Bounded(MLP):
+            def forward(self, x):
+                return super().forward(x).tanh()
+
+        model = clone(LAPLACE).set_params(module=Bounded, posterior=posterior)
+        with pytest.raises(CapabilityError, match="logits of Bounded are not linear"):
+            ActiveLearner(model, BALD(), Pool.unlabeled(X, n_classes=3))
+        with pytest.raises(CapabilityError, match="8200 features is too large"):
+            clone(LAPLACE).set_params(module=partial(MLP, hidden=(8200,)), posterior=posterior).check_draws(X, 3)
+        clone(LAPLACE).check_draws(X, 3)
+
 
 @pytest.mark.parametrize("labels", [Y > 0, Y])
 @pytest.mark.parametrize("precision", ["fp32", "fp64", "bf16-mixed"])
@@ -155,6 +178,8 @@ class TestState:
         state = fitted(posterior="dropout").state_dict()
         with pytest.raises(DataError, match="saved without a Gaussian, this classifier has posterior='laplace'"):
             clone(LAPLACE).load_state_dict(state)
+        with pytest.raises(DataError, match="saved with a Gaussian, this classifier has posterior='dropout'"):
+            clone(LAPLACE).set_params(posterior="dropout").load_state_dict(fitted().state_dict())
 
     def test_a_warm_start_has_the_gaussian_of_its_own_rows(self):
         model = clone(LAPLACE).set_params(warm_start=True).fit(X, Y)
