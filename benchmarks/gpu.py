@@ -23,33 +23,25 @@ from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import (
-    alfa_mix,
-    badge,
-    bait,
-    bald,
-    batch_bald,
-    contrastive,
-    drop_query,
-    epig,
-    expected_error,
-    gradient_length,
-)
 from benchmarks.harness import Row, compare
 from benchmarks.k_center import clustered, gaussian, plain_euclidean
 from benchmarks.kmeans import plain_draws
 from benchmarks.networks import RMSPROP, plain_loop
+from benchmarks.run import BENCHMARKS
 from torchal.functional import density_graph, graph_density_greedy, k_center_greedy, kmeans_plus_plus, knn_graph
 from torchal.models import LogisticRegression, SmallCNN, TorchClassifier, TorchvisionNet
 
 ROOT = Path(__file__).parents[1]
+_STRATEGIES = (
+    *("badge", "bald", "batch_bald", "epig", "bait", "alfa_mix", "drop_query"),
+    *("expected_error", "gradient_length", "contrastive"),
+)
 GRID = [10.0**i for i in range(-4, 5)]
 
 
@@ -268,9 +260,9 @@ def _ten_cnns(tiny: bool, device: str) -> Iterator[Row]:
     )
 
 
-def _of_run(benchmark: ModuleType, tiny: bool, device: str) -> Iterator[Row]:
+def _of_run(tiny: bool, device: str, *, name: str) -> Iterator[Row]:
     """Measure what `benchmarks.run` measures under this name."""
-    yield from benchmark.rows("small" if tiny else "medium", device)
+    yield from BENCHMARKS[name].rows("small" if tiny else "medium", device)
 
 
 def _images(n: int, device: str) -> tuple[Tensor, Tensor]:
@@ -288,16 +280,7 @@ WORKS = {
     "small_cnn": Work(_small_cnn, 40),
     "ten_cnns": Work(_ten_cnns, 40),
     "resnet18": Work(_resnet18, 40),
-    "badge": Work(partial(_of_run, badge), 40),
-    "bald": Work(partial(_of_run, bald), 20),
-    "batch_bald": Work(partial(_of_run, batch_bald), 40),
-    "epig": Work(partial(_of_run, epig), 30),
-    "bait": Work(partial(_of_run, bait), 40),
-    "alfa_mix": Work(partial(_of_run, alfa_mix), 30),
-    "drop_query": Work(partial(_of_run, drop_query), 30),
-    "expected_error": Work(partial(_of_run, expected_error), 30),
-    "gradient_length": Work(partial(_of_run, gradient_length), 20),
-    "contrastive": Work(partial(_of_run, contrastive), 30),
+    **{name: Work(partial(_of_run, name=name), 40) for name in _STRATEGIES},
     "neighbors": Work(_neighbors, 100),
 }
 

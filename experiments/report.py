@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, open_dict, read_write
 
 from experiments.machine import SWEEP_PROCESS, SWEEP_RUNS
+from torchal._records import differences, without
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs import charts
 from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
@@ -28,6 +29,7 @@ from torchal.runs.tensorboard import write_aggregate
 BASELINE = "uniform"
 REACH = 0.9
 _OF_EXPERIMENT = ("data", "model", "select_model", "schedule", "start", "noise", "repeat", "cost")
+_SEEDS = {"seed", "random_state"}
 
 
 @dataclass(frozen=True)
@@ -127,29 +129,16 @@ class Report:
 
 
 def check_same_settings(folder: Path, runs: Sequence[Run]) -> None:
-    """Require runs that differ in seed and sampler only; a setting that some do not have, as old ones, does not count.
+    """Require runs that differ in seed and sampler only.
 
     Raises:
-        ConfigError: they have others.
+        ConfigError: they have other settings too.
     """
-    values: dict[str, set[str]] = {}
-    for run in runs:
-        for name, value in _settings({key: run.config.get(key) for key in _OF_EXPERIMENT if key in run.config}):
-            values.setdefault(name, set()).add(value)
-    differ = [f"{name} is {' and '.join(sorted(found))}" for name, found in values.items() if len(found) > 1]
-    if differ:
-        raise ConfigError(f"{folder} holds runs of different experiments: {'; '.join(differ)}; give each another name=")
-
-
-def _settings(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Yield all settings but seeds, by their dotted names, as JSON."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _settings(value, f"{above}{name}.")
-        elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-            yield from _settings(dict(zip(map(str, range(len(value))), value, strict=True)), f"{above}{name}.")
-        elif name not in {"seed", "random_state"}:
-            yield above + name, json.dumps(value, sort_keys=True, default=str)
+    settings = [without({name: run.config.get(name) for name in _OF_EXPERIMENT}, _SEEDS) for run in runs]
+    for others in settings[1:]:
+        different = differences(settings[0], others)
+        if different:
+            raise ConfigError(f"{folder} holds runs of different experiments: {different}; give each another name=")
 
 
 def _cells(row: Row) -> Iterator[str]:

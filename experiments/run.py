@@ -28,6 +28,7 @@ from experiments.names import config_folders, model_name, source_name, strategy_
 from experiments.report import ReportCallback
 from torchal import samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
+from torchal._records import without
 from torchal.data import Splits, start_rows, with_label_noise, with_repeats
 from torchal.data.noise import check_noise
 from torchal.errors import ConfigError, TorchalError
@@ -92,15 +93,6 @@ def with_seed(config: DictConfig, seed: int, device: torch.device) -> DictConfig
     return one
 
 
-def _without_device(settings: Any) -> Any:
-    """Return a model's settings without the devices of it and of those inside it."""
-    if isinstance(settings, list):
-        return [_without_device(one) for one in settings]
-    if isinstance(settings, dict):
-        return {name: _without_device(value) for name, value in settings.items() if name != "device"}
-    return settings
-
-
 def prepare(
     config: DictConfig, device: torch.device, loaded: dict[str, Splits], *, progress: bool | tqdm[Any]
 ) -> Experiment:
@@ -111,8 +103,8 @@ def prepare(
     # where and how, not what
     for setting in ("progress", "log_fits", "full_data", "runs", "name", "run_dir", "device", "trials", "threads"):
         del plain[setting]
-    for model in ("model", "select_model"):
-        plain.update({model: _without_device(plain[model])} if model in plain else {})
+    for model in {"model", "select_model"} & plain.keys():
+        plain[model] = without(plain[model], {"device"})  # its own, and those of the models inside it
     about = plain["data"].pop("about", None)
     schedule = Schedule(**plain["schedule"])
     key = json.dumps(plain["data"], sort_keys=True, default=str)

@@ -7,7 +7,7 @@ import math
 import os
 import pickle
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,20 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
             yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
     elif old != new:
         yield f"{at} was {_SHORT.repr(old)}, is {_SHORT.repr(new)}"
+
+
+def without(settings: Any, names: Container[str]) -> Any:
+    """Return settings, and those inside them, but for some names.
+
+    Example:
+        >>> without({"C": 1, "device": "cpu", "members": [{"C": 2, "device": "cpu"}]}, {"device"})
+        {'C': 1, 'members': [{'C': 2}]}
+    """
+    if isinstance(settings, list):
+        return [without(one, names) for one in settings]
+    if isinstance(settings, dict):
+        return {name: without(value, names) for name, value in settings.items() if name not in names}
+    return settings
 
 
 def as_safe_bytes(content: Mapping[str, Any]) -> bytes:

@@ -22,9 +22,8 @@ def test_bald_asks_for_the_same_thing_again_and_batch_bald_and_badge_do_not(run)
     assert code == 0, err
     found = re.findall(r"^(\w+) - uniform: area ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", out, re.MULTILINE)
     areas = {name: tuple(map(float, numbers)) for name, *numbers in found}
-    mean, low, high = areas["bald"]
-    assert high < 0
+    assert areas["bald"][2] < 0
     for name in ("batch_bald", "badge"):
-        mean, low, high = areas[name]
+        mean, low, _ = areas[name]
         assert mean > 0, name
         assert low > areas["bald"][2], name

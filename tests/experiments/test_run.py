@@ -214,9 +214,9 @@ class TestSingleRun:
         run(*QUICK, "name=mine", "sampler=uniform")
         code, _, err = run(*QUICK, "name=mine", "schedule.max_rounds=1")
         assert code == 2
-        assert "runs of different experiments: schedule.max_rounds is 1 and null; give each another name=" in err
+        assert "runs of different experiments: schedule.max_rounds was 1, is None; give each another name=" in err
         assert table.main([str(tmp_path / "runs")]) == 2
-        assert "different experiments: schedule.max_rounds is 1 and null" in capsys.readouterr().err
+        assert "different experiments: schedule.max_rounds was 1, is None" in capsys.readouterr().err
 
     def test_metrics_by_name(self, run, tmp_path):
         assert run(*QUICK, "metrics=[auc,macro_f1]")[0] == 0
