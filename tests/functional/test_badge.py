@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 
 from tests.references import badge as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
@@ -32,7 +33,8 @@ def made(n_rows, n_classes, n_columns, seed=0, dtype=torch.float64, sharpness=2.
 
 def opened(log_probs, features, *, bias=False):
     make_left = partial(_residuals, dtype=log_probs.dtype)
-    return open_factors(FeatureReader(features), FeatureReader(log_probs), make_left, constant=bias)
+    among = torch.ones(len(features), dtype=torch.bool)
+    return open_factors(FeatureReader(features), FeatureReader(log_probs), make_left, constant=bias, among=among)
 
 
 def pairwise(log_probs, features, *, bias=False):
@@ -251,6 +253,18 @@ def test_only_candidates_are_drawn_and_all_of_them_where_all_are_asked_for():
     alone = badge(log_probs[candidates], features[candidates], 9, generator=seeded(0))
     assert candidates.nonzero().squeeze(1)[alone.indices[0]] == some.indices[0]
     assert alone.scores[0] == pytest.approx(float(some.scores[0]))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e20])
+def test_what_is_no_candidate_has_no_say_in_what_float32_can_tell_apart(size):
+    logits = torch.tensor([-60.0, -55.0, -58.0, 0.0])  # the last is doubtful, the others are sure to 1e-24
+    log_probs = nn.functional.logsigmoid(torch.stack([-logits, logits], 1))
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [size, 0.0]])
+    alone = badge(log_probs[:3], x[:3], 3, generator=seeded(0))
+    found = badge(log_probs, x, 3, generator=seeded(0), candidates=torch.arange(4) < 3)
+    assert alone.indices[0] == 1
+    assert found.indices.equal(alone.indices)
+    torch.testing.assert_close(found.scores, alone.scores, rtol=1e-4, atol=0)
 
 
 def test_one_row():

@@ -151,8 +151,19 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1)
 
 
+def _largest(values: Tensor) -> float:
+    """Return the largest absolute value; NaN where one is."""
+    low, high = (float(value) for value in values.aminmax())
+    return max(-low, high)
+
+
 def open_factors(
-    right: FeatureReader, left: FeatureReader, make_left: Callable[[Tensor, int], Tensor], *, constant: bool
+    right: FeatureReader,
+    left: FeatureReader,
+    make_left: Callable[[Tensor, int], Tensor],
+    *,
+    constant: bool,
+    among: Tensor,
 ) -> tuple[KroneckerSpace, StreamedRows]:
     """Return the space and the rows of two factors, in one pass over them unless they must be scaled.
 
@@ -161,6 +172,7 @@ def open_factors(
         left: as in `FactorReader`.
         make_left: as in `FactorReader`.
         constant: as in `FactorReader`.
+        among: (N,) bool, the rows whose distances must be told apart.
 
     Raises:
         DataError: a number of h is NaN or infinite; what `make_left` raises.
@@ -169,19 +181,23 @@ def open_factors(
     reader = FactorReader(right, left, make_left, dtype=dtype, constant=constant)
     space = KroneckerSpace(n_columns=reader.n_columns, n_right=reader.n_right, dtype=dtype)
     source = StreamedRows(reader, space)
-    peaks = [0.0, 0.0]
+    peaks, highest = [0.0, 0.0], [0.0, 0.0]  # of those rows, and of all
 
     def look(where: slice, rows: Rows) -> None:
         for i, factor in enumerate(space.factors(rows.x)):
-            low, high = (float(value) for value in factor.aminmax())
-            if not math.isfinite(high - low):
+            largest = _largest(factor)
+            if not math.isfinite(largest):
                 check_finite("features", factor, first_row=where.start)
-            peaks[i] = max(peaks[i], -low, high)
+            highest[i] = max(highest[i], largest)
+            some = factor[among[where]]
+            peaks[i] = max(peaks[i], _largest(some) if len(some) else 0.0)
 
     source.each(look, width=1)
+    if any(0 < peak < 1e-6 * high for peak, high in zip(peaks, highest, strict=True)):
+        dtype = torch.float64  # the squares of both have no room in float32
     # Between these limits no square of a product overflows float32, and none that matters vanishes.
     scales = [1.0 if 1e-6 < peak < 1e6 or not peak else 2.0 ** min(-math.frexp(peak)[1], 100) for peak in peaks]
-    if scales == [1.0, 1.0]:
+    if scales == [1.0, 1.0] and dtype == space.dtype:
         return space, source
     if not 1e-12 < peaks[0] < 1e15 and peaks[0] > 0:
         dtype, scales[0] = torch.float64, 2.0 ** min(-math.frexp(peaks[0])[1], 1000)

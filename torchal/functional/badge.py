@@ -102,8 +102,10 @@ def badge(
     _, candidates = check_masks(None, candidates, n_rows=len(right), device=right.home)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(right.device):
-        space, source = open_factors(right, left, partial(_residuals, dtype=left.dtype), constant=bias)
-        rows, distances = _draw(space, source, n, candidates.to(right.device), first, generator)
+        candidates = candidates.to(right.device)
+        residuals = partial(_residuals, dtype=left.dtype)
+        space, source = open_factors(right, left, residuals, constant=bias, among=candidates)
+        rows, distances = _draw(space, source, n, candidates, first, generator)
     dtype = torch.promote_types(right.dtype, torch.float32)
     return Selection(rows.to(right.home), distances.to(right.home, dtype))
 

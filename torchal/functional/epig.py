@@ -24,7 +24,8 @@ def epig(pool_log_probs: Tensor, target_log_probs: Tensor) -> Tensor:
 
     Returns:
         (N,), the mean over the targets of the mutual information between the two labels: between 0 and log(C) up to the
-        rounding of the input; float32 for half-precision input. With one draw, or one class, all are 0.
+        rounding of the input; float32 for half-precision input. With one draw, or one class, all are 0. Equal rows may
+        differ in the last digits, as rows of a matrix product do.
 
     Raises:
         ShapeError: an input is no float tensor of three axes, they disagree in draws or device, or there are no

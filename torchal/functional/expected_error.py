@@ -76,7 +76,8 @@ def expected_error_reduction(
 
     Returns:
         (n,), at most 0; at least float32. Times the number of rows averaged over it is minus the expected total loss.
-        0 for all if there is one class, or no row to average over.
+        0 for all if there is one class, or no row to average over. Equal rows may differ in the last digits, as rows of
+        a matrix product do.
 
     Raises:
         ShapeError: the tensors disagree in rows, dtype or device; rows or pool repeat a row or leave [0, N).
