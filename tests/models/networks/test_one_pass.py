@@ -116,3 +116,15 @@ class TestEmbedding:
     def test_a_layer_by_name(self):
         model = TorchClassifier(partial(MLP, hidden=(9, 7)), embedding="1", epochs=1).fit(X, Y)
         torch.testing.assert_close(model.transform(X), model.module_[1](X).detach())
+
+
+@pytest.mark.parametrize(("module", "shape", "n_passes"), [(SmallCNN, (28, 28), 3), (MLP, (784,), 1)])
+def test_images_go_through_a_network_in_chunks_that_fit_a_cache(module, shape, n_passes):
+    rows = torch.rand(400, *shape, generator=torch.Generator().manual_seed(0))
+    model = TorchClassifier(module, epochs=1, device="cpu").fit(rows[:9], torch.arange(9) % 3)
+    sizes = []
+    model.module_.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    probs = model.predict_log_proba(rows)
+    assert (len(sizes), sum(sizes)) == (n_passes, 400)
+    alone = torch.cat([model.predict_log_proba(some) for some in rows.split(100)])
+    torch.testing.assert_close(probs, alone, rtol=1e-4, atol=1e-5)
