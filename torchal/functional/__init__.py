@@ -47,6 +47,8 @@ from torchal.functional.margin_clusters import margin_cluster_mean as margin_clu
 from torchal.functional.neighbors import Neighbors as Neighbors
 from torchal.functional.neighbors import knn_graph as knn_graph
 from torchal.functional.neighbors import nearest_among as nearest_among
+from torchal.functional.neighbors import neighbors_of as neighbors_of
+from torchal.functional.quotas import class_quotas as class_quotas
 from torchal.functional.quotas import fill_quotas as fill_quotas
 from torchal.functional.representatives import cluster_representatives as cluster_representatives
 from torchal.functional.selection import Selection as Selection
