@@ -34,6 +34,9 @@ from torchal.functional.expected_error import expected_error_reduction as expect
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
 from torchal.functional.hierarchy import ClusterTree as ClusterTree
+from torchal.functional.information_density import density_weighted as density_weighted
+from torchal.functional.information_density import information_density as information_density
+from torchal.functional.information_density import non_negative as non_negative
 from torchal.functional.k_center import Assignment as Assignment
 from torchal.functional.k_center import Cover as Cover
 from torchal.functional.k_center import assign_to_centers as assign_to_centers

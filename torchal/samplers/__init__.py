@@ -20,6 +20,7 @@ from torchal.samplers.class_balanced import ClassBalanced as ClassBalanced
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
 from torchal.samplers.composite import WrapperSampler as WrapperSampler
 from torchal.samplers.contrastive import Contrastive as Contrastive
+from torchal.samplers.density_weighted import DensityWeighted as DensityWeighted
 from torchal.samplers.drop_query import DropQuery as DropQuery
 from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
@@ -117,6 +118,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "batch_bald": BatchBALD,
     "class_balanced": ClassBalanced,
     "contrastive": Contrastive,
+    "density_weighted": DensityWeighted,
     "drop_query": DropQuery,
     "entropy": Entropy,
     "epig": EPIG,

@@ -83,7 +83,7 @@ class ClassBalanced(WrapperSampler):
         available = predicted[view.candidates].bincount(minlength=view.n_classes)
         quotas = self._quotas(view, available, n)
         asked = quotas.nonzero().squeeze(1).tolist()
-        of_one_selection = isinstance(self.sampler, ScoreSampler) or len(asked) == 1
+        of_one_selection = not isinstance(self.sampler, ScoreSampler) and len(asked) == 1
         if isinstance(self.sampler, ScoreSampler):
             scores = self.sampler.score(view)
             batch = fill_quotas(scores, predicted, n, candidates=view.candidates, quotas=quotas)
