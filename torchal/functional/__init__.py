@@ -16,6 +16,7 @@ from torchal.functional.batch_bald import batch_bald as batch_bald
 from torchal.functional.batch_bald import joint_mutual_information as joint_mutual_information
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
 from torchal.functional.combine import combined_greedy as combined_greedy
+from torchal.functional.combine import query_similarity as query_similarity
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio
 from torchal.functional.committee import vote_entropy as vote_entropy

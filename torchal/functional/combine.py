@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_distributions, check_finite, check_float, check_log_probs
+from torchal._checks import as_rows, check_budget, check_distributions, check_finite, check_float, check_log_probs
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.combined import Balance, CombinedPool, Diversity, pick_combined
 from torchal.engine.distances import Metric, Rows, Space, check_metric, make_space, survey, unit_rows
@@ -17,6 +17,7 @@ from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import StreamedRows
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
+from torchal.functional.neighbors import nearest_among
 from torchal.functional.selection import Selection
 
 
@@ -133,6 +134,49 @@ def combined_greedy(
         picks = [first, pick_combined(pool, rest, finish=False)] if rest else [first]
     rows, scores = (torch.cat(parts) for parts in zip(*picks, strict=True))
     return Selection(rows.to(home), scores.to(home))
+
+
+def query_similarity(
+    features: Features,
+    queries: Tensor,
+    *,
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """Return how near each row is to the nearest of some rows by its direction: (1 + cos) / 2, of which 1 is the same.
+
+    Args:
+        features: a tensor on any device, or a memory-mapped file.
+        queries: rows that more are wanted like, as cases that a model got wrong.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: as in `nearest_among`.
+
+    Shapes:
+        features: (N, D) float.
+        queries: (Q,) int64, distinct.
+
+    Returns:
+        (N,) between 0 and 1, at least float32, on the features' device.
+
+    Raises:
+        ShapeError: features is no float matrix; no queries, or rows that repeat or lie outside of [0, N).
+        See `nearest_among` for the others.
+
+    Complexity:
+        N Q D multiply-adds.
+
+    Example:
+        >>> query_similarity(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]), torch.tensor([0]))
+        tensor([1.0000, 0.5000, 0.0000])
+    """
+    n_rows = len(features)
+    home = features.device if isinstance(features, Tensor) else torch.device("cpu")
+    queries = as_rows("queries", queries, n_rows=n_rows, device=home)
+    if not len(queries):
+        raise ShapeError("queries must name at least one row, got none")
+    among = torch.zeros(n_rows, dtype=torch.bool, device=home).index_fill_(0, queries, True)
+    near = nearest_among(features, 1, among=among, metric="cosine", device=device, chunk_rows=chunk_rows)
+    return (1 - near.distances.squeeze(1) / 2).clamp_(0, 1)
 
 
 def check_strengths(strengths: object, *, n_utilities: int | None = None) -> None:

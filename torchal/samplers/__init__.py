@@ -17,6 +17,8 @@ from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.batch_bald import BatchBALD as BatchBALD
 from torchal.samplers.class_balanced import ClassBalanced as ClassBalanced
+from torchal.samplers.combine import Combine as Combine
+from torchal.samplers.combine import combine_margin
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
 from torchal.samplers.composite import WrapperSampler as WrapperSampler
 from torchal.samplers.contrastive import Contrastive as Contrastive
@@ -117,6 +119,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
     "class_balanced": ClassBalanced,
+    "combine": combine_margin,
     "contrastive": Contrastive,
     "density_weighted": DensityWeighted,
     "drop_query": DropQuery,
