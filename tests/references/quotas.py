@@ -21,7 +21,9 @@ def fill_quotas(scores, groups, n, candidates):
 def off_target(quotas, counts, shares):
     """Return the squared distance of the labels, with these picks, from the shares."""
     total = sum(counts) + sum(quotas)
-    return sum((q + c - Fraction(share, sum(shares)) * total) ** 2 for q, c, share in zip(quotas, counts, shares, strict=True))
+    return sum(
+        (q + c - Fraction(share, sum(shares)) * total) ** 2 for q, c, share in zip(quotas, counts, shares, strict=True)
+    )
 
 
 def least_off_target(n, available, counts, shares):

@@ -23,9 +23,7 @@ def test_binds_the_settings(inner, settings):
     sampler = DensityWeighted(inner, **settings)
     kind = {name: value for name, value in settings.items() if name != "beta"}
     density = information_density(view.features, among=~view.labeled, **kind)
-    want = density_weighted(
-        inner.score(view), density, beta=settings.get("beta", 1.0), candidates=view.candidates
-    )
+    want = density_weighted(inner.score(view), density, beta=settings.get("beta", 1.0), candidates=view.candidates)
     assert sampler.score(view).equal(want)
     assert sampler.select(view, 3).scores.equal(want.sort(descending=True).values[:3])
     assert sampler.report()["features"] == "embedding"
@@ -42,11 +40,10 @@ def test_a_lone_row_is_worth_less_than_it_is_unsure():
 def test_labeled_rows_make_nothing_dense():
     x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.0, 1.1]])
     labeled = torch.tensor([True, True, False, False, False])
-    view = PoolView.from_tensors(features=x, scores=torch.ones(5), labeled=labeled)
-    scores = DensityWeighted(Entropy(), beta=1.0)
-    assert scores.sampler == Entropy()
-    found = DensityWeighted(Margin()).score(view)
+    log_probs = torch.full((5, 2), 0.5).log()
+    found = DensityWeighted(Entropy()).score(PoolView.from_tensors(features=x, log_probs=log_probs, labeled=labeled))
     assert found[:2].isneginf().all()
+    assert found[3] > found[2]
 
 
 @pytest.mark.parametrize(

@@ -230,10 +230,11 @@ def _block(pool: CombinedPool, limit: Tensor) -> tuple[Tensor, Tensor | None, Te
     n_columns = 1 if pool.diversity is None else pool.diversity.source.n_columns
     n_columns += 0 if pool.balance is None else len(pool.balance.target)
     in_matrix = _matrix_rows(pool)
-    wanted = min(len(values) // _SHARE, max(_BLOCKS * values_per_chunk(values.device) // n_columns, in_matrix))
+    room = _BLOCKS * values_per_chunk(values.device) // n_columns
+    wanted = max(1, min(len(values) // _SHARE, max(room, in_matrix)))
     if in_matrix < wanted < 2 * in_matrix:
         wanted = in_matrix  # rather a smaller share than one more floor of blocks
-    threshold = values.topk(max(1, wanted), sorted=False).values.min()
+    threshold = values.topk(wanted, sorted=False).values.min()
     threshold = torch.maximum(threshold, limit).clamp(min=_LEAST)  # rows of value 0 are picked once all are
     inside = (pool.valued(pool.slack) >= threshold).nonzero().squeeze(1)
     if len(inside) <= 4 * wanted:
@@ -287,7 +288,9 @@ def _pick_in_matrix(pool: CombinedPool, n: int, least: Tensor) -> Picks:
             going = (best > 0) & ((best > least * shrunk) | ((best == least) & (shrunk == 1)))
         if step % every == every - 1 and not bool(going):
             break
-        if distances is not None:  # of rows like this one, which are as far, the one of the most merit; the lowest of several
+        if (
+            distances is not None
+        ):  # of rows like this one, which are as far, the one of the most merit; the lowest of several
             alike = free & (distances[row].squeeze(0) == 0)
             row = torch.where(alike, merit, _PICKED).argmax(0, keepdim=True)
         picked[step : step + 1] = torch.where(going, row, -1)

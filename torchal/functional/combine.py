@@ -47,9 +47,9 @@ def combined_greedy(
     - u_s, any numbers of at least 0, as uncertainties, densities, similarities to a query;
     - d, where features are given, the distance to the nearest of the labeled rows and the picks; without any, for the
       first pick, from the mean, as in `k_center_greedy`;
-    - b, where log_probs are given, the sum over classes c of p_c(i) target_c / (1 + m_c), and m_c the labels of class c
-      so far with the sum of p_c over the picks: the slope at m of the sum of target_c log(1 + m_c), which labels in the
-      proportions of the target make largest.
+    - b, where log_probs are given, the sum over classes c of p_c(i) target_c / (1 + m_c), and m_c the labels of class
+      c so far with the sum of p_c over the picks: the slope at m of the sum of target_c log(1 + m_c), which is largest
+      when the labels, with one more of each class, are in the proportions of the target.
 
     A product does not depend on the scale of its factors. Distances and balances only shrink, so the picks are made in
     blocks (`torchal.engine.combined`), and are those of one pass per pick. Equal values go to the lowest row: those of
@@ -263,7 +263,7 @@ def _pick_first(pool: CombinedPool, reader: FeatureReader, metric: Metric) -> tu
     In float64, and N times as large, so that there is no rounding where the features are whole numbers.
     """
     assert pool.diversity is not None
-    source, space, near, _ = pool.diversity
+    source, space = pool.diversity.source, pool.diversity.space
     total = torch.zeros(reader.n_columns, dtype=torch.float64, device=reader.device)
     far = torch.empty(len(reader), dtype=torch.float64, device=reader.device)
 

@@ -1,4 +1,4 @@
-"""Information density: rows that are unsure and like many others, for what is learned of them is learned of those too."""
+"""Information density: rows that are unsure, and like many others that are learned of with them."""
 
 from __future__ import annotations
 
@@ -157,7 +157,9 @@ def non_negative(scores: Tensor, *, candidates: Tensor) -> Tensor:
         )
     n_wrong = int((~scores.isfinite() & candidates).sum())
     if n_wrong:
-        raise DataError(f"scores must be finite to be multiplied: {n_wrong} of {int(candidates.sum())} candidates' are not")
+        raise DataError(
+            f"scores must be finite to be multiplied: {n_wrong} of {int(candidates.sum())} candidates' are not"
+        )
     scores = scores.detach().to(torch.promote_types(scores.dtype, torch.float32))
     least = torch.where(candidates, scores, torch.inf).min().clamp(max=0)
     return torch.where(candidates, scores - least, -torch.inf)

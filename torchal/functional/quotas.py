@@ -20,9 +20,9 @@ def fill_quotas(
     """Pick candidates from the highest score down, from each group as long as its part of the batch is below its share.
 
     A row is taken while (rows taken from its group) / n < (rows of the group in the pool) / N, so a group gives at most
-    its share of the batch, rounded up; or while its group has given fewer rows than its quota. Where groups have too few
-    candidates for that, the rest of the batch are the candidates with the highest scores among those left. Equal scores
-    go to the lowest row.
+    its share of the batch, rounded up; or while its group has given fewer rows than its quota. Where groups have too
+    few candidates for that, the rest of the batch are the candidates with the highest scores among those left. Equal
+    scores go to the lowest row.
 
     Shapes:
         scores: (N,) float; -inf and inf are allowed, NaN is not.
@@ -85,8 +85,8 @@ def class_quotas(n: int, available: Tensor, *, counts: Tensor | None = None, tar
     """Share n picks out among classes, so that the labels come as near to a target distribution as they can.
 
     Of all quotas that sum to n and ask no class for more than it has, these have the least squared difference from the
-    target numbers, summed over classes: target x (labels so far + n) less the labels so far. They are found pick by pick,
-    each for the class that is farthest below its number; of several, for the lowest.
+    target numbers, summed over classes: target x (labels so far + n) less the labels so far. They are found pick by
+    pick, each for the class that is farthest below its number; of several, for the lowest.
 
     Args:
         n: how many picks are shared out.

@@ -60,7 +60,7 @@ class ClassBalanced(WrapperSampler):
         self.check_members()
         if self.target is None or self.target == "equal":
             return
-        if isinstance(self.target, str) or not isinstance(self.target, Sequence) or not _is_distribution(self.target):
+        if not _is_distribution(self.target):
             raise ConfigError(
                 "target must be null, 'equal', or numbers of at least 0, one for each class and not all of them 0; "
                 f"got {self.target!r}"
@@ -119,7 +119,9 @@ def _predicted(view: PoolView) -> Tensor:
     return view.classes[columns.to(torch.int64)]
 
 
-def _is_distribution(target: Sequence[float]) -> bool:
+def _is_distribution(target: object) -> bool:
     """Tell whether these are finite numbers of at least 0, not all of them 0."""
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        return False
     numbers = all(isinstance(share, Real) and not isinstance(share, bool) for share in target)
     return numbers and all(0 <= share < math.inf for share in target) and any(share > 0 for share in target)

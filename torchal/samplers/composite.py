@@ -46,8 +46,8 @@ class CompositeSampler(Sampler):
 
     A subclass is a dataclass with a field `samplers` that calls `check_members` first of all; its `select` asks
     members, by `mix` or one by one, and puts `members_report` into its report under "members", from which `observe`
-    tells each member which of the rows bought it has named. An `observe` of its own calls this one too. One member alone
-    is wrapped by a `WrapperSampler`.
+    tells each member which of the rows bought it has named. An `observe` of its own calls this one too. One member
+    alone is wrapped by a `WrapperSampler`.
     """
 
     samplers: Sequence[Sampler]

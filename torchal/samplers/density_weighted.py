@@ -70,9 +70,7 @@ class DensityWeighted(WrapperSampler, ScoreSampler):
     def score(self, view: PoolView) -> Tensor:
         """Return the product of score and density of each candidate, (N,); -inf for other rows."""
         assert isinstance(self.sampler, ScoreSampler)
-        density = information_density(
-            view.features, among=~view.labeled, similarity=self.similarity, gamma=self.gamma
-        )
+        density = information_density(view.features, among=~view.labeled, similarity=self.similarity, gamma=self.gamma)
         return density_weighted(self.sampler.score(view), density, beta=self.beta, candidates=view.candidates)
 
     def select(self, view: PoolView, n: int) -> Selection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,6 +116,6 @@ class Seals(WrapperSampler):
 
 def _is_of_inputs(features: Features, view: PoolView) -> bool:
     """Tell whether features are the pool's inputs, in the same memory."""
-    if isinstance(features, np.memmap):
+    if not isinstance(features, Tensor) or not isinstance(view.inputs, Tensor):
         return features is view.inputs
-    return isinstance(view.inputs, Tensor) and features.data_ptr() == view.inputs.data_ptr()
+    return features.data_ptr() == view.inputs.data_ptr()

@@ -21,9 +21,9 @@ from torchal.samplers.uniform import Uniform
 class SubPool(WrapperSampler):
     """Lets another sampler choose among candidates drawn at random, anew in each round.
 
-    For strategies whose work grows with the number of candidates, and against the copies and outliers that the very
-    best scores of a whole pool tend to be. The drawn rows are the sampler's only candidates; the outputs of the model are
-    still those of all rows, and computed for them where the sampler reads them whole.
+    For strategies whose work grows with the number of candidates, and against batches of near copies, which the best
+    scores of a whole pool may be. The rows drawn are the sampler's only candidates; the outputs of the model are still
+    those of all rows, and computed for them where the sampler reads them whole.
 
     Args:
         sampler: chooses among the rows drawn.

@@ -20,8 +20,9 @@ from torchal.samplers.uniform import Uniform
 class Switch(CompositeSampler):
     """Asks its first sampler until there are enough labels, and its second from then on.
 
-    Uncertainty means little while labels are few, and diversity little once they are many. Labels of the start set count.
-    A batch that begins before the switch is the first sampler's as a whole. A switch in a switch has three phases.
+    Uncertainty means little while labels are few, and diversity little once they are many. Labels of the start set
+    count. A batch that begins before the switch is the first sampler's as a whole. A switch in a switch has three
+    phases.
 
     Args:
         samplers: the two. Both observe all rounds, so the second knows what was bought before its time.
