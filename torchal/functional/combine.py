@@ -47,9 +47,9 @@ def combined_greedy(
     - u_s, any numbers of at least 0, as uncertainties, densities, similarities to a query;
     - d, where features are given, the distance to the nearest of the labeled rows and the picks; without any, for the
       first pick, from the mean, as in `k_center_greedy`;
-    - b, where log_probs are given, the sum over classes c of p_c(i) target_c / (1 + m_c), and m_c the labels of class
-      c so far with the sum of p_c over the picks: the slope at m of the sum of target_c log(1 + m_c), which is largest
-      when the labels, with one more of each class, are in the proportions of the target.
+    - b, where log_probs are given, the sum over classes c of p_c(i) target_c / (1 + m_c), with m_c the labels of class
+      c so far and the sum of p_c over the picks: the slope at m of the sum of target_c log(1 + m_c), which is largest
+      where the labels, with one more of each class, are in the proportions of the target.
 
     A product does not depend on the scale of its factors. Distances and balances only shrink, so the picks are made in
     blocks (`torchal.engine.combined`), and are those of one pass per pick. Equal values go to the lowest row: those of
