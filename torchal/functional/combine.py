@@ -53,7 +53,8 @@ def combined_greedy(
 
     A product does not depend on the scale of its factors. Distances and balances only shrink, so the picks are made in
     blocks (`torchal.engine.combined`), and are those of one pass per pick. Equal values go to the lowest row: those of
-    equal rows always, others where they are the same to the last bit. Once all values are 0, the lowest rows are picked.
+    equal rows always, others where they are the same to the last bit. Once all values are 0, the picks are the lowest
+    rows.
 
     Args:
         n: how many rows to pick.
