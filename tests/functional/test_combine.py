@@ -297,10 +297,10 @@ def test_cuda_picks_the_same(metric, n_labeled):
     x, u, log_probs = normal(3000, 6), normal(3000, 1).squeeze(1).abs(), normal(3000, 4).log_softmax(1)
     labeled, target = torch.arange(3000) < n_labeled, torch.tensor([1.0, 2.0, 3.0, 4.0])
 
-    def picks(device, **more):
+    def picks(home, **more):
         return combined_greedy(
-            200, utilities=[u.to(device)], strengths=[0.7], features=x.to(device), log_probs=log_probs.to(device),
-            balance=0.5, target=target.to(device), labeled=labeled.to(device), metric=metric, **more,
+            200, utilities=[u.to(home)], strengths=[0.7], features=x.to(home), log_probs=log_probs.to(home),
+            balance=0.5, target=target.to(home), labeled=labeled.to(home), metric=metric, **more,
         )  # fmt: skip
 
     want, found, streamed = picks("cpu"), picks("cuda"), picks("cpu", device="cuda")
