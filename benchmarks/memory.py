@@ -40,6 +40,11 @@ def _seeded() -> torch.Generator:
 WORKS: dict[str, Callable[[torch.Tensor], object]] = {
     "k-center, 1000 picks": lambda x: functional.k_center_greedy(x, 1000),
     "k-center manhattan, 100 picks": lambda x: functional.k_center_greedy(x, 100, metric="manhattan"),
+    "product of utility and distance, 1000 picks": lambda x: functional.combined_greedy(
+        1000, utilities=[x[:, 0].abs()], strengths=[1.0], features=x
+    ),
+    "information density": functional.information_density,
+    "neighbours of 1000 rows": lambda x: functional.neighbors_of(x, 10, rows=torch.arange(1000)),
     "k-means++, 1000 draws": lambda x: functional.kmeans_plus_plus(x, 1000, generator=_seeded()),
     "k-means, k=100, 5 iterations": lambda x: functional.kmeans(
         x, 100, generator=_seeded(), max_iterations=5, tolerance=0
