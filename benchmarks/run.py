@@ -33,6 +33,7 @@ from benchmarks import (
     networks,
     playground,
     trials,
+    typiclust,
     uncertainty,
 )
 
@@ -49,6 +50,7 @@ BENCHMARKS = {
     "drop_query": drop_query,
     "gradient_length": gradient_length,
     "contrastive": contrastive,
+    "typiclust": typiclust,
     "batch_bald": batch_bald,
     "epig": epig,
     "bait": bait,

@@ -54,8 +54,8 @@ from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores
 from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
 from torchal.functional.stochastic_batch import softrank_scores as softrank_scores
-from torchal.functional.typiclust import typiclust as typiclust
 from torchal.functional.typiclust import typical_rows as typical_rows
+from torchal.functional.typiclust import typiclust as typiclust
 from torchal.functional.uncertainty import draw_labels as draw_labels
 from torchal.functional.uncertainty import entropy as entropy
 from torchal.functional.uncertainty import least_confidence as least_confidence

@@ -37,6 +37,7 @@ from torchal.samplers.simulate import SimulateBatch as SimulateBatch
 from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
 from torchal.samplers.softmax_bald import SoftmaxBALD as SoftmaxBALD
 from torchal.samplers.softrank_bald import SoftrankBALD as SoftrankBALD
+from torchal.samplers.typiclust import TypiClust as TypiClust
 from torchal.samplers.uniform import Uniform as Uniform
 
 DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
@@ -130,6 +131,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "simulate_batch_mixture": simulate_batch_mixture,
     "softmax_bald": SoftmaxBALD,
     "softrank_bald": SoftrankBALD,
+    "typiclust": TypiClust,
     "uniform": Uniform,
 }
 
