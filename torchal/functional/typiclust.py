@@ -7,13 +7,11 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_whole
 from torchal._chunks import exact_arithmetic
-from torchal.engine.distances import make_space, survey
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.near_in_group import group_rows, least_mean_distances
-from torchal.engine.sources import StreamedRows
 from torchal.errors import DataError, ShapeError
 from torchal.functional.k_center import check_masks
-from torchal.functional.kmeans import kmeans
+from torchal.functional.kmeans import euclidean_rows, kmeans
 from torchal.functional.quotas import rank_within
 from torchal.functional.selection import Selection
 
@@ -176,8 +174,7 @@ def typical_rows(
     asked = counts > 0
     groups, counts, turns = groups.only(asked), counts[asked], (asked.cumsum(0) - 1)[turns]
     with exact_arithmetic(reader.device):
-        space = make_space(reader, survey(reader, "euclidean")._replace(whole=False), "euclidean")
-        source = StreamedRows(reader, space)
+        _, source = euclidean_rows(reader)
         means = least_mean_distances(source, groups, n_neighbors, wanted=candidates[groups.rows], counts=counts)
     places = groups.sorted_by(means)[groups.begins[turns] + rank_within(turns)]
     scores = means[places].reciprocal().to(torch.promote_types(reader.dtype, torch.float32))
