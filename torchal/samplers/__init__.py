@@ -25,6 +25,7 @@ from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as 
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
+from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
@@ -118,6 +119,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "expected_gradient_length": ExpectedGradientLength,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
+    "hierarchical_kmeans": HierarchicalKMeans,
     "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
     "least_confidence": LeastConfidence,
