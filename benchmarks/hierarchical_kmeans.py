@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
             for part in x.split(10_000):
                 part @ x[: sizes[0]].T
 
-    candidates = {
+    candidates: dict[str, Callable[[], object]] = {
         "ours": lambda: hierarchical_kmeans(x, sizes, generator=_seeded()),
         "floor: rows times centres, 11 times": floor,
     }

@@ -24,11 +24,11 @@ def test_masks_and_settings_are_passed_on(monkeypatch):
     monkeypatch.setattr(functional, "hierarchical_kmeans", lambda *a, **rest: calls.append((a, rest)) or "levels")
     monkeypatch.setattr(functional, "balanced_sample", lambda *a, **rest: calls.append((a, rest)))
     view = make_view(make_pool()[0])
-    settings = {"resample": [4, 2], "n_resamples": 3, "max_iterations": 7}
+    settings = {"resample": (4, 2), "n_resamples": 3, "max_iterations": 7}
     HierarchicalKMeans(sizes=[9, 5], **settings, within="closest").select(view, 6)
     ((x, sizes), first), ((levels, n), second) = calls
     assert x.equal(view.features)
-    assert (sizes, levels, n) == ([9, 5], "levels", 6)
+    assert (sizes, levels, n) == ((9, 5), "levels", 6)
     generator = first.pop("generator")
     assert first == settings
     assert second.pop("generator") is generator  # goes on from the clusters'

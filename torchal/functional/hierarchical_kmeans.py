@@ -7,6 +7,7 @@ read, and a cluster has as many below it as k-means gave it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -83,7 +84,9 @@ def hierarchical_kmeans(
 
     Reference:
         Vo et al., "Automatic Data Curation for Self-Supervised Learning: A Clustering-Based Approach", TMLR 2024,
-        Algorithm 1. An empty cluster's centre is not clustered further. The authors run 50 iterations of each k-means.
+        hierarchical k-means with resampling. An empty cluster's centre is not clustered further. The authors' k-means
+        runs 50 iterations, and its start draws several rows for each centre and keeps the best, which leaves the few
+        centres of the upper levels somewhat more even.
 
     Complexity:
         N D K multiply-adds for each resampling of the first level of K clusters, beyond `kmeans`; the other levels cost
@@ -261,7 +264,7 @@ def check_levels(sizes: object, resample: object, n_resamples: object, max_itera
         for number in numbers:
             check_whole(f"each of {name}", number, least=1)
     assert isinstance(sizes, Sequence)
-    if any(second >= first for first, second in zip(sizes, sizes[1:], strict=False)):
+    if any(second >= first for first, second in pairwise(sizes)):
         raise ConfigError(f"sizes must fall from level to level, got {tuple(sizes)}")
     if isinstance(resample, Sequence) and len(resample) != len(sizes):
         raise ConfigError(f"resample must have one number for each of {len(sizes)} levels, got {len(resample)}")

@@ -53,6 +53,9 @@ class HierarchicalKMeans(Sampler):
     def __post_init__(self) -> None:
         check_levels(self.sizes, self.resample, self.n_resamples, self.max_iterations)
         check_within(self.within)
+        object.__setattr__(self, "sizes", tuple(self.sizes))  # as a config file has a list
+        if self.resample is not None:
+            object.__setattr__(self, "resample", tuple(self.resample))
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Draw n candidates by `balanced_sample`.
