@@ -27,6 +27,7 @@ from benchmarks import (
     epig,
     expected_error,
     gradient_length,
+    hierarchical_kmeans,
     import_time,
     information_density,
     k_center,
@@ -35,6 +36,7 @@ from benchmarks import (
     networks,
     playground,
     trials,
+    typiclust,
     uncertainty,
 )
 
@@ -53,6 +55,8 @@ BENCHMARKS = {
     "drop_query": drop_query,
     "gradient_length": gradient_length,
     "contrastive": contrastive,
+    "typiclust": typiclust,
+    "hierarchical_kmeans": hierarchical_kmeans,
     "batch_bald": batch_bald,
     "epig": epig,
     "bait": bait,

@@ -35,6 +35,9 @@ from torchal.functional.expected_error import expected_error_of_refits as expect
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
+from torchal.functional.hierarchical_kmeans import ClusterLevels as ClusterLevels
+from torchal.functional.hierarchical_kmeans import balanced_sample as balanced_sample
+from torchal.functional.hierarchical_kmeans import hierarchical_kmeans as hierarchical_kmeans
 from torchal.functional.hierarchy import ClusterTree as ClusterTree
 from torchal.functional.information_density import density_weighted as density_weighted
 from torchal.functional.information_density import information_density as information_density
@@ -61,6 +64,8 @@ from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores
 from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
 from torchal.functional.stochastic_batch import softrank_scores as softrank_scores
+from torchal.functional.typiclust import typical_rows as typical_rows
+from torchal.functional.typiclust import typiclust as typiclust
 from torchal.functional.uncertainty import draw_labels as draw_labels
 from torchal.functional.uncertainty import entropy as entropy
 from torchal.functional.uncertainty import least_confidence as least_confidence

@@ -30,6 +30,7 @@ from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as 
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
+from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
@@ -46,6 +47,7 @@ from torchal.samplers.softrank_bald import SoftrankBALD as SoftrankBALD
 from torchal.samplers.sub_pool import SubPool as SubPool
 from torchal.samplers.switch import Switch as Switch
 from torchal.samplers.switch import uniform_then_margin
+from torchal.samplers.typiclust import TypiClust as TypiClust
 from torchal.samplers.uniform import Uniform as Uniform
 
 DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
@@ -129,6 +131,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "expected_gradient_length": ExpectedGradientLength,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
+    "hierarchical_kmeans": HierarchicalKMeans,
     "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
     "least_confidence": LeastConfidence,
@@ -145,6 +148,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "softrank_bald": SoftrankBALD,
     "sub_pool": SubPool,
     "switch": uniform_then_margin,
+    "typiclust": TypiClust,
     "uniform": Uniform,
 }
 
