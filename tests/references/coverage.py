@@ -6,15 +6,19 @@ import math
 from tests.references.k_center import as_fractions, distance
 
 
-def balls(features, radius):
-    """Return the set of rows nearer than the radius to each row, in exact arithmetic; the radius is a fraction."""
+def balls(features, sq_radius):
+    """Return the set of rows nearer than the radius to each row, in exact arithmetic."""
     rows = as_fractions(features)
-    return [{j for j, b in enumerate(rows) if distance(a, b, "euclidean") < radius**2} for a in rows]
+    return [{j for j, b in enumerate(rows) if distance(a, b, "euclidean") < sq_radius} for a in rows]
+
+
+def union(balls, rows):
+    return set().union(*(balls[row] for row in rows))
 
 
 def greedy(balls, n, labeled, candidates):
     """Return picks and how many rows each covers, until no candidate covers one more."""
-    covered = set().union(*(balls[row] for row in labeled))
+    covered = union(balls, labeled)
     left, picked, gains = sorted(candidates), [], []
     while len(picked) < n and left:
         best = max(left, key=lambda row: (len(balls[row] - covered), -row))
@@ -25,30 +29,24 @@ def greedy(balls, n, labeled, candidates):
         covered |= balls[best]
         picked.append(best)
         gains.append(gain)
-    return picked, gains, covered
+    return picked, gains
 
 
-def best_cover(balls, n, labeled):
-    """Return the most rows that n balls can add to those around the labeled rows."""
-    covered = set().union(*(balls[row] for row in labeled))
-    return max(len(set().union(*(balls[row] for row in rows)) - covered) for rows in itertools.combinations(range(len(balls)), n))
+def most_covered(balls, n, labeled, candidates):
+    """Return the most rows that the balls of n candidates can add to those around the labeled rows, by trying all."""
+    covered = union(balls, labeled)
+    return max(len(union(balls, rows) - covered) for rows in itertools.combinations(candidates, n))
 
 
-def purity(features, clusters, radius):
-    """Return the share of balls whose rows are all of one cluster."""
-    return sum(len({int(clusters[row]) for row in ball}) == 1 for ball in balls(features, radius)) / len(clusters)
-
-
-def purity_radius(features, clusters, alpha):
-    """Return the largest distance at which the share of pure balls is at least alpha, as its square."""
+def sq_purity_radius(features, clusters, alpha):
+    """Return the square of the largest distance at which so many balls are pure; infinite if all are at any radius."""
     rows = as_fractions(features)
-    tried = sorted(distance(a, b, "euclidean") for a, b in itertools.combinations(rows, 2))
-    good = [sq for sq in tried if _share(rows, clusters, sq) >= alpha]
-    return max(good, default=math.inf)
+    if len(set(clusters)) == 1:
+        return math.inf
 
+    def share(sq_radius):
+        pure = [len({clusters[row] for row in ball}) == 1 for ball in balls(features, sq_radius)]
+        return sum(pure) / len(pure)
 
-def _share(rows, clusters, sq):
-    pure = 0
-    for i, a in enumerate(rows):
-        pure += all(clusters[i] == clusters[j] for j, b in enumerate(rows) if distance(a, b, "euclidean") < sq)
-    return pure / len(rows)
+    tried = {distance(a, b, "euclidean") for a, b in itertools.combinations(rows, 2)}
+    return max((sq for sq in tried if share(sq) >= alpha), default=0)

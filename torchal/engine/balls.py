@@ -101,10 +101,6 @@ class Ruler:
             values[some] = x.sub_(y).square_().sum(1)
         return values
 
-    def _straight(self, raw: Tensor) -> Tensor:
-        """Return a new copy of rows as they were read, in float64, not shifted."""
-        return unit_rows(raw.double()) if self._metric == "cosine" else raw.double() * self.space.scale
-
     def distance(self, values: Tensor) -> Tensor:
         """Return the distances that have these fine values."""
         return self.space.distance(values)
@@ -122,19 +118,26 @@ class Ruler:
         return limit
 
     def near(self, a: Block, b: Block, limit: float) -> Tensor:
-        """Return the pairs whose fine value is below the limit, counted through a table (A, B), ascending (p,) int64."""
+        """Return the pairs whose fine value is below the limit, counted through a table (A, B), ascending (p,) int32."""
         if self.space.exact:  # values are whole numbers
             whole = math.ceil(min(limit, self.space.largest + 1))
-            return where_true(self.space.products(a.rows, b.rows) < (whole - a.rows.sq).unsqueeze(1))
+            return where_true(self.space.products(a.rows, b.rows) < (whole - a.rows.sq).unsqueeze(1)).int()
         top, less = min(limit, torch.finfo(self.space.dtype).max), 1 - self.band
         products = self.space.products(a.rows, b.rows._replace(sq=b.rows.sq * less))
-        near = where_true(products < (top - a.rows.sq * less).unsqueeze(1))
-        i, j = near // len(b.raw), near % len(b.raw)
-        most = products.flatten()[near] + a.rows.sq[i] * less + 2 * self.band * (a.rows.sq[i] + b.rows.sq[j])
-        doubtful = (most >= top).nonzero().squeeze(1)
+        highest = top - a.rows.sq * less
+        near = where_true(products < highest.unsqueeze(1)).int()
+        # Sure are those that are below by the bound on either side of their value; one number a row says so.
+        sure = highest - 2 * self.band * (a.rows.sq + b.rows.sq.max())
+        i = near // len(b.raw)
+        values = products.flatten().index_select(0, near)
+        doubtful = (values >= sure.index_select(0, i)).nonzero().squeeze(1)
         keep = torch.ones_like(near, dtype=torch.bool)
-        keep[doubtful] = self.fine(a, i[doubtful], b, j[doubtful]) < limit
+        keep[doubtful] = self.fine(a, i[doubtful], b, near[doubtful] % len(b.raw)) < limit
         return near[keep]
+
+    def _straight(self, raw: Tensor) -> Tensor:
+        """Return a new copy of rows as they were read, in float64, not shifted."""
+        return unit_rows(raw.double()) if self._metric == "cosine" else raw.double() * self.space.scale
 
 
 def slices(n: int, size: int) -> list[slice]:
@@ -172,11 +175,12 @@ def check_edges(ruler: Ruler, radius: float, max_edges: int) -> None:
     per_row = int(found) / n_sampled
     if per_row * n_rows <= max_edges:
         return
-    reach = min(radius, float(farthest))
+    reach = max(min(radius, float(farthest)), torch.finfo(farthest.dtype).tiny)  # above 0, where all rows are equal
     counts = torch.zeros(_BINS, dtype=torch.int64, device=device)
     _each_distance(ruler, some, lambda distances: counts.add_(torch.histc(distances, _BINS, 0, reach).long()))
     fits = int((counts.cumsum(0) <= 0.9 * max_edges * n_sampled / n_rows).sum())
-    instead = f"a radius of {reach * fits / _BINS:.4g} is small enough" if fits else "so do balls far smaller"
+    smaller, rounding = reach * fits / _BINS, ruler.space.distance(2 * ruler.band * some.rows.sq.max())
+    instead = f"a radius of {smaller:.4g} is small enough" if smaller > rounding else "so do balls far smaller"
     raise ConfigError(
         f"balls of radius {radius:.4g} hold {per_row:.4g} of {n_rows} rows each, as measured on {n_sampled}: about "
         f"{per_row * n_rows:.3g} in all, and max_edges is {max_edges}; {instead}"
@@ -202,9 +206,9 @@ class _Piece(NamedTuple):
     near: Tensor
 
     def sides(self) -> tuple[Tensor, Tensor]:
-        """Return which row of its block either side of each pair is, (p,) int64 both."""
-        near, width = self.near.long(), self.there.stop - self.there.start
-        return near // width, near % width
+        """Return which row of its block either side of each pair is, (p,) int32 both."""
+        width = self.there.stop - self.there.start
+        return self.near // width, self.near % width
 
 
 def find_balls(ruler: Ruler, radius: float, max_edges: int) -> Balls:
@@ -217,7 +221,7 @@ def find_balls(ruler: Ruler, radius: float, max_edges: int) -> Balls:
     """
     reader, device = ruler.reader, ruler.reader.device
     most = math.isqrt(values_per_chunk(device))
-    size = reader.given_chunk_rows or min(most, max(_LEAST_BLOCK, -(-len(reader) // _BLOCKS)))
+    size = min(reader.given_chunk_rows or max(_LEAST_BLOCK, -(-len(reader) // _BLOCKS)), most)
     pieces = reader.in_chunks.halve(size, lambda size: _compare(ruler, radius, max_edges, size))
     sizes = torch.zeros(len(reader), dtype=torch.int64, device=device)
     for piece in pieces:
@@ -234,7 +238,8 @@ def find_balls(ruler: Ruler, radius: float, max_edges: int) -> Balls:
         """Go on with the balls of the rows of a block, given by centres that ascend."""
         count = centers.bincount(minlength=where.stop - where.start)
         begin = filled[where] - (count.cumsum(0) - count)
-        rows[begin[centers] + torch.arange(len(centers), device=device)] = members.int()
+        places = begin.index_select(0, centers).add_(torch.arange(len(centers), device=device))
+        rows[places] = members
         filled[where] += count
 
     while pieces:  # in the order of the other block for each row, so that its ball ascends
@@ -242,9 +247,16 @@ def find_balls(ruler: Ruler, radius: float, max_edges: int) -> Balls:
         a, b = piece.sides()
         put(piece.here, a, b + piece.there.start)
         if piece.here != piece.there:
-            b, order = b.sort(stable=True)
-            put(piece.there, b, a[order] + piece.here.start)
+            order = _order(b)
+            put(piece.there, b[order], a[order] + piece.here.start)
     return Balls(starts, rows)
+
+
+def _order(small: Tensor) -> Tensor:
+    """Return what sorts numbers below 2^15 and leaves equal ones in order, (p,) int64."""
+    if small.device.type == "cpu":  # a radix sort of 16 bits, ten times faster than torch's
+        return torch.from_numpy(small.numpy().astype(np.int16).argsort(kind="stable"))
+    return small.sort(stable=True).indices
 
 
 def _compare(ruler: Ruler, radius: float, max_edges: int, size: int) -> deque[_Piece]:
@@ -264,5 +276,5 @@ def _compare(ruler: Ruler, radius: float, max_edges: int, size: int) -> deque[_P
                     f"balls of radius {radius:.4g} hold more than {max_edges} rows in all, which is max_edges; "
                     "take a smaller radius"
                 )
-            pieces.append(_Piece(here, there, near.int()))
+            pieces.append(_Piece(here, there, near))
     return pieces
