@@ -232,7 +232,9 @@ class TestTooManyEdges:
         assert len(prob_cover(x, 5, radius=radius, max_edges=200_000).indices) == 5
 
     def test_an_infinite_radius_too(self):
-        with pytest.raises(ConfigError, match=r"balls of radius inf hold 2000 of 2000 rows each.* a radius of 0\.\d+ is"):
+        with pytest.raises(
+            ConfigError, match=r"balls of radius inf hold 2000 of 2000 rows each.* a radius of 0\.\d+ is"
+        ):
             prob_cover(normal(2000, 2), 1, radius=math.inf, max_edges=100_000)
 
     def test_equal_rows_have_no_radius_that_fits(self):
@@ -298,7 +300,9 @@ class TestPurityRadius:
         x = normal(400, 4)
         units = torch.nn.functional.normalize(x)
         want = purity_radius(units, n_clusters=3, generator=seeded())
-        found = purity_radius(x * torch.linspace(0.1, 9, 400)[:, None], n_clusters=3, generator=seeded(), metric="cosine")
+        found = purity_radius(
+            x * torch.linspace(0.1, 9, 400)[:, None], n_clusters=3, generator=seeded(), metric="cosine"
+        )
         assert found == pytest.approx(want**2 / 2, rel=1e-4)
 
     def test_half_precision_and_files(self, tmp_path):
@@ -369,16 +373,17 @@ def test_cuda_picks_the_same(metric):
     candidates &= ~labeled
     for generator in (seeded(), seeded(device="cuda")):
         assert purity_radius(x.cuda(), n_clusters=4, generator=generator, metric=metric, max_balls=500) > 0
-    radius = 3.5 if metric == "euclidean" else 0.4
-    here = prob_cover(x, 900, radius=radius, labeled=labeled, candidates=candidates, metric=metric)
-    there = prob_cover(x.cuda(), 900, radius=radius, labeled=labeled.cuda(), candidates=candidates.cuda(), metric=metric)
+    radius = 3.0 if metric == "euclidean" else 0.4
+    here = prob_cover(x, 150, radius=radius, labeled=labeled, candidates=candidates, metric=metric)
+    there = prob_cover(
+        x.cuda(), 150, radius=radius, labeled=labeled.cuda(), candidates=candidates.cuda(), metric=metric
+    )
     assert there.indices.is_cuda
+    assert there.indices.cpu().equal(here.indices)
     assert there.scores.cpu().equal(here.scores)
-    covering = int((here.scores > 0).sum())  # the rest are farthest first, where float32 may order near ties otherwise
-    assert covering > 20
-    assert there.indices.cpu()[:covering].equal(here.indices[:covering])
-    held_here = prob_cover(x, 50, radius=radius, metric=metric, device="cuda")
-    assert held_here.indices.equal(prob_cover(x, 50, radius=radius, metric=metric).indices)
+    assert here.scores.min() > 0  # those that cover nothing are k-center's
+    computed_there = prob_cover(x, 50, radius=radius, metric=metric, device="cuda")
+    assert computed_there.indices.equal(prob_cover(x, 50, radius=radius, metric=metric).indices)
 
 
 @pytest.mark.gpu

@@ -118,7 +118,7 @@ class Ruler:
         return limit
 
     def near(self, a: Block, b: Block, limit: float) -> Tensor:
-        """Return the pairs whose fine value is below the limit, counted through a table (A, B), ascending (p,) int32."""
+        """Return pairs whose fine value is below the limit, counted through a table (A, B); ascending, (p,) int32."""
         if self.space.exact:  # values are whole numbers
             whole = math.ceil(min(limit, self.space.largest + 1))
             return where_true(self.space.products(a.rows, b.rows) < (whole - a.rows.sq).unsqueeze(1)).int()
@@ -189,9 +189,12 @@ def check_edges(ruler: Ruler, radius: float, max_edges: int) -> None:
 
 def _each_distance(ruler: Ruler, some: Block, work: Callable[[Tensor], object]) -> None:
     """Call work(distances) on the rough distances (S, R) of some rows from all others, chunk by chunk."""
-    for part in slices(len(ruler.reader), ruler.reader.chunk_rows(len(some.raw))):
-        values = ruler.space.rough(some.rows, ruler.read(part.start, part.stop).rows)
+
+    def measure(start: int, stop: int) -> None:
+        values = ruler.space.rough(some.rows, ruler.read(start, stop).rows)
         work(ruler.space.distance(values.clamp_(min=0)))
+
+    ruler.reader.in_chunks(len(ruler.reader), ruler.reader.chunk_rows(len(some.raw)), measure)
 
 
 class _Piece(NamedTuple):

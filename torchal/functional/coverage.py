@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -126,7 +127,7 @@ def check_ball_settings(radius: object, metric: object, max_edges: object) -> No
     Raises:
         ConfigError: the radius is no number above 0, max_edges no whole number above 0, or an unknown metric.
     """
-    if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not radius > 0:
+    if isinstance(radius, bool) or not isinstance(radius, Real) or not float(radius) > 0:
         raise ConfigError(f"radius must be a number above 0, got {radius!r}")
     check_whole("max_edges", max_edges, least=1)
     if metric not in get_args(BallMetric):
@@ -172,7 +173,8 @@ class _Coverage:
         """Return some rows in parts whose balls fit into a chunk; one ball may be larger."""
         sizes = self._balls.starts[rows + 1] - self._balls.starts[rows]
         part = sizes.cumsum(0) // values_per_chunk(rows.device)
-        return rows.split(part.unique_consecutive(return_counts=True)[1].tolist())
+        parts: tuple[Tensor, ...] = rows.split(part.unique_consecutive(return_counts=True)[1].tolist())
+        return parts
 
 
 def purity_radius(

@@ -32,6 +32,7 @@ from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
+from torchal.samplers.prob_cover import ProbCover as ProbCover
 from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
 from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
@@ -124,6 +125,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "margin_cluster_mean": MarginClusterMean,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
+    "prob_cover": ProbCover,
     "query_by_committee": QueryByCommittee,
     "simulate_batch_best_sim": simulate_batch_best_sim,
     "simulate_batch_frequency": simulate_batch_frequency,
