@@ -79,8 +79,9 @@ class Ruler:
         seen = survey(reader, metric)
         # Cosines of whole numbers have values of their own, which are no squared distances.
         self.space = make_space(reader, seen._replace(whole=False) if metric == "cosine" else seen, metric)
-        # 8: for rows that were shifted or scaled to length 1, for the radius, and for sums of all these
-        self.band = 0.0 if self.space.exact else self.space.bound + 8 * torch.finfo(self.space.dtype).eps
+        # 8: for rows that were shifted, for the radius, and for sums of all these; 2: for lengths that are rounded too
+        bound = self.space.bound * (2 if metric == "cosine" else 1)
+        self.band = 0.0 if self.space.exact else bound + 8 * torch.finfo(self.space.dtype).eps
 
     def read(self, start: int, stop: int) -> Block:
         """Return rows start to stop, for use until the next call."""
