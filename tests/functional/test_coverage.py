@@ -13,8 +13,9 @@ from torchal import BudgetError, ConfigError, DataError, ShapeError
 from torchal._chunks import Chunker
 from torchal.engine import balls
 from torchal.engine.features import FeatureReader
-from torchal.functional import coverage, k_center_greedy, kmeans, prob_cover, purity_radius
+from torchal.functional import k_center_greedy, kmeans, prob_cover, purity_radius
 
+WITHIN = prob_cover.__globals__  # a module may be there twice, where its doctests are collected first
 LINE = torch.tensor([[0.0], [1.0], [2.0], [7.0], [8.0], [20.0]])
 
 
@@ -187,7 +188,7 @@ def test_the_parts_in_which_balls_are_taken_off_change_nothing(part, monkeypatch
     x = normal(400, 3)
     labeled = torch.arange(400) % 50 == 0
     want = prob_cover(x, 60, radius=0.8, labeled=labeled)
-    monkeypatch.setattr(coverage, "values_per_chunk", lambda device: part)
+    monkeypatch.setitem(WITHIN, "values_per_chunk", lambda device: part)
     got = prob_cover(x, 60, radius=0.8, labeled=labeled)
     assert got.indices.equal(want.indices)
     assert got.scores.equal(want.scores)
@@ -221,7 +222,7 @@ class TestTooManyEdges:
     def test_is_refused_before_the_work_and_a_radius_is_named_that_fits(self, monkeypatch):
         x = normal(4000, 2)
         monkeypatch.setattr(balls, "find_balls", None)  # what must not be reached
-        monkeypatch.setattr(coverage, "find_balls", None)
+        monkeypatch.setitem(WITHIN, "find_balls", None)
         pattern = r"balls of radius 1 hold \d+\.?\d* of 4000 rows each, as measured on 512: about .* and max_edges is"
         with pytest.raises(ConfigError, match=pattern) as error:
             prob_cover(x, 5, radius=1.0, max_edges=200_000)
@@ -244,7 +245,7 @@ class TestTooManyEdges:
             prob_cover(normal(1, 99).expand(2000, 99), 1, radius=1.0, max_edges=100_000)
 
     def test_what_the_sample_does_not_say_is_said_on_the_way(self, monkeypatch):
-        monkeypatch.setattr(coverage, "check_edges", lambda *_: None)
+        monkeypatch.setitem(WITHIN, "check_edges", lambda *_: None)
         with pytest.raises(ConfigError, match="hold more than 1000 rows in all, which is max_edges"):
             prob_cover(normal(500, 2), 1, radius=1.0, max_edges=1000)
 
@@ -277,13 +278,20 @@ class TestPurityRadius:
             shares = [sum(len({kinds[row] for row in ball}) == 1 for ball in some) / len(x) for some in around]
             assert shares[0] >= alpha > shares[1]
 
+    def test_the_root_is_right_in_the_last_bit(self):
+        """A radius that is an ulp too large lets rows of another cluster in; vectorised roots may be off by one."""
+        x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+        radius = purity_radius(x, n_clusters=2, generator=seeded())
+        assert radius == math.sqrt(2)
+        assert found_balls(x, radius) == [[0], [1, 2], [1, 2]]
+
     def test_many_rows_and_clusters_in_blocks(self, monkeypatch):
         x = normal(900, 6)
         kinds = kmeans(x, 7, generator=seeded(), max_iterations=100).assignments
         distances = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
         nearest = distances.masked_fill(kinds[:, None] == kinds, torch.inf).amin(1).sort().values
         assert purity_radius(x, n_clusters=7, generator=seeded()) == pytest.approx(float(nearest[45]), rel=1e-12)
-        monkeypatch.setattr(coverage, "_POINTS", 100)
+        monkeypatch.setitem(WITHIN, "_POINTS", 100)
         found = purity_radius(x, n_clusters=7, generator=seeded(), chunk_rows=90)
         assert found == pytest.approx(float(nearest[45]), rel=1e-12)
 
@@ -321,7 +329,7 @@ class TestPurityRadius:
     def test_equal_rows_in_two_clusters_leave_none(self, monkeypatch):
         x = torch.ones(6, 2)
         halves = kmeans(x, 1, generator=seeded())._replace(assignments=torch.arange(6) % 2)
-        monkeypatch.setattr(coverage, "kmeans", lambda *_, **__: halves)
+        monkeypatch.setitem(WITHIN, "kmeans", lambda *_, **__: halves)
         with pytest.raises(DataError, match=r"6 of 6 rows equal a row of another cluster: no radius leaves .* 0\.95"):
             purity_radius(x, n_clusters=2, generator=seeded())
 

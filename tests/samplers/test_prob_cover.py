@@ -5,7 +5,7 @@ import torch
 
 from tests.contracts import NearestMean, make_pool, make_view
 from tests.samplers.test_k_center import Plain, plain_view
-from torchal import ActiveLearner, ConfigError, PoolView, Schedule, functional, rounds
+from torchal import ActiveLearner, ConfigError, PoolView, Schedule, rounds
 from torchal.functional import prob_cover, purity_radius
 from torchal.samplers import ProbCover
 
@@ -19,7 +19,7 @@ def searches(monkeypatch):
         calls.append(settings)
         return purity_radius(*arguments, **settings)
 
-    monkeypatch.setattr(functional, "purity_radius", counted)
+    monkeypatch.setattr(ProbCover.select.__globals__["functional"], "purity_radius", counted)
     return calls
 
 

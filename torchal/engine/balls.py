@@ -102,9 +102,12 @@ class Ruler:
             values[some] = x.sub_(y).square_().sum(1)
         return values
 
-    def distance(self, values: Tensor) -> Tensor:
-        """Return the distances that have these fine values."""
-        return self.space.distance(values)
+    def distance(self, value: float) -> float:
+        """Return the distance that has a fine value: a radius at which pairs of that value are not near.
+
+        By Python, whose roots are right in the last bit, where torch's are not on every CPU.
+        """
+        return value / 2 if self._metric == "cosine" else math.sqrt(value) / self.space.scale
 
     def limit(self, radius: float) -> float:
         """Return the least fine value of a pair that is not nearer than the radius."""

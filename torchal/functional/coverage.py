@@ -254,8 +254,8 @@ def purity_radius(
     if len(rows) > max_balls:
         rows = torch.randperm(len(rows), generator=generator, device=generator.device)[:max_balls].to(reader.device)
     with exact_arithmetic(reader.device):
-        reach = ruler.distance(_nearest_of_others(ruler, rows, clusters)).sort().values
-    radius = float(reach[min(rows_in(1 - alpha, len(reach)), len(reach) - 1)])  # so many balls may be impure
+        reach = _nearest_of_others(ruler, rows, clusters).sort().values
+    radius = ruler.distance(float(reach[min(rows_in(1 - alpha, len(reach)), len(reach) - 1)]))  # so many may be impure
     if radius == 0:
         raise DataError(
             f"{int((reach == 0).sum())} of {len(reach)} rows equal a row of another cluster: no radius leaves a share "
