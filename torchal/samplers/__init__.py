@@ -38,6 +38,7 @@ from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
+from torchal.samplers.prob_cover import ProbCover as ProbCover
 from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
 from torchal.samplers.seals import Seals as Seals
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
@@ -139,6 +140,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "margin_cluster_mean": MarginClusterMean,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
+    "prob_cover": ProbCover,
     "query_by_committee": QueryByCommittee,
     "seals": Seals,
     "simulate_batch_best_sim": simulate_batch_best_sim,
