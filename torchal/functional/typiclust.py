@@ -141,10 +141,10 @@ def typical_rows(
         DataError: no rows, features that are not finite, or a negative cluster.
 
     Reference:
-        Hacohen, Dekel & Weinshall (2022), Algorithm 1 and its typicality, where no cluster gives two picks. The authors'
-        code measures among the rows neither labeled nor picked, by squared distances, to at most half of them; drops
-        clusters of `min_cluster_size` rows too; and, with more picks than clusters, goes round all of them in their
-        first order, however many labels each has.
+        Hacohen, Dekel & Weinshall (2022), Algorithm 1 and its typicality, where no cluster gives two picks. The
+        authors' code measures among the rows neither labeled nor picked, by squared distances, to at most half of them;
+        drops clusters of `min_cluster_size` rows too; and, with more picks than clusters, goes round all of them in
+        their first order, however many labels each has.
 
     Complexity:
         M^2 D multiply-adds for a cluster of M rows that gives a pick; O(N) memory beyond the features, and tiles of at
