@@ -232,6 +232,18 @@ class TestTooManyEdges:
         assert 100_000 < edges <= 200_000
         assert len(prob_cover(x, 5, radius=radius, max_edges=200_000).indices) == 5
 
+    def test_some_of_the_rows_say_nearly_as_much_as_all(self, monkeypatch):
+        x = normal(4000, 2)
+        ruler = balls.Ruler(FeatureReader(x, chunk_rows=300), "euclidean")
+        exact = sum(map(len, found_balls(x, 1.0)))
+        monkeypatch.setattr(balls, "_LOOKED_AT", 500)
+        with pytest.raises(ConfigError, match="max_edges is 200000") as error:
+            balls.check_edges(ruler, 1.0, 200_000)
+        assert float(str(error.value).split("about ")[1].split(" in all")[0]) == pytest.approx(exact, rel=0.1)
+        radius = float(str(error.value).split("a radius of ")[1].split(" is small enough")[0])
+        assert 100_000 < sum(map(len, found_balls(x, radius))) <= 220_000
+        balls.check_edges(ruler, radius, 200_000)
+
     def test_an_infinite_radius_too(self):
         with pytest.raises(
             ConfigError, match=r"balls of radius inf hold 2000 of 2000 rows each.* a radius of 0\.\d+ is"

@@ -22,6 +22,8 @@ from torchal.engine.features import FeatureReader
 from torchal.errors import ConfigError
 
 _SAMPLED = 512  # rows whose balls say how large the graph will be
+_HELD = 2**12  # rows that these balls hold of those looked at, if all hold max_edges: as many are found as that
+_LOOKED_AT = 2**16  # rows, or more
 _BINS = 256  # in which the distances of the sampled rows are counted
 _LEAST_BLOCK = 256  # rows; smaller products are slow
 _BLOCKS = 8  # or more, where they are not that small: of the pairs within a block each is compared twice
@@ -166,8 +168,12 @@ def check_edges(ruler: Ruler, radius: float, max_edges: int) -> None:
     if n_rows * n_rows <= max_edges:
         return
     n_sampled = min(n_rows, _SAMPLED)
+    n_others = min(n_rows, max(_LOOKED_AT, _HELD * n_rows * n_rows // (n_sampled * max_edges)))
     index = torch.linspace(0, n_rows - 1, n_sampled, dtype=torch.float64, device=device).long()
     some = ruler.select(index)
+    # half a step off, so that the sampled rows, which are near themselves, are not all among them
+    steps = torch.arange(n_others, dtype=torch.float64, device=device).add_(0.5)
+    others = steps.mul_(n_rows / n_others).long().clamp_(max=n_rows - 1)
     found = torch.zeros((), dtype=torch.int64, device=device)
     farthest = torch.zeros((), dtype=ruler.space.dtype, device=device)
 
@@ -175,14 +181,14 @@ def check_edges(ruler: Ruler, radius: float, max_edges: int) -> None:
         found.add_((distances < radius).sum())
         torch.maximum(farthest, distances.max(), out=farthest)
 
-    _each_distance(ruler, some, count)
-    per_row = int(found) / n_sampled
+    _each_distance(ruler, some, others, count)
+    per_row = int(found) / n_sampled * (n_rows / n_others)
     if per_row * n_rows <= max_edges:
         return
     reach = max(min(radius, float(farthest)), torch.finfo(farthest.dtype).tiny)  # above 0, where all rows are equal
     counts = torch.zeros(_BINS, dtype=torch.int64, device=device)
-    _each_distance(ruler, some, lambda distances: counts.add_(torch.histc(distances, _BINS, 0, reach).long()))
-    fits = int((counts.cumsum(0) <= 0.9 * max_edges * n_sampled / n_rows).sum())
+    _each_distance(ruler, some, others, lambda far: counts.add_(torch.histc(far, _BINS, 0, reach).long()))
+    fits = int((counts.cumsum(0) <= 0.9 * max_edges * (n_sampled / n_rows) * (n_others / n_rows)).sum())
     smaller, rounding = reach * fits / _BINS, ruler.space.distance(2 * ruler.band * some.rows.sq.max())
     instead = f"a radius of {smaller:.4g} is small enough" if smaller > rounding else "so do balls far smaller"
     raise ConfigError(
@@ -191,14 +197,14 @@ def check_edges(ruler: Ruler, radius: float, max_edges: int) -> None:
     )
 
 
-def _each_distance(ruler: Ruler, some: Block, work: Callable[[Tensor], object]) -> None:
-    """Call work(distances) on the rough distances (S, R) of some rows from all others, chunk by chunk."""
+def _each_distance(ruler: Ruler, some: Block, others: Tensor, work: Callable[[Tensor], object]) -> None:
+    """Call work(distances) on the rough distances (S, R) of some rows from others (p,) int64, chunk by chunk."""
 
     def measure(start: int, stop: int) -> None:
-        values = ruler.space.rough(some.rows, ruler.read(start, stop).rows)
+        values = ruler.space.rough(some.rows, ruler.select(others[start:stop]).rows)
         work(ruler.space.distance(values.clamp_(min=0)))
 
-    ruler.reader.in_chunks(len(ruler.reader), ruler.reader.chunk_rows(len(some.raw)), measure)
+    ruler.reader.in_chunks(len(others), ruler.reader.chunk_rows(len(some.raw)), measure)
 
 
 class _Piece(NamedTuple):

@@ -52,7 +52,8 @@ def prob_cover(
     one, and do not depend on chunks or devices, up to the rounding of float64.
 
     The rows of all balls are kept, and each covered row is taken off the balls that hold it once. How many there will
-    be is measured on 512 balls before any other work on a pool where they might be more than `max_edges`.
+    be is estimated from 512 balls, and at least 65 536 rows that may lie in them, before any other work on a pool where
+    they might be more than `max_edges`.
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
