@@ -21,11 +21,9 @@ from torch import Tensor
 
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows, Space, has_triton
-from torchal.engine.greedy import Picks
+from torchal.engine.greedy import Block, Picks, before_left_out, block_rows, small_block
 from torchal.engine.sources import HeldRows, Source, split
 
-_SHARE = 8  # a block is about 1 / 8 of its pool
-_BLOCKS = 16  # and at most this many times as large as a chunk
 _ROWS = 1024  # of a block without distances
 _STEPS = 64  # picks between two looks at whether a block is done
 _PICKED = -torch.inf  # the value of a row that may not be picked
@@ -198,9 +196,7 @@ def pick_combined(pool: CombinedPool, n: int, least: Tensor | float = _PICKED, *
             else:
                 within, values = pick_combined(pool.block(inside), missing, threshold, finish=False)
                 picked = inside[within]
-                if left_out is not None:  # a row that came down to the threshold must not go before one left out there
-                    wrong = ((values == threshold) & (picked > left_out)).nonzero()
-                    picked, values = (picked[: wrong[0]], values[: wrong[0]]) if len(wrong) else (picked, values)
+                picked, values = before_left_out(picked, values, threshold, left_out)
                 if finish or len(picked) < missing:
                     pool.lower(picked)
                     pool.take(picked)
@@ -221,31 +217,15 @@ def _matrix_rows(pool: CombinedPool) -> int:
     return pool.diversity.space.block_rows
 
 
-def _block(pool: CombinedPool, limit: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the rows of the next block, their threshold, and the first row at the threshold that was left out.
-
-    No threshold means that so many rows are alike that no block is small.
-    """
+def _block(pool: CombinedPool, limit: Tensor) -> Block:
     values = pool.values
     n_columns = 1 if pool.diversity is None else pool.diversity.source.n_columns
     n_columns += 0 if pool.balance is None else len(pool.balance.target)
-    in_matrix = _matrix_rows(pool)
-    room = _BLOCKS * values_per_chunk(values.device) // n_columns
-    wanted = max(1, min(len(values) // _SHARE, max(room, in_matrix)))
-    if in_matrix < wanted < 2 * in_matrix:
-        wanted = in_matrix  # rather a smaller share than one more floor of blocks
+    wanted = block_rows(values, n_columns, _matrix_rows(pool))
     threshold = values.topk(wanted, sorted=False).values.min()
     threshold = torch.maximum(threshold, limit).clamp(min=_LEAST)  # rows of value 0 are picked once all are
     inside = (pool.valued(pool.slack) >= threshold).nonzero().squeeze(1)
-    if len(inside) <= 4 * wanted:
-        return inside, threshold, None
-    if not pool.exact:
-        return inside, None, None
-    # Values without rounding: of the rows at the threshold the lowest are enough, since ties go to them.
-    level = (values[inside] == threshold).nonzero().squeeze(1)
-    keep = torch.ones_like(inside, dtype=torch.bool)
-    keep[level[wanted:]] = False
-    return inside[keep], threshold, inside[level[wanted]]
+    return small_block(inside, values, threshold, wanted, exact=pool.exact)
 
 
 def _pick_one(pool: CombinedPool) -> Picks:
@@ -288,9 +268,8 @@ def _pick_in_matrix(pool: CombinedPool, n: int, least: Tensor) -> Picks:
             going = (best > 0) & ((best > least * shrunk) | ((best == least) & (shrunk == 1)))
         if step % every == every - 1 and not bool(going):
             break
-        if (
-            distances is not None
-        ):  # of rows like this one, which are as far, the one of the most merit; the lowest of several
+        if distances is not None:
+            # of rows like this one, which are as far, the one of the most merit; the lowest of several
             alike = free & (distances[row].squeeze(0) == 0)
             row = torch.where(alike, merit, _PICKED).argmax(0, keepdim=True)
         picked[step : step + 1] = torch.where(going, row, -1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from torchal._checks import as_rows, check_mask, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal._csr import csr_tensor
 from torchal.engine import faiss_search
-from torchal.engine.balls import where_true
 from torchal.engine.distances import (
     Backend,
     Metric,
@@ -26,6 +24,7 @@ from torchal.engine.distances import (
     survey,
 )
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.on_cpu import smallest, where_true
 from torchal.engine.sources import StreamedRows
 from torchal.errors import CapabilityError, ConfigError, ShapeError
 
@@ -314,7 +313,7 @@ class _Best:
             columns = torch.arange(first, first + values.shape[1], device=values.device)
             values = values.double() + self._step * columns if self._step else values
             k = min(self.values.shape[1], values.shape[1])
-            self._take(where, *_smallest(values, k), first)
+            self._take(where, *smallest(values, k), first)
             return
         row, column = near // values.shape[1], near % values.shape[1]
         value = values.flatten()[near]
@@ -346,15 +345,6 @@ class _Best:
         order = self.values.sort(1)
         values = order.values.floor() if self._step else order.values
         return Neighbors(self.indices.gather(1, order.indices), values)
-
-
-def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k smallest values of each row (R, B), and their columns, (R, k) both, in any order."""
-    if values.device.type == "cpu" and k < values.shape[1]:  # numpy's is about three times faster than topk
-        columns = torch.from_numpy(np.argpartition(values.numpy(), k - 1, axis=1)[:, :k])
-        return values.gather(1, columns), columns
-    best = values.topk(k, largest=False, sorted=False)
-    return best.values, best.indices
 
 
 def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
