@@ -60,6 +60,8 @@ class PoolView:
     trials: tuple[PoolView, ...] = field(default=(), repr=False)
     outputs: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """What was computed when first read; the forks of this view share it."""
+    is_cold: bool = False
+    """Whether no model could be fitted yet: there are the inputs, as features, and nothing else."""
 
     @classmethod
     def from_tensors(
@@ -213,7 +215,7 @@ class PoolView:
         Raises:
             CapabilityError: the inputs are sparse: nothing makes them dense unasked.
         """
-        if self.model is None:
+        if self.features_from == "given":
             return self.features
         return self._shared("flat_inputs", lambda: interop.raw_features(self.inputs))
 
@@ -223,7 +225,7 @@ class PoolView:
         if self.trials:
             return self.trials[0].features_from
         if self.model is None:
-            return "given"
+            return "inputs" if self.is_cold else "given"
         return "embedding" if provides(self.model, HasEmbedding) else "inputs"
 
     @property
@@ -411,6 +413,8 @@ class PoolView:
         return self.outputs[name]
 
     def _fitted(self, what: str) -> Classifier:
+        if self.is_cold:
+            raise CapabilityError(f"{what} needs a model; none can be fitted before labels of two classes are there")
         if self.model is None:
             have = ", ".join(self.given) or "no outputs"
             raise CapabilityError(f"{what} needs a model; this view was made from tensors and has {have}")

@@ -20,7 +20,7 @@ from torchal._checks import as_integers, as_rows, check_budget, check_finite
 from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
 from torchal.pool import interop
-from torchal.pool.inputs import SparseInputs, checked_inputs, gather
+from torchal.pool.inputs import SparseInputs, checked_inputs, gather, is_sparse
 from torchal.pool.labels import LabeledData, as_labels
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
@@ -39,7 +39,8 @@ class ActiveLearner:
 
     Labels may come in any order, in part, and on another day (`save` and `load`). The model is fitted again from the
     start, on all labels, when the next rows are asked for, or when `finish_round` is called. Until labels of two
-    classes are there, nothing can be fitted, and rows are asked for at random.
+    classes are there, nothing can be fitted: a sampler that reads no model, as `TypiClust`, then picks from the inputs,
+    and for any other rows are drawn at random.
 
     Args:
         model: any classifier with `fit` and `predict`; cloned before each fit where it can be. One with `warm_start`
@@ -221,20 +222,13 @@ class ActiveLearner:
             BudgetError: n is not between 1 and the number of rows that can be asked.
             RunError: rows that were asked for earlier are not answered; tell their labels, or withdraw them.
         """
-        if len(self.asked):
-            raise RunError(
-                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
-                "tell their labels, call cannot_label, or withdraw"
-            )
-        candidates = self.pool.candidates.nonzero().squeeze(1)
-        check_budget(n, len(candidates))
-        if not self.can_fit:
-            order = torch.randperm(len(candidates), generator=self._generator(), device="cpu")[:n]
-            self.asked = candidates[order.to(self.pool.device)]
-            return self.asked.clone()
-        if self.has_news:
+        self._check_can_ask(n)
+        if not self.can_fit and (self.sampler.needs_model(self.pool.n_labeled) or is_sparse(self.pool.inputs)):
+            return self.ask_at_random(n)
+        if self.can_fit and self.has_news:
             self.finish_round()
-        view = self.pool.view(self.select_model, generator=self._generator(), validation=self.validation)
+        model = self.select_model if self.can_fit else None
+        view = self.pool.view(model, generator=self._generator(), validation=self.validation)
         with self.timed("select"):
             selection = self.sampler.select(view, n)
             by = type(self.sampler).__name__
@@ -243,6 +237,26 @@ class ActiveLearner:
         self._scores = dict(zip(rows.tolist(), scores.tolist(), strict=True))
         self.asked = rows
         return self.asked.clone()
+
+    def ask_at_random(self, n: int) -> Tensor:
+        """Return n rows drawn at random, as a start set is, whatever the sampler; (n,) int64.
+
+        Raises:
+            BudgetError, RunError: see `ask`.
+        """
+        self._check_can_ask(n)
+        candidates = self.pool.candidates.nonzero().squeeze(1)
+        order = torch.randperm(len(candidates), generator=self._generator(), device="cpu")[:n]
+        self.asked = candidates[order.to(self.pool.device)]
+        return self.asked.clone()
+
+    def _check_can_ask(self, n: int) -> None:
+        if len(self.asked):
+            raise RunError(
+                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
+                "tell their labels, call cannot_label, or withdraw"
+            )
+        check_budget(n, int(self.pool.candidates.sum()))
 
     def tell(self, rows: Any, labels: Any) -> None:
         """Take labels of rows, asked for or not, in any order and in part.

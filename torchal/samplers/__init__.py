@@ -47,7 +47,7 @@ from torchal.samplers.softmax_bald import SoftmaxBALD as SoftmaxBALD
 from torchal.samplers.softrank_bald import SoftrankBALD as SoftrankBALD
 from torchal.samplers.sub_pool import SubPool as SubPool
 from torchal.samplers.switch import Switch as Switch
-from torchal.samplers.switch import uniform_then_margin
+from torchal.samplers.switch import typiclust_then_margin
 from torchal.samplers.typiclust import TypiClust as TypiClust
 from torchal.samplers.uniform import Uniform as Uniform
 
@@ -149,7 +149,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "softmax_bald": SoftmaxBALD,
     "softrank_bald": SoftrankBALD,
     "sub_pool": SubPool,
-    "switch": uniform_then_margin,
+    "switch": typiclust_then_margin,
     "typiclust": TypiClust,
     "uniform": Uniform,
 }

@@ -27,6 +27,16 @@ class Sampler(ABC):
     requires: ClassVar[tuple[type, ...]] = ()
     """Capabilities (`torchal.protocols`) that the model must have, each of them; checked before the first fit."""
 
+    reads_model: ClassVar[bool] = True
+    """Whether `select` reads a fitted model; where not, the view's features and labels are enough."""
+
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - a switch has members that do and that do not
+        """Tell whether it reads a model once there are so many labels; one that does not can pick the very first rows.
+
+        Whoever asks it then may give it a view without a model, whose features are the pool's inputs.
+        """
+        return self.reads_model
+
     @property
     def needs_validation(self) -> bool:
         """Whether the sampler looks at the model's score on a validation part; checked before the first fit."""

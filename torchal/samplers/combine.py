@@ -78,6 +78,10 @@ class Combine(CompositeSampler):
         check_strengths((self.diversity, self.density, self.similarity, self.balance))
         check_metric(self.metric)
 
+    def needs_model(self, n_labeled: int) -> bool:
+        """Tell whether a member, or the balance, reads a model."""
+        return self.balance > 0 or super().needs_model(n_labeled)
+
     def check_model(self, model: object) -> None:
         """Require what the members read, and probabilities to balance classes by."""
         super().check_model(model)

@@ -92,6 +92,10 @@ class CompositeSampler(Sampler):
         """Whether a member needs a validation part."""
         return any(sampler.needs_validation for sampler in self.members)
 
+    def needs_model(self, n_labeled: int) -> bool:
+        """Tell whether a member reads a model once there are so many labels."""
+        return any(sampler.needs_model(n_labeled) for sampler in self.members)
+
     def check_model(self, model: object) -> None:
         """Require what the members read of a model."""
         super().check_model(model)

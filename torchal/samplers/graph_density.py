@@ -42,6 +42,8 @@ class GraphDensity(Sampler):
         tensor([0, 2])
     """
 
+    reads_model = False
+
     n_neighbors: int = 10
     backend: Backend = "auto"
     _bought: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -88,7 +90,7 @@ class GraphDensity(Sampler):
         def graph() -> Tensor:
             return density.density_graph(view.flat_inputs, self.n_neighbors, backend=self.backend)
 
-        if view.model is None:  # its features are not those of its inputs
+        if view.features_from == "given":  # its features are not those of its inputs
             return graph()
         return shared_by_samplers(view.inputs, ("density_graph", self.n_neighbors, self.backend), graph)
 

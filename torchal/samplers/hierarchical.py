@@ -57,6 +57,8 @@ class Hierarchical(Sampler):
         tensor([2, 5])
     """
 
+    reads_model = False
+
     linkage: Linkage = "ward"
     metric: Metric = "euclidean"
     max_features: int | None = None
@@ -225,7 +227,7 @@ class Hierarchical(Sampler):
         return self._tree
 
     def _made(self, view: PoolView) -> ClusterTree:
-        if view.model is None:  # its features are not those of its inputs
+        if view.features_from == "given":  # its features are not those of its inputs
             return self._clustered(view)
         settings = ("cluster_tree", *self._tree_settings().items())
         return shared_by_samplers(view.inputs, settings, lambda: self._clustered(view))

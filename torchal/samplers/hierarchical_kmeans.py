@@ -44,6 +44,8 @@ class HierarchicalKMeans(Sampler):
         (tensor(2), tensor(2))
     """
 
+    reads_model = False
+
     sizes: Sequence[int] = (1000, 100)
     resample: Sequence[int] | None = None
     n_resamples: int = 10

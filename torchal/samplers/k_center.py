@@ -42,6 +42,8 @@ class KCenterGreedy(Sampler):
         tensor([3, 2])
     """
 
+    reads_model = False
+
     metric: Metric = "euclidean"
     _cover: Cover | None = field(default=None, init=False, repr=False, compare=False)
     _covered: Remembered | None = field(default=None, init=False, repr=False, compare=False)
