@@ -1,7 +1,7 @@
-"""Embed one part of a data set by a network trained on another: `python -m experiments.embed data=mnist model=small_cnn`.
+"""Embed one part of a data set by a network trained on another: `python -m experiments.embed --out a.npz data=mnist`.
 
-The network is fitted on the training part. What it makes of all other rows is written with their labels as `.npz`, which
-`data=npz` reads: a pool that no label of was used for its features.
+The network is fitted on the training part, 2/3 of the rows unless `data.fractions` says otherwise. What it makes of all
+other rows is written with their labels. `data=npz` reads that: a pool with features that none of its labels went into.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.folders import CONF, check_fetched, data_folder
 from experiments.machine import pick_device
 from experiments.names import config_folders, with_full_names
+from experiments.run import explain
 from torchal._records import write_atomically
 from torchal.data import Splits
 from torchal.errors import CapabilityError, ConfigError, TorchalError
@@ -46,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, file.getvalue())
     except (TorchalError, HydraException, OmegaConfBaseException, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {len(inputs)} rows of {inputs.shape[1]} features, by a network fitted on {len(splits.train.targets)} others")
+    n_rows, n_columns = inputs.shape
+    n_others = len(splits.train.targets)
+    print(f"{options.out}: {n_rows} rows of {n_columns} features, by a network fitted on {n_others} others")
     return 0
 
 
@@ -63,6 +66,9 @@ def loaded(settings: Sequence[str]) -> tuple[Splits, Any]:
     words = [word for setting in settings for word in with_full_names(setting, folders)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", words, return_hydra_config=True)
+    missing = sorted(OmegaConf.missing_keys(config.data))
+    if missing:
+        raise ConfigError(f"give {' and '.join(f'{name}=' for name in missing)}")
     config.device = str(pick_device(config.device, job=0))
     data: Any = OmegaConf.to_container(config.data, resolve=True)
     about = data.pop("about", None)

@@ -80,8 +80,8 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
     """Return a line for each experiment folder and sampler that has finished runs.
 
     Raises:
-        ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings; or one
-            that did not record the metric.
+        ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings;
+            or one that did not record the metric.
     """
     from scipy.stats import ttest_1samp
 

@@ -209,9 +209,8 @@ def _imbalanced(
 ) -> NDArray[Any]:
     """Return the training rows, in their order, without those that are left out of the rarer classes."""
     n_classes = len(names)
-    falling = np.linspace(0, 1, n_classes)
-    if kind != "long_tail":
-        falling = np.arange(n_classes) >= (n_classes // 2 if kind == "step" else n_classes - 1)
+    first = {"step": n_classes // 2, "last": n_classes - 1}.get(kind)
+    falling = np.linspace(0, 1, n_classes) if first is None else np.arange(n_classes) >= first
     shares = ratio ** -falling.astype(np.float64)
     generator = np.random.default_rng([seed, 2])  # another stream than the split, which is drawn from the seed alone
     keeps = np.ones(len(rows), dtype=bool)
