@@ -193,9 +193,9 @@ def purity_radius(
 ) -> float:
     r"""Return the largest radius at which a share `alpha` of the balls holds rows of one cluster only.
 
-    The clusters are those of k-means, the best of ten starts. A ball is pure up to the distance of the nearest row of another cluster, so one
-    pass over the rows says how pure the balls of every radius are, and none is tried. The radius is one of these
-    distances, measured in float64: at any larger one fewer balls are pure.
+    The clusters are those of k-means, the best of ten starts. A ball is pure up to the distance of the nearest row of
+    another cluster, so one pass over the rows says how pure the balls of every radius are, and none is tried. The
+    radius is one of these distances, measured in float64: at any larger one fewer balls are pure.
 
     Args:
         features: as in `prob_cover`.

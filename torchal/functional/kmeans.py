@@ -121,9 +121,9 @@ def kmeans(
 ) -> Clusters:
     """Cluster rows around k means: a start by `kmeans_plus_plus`, then Lloyd's iterations.
 
-    Of 100 000 rows or more a sample is clustered first, from up to three starts or `n_starts`, and all rows go on from the best of
-    them, until a step gains less than a part in 100 000. Centres then keep some of the speed they had, as in
-    accelerated gradient descent, until the inertia grows: a million rows take about a third of the time of Lloyd's
+    Of 100 000 rows or more a sample is clustered first, from up to three starts or `n_starts`, and all rows go on from
+    the best of them, until a step gains less than a part in 100 000. Centres then keep some of the speed they had, as
+    in accelerated gradient descent, until the inertia grows: a million rows take about a third of the time of Lloyd's
     iterations from a start of their own, and end no higher. With so many clusters that a quarter of the rows would be
     too small a sample, all rows move at that speed from the start.
 
@@ -157,8 +157,8 @@ def kmeans(
         O'Donoghue & Candes, "Adaptive Restart for Accelerated Gradient Schemes", 2015.
 
     Complexity:
-        N D k multiply-adds per iteration and start, in one pass; O(N) memory beyond the features, and chunks; the sample has
-        25 000 or 250 k rows, and at most 2^27 numbers.
+        N D k multiply-adds per iteration and start, in one pass; O(N) memory beyond the features, and chunks; the
+        sample has 25 000 or 250 k rows, and at most 2^27 numbers.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [8.0], [9.0]])

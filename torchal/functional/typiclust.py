@@ -34,7 +34,8 @@ def typiclust(
     """Pick the most typical rows of the largest k-means clusters that have no label yet.
 
     There is a cluster for each label bought so far and for each pick, up to `max_clusters`, of up to 50 clusters by the
-    best of ten starts; `typical_rows` picks from them. No label is needed, and none is read: `labeled` says only where labels are.
+    best of ten starts; `typical_rows` picks from them. No label is needed, and none is read: `labeled` says only where
+    labels are.
 
     Args:
         features: what is clustered, and where typicality is measured. The paper's are self-supervised embeddings; its
