@@ -177,7 +177,7 @@ def _block(pool: Pool, least: Tensor | float, beyond: int) -> tuple[Tensor, Tens
     if pool.weights is not None:  # rows without weight may be many; they wait until nothing else is left
         near &= values > pool.nothing
     inside = near.nonzero().squeeze(1)
-    if len(inside) <= 4 * wanted:
+    if len(inside) <= (min(4 * wanted, len(values) // 2) if beyond else 4 * wanted):
         return inside, threshold, None
     if not pool.space.exact:
         return inside, None, None
