@@ -39,6 +39,9 @@ def _seeded() -> torch.Generator:
 
 WORKS: dict[str, Callable[[torch.Tensor], object]] = {
     "k-center, 1000 picks": lambda x: functional.k_center_greedy(x, 1000),
+    "weighted k-center, 1000 picks": lambda x: functional.k_center_greedy(
+        x, 1000, weights=torch.rand(len(x), generator=_seeded())
+    ),
     "k-center manhattan, 100 picks": lambda x: functional.k_center_greedy(x, 100, metric="manhattan"),
     "k-means++, 1000 draws": lambda x: functional.kmeans_plus_plus(x, 1000, generator=_seeded()),
     "k-means, k=100, 5 iterations": lambda x: functional.kmeans(
