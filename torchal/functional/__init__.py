@@ -49,6 +49,8 @@ from torchal.functional.neighbors import knn_graph as knn_graph
 from torchal.functional.neighbors import nearest_among as nearest_among
 from torchal.functional.quotas import fill_quotas as fill_quotas
 from torchal.functional.representatives import cluster_representatives as cluster_representatives
+from torchal.functional.represents import Representation as Representation
+from torchal.functional.represents import represents as represents
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores
