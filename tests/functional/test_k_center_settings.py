@@ -78,9 +78,7 @@ def test_by_hand():
     assert none.indices.shape == none.scores.shape == (0,)
     assert none.indices.dtype == torch.int64
     # 9 x 0.1 is the largest product after 10, but within 2 of it
-    picks = k_center_greedy(
-        LINE, 4, labeled=first, min_distance=2.0, weights=torch.tensor([1, 0.01, 0.01, 0.9, 1.0])
-    )
+    picks = k_center_greedy(LINE, 4, labeled=first, min_distance=2.0, weights=torch.tensor([1, 0.01, 0.01, 0.9, 1.0]))
     assert picks.indices.tolist() == [4, 2]
 
 
@@ -133,7 +131,12 @@ def test_whole_numbers_agree_with_exact_arithmetic_ties_included(metric, block_r
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     "extra",
-    [{"weights": True}, {"outliers": 0.02}, {"outliers": 0.3}, {"weights": True, "outliers": 0.05, "min_distance": 0.3}],
+    [
+        {"weights": True},
+        {"outliers": 0.02},
+        {"outliers": 0.3},
+        {"weights": True, "outliers": 0.05, "min_distance": 0.3},
+    ],
     ids=["weights", "few outliers", "many outliers", "all"],
 )
 def test_picks_are_those_of_one_pass_per_pick(metric, extra, block_rows):

@@ -3,7 +3,6 @@ import pickle
 
 import pytest
 import torch
-
 from sklearn.svm import LinearSVC
 
 from tests.contracts import NearestMean, make_pool, make_view

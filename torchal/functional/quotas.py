@@ -62,7 +62,7 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
     while True:
         best = top_n(scores, looked_at, candidates=candidates)
         group = groups[best.indices]
-        within = _rank_within(group) < quotas[group]
+        within = rank_within(group) < quotas[group]
         if looked_at == n_candidates or int(within.sum()) >= n:
             break
         looked_at = min(_PER_PICK * looked_at, n_candidates)
@@ -70,7 +70,7 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
     return Selection(best.indices[chosen], best.scores[chosen])
 
 
-def _rank_within(group: Tensor) -> Tensor:
+def rank_within(group: Tensor) -> Tensor:
     """Return how many earlier entries have the same group, (M,)."""
     together = group.argsort(stable=True)
     sizes = group.bincount()

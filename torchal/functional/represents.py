@@ -82,9 +82,7 @@ def represents(
     picks = as_rows("picks", picks, n_rows=len(reader), device=reader.home)
     if among is not None:
         check_mask("among", among, n_rows=len(reader), device=reader.home)
-    found = assign_to_centers(
-        features, picks, metric=metric, backend=backend, device=device, chunk_rows=chunk_rows
-    )
+    found = assign_to_centers(features, picks, metric=metric, backend=backend, device=device, chunk_rows=chunk_rows)
     rank_of = torch.full((len(reader),), -1, device=reader.home)
     rank_of[picks] = torch.arange(len(picks), device=reader.home)
     ranks, distances = rank_of[found.centers], found.distances

@@ -16,6 +16,7 @@ from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.batch_bald import BatchBALD as BatchBALD
+from torchal.samplers.by_group import ByGroup as ByGroup
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
 from torchal.samplers.contrastive import Contrastive as Contrastive
 from torchal.samplers.drop_query import DropQuery as DropQuery
@@ -109,6 +110,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
+    "by_group": ByGroup,
     "contrastive": Contrastive,
     "drop_query": DropQuery,
     "entropy": Entropy,
