@@ -19,7 +19,7 @@ def test_by_hand():
         found = aggregate(SCORES, IDS, how)
         assert found.ids == [7, 3, 5]  # as they come
         assert found.counts.tolist() == [3, 2, 1]
-        assert found.index.tolist() == [0, 1, 0, 1, 0, 2]
+        assert found.groups.tolist() == [0, 1, 0, 1, 0, 2]
         assert found.scores.tolist() == pytest.approx(scores)
     assert aggregate(SCORES, IDS, "top_k", k=2).scores.tolist() == pytest.approx([0.55, 0.65, 0.2])
     assert aggregate(SCORES, IDS, "top_k", k=1).scores.equal(aggregate(SCORES, IDS).scores)
@@ -74,7 +74,7 @@ def test_agrees_with_a_loop(scores, how, per_group, seed):
 )
 def test_ids_are_whole_numbers_or_text(ids):
     found = as_segments(ids, n_rows=3)
-    assert found.index.tolist() == [0, 1, 0]
+    assert found.groups.tolist() == [0, 1, 0]
     assert found.ids == [ids[0], ids[1]]
     assert all(type(name) in {int, str} for name in found.ids)
     assert as_segments(found, n_rows=3) == found

@@ -103,7 +103,7 @@ def test_what_the_scorer_needs_and_learns_is_passed_on():
 
 
 def test_refuses_what_it_cannot_group():
-    with pytest.raises(ConfigError, match="scorer must be a ScoreSampler, .* got Uniform"):
+    with pytest.raises(ConfigError, match=r"scorer must be a ScoreSampler, .* got Uniform"):
         ByGroup(Uniform())
     with pytest.raises(ConfigError, match="how must be one of max, mean, sum, top_k, got 'min'"):
         ByGroup(how="min")

@@ -164,7 +164,7 @@ def test_weights_by_hand():
 
 
 def test_weights_need_probabilities_and_outliers_none_left():
-    pool, targets, _ = make_pool()
+    pool, *_ = make_pool()
     with pytest.raises(CapabilityError, match=r"KCenterGreedy\(weights='entropy'\) needs"):
         ActiveLearner(LinearSVC(), KCenterGreedy(weights="entropy"), pool)
     ActiveLearner(LinearSVC(), KCenterGreedy(), pool)

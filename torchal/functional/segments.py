@@ -22,11 +22,11 @@ class Segments(NamedTuple):
     """To which group each row belongs. Groups are numbered as they first come, so the first row is of group 0.
 
     Shapes:
-        index: (N,) int64, the number of each row's group, 0 to G - 1.
+        groups: (N,) int64, the number of each row's group, 0 to G - 1.
         ids: G ids, what the groups are called: all int, or all text.
     """
 
-    index: Tensor
+    groups: Tensor
     ids: list[Any]
 
 
@@ -36,13 +36,13 @@ class Aggregated(NamedTuple):
     Shapes:
         scores: (G,) float; -inf for a group without a candidate.
         counts: (G,) int64, the candidates of each group.
-        index: (N,) int64, the group of each row.
+        groups: (N,) int64, the group of each row.
         ids: G ids, what the groups are called.
     """
 
     scores: Tensor
     counts: Tensor
-    index: Tensor
+    groups: Tensor
     ids: list[Any]
 
 
@@ -54,14 +54,14 @@ def as_segments(segments: Ids | Segments, *, n_rows: int, device: torch.device |
     Args:
         segments: an id for each row: a tensor, an array or a list; or what this function returned before.
         n_rows: how many there must be.
-        device: where the index is wanted.
+        device: where the numbers are wanted.
 
     Raises:
         ShapeError: not one id for each row, or ids that are neither whole numbers nor text, or some of either.
 
     Example:
         >>> as_segments(["cat.jpg", "dog.jpg", "cat.jpg"], n_rows=3)
-        Segments(index=tensor([0, 1, 0]), ids=['cat.jpg', 'dog.jpg'])
+        Segments(groups=tensor([0, 1, 0]), ids=['cat.jpg', 'dog.jpg'])
     """
     if isinstance(segments, Segments):
         index, ids = segments
@@ -121,7 +121,7 @@ def aggregate(
         candidates: (N,) bool, on the scores' device.
 
     Returns:
-        scores (G,) in the dtype of the scores, float32 for half precision; counts (G,), index (N,) and ids. Groups are
+        scores (G,) in the dtype of the scores, float32 for half precision; counts (G,), groups (N,) and ids. Groups are
         numbered as they first come, so that ties among groups go to the one with the lowest row.
 
     Raises:
@@ -142,7 +142,7 @@ def aggregate(
     check_how(how, k)
     check_float("scores", scores, ndim=1)
     index, ids = as_segments(segments, n_rows=len(scores), device=scores.device)
-    rows, values, group = _candidates_of(scores, index, candidates)
+    _, values, group = _candidates_of(scores, index, candidates)
     counts = group.bincount(minlength=len(ids))
     order = group.argsort(stable=True)
     if how == "top_k":
@@ -210,7 +210,7 @@ def top_of_groups(
     if per_group is not None:
         check_whole("per_group", per_group, least=1)
     found = aggregate(scores, segments, how, k=k, candidates=candidates)
-    rows, values, group = _candidates_of(scores, found.index, candidates)
+    rows, values, group = _candidates_of(scores, found.groups, candidates)
     check_budget(n, len(rows))
     by_score = found.scores.sort(descending=True, stable=True).indices
     place = torch.empty_like(by_score)

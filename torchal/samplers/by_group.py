@@ -62,7 +62,7 @@ class ByGroup(Sampler):
         if self.per_group is not None:
             check_whole("per_group", self.per_group, least=1)
         if self.groups is not None:
-            n_rows = len(self.groups.index if isinstance(self.groups, Segments) else self.groups)
+            n_rows = len(self.groups.groups if isinstance(self.groups, Segments) else self.groups)
             self.groups = as_segments(self.groups, n_rows=n_rows)
 
     @property
@@ -92,11 +92,11 @@ class ByGroup(Sampler):
             per_group=self.per_group,
             candidates=view.candidates,
         )
-        picked = as_segments(segments.index[selection.indices], n_rows=n)
+        picked = as_segments(segments.groups[selection.indices], n_rows=n)
         self._report = {
             "n_groups": len(picked.ids),
             "groups": [segments.ids[number] for number in picked.ids],
-            "rows_per_group": picked.index.bincount().tolist(),
+            "rows_per_group": picked.groups.bincount().tolist(),
         }
         return selection
 
