@@ -37,7 +37,12 @@ def test_by_hand_and_the_report_says_which_groups():
     picks = sampler.select(view, 3)
     assert picks.indices.tolist() == [1, 4, 3]
     assert picks.scores.tolist() == pytest.approx([-0.1, -0.1, -0.2])
-    assert sampler.report() == {"n_groups": 2, "groups": ["b", "c"], "rows_per_group": [2, 1]}
+    assert sampler.report() == {
+        "n_groups": 2,
+        "groups": ["b", "c"],
+        "rows_per_group": [2, 1],
+        "members": {"Margin": {"rows": [1, 4, 3], "n_rows": 3}},
+    }
     assert ByGroup(Margin(), groups=["a", "b", "a", "c", "b"], per_group=1).select(view, 3).indices.tolist() == [
         1,
         3,
@@ -54,7 +59,7 @@ def test_picks_what_the_function_picks(settings):
     assert got.scores.equal(want.scores)
 
 
-def test_rows_by_themselves_are_those_of_the_scorer():
+def test_rows_by_themselves_are_those_of_the_sampler():
     view = make_view(make_pool()[0])
     assert ByGroup(Margin()).select(view, 9).indices.equal(Margin().select(view, 9).indices)
 
@@ -88,22 +93,24 @@ class Learns(ScoreSampler):
         self.times = state["times"]
 
 
-def test_what_the_scorer_needs_and_learns_is_passed_on():
+def test_what_the_sampler_needs_and_learns_is_passed_on():
     with pytest.raises(CapabilityError, match="Entropy"):
         ByGroup().check_model(LinearSVC())
     assert ByGroup().reads(HasProbabilities)
     assert ByGroup(BALD()).reads(HasPosterior)
     assert not ByGroup().needs_validation
-    sampler = ByGroup(Learns())
-    assert sampler.observe(None) == {"times": 1}
-    other = ByGroup(Learns())
+    pool, targets, _ = make_pool()
+    sampler, other = ByGroup(Learns()), ByGroup(Learns())
+    learner = ActiveLearner(make_view(pool).model, sampler, pool)
+    results = list(rounds(learner, lambda rows: targets[rows], Schedule(batch_size=14, max_rounds=1)))
+    assert [result.report["learned"]["members"]["Learns"] for result in results] == [{"times": 1}, {"times": 2}]
     other.load_state_dict(sampler.state_dict())
-    assert other.scorer.times == 1
+    assert other.sampler.times == sampler.sampler.times == 2
     assert copy.deepcopy(ByGroup(groups=GROUPS)).groups.ids == ByGroup(groups=GROUPS).groups.ids
 
 
 def test_refuses_what_it_cannot_group():
-    with pytest.raises(ConfigError, match=r"scorer must be a ScoreSampler, .* got Uniform"):
+    with pytest.raises(ConfigError, match="ranked by the scores of single rows; Uniform picks rows together"):
         ByGroup(Uniform())
     with pytest.raises(ConfigError, match="how must be one of max, mean, sum, top_k, got 'min'"):
         ByGroup(how="min")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +11,14 @@ from torchal._checks import check_budget, check_whole
 from torchal.errors import ConfigError
 from torchal.functional.segments import How, Ids, Segments, as_segments, check_how, top_of_groups
 from torchal.functional.selection import Selection
-from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler, ScoreSampler
+from torchal.samplers.composite import WrapperSampler
 from torchal.samplers.entropy import Entropy
 
 
 @dataclass
-class ByGroup(Sampler):
+class ByGroup(WrapperSampler):
     """Scores rows by another sampler, and picks them group by group, the group with the highest score first.
 
     The rows of the pool are the parts, as the boxes of all images, and n counts rows: of each group all candidates are
@@ -27,7 +26,7 @@ class ByGroup(Sampler):
     while others have not given theirs. A group without candidates is left out.
 
     Args:
-        scorer: scores the rows; `Entropy` unless given.
+        sampler: scores each row by itself; `Entropy` unless given.
         groups: the id of each row's group, (N,) whole numbers or text; each row is a group of its own unless given.
         how: what scores a group: the "max", "mean" or "sum" of its candidates' scores, or "top_k", the mean of the k
             highest.
@@ -35,7 +34,7 @@ class ByGroup(Sampler):
         per_group: the most rows of a group in a batch, as long as there are other groups; all of them unless given.
 
     Raises:
-        ConfigError: scorer does not score rows; an unknown `how`; a number out of range.
+        ConfigError: the sampler does not score each row by itself; an unknown `how`; a number out of range.
         ShapeError: ids that are neither whole numbers nor text; in `select`, not one for each row of the pool.
 
     Reference:
@@ -48,7 +47,7 @@ class ByGroup(Sampler):
         tensor([2, 3, 0])
     """
 
-    scorer: ScoreSampler = field(default_factory=Entropy)
+    sampler: Sampler = field(default_factory=Entropy)
     groups: Ids | Segments | None = field(default=None, repr=False, compare=False)  # tensors have no one truth
     how: How = "max"
     k: int | None = None
@@ -56,8 +55,11 @@ class ByGroup(Sampler):
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scorer, ScoreSampler):
-            raise ConfigError(f"scorer must be a ScoreSampler, which scores each row by itself; got {self.scorer!r}")
+        self.check_members()
+        if not isinstance(self.sampler, ScoreSampler):
+            raise ConfigError(
+                f"groups are ranked by the scores of single rows; {type(self.sampler).__name__} picks rows together"
+            )
         check_how(self.how, self.k)
         if self.per_group is not None:
             check_whole("per_group", self.per_group, least=1)
@@ -65,26 +67,14 @@ class ByGroup(Sampler):
             n_rows = len(self.groups.groups if isinstance(self.groups, Segments) else self.groups)
             self.groups = as_segments(self.groups, n_rows=n_rows)
 
-    @property
-    def needs_validation(self) -> bool:
-        """Whether the scorer needs a validation part."""
-        return self.scorer.needs_validation
-
-    def check_model(self, model: object) -> None:
-        """Require what the scorer reads of a model."""
-        self.scorer.check_model(model)
-
-    def reads(self, capability: type) -> bool:
-        """Tell whether the scorer requires a capability."""
-        return self.scorer.reads(capability)
-
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by `top_of_groups`."""
+        assert isinstance(self.sampler, ScoreSampler)
         check_budget(n, int(view.candidates.sum()))
         groups = torch.arange(len(view)) if self.groups is None else self.groups
         segments = as_segments(groups, n_rows=len(view), device=view.candidates.device)
         selection = top_of_groups(
-            self.scorer.score(view),
+            self.sampler.score(view),
             segments,
             n,
             how=self.how,
@@ -97,21 +87,10 @@ class ByGroup(Sampler):
             "n_groups": len(picked.ids),
             "groups": [segments.ids[number] for number in picked.ids],
             "rows_per_group": picked.groups.bincount().tolist(),
+            "members": self.sampler_report(selection.indices),
         }
         return selection
 
-    def observe(self, result: RoundResult) -> Mapping[str, Any] | None:
-        """Let the scorer learn from the round."""
-        return self.scorer.observe(result)
-
     def report(self) -> dict[str, Any]:
-        """Return the groups of the last batch, in the order in which they came, and how many rows each gave."""
-        return dict(self._report)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the scorer's state."""
-        return self.scorer.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
-        self.scorer.load_state_dict(state)
+        """Return the groups of the last batch in their order, how many rows each gave, and the sampler's own report."""
+        return self._report
