@@ -60,6 +60,9 @@ def k_center_greedy(
     weights. Without labels the first pick is the farthest from the mean among the heaviest rows. Rows of weight 0, and
     of less than 1e-150 of the largest weight, are picked last, in their order, as copies of centres are.
 
+    Weights are one factor, as it is: for several, for powers of them or of the distance, for class balance, and for
+    values in float64 there is `combined_greedy`, in somewhat more time.
+
     With a share of outliers, each pick is the farthest row but for so many candidates, which are left out of the cover:
     those that are farthest at the end are none of the picks. Of rows at the same distance, the lowest is picked.
 
