@@ -40,6 +40,9 @@ def _seeded() -> torch.Generator:
 
 WORKS: dict[str, Callable[[torch.Tensor], object]] = {
     "k-center, 1000 picks": lambda x: functional.k_center_greedy(x, 1000),
+    "weighted k-center, 1000 picks": lambda x: functional.k_center_greedy(
+        x, 1000, weights=torch.rand(len(x), generator=_seeded())
+    ),
     "k-center manhattan, 100 picks": lambda x: functional.k_center_greedy(x, 100, metric="manhattan"),
     "product of utility and distance, 1000 picks": lambda x: functional.combined_greedy(
         1000, utilities=[x[:, 0].abs()], strengths=[1.0], features=x

@@ -133,6 +133,12 @@ def check_fraction(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a number in (0, 1], got {value!r}")
 
 
+def check_share(name: str, value: object) -> None:
+    """Require a number in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ConfigError(f"{name} must be a number in [0, 1), got {value!r}")
+
+
 def check_positive(name: str, value: object) -> None:
     """Require a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:

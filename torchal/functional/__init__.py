@@ -61,6 +61,11 @@ from torchal.functional.neighbors import neighbors_of as neighbors_of
 from torchal.functional.quotas import class_quotas as class_quotas
 from torchal.functional.quotas import fill_quotas as fill_quotas
 from torchal.functional.representatives import cluster_representatives as cluster_representatives
+from torchal.functional.represents import Representation as Representation
+from torchal.functional.represents import represents as represents
+from torchal.functional.segments import Aggregated as Aggregated
+from torchal.functional.segments import aggregate as aggregate
+from torchal.functional.segments import top_of_groups as top_of_groups
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores

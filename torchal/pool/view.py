@@ -58,6 +58,8 @@ class PoolView:
     validation: LabeledData | None = field(default=None, repr=False)
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
     trials: tuple[PoolView, ...] = field(default=(), repr=False)
+    is_supposed: bool = field(default=False, repr=False)
+    """Whether labels are in it that were not bought, by `refit`."""
     outputs: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """What was computed when first read; the forks of this view share it."""
     is_cold: bool = False
@@ -78,6 +80,8 @@ class PoolView:
         generator: torch.Generator | None = None,
     ) -> PoolView:
         """Return a view of outputs that are there already; no model is needed.
+
+        In a loop over such views, `Sampler.tell` the sampler what was labeled after each `select`.
 
         Shapes:
             features: (N, D) float; a mapped file, as `torchal.embed` makes it, is read chunk by chunk.
@@ -342,7 +346,7 @@ class PoolView:
             raise DataError("the refits saw different classes, so their outputs have different columns")
         masks = ("labeled", "candidates", "targets")
         stacked = {name: torch.stack([getattr(trial, name) for trial in trials]) for name in masks}
-        return replace(self, **stacked, trials=tuple(trials), outputs={})  # type: ignore[arg-type]
+        return replace(self, **stacked, trials=tuple(trials), is_supposed=True, outputs={})  # type: ignore[arg-type]
 
     def _refits(self, rows: list[Tensor], labels: list[Tensor]) -> list[PoolView]:
         model = interop.silent_copy(self._fitted("refit"))
@@ -356,6 +360,7 @@ class PoolView:
                 labeled=labeled,
                 targets=targets,
                 candidates=self.candidates & ~labeled,
+                is_supposed=True,
                 outputs=dict(kept),
             )
             for one, (targets, labeled) in zip(fitted, bought, strict=True)

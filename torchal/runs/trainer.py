@@ -56,7 +56,7 @@ class Trainer:
         progress: show a progress bar; or a bar of tqdm that several runs share, each of which moves it on by 1 in all.
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.
-        select_model, costs: see `ActiveLearner`.
+        select_model, costs, represents: see `ActiveLearner`.
 
     Example:
         >>> import tempfile, torch
@@ -85,6 +85,7 @@ class Trainer:
     description: str | None = None
     select_model: Classifier | None = None
     costs: float | Tensor = 1.0
+    represents: bool = False
 
     def fit(
         self,
@@ -136,6 +137,7 @@ class Trainer:
             metrics=self.metrics,
             select_model=self.select_model,
             costs=self.costs,
+            represents=self.represents,
             truth=truth,
         )
         check_start(learner, self.schedule, start)

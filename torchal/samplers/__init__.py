@@ -16,6 +16,7 @@ from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.batch_bald import BatchBALD as BatchBALD
+from torchal.samplers.by_group import ByGroup as ByGroup
 from torchal.samplers.class_balanced import ClassBalanced as ClassBalanced
 from torchal.samplers.combine import Combine as Combine
 from torchal.samplers.combine import combine_margin
@@ -121,6 +122,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
+    "by_group": ByGroup,
     "class_balanced": ClassBalanced,
     "combine": combine_margin,
     "contrastive": Contrastive,
