@@ -14,7 +14,9 @@ from torchal.functional.bald import softrank_bald as softrank_bald
 from torchal.functional.batch_bald import JointInformation as JointInformation
 from torchal.functional.batch_bald import batch_bald as batch_bald
 from torchal.functional.batch_bald import joint_mutual_information as joint_mutual_information
+from torchal.functional.cluster_margin import cluster_margin as cluster_margin
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
+from torchal.functional.cluster_tree import hac_clusters as hac_clusters
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio
 from torchal.functional.committee import vote_entropy as vote_entropy

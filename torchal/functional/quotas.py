@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_float, check_mask
-from torchal.errors import DataError, ShapeError
+from torchal._checks import check_budget, check_float, check_groups, check_mask
 from torchal.functional.selection import Selection, top_n
 
 _PER_PICK = 4
@@ -42,17 +41,12 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
     """
     check_float("scores", scores, ndim=1)
     n_rows, device = len(scores), scores.device
-    if groups.shape != (n_rows,) or groups.dtype != torch.int64 or groups.device != device:
-        raise ShapeError(
-            f"groups must be ({n_rows},) int64 on {device}, got {tuple(groups.shape)} {groups.dtype} on {groups.device}"
-        )
+    check_groups("groups", groups, n_rows=n_rows, device=device)
     if candidates is None:
         candidates = torch.ones(n_rows, dtype=torch.bool, device=device)
     check_mask("candidates", candidates, n_rows=n_rows, device=device)
     n_candidates = int(candidates.sum())
     check_budget(n, n_candidates)
-    if bool((groups < 0).any()):
-        raise DataError(f"groups must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
     if int(groups.max()) >= n_rows:
         groups = groups.unique(return_inverse=True)[1]
     # In whole numbers, since shares such as 1 / 3 have no exact float: ceil(n * size / N)
@@ -62,7 +56,7 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
     while True:
         best = top_n(scores, looked_at, candidates=candidates)
         group = groups[best.indices]
-        within = _rank_within(group) < quotas[group]
+        within = rank_within(group) < quotas[group]
         if looked_at == n_candidates or int(within.sum()) >= n:
             break
         looked_at = min(_PER_PICK * looked_at, n_candidates)
@@ -70,7 +64,7 @@ def fill_quotas(scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | 
     return Selection(best.indices[chosen], best.scores[chosen])
 
 
-def _rank_within(group: Tensor) -> Tensor:
+def rank_within(group: Tensor) -> Tensor:
     """Return how many earlier entries have the same group, (M,)."""
     together = group.argsort(stable=True)
     sizes = group.bincount()
