@@ -1,3 +1,4 @@
+import importlib
 import math
 import re
 
@@ -11,8 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from tests.references import cluster_margin as reference
 from torchal import ConfigError, DataError, ShapeError
-from torchal.functional import cluster_tree as module
 from torchal.functional import hac_clusters
+
+module = importlib.import_module("torchal.functional.cluster_tree")  # the package has the function by this name
 
 
 def seeded(seed=0):

@@ -56,9 +56,9 @@ def cluster_margin(
 
     Reference:
         Citovsky, DeSalvo, Gentile, Karydas, Rajagopalan, Rostamizadeh & Kumar, "Batch Active Learning at Scale",
-        NeurIPS 2021, Algorithm 2, lines 9 to 16, with k_t = n and k_m = 10 k_t as in its experiments on Open Images. A
-        cluster's size, which orders them, is taken as that of its part among the k_m rows; of equal sizes the cluster
-        with the lower number comes first.
+        NeurIPS 2021: the k_m rows of smallest margin, in turns over the clusters, until there are k_t = n. A cluster's
+        size, which orders them, is taken as that of its part among the k_m rows; of equal sizes the cluster with the
+        lower number comes first.
 
     Complexity:
         O(N) reads, and sorts of `oversampling` n rows; O(N) memory.
@@ -76,9 +76,8 @@ def cluster_margin(
     _, candidates = check_masks(None, candidates, n_rows=len(scores), device=scores.device)
     n_candidates = int(candidates.sum())
     check_budget(n, n_candidates)
-    times = Fraction(oversampling).limit_denominator(
-        1_000_000
-    )  # 1.1 of 10 rows are 11, which float arithmetic makes 12
+    # 1.1 of 10 rows are 11, which float arithmetic makes 12
+    times = Fraction(oversampling).limit_denominator(1_000_000)
     best = top_n(scores, min(math.ceil(n * times), n_candidates), candidates=candidates)
     order = torch.randperm(len(best.indices), generator=generator, device=generator.device).to(scores.device)
     rows, values = best.indices[order], best.scores[order]

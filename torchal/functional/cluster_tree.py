@@ -191,9 +191,9 @@ def hac_clusters(
 
     Reference:
         Citovsky, DeSalvo, Gentile, Karydas, Rajagopalan, Rostamizadeh & Kumar, "Batch Active Learning at Scale",
-        NeurIPS 2021, Algorithm 1, with the threshold set as in its experiments on Open Images: such that clusters have
-        10 rows on average. What is done above `max_rows` is ours: the mean squared distance of a row x from those of a
-        cluster is |x - mean|^2 + variance; for cosine distances this is average linkage itself.
+        NeurIPS 2021, where clusters of average linkage are made up to some distance. That it is given by a mean size,
+        and what is done above `max_rows`, is ours: the mean squared distance of a row x from those of a cluster is
+        |x - mean|^2 + variance; for cosine distances this is average linkage itself.
 
     Complexity:
         O(M^2 D) multiply-adds for the distances of M = min(N, max_rows) rows, and O(M^2) to join them; above that

@@ -17,6 +17,7 @@ from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.batch_bald import BatchBALD as BatchBALD
 from torchal.samplers.class_balanced import ClassBalanced as ClassBalanced
+from torchal.samplers.cluster_margin import ClusterMargin as ClusterMargin
 from torchal.samplers.combine import Combine as Combine
 from torchal.samplers.combine import combine_margin
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
@@ -122,6 +123,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
     "class_balanced": ClassBalanced,
+    "cluster_margin": ClusterMargin,
     "combine": combine_margin,
     "contrastive": Contrastive,
     "density_weighted": DensityWeighted,
