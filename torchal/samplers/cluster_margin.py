@@ -111,10 +111,10 @@ class ClusterMargin(Sampler):
 
     def _clusters_of(self, view: PoolView) -> Tensor:
         """Return the clusters kept, or those of the view's features where there are none of this pool."""
+        kept = None if self.recluster or not self._kept else self._clusters
         same = self._inputs is None or self._inputs.is_same(view.inputs)
-        if self._kept and not self.recluster and same and self._clusters is not None:
-            if len(self._clusters) == len(view):
-                return self._clusters
+        if kept is not None and same and len(kept) == len(view):
+            return kept
         features = view.features
         of = view.inputs if view.features_from == "inputs" else features
         settings = ("hac_clusters", self.mean_size, self.metric, self.max_rows, self.seed)
