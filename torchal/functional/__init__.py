@@ -54,6 +54,8 @@ from torchal.functional.kmeans import Clusters as Clusters
 from torchal.functional.kmeans import kmeans as kmeans
 from torchal.functional.kmeans import kmeans_plus_plus as kmeans_plus_plus
 from torchal.functional.kmeans import nearest_rows as nearest_rows
+from torchal.functional.lcmd import lcmd as lcmd
+from torchal.functional.lcmd import max_dist as max_dist
 from torchal.functional.margin_clusters import inside_margin as inside_margin
 from torchal.functional.margin_clusters import margin_cluster_mean as margin_cluster_mean
 from torchal.functional.neighbors import Neighbors as Neighbors
