@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.references import lcmd as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
-from torchal.functional import k_center_greedy, lcmd, max_dist
+from torchal.functional import k_center_greedy
+from torchal.functional.lcmd import lcmd, max_dist
 
 module = importlib.import_module("torchal.functional.lcmd")  # the package has the function by this name
 BOTH = [lcmd, max_dist]

@@ -99,9 +99,9 @@ def lcmd(
 ) -> Selection:
     r"""Pick, again and again, the row farthest from its centre in the largest cluster.
 
-    The centres are the labeled rows and the picks so far. A cluster is all candidates that have the same nearest centre,
-    and its size the sum of their squared distances from it: so picks go where many rows are far from all centres, and
-    not to single rows far from everything. Distances, and the first pick where there is no labeled row, are those of
+    The centres are the labeled rows and the picks so far. A cluster is all candidates with the same nearest centre, and
+    its size the sum of their squared distances from it: so picks go where many rows are far from all centres, and not
+    to single rows far from everything. Distances, and the first pick where there is no labeled row, are those of
     `max_dist`.
 
     A row as far from two centres belongs to the earlier one. Of equally large clusters, the farthest row of any is
