@@ -69,7 +69,7 @@ def max_dist(
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
-        Holzmueller, Zaverkin, Kaestner & Steinwart, "A Framework and Benchmark for Deep Batch Active Learning for
+        Holzmüller, Zaverkin, Kästner & Steinwart, "A Framework and Benchmark for Deep Batch Active Learning for
         Regression", JMLR 2023: MaxDist, with the labeled rows as first centres (TP mode). There, rows are compared by
         gradients of the one output of a regression, here by those of a classifier's loss.
 
@@ -131,7 +131,7 @@ def lcmd(
         See `max_dist`.
 
     Reference:
-        Holzmueller, Zaverkin, Kaestner & Steinwart, "A Framework and Benchmark for Deep Batch Active Learning for
+        Holzmüller, Zaverkin, Kästner & Steinwart, "A Framework and Benchmark for Deep Batch Active Learning for
         Regression", JMLR 2023: LCMD (largest cluster maximum distance), with the labeled rows as first centres (TP
         mode). There, rows are compared by gradients of the one output of a regression, here by those of a classifier's
         loss.

@@ -34,9 +34,11 @@ from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
+from torchal.samplers.lcmd import LCMD as LCMD
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
 from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
+from torchal.samplers.max_dist import MaxDist as MaxDist
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
@@ -137,9 +139,11 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "hierarchical_kmeans": HierarchicalKMeans,
     "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
+    "lcmd": LCMD,
     "least_confidence": LeastConfidence,
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
+    "max_dist": MaxDist,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
