@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torchal import functional
+from torchal.functional.lcmd import lcmd
 from torchal.functional.selection import Selection
 from torchal.samplers.max_dist import MaxDist
 
@@ -37,4 +37,4 @@ class LCMD(MaxDist):
         tensor([4])
     """
 
-    _pick: ClassVar[Callable[..., Selection]] = staticmethod(functional.lcmd)
+    _pick: ClassVar[Callable[..., Selection]] = staticmethod(lcmd)

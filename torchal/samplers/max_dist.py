@@ -76,8 +76,8 @@ class MaxDist(Sampler):
         )
         if not bool(selection.scores.any()):
             warnings.warn(
-                f"no candidate's {self.space} differ from those of a labeled row: all {n} picks have the distance 0, "
-                "and are the first rows. Does the model answer the same for every row?",
+                f"every candidate lies on a centre: all {n} picks have the distance 0, and are the first rows. Are the "
+                f"{self.space} the same for every row?",
                 UserWarning,
                 stacklevel=2,
             )
