@@ -155,6 +155,16 @@ def rows_in(fraction: float, n_rows: int) -> int:
     return int(n_rows * Fraction(fraction).limit_denominator(1_000_000))
 
 
+def check_groups(name: str, groups: Tensor, *, n_rows: int, device: torch.device) -> None:
+    """Require the number of a group for each row, (N,) int64 on the given device, none of them negative."""
+    if groups.shape != (n_rows,) or groups.dtype != torch.int64 or groups.device != device:
+        raise ShapeError(
+            f"{name} must be ({n_rows},) int64 on {device}, got {tuple(groups.shape)} {groups.dtype} on {groups.device}"
+        )
+    if bool((groups < 0).any()):
+        raise DataError(f"{name} must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
+
+
 def as_integers(name: str, values: object) -> Tensor:
     """Return whole numbers, in a tensor, an array or a list, as (n,) int64; no values at all may have any dtype."""
     try:

@@ -14,7 +14,9 @@ from torchal.functional.bald import softrank_bald as softrank_bald
 from torchal.functional.batch_bald import JointInformation as JointInformation
 from torchal.functional.batch_bald import batch_bald as batch_bald
 from torchal.functional.batch_bald import joint_mutual_information as joint_mutual_information
+from torchal.functional.cluster_margin import cluster_margin as cluster_margin
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
+from torchal.functional.cluster_tree import hac_clusters as hac_clusters
 from torchal.functional.combine import combined_greedy as combined_greedy
 from torchal.functional.combine import query_similarity as query_similarity
 from torchal.functional.committee import consensus_kl as consensus_kl
@@ -52,6 +54,8 @@ from torchal.functional.kmeans import Clusters as Clusters
 from torchal.functional.kmeans import kmeans as kmeans
 from torchal.functional.kmeans import kmeans_plus_plus as kmeans_plus_plus
 from torchal.functional.kmeans import nearest_rows as nearest_rows
+from torchal.functional.lcmd import lcmd as lcmd
+from torchal.functional.lcmd import max_dist as max_dist
 from torchal.functional.margin_clusters import inside_margin as inside_margin
 from torchal.functional.margin_clusters import margin_cluster_mean as margin_cluster_mean
 from torchal.functional.neighbors import Neighbors as Neighbors

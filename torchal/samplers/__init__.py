@@ -18,6 +18,7 @@ from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.batch_bald import BatchBALD as BatchBALD
 from torchal.samplers.by_group import ByGroup as ByGroup
 from torchal.samplers.class_balanced import ClassBalanced as ClassBalanced
+from torchal.samplers.cluster_margin import ClusterMargin as ClusterMargin
 from torchal.samplers.combine import Combine as Combine
 from torchal.samplers.combine import combine_margin
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
@@ -34,9 +35,11 @@ from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
+from torchal.samplers.lcmd import LCMD as LCMD
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
 from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
+from torchal.samplers.max_dist import MaxDist as MaxDist
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
@@ -124,6 +127,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "batch_bald": BatchBALD,
     "by_group": ByGroup,
     "class_balanced": ClassBalanced,
+    "cluster_margin": ClusterMargin,
     "combine": combine_margin,
     "contrastive": Contrastive,
     "density_weighted": DensityWeighted,
@@ -137,9 +141,11 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "hierarchical_kmeans": HierarchicalKMeans,
     "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
+    "lcmd": LCMD,
     "least_confidence": LeastConfidence,
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
+    "max_dist": MaxDist,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
