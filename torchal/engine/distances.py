@@ -234,6 +234,10 @@ class Space:
             values[close], index[close] = self.pairwise(a.select(close), b).min(1)
         return values, index
 
+    def dots(self, a: Rows, b: Rows) -> Tensor:
+        """Return the products ab of all pairs of rows as they were made ready, (A, B)."""
+        return a.x @ b.x.T
+
     def between(self, a: Rows, b: Rows) -> Tensor:
         """Return the value of each row of a with the same row of b, (A,), as sums of differences."""
         return (a.x - b.x).square_().sum(1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from numbers import Real
+import math
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -11,19 +10,18 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_flag, check_positive
 from torchal._chunks import exact_arithmetic
-from torchal.engine.distances import Rows, make_space, survey
+from torchal.engine.distances import CosineSpace, Space, survey
 from torchal.engine.features import FeatureReader, Features
-from torchal.engine.scaled_rows import ScaledRows
-from torchal.engine.shrinking import pick_largest
 from torchal.engine.sources import StreamedRows
-from torchal.engine.variances import KernelPool, WhitenedPool, rounding
+from torchal.engine.variances import KernelPosterior, LinearPosterior, VariancePool, pick_variances
 from torchal.errors import ConfigError
 from torchal.functional.badge import gradient_readers, open_gradients
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
-DetKernel: TypeAlias = Literal["cosine", "linear", "rbf"]
-Gamma: TypeAlias = float | Literal["scale"]
+DetKernel: TypeAlias = Literal["cosine", "linear"]
+
+_SHORTEST_SQ = 1e-30  # below which squares of float32 lose digits
 
 
 def log_det(
@@ -34,7 +32,6 @@ def log_det(
     candidates: Tensor | None = None,
     kernel: DetKernel = "cosine",
     ridge: float = 1.0,
-    gamma: Gamma = "scale",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Selection:
@@ -43,29 +40,25 @@ def log_det(
     The gain of a row is the logarithm of its conditional variance: of what the picks before it, and the labeled rows,
     leave unexplained of it, and the ridge. With a ridge of at least 1 no gain is negative, and the sum of the gains is
     at least 1 - 1/e of the largest that any n rows have. The picks are those of the plain greedy algorithm, one by one,
-    but made in blocks (`torchal.engine.shrinking`).
+    but made in blocks (`torchal.engine.variances`).
 
-    Equal gains go to the lowest row: those of equal rows always. Where different rows' variances are closer than
-    rounding, either may come first: closer than 4 (D + 4) e R (cosine and linear: R sqrt(V) with the largest variance V
-    that is left, computed again now and then), with the largest k(x, x) = R, and e = 2^-23 for float32, 2^-52 for
-    float64. Where none is left above that, as in less than n dimensions with a tiny ridge, the picks mean nothing.
+    Ties of equal rows go to the lowest. Where the variances of different rows are closer than rounding, either may come
+    first: closer than 4 (D + 4) e k(x, x), with e = 2^-23 for float32, 2^-52 for float64.
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
         n: how many rows to pick.
         labeled: rows that are known already, as if they had been picked before.
         candidates: the rows that may be picked; those that are not labeled, unless given.
-        kernel: cosine; linear, x^T y, divided by its mean k(x, x) over all rows, so that only the ratios of lengths
-            count; or rbf, exp(-gamma |x - y|^2).
-        ridge: what is added to k(x, x), which is 1 on average: the variance of noise. No row becomes worthless by it
-            that has an equal among the picks. It counts as at least e times the largest k(x, x) (rbf: 4 (D + 4) e).
-        gamma: of rbf; "scale" is 2 divided by the mean squared distance of two rows.
+        kernel: cosine; or linear, x^T y, divided by its mean k(x, x) over all rows, so that only the ratios of lengths
+            count.
+        ridge: what is added to k(x, x), which is 1 on average: the variance of noise. The smaller, the less is a row
+            worth that is a combination of picks. It counts as at least 4 (D + 4) e times the largest k(x, x).
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; as many as fit into a cache (CPU) or 128 MiB (GPU), unless given.
 
     Shapes:
-        features: (N, D) float. Half precision is computed in float32, float64 in float64; so is rbf with a ridge that
-            float32 would drown.
+        features: (N, D) float. Half precision is computed in float32, float64 in float64.
         labeled, candidates: (N,) bool, on the features' device.
 
     Returns:
@@ -75,7 +68,7 @@ def log_det(
         BudgetError: n is not between 1 and the number of candidates.
         ShapeError: features is no float matrix, or a mask disagrees in shape, dtype or device.
         DataError: no rows; features that are not finite; a row of zeros with the cosine.
-        ConfigError: an unknown kernel, a ridge that is not above 0, or a gamma that is neither "scale" nor above 0.
+        ConfigError: an unknown kernel, or a ridge that is not above 0.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
@@ -87,32 +80,27 @@ def log_det(
         Wolsey & Fisher, 1978.
 
     Complexity:
-        Cosine and linear: at most N D (n + 2 min(L, D)) multiply-adds in a handful of passes, and about a quarter of
-        that for the rows F x of the blocks; O(N + D^2) memory beyond the features, and chunks. With rbf, pass i after
-        P_i picks takes N (D + p) P_i, of which p are new: as many numbers as rows and picks have would be needed not to
-        compute their kernel again. O(N + (L + n)^2) memory.
+        At most N D (n + min(L, D)) multiply-adds in passes over the rows, and less than that again in blocks;
+        O(N + D min(n + L, D) + n D) memory beyond the features, and chunks.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
         >>> log_det(x, 2)
         Selection(indices=tensor([0, 2]), scores=tensor([0.6931, 0.6931]))
     """
-    check_det(kernel, ridge, gamma)
+    check_det(kernel, ridge)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(reader.device):
-        candidates = candidates.to(reader.device)
-        pool: WhitenedPool | KernelPool
-        if kernel == "rbf":
-            unit, pool = 1.0, _rbf_pool(reader, ridge, gamma, n, candidates)
-        else:
-            rows = ScaledRows(reader, unit=kernel == "cosine")
-            unit = _mean(rows.sq)
-            pool = WhitenedPool(rows, ridge * unit, candidates)
-        pool.condition(labeled.to(reader.device))
-        picked = _pick(pool, n, unit)
-    return _home(picked, reader)
+        source, unit = _rows(reader, kernel)
+        prior = torch.ones_like(source.sq) if kernel == "cosine" else source.sq
+        mean, noise, bound = _scales(prior, ridge, reader.n_columns)
+        known = labeled.nonzero().squeeze(1).to(reader.device)
+        posterior = LinearPosterior(reader.n_columns, noise, n + len(known), reader.device)
+        values = torch.where(candidates.to(reader.device), prior, -torch.inf)
+        pool = VariancePool(source, prior, values, posterior, bound, unit=unit)
+        return _pick(pool, known, n, mean, reader)
 
 
 def max_det(
@@ -139,7 +127,8 @@ def max_det(
         n: how many rows to pick.
         labeled: rows that are known already. Their gradients too are those of the predicted class.
         candidates: the rows that may be picked; those that are not labeled, unless given.
-        ridge: what is added to |g|^2, which is 1 on average after scaling.
+        ridge: what is added to |g|^2, which is 1 on average after scaling. It counts as at least 4 (C + D + 4) e times
+            the largest |g|^2, with e = 2^-23 for float32, 2^-52 for float64.
         bias: whether the gradient by the layer's bias counts too, as if each h ended with a 1.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once, unless chosen by the device.
@@ -166,8 +155,8 @@ def max_det(
         |g|^2 of all rows is the unit, there that of the training rows.
 
     Complexity:
-        A pass after P picks, of which p are new, takes N (P (C + D) + P p) multiply-adds; O(N + (L + n)^2) memory
-        beyond the inputs, and chunks.
+        A pass after P picks (labeled rows included), of which p are new, takes N P (C + D + p) multiply-adds;
+        O(N + (L + n)^2) memory beyond the inputs, and chunks.
 
     Example:
         >>> log_probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [0.6, 0.4]]).log()
@@ -175,72 +164,58 @@ def max_det(
         >>> max_det(log_probs, x, 2).indices
         tensor([1, 3])
     """
-    check_det("linear", ridge, "scale")
+    check_det("linear", ridge)
     check_flag("bias", bias)
     left, right = gradient_readers(log_probs, features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(right), device=right.home)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(right.device):
-        labeled, candidates = labeled.to(right.device), candidates.to(right.device)
-        space, source = open_gradients(left, right, bias=bias, among=labeled | candidates)
-
-        def products(a: Rows, b: Rows) -> Tensor:
-            (h, u), (k, v) = space.factors(a.x), space.factors(b.x)
-            return (h @ k.T).mul_(u @ v.T)
-
-        sq = source.sq
-        unit = _mean(sq)
-        pool = KernelPool(source, products, sq, ridge * unit, n, candidates)
-        pool.condition(labeled)
-        picked = _pick(pool, n, unit)
-    return _home(picked, right)
+        known, candidates = labeled.nonzero().squeeze(1).to(right.device), candidates.to(right.device)
+        space, source = open_gradients(left, right, bias=bias, among=labeled.to(right.device) | candidates)
+        prior = source.sq
+        mean, noise, bound = _scales(prior, ridge, source.n_columns)
+        posterior = KernelPosterior(space, noise, n + len(known), right.device)
+        pool = VariancePool(source, prior, torch.where(candidates, prior, -torch.inf), posterior, bound)
+        return _pick(pool, known, n, mean, right)
 
 
-def check_det(kernel: object, ridge: object, gamma: object) -> None:
+def check_det(kernel: object, ridge: object) -> None:
     """Require settings of `log_det` that make sense.
 
     Raises:
-        ConfigError: an unknown kernel, a ridge that is not above 0, or a gamma that is neither "scale" nor above 0.
+        ConfigError: an unknown kernel, or a ridge that is not above 0.
     """
     if kernel not in get_args(DetKernel):
         raise ConfigError(f"kernel must be one of {', '.join(get_args(DetKernel))}, got {kernel!r}")
     check_positive("ridge", ridge)
-    number = isinstance(gamma, Real) and not isinstance(gamma, bool) and 0 < gamma <= sys.float_info.max
-    if not number and gamma != "scale":
-        raise ConfigError(f"gamma must be 'scale' or a finite number above 0, got {gamma!r}")
 
 
-def _rbf_pool(reader: FeatureReader, ridge: float, gamma: Gamma, n: int, candidates: Tensor) -> KernelPool:
-    """Return the rows of an rbf kernel."""
-    seen = survey(reader, "euclidean")
-    small = ridge < 4 * rounding(reader.n_columns, torch.float32)
-    space = make_space(reader, seen, "euclidean", dtype=torch.float64 if small else torch.float32)
-    source = StreamedRows(reader, space)
-    if gamma == "scale":
-        mean = seen.total / len(reader) * space.scale - (0 if space.shift is None else space.shift.double())
-        spread = float(source.sq.mean(dtype=torch.float64) - mean.square().sum())
-        factor = 1 / spread if spread > 0 else 0.0
-    else:
-        factor = gamma / space.scale / space.scale
+def _rows(reader: FeatureReader, kernel: DetKernel) -> tuple[StreamedRows, bool]:
+    """Return the rows of a kernel, and whether they are still to be scaled to length 1.
 
-    def kernel(a: Rows, b: Rows) -> Tensor:
-        return space.pairwise(a, b).clamp_(min=0).mul_(-factor).exp_()
-
-    prior = torch.ones(len(reader), dtype=space.dtype, device=reader.device)
-    return KernelPool(source, kernel, prior, ridge, n, candidates)
-
-
-def _pick(pool: WhitenedPool | KernelPool, n: int, unit: float) -> Selection:
-    rows, variances = pick_largest(pool, n)
-    return Selection(rows, (variances.double().clamp_(min=0).add_(pool.noise) / unit).log_())
-
-
-def _home(picked: Selection, reader: FeatureReader) -> Selection:
-    """Return a selection where the features are."""
+    That is cheaper done with the products of a pass than with the rows, unless their squares do not fit into float32.
+    """
+    peak = survey(reader, "cosine" if kernel == "cosine" else "euclidean").peak
     dtype = torch.promote_types(reader.dtype, torch.float32)
-    return Selection(picked.indices.to(reader.home), picked.scores.to(reader.home, dtype))
+    largest = 100 if dtype == torch.float32 else 1000  # powers of two, or it is infinite itself
+    scale = 1.0 if 1e-6 < peak < 1e6 or not peak else 2.0 ** min(-math.frexp(peak)[1], largest)
+    source = StreamedRows(reader, Space(n_columns=reader.n_columns, dtype=dtype, scale=scale))
+    if kernel == "cosine" and float(source.sq.min()) < _SHORTEST_SQ:
+        return StreamedRows(reader, CosineSpace(n_columns=reader.n_columns, dtype=dtype)), False
+    return source, kernel == "cosine"
 
 
-def _mean(sq: Tensor) -> float:
-    """Return the mean of k(x, x), and 1 where all are 0."""
-    return float(sq.mean(dtype=torch.float64)) or 1.0
+def _scales(prior: Tensor, ridge: float, n_columns: int) -> tuple[float, float, float]:
+    """Return the mean k(x, x) (1 where all are 0), the noise, and a share of k(x, x) below which all is rounding."""
+    bound = 4 * (n_columns + 4) * torch.finfo(prior.dtype).eps
+    mean = float(prior.mean(dtype=torch.float64)) or 1.0
+    return mean, max(ridge * mean, bound * float(prior.max()), torch.finfo(prior.dtype).tiny), bound
+
+
+def _pick(pool: VariancePool, known: Tensor, n: int, mean: float, reader: FeatureReader) -> Selection:
+    """Return the picks where the features are."""
+    if len(known):
+        pool.condition(known)
+    rows, variances = pick_variances(pool, n)
+    gains = (variances.double().clamp_(min=0).add_(pool.posterior.noise) / mean).log_()
+    return Selection(rows.to(reader.home), gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32)))
