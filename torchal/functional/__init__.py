@@ -27,6 +27,8 @@ from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
 from torchal.functional.density import subtract_picks as subtract_picks
+from torchal.functional.determinant import log_det as log_det
+from torchal.functional.determinant import max_det as max_det
 from torchal.functional.drop_query import drop_query as drop_query
 from torchal.functional.drop_query import dropout_disagreement as dropout_disagreement
 from torchal.functional.epig import epig as epig
