@@ -34,8 +34,10 @@ from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as Hierarchi
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
+from torchal.samplers.log_det import LogDet as LogDet
 from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
+from torchal.samplers.max_det import MaxDet as MaxDet
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
@@ -136,8 +138,10 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
     "least_confidence": LeastConfidence,
+    "log_det": LogDet,
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
+    "max_det": MaxDet,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
