@@ -87,9 +87,7 @@ def test_gradients_by_hand():
     blocks=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_agrees_with_the_determinants(
-    n_rows, n_columns, n_labeled, n_left_out, kernel, ridge, repeats, blocks, seed
-):
+def test_agrees_with_the_determinants(n_rows, n_columns, n_labeled, n_left_out, kernel, ridge, repeats, blocks, seed):
     x = normal(n_rows, n_columns, seed=seed)
     if repeats:
         x[n_rows // 2 :] = x[: n_rows - n_rows // 2].clone()

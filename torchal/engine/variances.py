@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
-from torchal.engine.distances import Rows, Space
+from torchal.engine.distances import Rows, Space, kinds
 from torchal.engine.greedy import Picks, block_rows, small_block
 from torchal.engine.sources import HeldRows, Source
 
@@ -201,7 +201,7 @@ class VariancePool:
         unit: whether the source gives rows that are still to be scaled to length 1.
     """
 
-    def __init__(  # noqa: PLR0917 - one thing each
+    def __init__(
         self, source: Source, prior: Tensor, values: Tensor, posterior: Posterior, bound: float, *, unit: bool = False
     ) -> None:
         self.source = source
@@ -239,7 +239,6 @@ class VariancePool:
 
     def lower(self) -> None:
         """Let the variances know of all observations, in one pass."""
-
         n_observed = self.posterior.n_observed
 
         def lower_chunk(where: slice, rows: Rows) -> None:
@@ -340,7 +339,7 @@ def _pick_one_by_one(pool: VariancePool, n: int, least: Tensor | float) -> Picks
     values, noise = pool.values, pool.posterior.noise
     rows = pool.select(torch.arange(len(pool), device=values.device))
     covariances_with = pool.posterior.covariances(rows)
-    kind = _kinds(rows)
+    kind = kinds(rows.x)
     n = min(n, _MOST, len(pool))
     columns = values.new_empty(n, len(pool))
     picked = torch.full((n,), -1, dtype=torch.int64, device=values.device)
@@ -365,10 +364,3 @@ def _pick_one_by_one(pool: VariancePool, n: int, least: Tensor | float) -> Picks
     pool.posterior.observe(rows.select(picked[:done]))
     pool.n_known = pool.posterior.n_observed
     return picked[:done], scores[:done]
-
-
-def _kinds(rows: Rows) -> Tensor:
-    """Return a number for each row (R,), the same for equal rows, and by all likelihood for no others."""
-    weights = torch.arange(1, rows.x.shape[1] + 1, dtype=torch.float64, device=rows.x.device).sin_()
-    size = max(1, values_per_chunk(rows.x.device) // len(weights))
-    return torch.cat([(some * weights).sum(1) for some in rows.x.split(size)])

@@ -39,6 +39,7 @@ from torchal.functional.expected_error import expected_error_of_refits as expect
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
+from torchal.functional.graph_cut import graph_cut as graph_cut
 from torchal.functional.hierarchical_kmeans import ClusterLevels as ClusterLevels
 from torchal.functional.hierarchical_kmeans import balanced_sample as balanced_sample
 from torchal.functional.hierarchical_kmeans import hierarchical_kmeans as hierarchical_kmeans
