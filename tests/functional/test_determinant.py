@@ -291,7 +291,7 @@ def test_bad_input_of_one_of_them():
         log_det(FEATURES.index_fill(0, torch.tensor(3), 0.0), 1)
     with pytest.raises(ConfigError, match="bias must be true or false, got 'no'"):
         max_det(LOG_PROBS, FEATURES, 1, bias="no")
-    with pytest.raises(DataError, match="row 0 sums to .* after exp, not to 1"):
+    with pytest.raises(DataError, match=r"row 0 sums to .* after exp, not to 1"):
         max_det(LOG_PROBS.exp(), FEATURES, 1)
     with pytest.raises(ShapeError, match=r"log_probs must be \(10, C\) on cpu, .* got \(9, 3\) on cpu"):
         max_det(LOG_PROBS[:9], FEATURES, 1)

@@ -89,7 +89,7 @@ def graph_cut(
         >>> x = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [0.0, 1.0]])
         >>> graph_cut(x, 2, redundancy=0.0).indices
         tensor([0, 1])
-        >>> graph_cut(x, 2).indices
+        >>> graph_cut(x, 2, redundancy=2.0).indices
         tensor([0, 3])
     """
     check_graph_cut(redundancy, similarity)

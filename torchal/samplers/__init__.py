@@ -28,6 +28,7 @@ from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
+from torchal.samplers.graph_cut import GraphCut as GraphCut
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
@@ -132,6 +133,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "epig": EPIG,
     "expected_error_reduction": ExpectedErrorReduction,
     "expected_gradient_length": ExpectedGradientLength,
+    "graph_cut": GraphCut,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "hierarchical_kmeans": HierarchicalKMeans,
