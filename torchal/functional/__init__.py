@@ -29,6 +29,8 @@ from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
 from torchal.functional.density import subtract_picks as subtract_picks
+from torchal.functional.determinant import log_det as log_det
+from torchal.functional.determinant import max_det as max_det
 from torchal.functional.drop_query import drop_query as drop_query
 from torchal.functional.drop_query import dropout_disagreement as dropout_disagreement
 from torchal.functional.epig import epig as epig
@@ -39,6 +41,7 @@ from torchal.functional.expected_error import expected_error_of_refits as expect
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
+from torchal.functional.graph_cut import graph_cut as graph_cut
 from torchal.functional.hierarchical_kmeans import ClusterLevels as ClusterLevels
 from torchal.functional.hierarchical_kmeans import balanced_sample as balanced_sample
 from torchal.functional.hierarchical_kmeans import hierarchical_kmeans as hierarchical_kmeans

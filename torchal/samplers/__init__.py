@@ -30,6 +30,7 @@ from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
+from torchal.samplers.graph_cut import GraphCut as GraphCut
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
@@ -37,8 +38,10 @@ from torchal.samplers.informative_diverse import InformativeDiverse as Informati
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.lcmd import LCMD as LCMD
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
+from torchal.samplers.log_det import LogDet as LogDet
 from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
+from torchal.samplers.max_det import MaxDet as MaxDet
 from torchal.samplers.max_dist import MaxDist as MaxDist
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
@@ -136,6 +139,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "epig": EPIG,
     "expected_error_reduction": ExpectedErrorReduction,
     "expected_gradient_length": ExpectedGradientLength,
+    "graph_cut": GraphCut,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "hierarchical_kmeans": HierarchicalKMeans,
@@ -143,9 +147,11 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "k_center": KCenterGreedy,
     "lcmd": LCMD,
     "least_confidence": LeastConfidence,
+    "log_det": LogDet,
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
     "max_dist": MaxDist,
+    "max_det": MaxDet,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
