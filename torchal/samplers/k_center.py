@@ -52,8 +52,6 @@ class KCenterGreedy(Sampler):
         tensor([3, 2])
     """
 
-    reads_model = False
-
     metric: Metric = "euclidean"
     weights: Weights | None = None
     outliers: float = 0.0
@@ -66,6 +64,10 @@ class KCenterGreedy(Sampler):
         if self.weights is not None and self.weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, or None; got {self.weights!r}")
         check_share("outliers", self.outliers)
+
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - whatever is labeled
+        """Tell whether there are weights, which are a model's."""
+        return self.weights is not None
 
     def check_model(self, model: object) -> None:
         """Require probabilities where there are weights."""

@@ -57,6 +57,10 @@ class MaxDist(Sampler):
         if self.space == "gradients":
             check_provides(model, HasProbabilities, needed_by=f"{type(self).__name__}(space='gradients')")
 
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - whatever is labeled
+        """Tell whether distances are of gradients, which are a model's."""
+        return self.space == "gradients"
+
     def reads(self, capability: type) -> bool:
         """Tell whether gradients, which require probabilities, are read."""
         return capability is HasProbabilities and self.space == "gradients"
