@@ -57,13 +57,14 @@ class CompositeSampler(Sampler):
         """The samplers that this one is made of."""
         return tuple(self.samplers)
 
-    def check_members(self) -> None:
-        """Make `samplers` a tuple, and require at least one of them, each an object of its own.
+    def check_members(self, *, may_be_none: bool = False) -> None:
+        """Make `samplers` a tuple, and require at least one of them unless told otherwise, each an object of its own.
 
         Raises:
             ConfigError: no samplers, something else among them, or the same object twice: it would observe twice.
         """
-        if isinstance(self.samplers, str) or not isinstance(self.samplers, Sequence) or not self.samplers:
+        is_list = isinstance(self.samplers, Sequence) and not isinstance(self.samplers, str)
+        if not is_list or not (self.samplers or may_be_none):
             raise ConfigError(f"samplers must be a list of at least one sampler, got {self.samplers!r}")
         for sampler in self.samplers:
             if isinstance(sampler, type):
@@ -206,7 +207,7 @@ class WrapperSampler(CompositeSampler):
         """The sampler, alone."""
         return (self.sampler,)
 
-    def check_members(self) -> None:
+    def check_members(self, *, may_be_none: bool = False) -> None:  # noqa: ARG002 - there is one
         """Require that `sampler` is one.
 
         Raises:
