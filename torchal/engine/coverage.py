@@ -7,7 +7,7 @@ which takes all similarities, N x N products of rows. What is done here, so that
 1. A pick raises the values of few rows: the p-th, of about one row in p. Gains change by what these rows say, and by
    nothing else, so all gains are kept right by the similarities of the raised rows alone.
 2. A similarity that is not above its row's value will never count again. After p picks about one in p is left, so rows
-   that were raised keep what is left of theirs (`KeptPairs`), and are not multiplied again.
+   that were raised keep what is left of theirs (`KeptPairs`), as far as there is room, and are not multiplied again.
 3. Where all similarities are few enough, they are kept from the start.
 
 What was added and taken off again leaves rounding errors behind. So of all candidates whose gain is within these of the
@@ -18,6 +18,7 @@ small beside what they once were, all of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -26,10 +27,11 @@ from torch import Tensor
 from torchal._chunks import values_per_chunk
 from torchal.engine.affinity import Affinity, part
 from torchal.engine.kept_pairs import KeptPairs
-from torchal.engine.sources import Source
+from torchal.engine.sources import HeldRows, Source
 
 _HELD = 1 << 26  # similarities (256 MiB) that are held where they are all; no more than these are kept of many
 _FEW = 16  # candidates beyond which it is worth to look for equal ones
+_TILES = 4  # a tile of all columns may have this many times what else a temporary may
 _FADED = 1 / 8  # of what the best gain was: all are computed anew
 
 
@@ -178,29 +180,93 @@ class Coverage:
         return close[(gains >= gains[best] - doubt[best]).to(torch.uint8).argmax(0, keepdim=True)], gains[best]
 
     def _direct(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gains of some columns (k,), and how far rounding may have moved them."""
-        gains, active = self._bonus[columns].clone(), torch.zeros(len(columns), dtype=torch.float64, device=self._device)
-        there = self._columns.select(columns)
+        """Return the gains of some columns (k,), and how far rounding may have moved them, float64."""
+        gains = self._bonus[columns].clone()
+        squares = torch.zeros_like(gains)  # of what counts: over the rows errors cancel out
+        for where, tile in self._tiles(columns):
+            rise = tile.sub_(self.values[where].unsqueeze(1)).clamp_(min=0).double()
+            weights = self._weights[where].double()
+            gains += weights @ rise
+            squares += weights.square() @ (rise > 0).double()
+        return gains, squares.sqrt_().mul_(self._affinity.error).add_(gains.abs() * 4 * torch.finfo(gains.dtype).eps)
+
+    def _column(self, column: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values that the rows have with one more pick (1,), (R,), and what it adds, (), float64."""
+        values, gain = torch.empty_like(self.values), self._bonus[column[0]].clone()
+        for where, tile in self._tiles(column):
+            values[where] = torch.maximum(tile[:, 0], self.values[where])
+            gain += (self._weights[where].double() * (values[where] - self.values[where])).sum()
+        return values, gain
+
+    def _tiles(self, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Return the similarities of all rows, part by part, with some columns (k,), capped, (r, k)."""
+        there = None if self._matrix is not None else self._columns.select(columns)
         size = max(1, values_per_chunk(self._device) // max(len(columns), self._rows.n_columns))
         for start in range(0, len(self.values), size):
             where = slice(start, min(start + size, len(self.values)))
-            tile = self._part_of_columns(where, columns, there)
-            rise = self._rise(tile, where).double()
-            weights = self._weights[where].double()
-            gains += weights @ rise
-            active += weights @ (rise > 0).double()
-        return gains, active.mul_(self._affinity.error)
+            if there is None:
+                assert self._matrix is not None
+                tile = self._matrix[where].index_select(1, columns)
+            else:
+                tile = self._affinity.between(part(self._rows, where.start, where.stop, self._device), there)
+            yield where, tile if self._caps is None else torch.minimum(tile, self._caps[where].unsqueeze(1))
 
-    def _column(self, column: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values that the rows have with one more pick, (R,), and what it adds, ()."""
-        values, gain = self.values.clone(), self._bonus[column[0]].clone()
-        there = self._columns.select(column)
-        size = max(1, values_per_chunk(self._device) // self._rows.n_columns)
-        for start in range(0, len(values), size):
-            where = slice(start, min(start + size, len(values)))
-            rise = self._rise(self._part_of_columns(where, column, there), where)
-            gain += (self._weights[where].double() * rise[:, 0].double()).sum()
-            tops = self._part_of_columns(where, column, there)[:, 0]
-            tops = tops if self._caps is None else torch.minimum(tops, self._caps[where])
-            torch.maximum(values[where], tops, out=values[where])
-        return values, gain
+    def _raise_to(self, values: Tensor) -> None:
+        """Give the rows other values (R,), none of them lower, and the gains what follows."""
+        raised = ((values > self.values) & (self._weights > 0)).nonzero().squeeze(1)
+        low, high, weights = self.values[raised], values[raised], self._weights[raised]
+        self.values = values
+        kept = self._pairs.is_kept[raised] if self._pairs is not None else torch.zeros_like(raised, dtype=torch.bool)
+        if self._pairs is not None:
+            self._gains -= self._pairs.raise_values(raised[kept], low[kept], high[kept], weights[kept])
+        raised, low, high, weights = raised[~kept], low[~kept], high[~kept], weights[~kept]
+        if not len(raised):
+            return
+        if self._matrix is None and self._pairs is None:
+            n_rows, n_columns = len(values), len(self._gains)
+            self._pairs = KeptPairs(n_rows, n_columns, _HELD, dtype=values.dtype, device=self._device)
+        size = max(_FEW, _TILES * values_per_chunk(self._device) // len(self._gains))
+        for start in range(0, len(raised), size):
+            some = slice(start, start + size)
+            tile = self._similarities(raised[some])
+            if self._pairs is not None:
+                self._pairs.keep(raised[some], tile, high[some])
+            bottom = low[some].unsqueeze(1)
+            tile.clamp_(min=bottom, max=high[some].unsqueeze(1)).sub_(bottom)
+            self._gains -= weights[some] @ tile
+
+    def _similarities(self, rows: Tensor) -> Tensor:
+        """Return the similarities of some rows (r,) with all columns, (r, M)."""
+        if self._matrix is not None:
+            return self._matrix.index_select(0, rows)
+        here, n_columns = self._rows.select(rows), len(self._gains)
+        width = n_columns if isinstance(self._columns, HeldRows) else math.isqrt(values_per_chunk(self._device))
+        parts = (part(self._columns, i, min(i + width, n_columns), self._device) for i in range(0, n_columns, width))
+        tiles = [self._affinity.between(here, there) for there in parts]
+        return tiles[0] if len(tiles) == 1 else torch.cat(tiles, 1)
+
+    def _renew(self) -> None:
+        """Compute all gains anew from what is kept, where that is enough: old rounding errors are gone."""
+        if self._matrix is not None:
+            gains = self._bonus.clone()
+            size = max(1, _TILES * values_per_chunk(self._device) // len(gains))
+            for start in range(0, len(self.values), size):
+                where = slice(start, min(start + size, len(self.values)))
+                gains += self._added(self._matrix[where].clone(), where)
+            n_terms = len(self.values)
+        elif self._pairs is not None and self._pairs.has_all:
+            gains, counts = self._pairs.gains(self.values, self._caps, self._weights)
+            gains += self._bonus
+            n_terms = int(counts.max())
+        else:
+            return
+        self._gains = gains.masked_fill_(self._gains == -torch.inf, -torch.inf)
+        self._set_slack(n_terms)
+
+    def _set_slack(self, n_terms: int) -> None:
+        """Say how far gains that are kept right may be from those computed anew; each is a sum of so many terms."""
+        self._scale = float(self._gains.max())
+        eps = torch.finfo(self._weights.dtype).eps
+        # A pair's similarity may have other last bits in another product; over the rows such errors cancel out.
+        pairs = self._affinity.error * math.sqrt(n_terms) * float(self._weights.max())
+        self._slack = 8 * pairs + 16 * eps * max(self._scale, 0.0)
