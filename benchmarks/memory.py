@@ -26,7 +26,8 @@ from torchal.protocols import HasPosterior
 ROWS = {"small": 20_000, "medium": 1_000_000, "large": 1_000_000}
 GRAPH_ROWS = {"small": 5000, "medium": 100_000, "large": 100_000}
 STRATEGY_ROWS = {"small": 5000, "medium": 1_000_000, "large": 1_000_000}
-DENSITY_ROWS = {"small": 2000, "medium": 50_000, "large": 50_000}
+PAIR_ROWS = {"small": 2000, "medium": 50_000, "large": 50_000}
+OF_PAIRS = ("graph_density", "prob_cover")  # strategies that compare all pairs of rows
 FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
 
 
@@ -40,6 +41,11 @@ def _seeded() -> torch.Generator:
 WORKS: dict[str, Callable[[torch.Tensor], object]] = {
     "k-center, 1000 picks": lambda x: functional.k_center_greedy(x, 1000),
     "k-center manhattan, 100 picks": lambda x: functional.k_center_greedy(x, 100, metric="manhattan"),
+    "product of utility and distance, 1000 picks": lambda x: functional.combined_greedy(
+        1000, utilities=[x[:, 0].abs()], strengths=[1.0], features=x
+    ),
+    "information density": functional.information_density,
+    "neighbours of 1000 rows": lambda x: functional.neighbors_of(x, 10, rows=torch.arange(1000)),
     "k-means++, 1000 draws": lambda x: functional.kmeans_plus_plus(x, 1000, generator=_seeded()),
     "k-means, k=100, 5 iterations": lambda x: functional.kmeans(
         x, 100, generator=_seeded(), max_iterations=5, tolerance=0
@@ -119,7 +125,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
     note = f"peak {held['peak_mib']:.0f} MiB in all"
     yield Row(work, "ours, all in memory", held["seconds"], held["seconds"] / mapped["seconds"], note)
     for name in STRATEGIES:
-        n_rows = (DENSITY_ROWS if name == "graph_density" else STRATEGY_ROWS)[size]
+        n_rows = (PAIR_ROWS if name in OF_PAIRS else STRATEGY_ROWS)[size]
         took = _measured({"strategy": name, "n_rows": n_rows})
         note = f"{took['beyond_mib']:.0f} MiB beyond what is given"
         yield Row(f"{name}, {n_rows} x 64, {_PICKS.get(name, 1000)} picks", "ours", took["seconds"], 1.0, note)

@@ -46,7 +46,7 @@ def run(folder, *command):
 def test_the_new_strategy_and_data_set_pass_the_tests(checkout):
     folder, _ = checkout
     parts = ["tests/samplers", "torchal/functional/confidence_ratio.py", "torchal/data/moons.py"]
-    chosen = ["-k", "confidence_ratio or switch or moons or agree"]
+    chosen = ["-k", "confidence_ratio or epsilon_greedy or moons or agree"]
     done = run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, *parts)
     assert done.returncode == 0, done.stdout
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 27
@@ -58,6 +58,6 @@ def test_the_command_runs_all_three(checkout, tmp_path):
     words = [sys.executable, *shlex.split(command)[1:-1], f"runs={tmp_path}", "progress=false", "-m"]
     done = run(folder, *words)
     assert done.returncode == 0, done.stderr
-    for sampler in ("confidence_ratio", "switch"):
+    for sampler in ("confidence_ratio", "epsilon_greedy"):
         assert re.search(rf"^{sampler} +2 ", done.stdout, re.MULTILINE)
     assert list((tmp_path / "moons-random_forest,schedule.budget=100").glob("*/seed=*/rounds.jsonl"))

@@ -9,7 +9,7 @@ from tests.references import neighbors as reference
 from torchal import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.engine.distances import Space
 from torchal.errors import DeviceMemoryError
-from torchal.functional import knn_graph, nearest_among
+from torchal.functional import knn_graph, nearest_among, neighbors_of
 
 METRICS = ["euclidean", "cosine", "manhattan"]
 BACKENDS = ["torch", pytest.param("faiss", marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"))]
@@ -341,6 +341,71 @@ def test_cuda_finds_the_same_among():
     x, among = normal(900, 8), torch.arange(900) % 3 == 0
     want = nearest_among(x, 7, among=among)
     found = nearest_among(x.cuda(), 7, among=among.cuda())
+    assert found.indices.is_cuda
+    assert found.indices.cpu().equal(want.indices)
+    assert torch.allclose(found.distances.cpu(), want.distances)
+
+
+def test_of_some_rows_by_hand():
+    x = torch.tensor([[0.0], [1.0], [3.0], [3.0], [9.0]])
+    found = neighbors_of(x, 2, rows=torch.tensor([4, 0, 3]))
+    assert found.indices.tolist() == [[2, 3], [1, 2], [2, 1]]
+    assert found.distances.tolist() == [[6, 6], [1, 3], [0, 2]]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("chunk_rows", [None, 7])
+def test_neighbours_of_some_rows_are_their_rows_of_the_graph(metric, whole, chunk_rows):
+    x = normal(90, 4) * 3 + 1
+    x = x.round() if whole else x
+    x[(x == 0).all(1)] = 1
+    rows = torch.randperm(90, generator=torch.Generator().manual_seed(1))[:23]
+    found = neighbors_of(x, 6, rows=rows, metric=metric, chunk_rows=chunk_rows)
+    graph = knn_graph(x, 6, metric=metric, backend="torch")
+    assert torch.allclose(found.distances, graph.distances[rows])
+    if not whole or metric != "cosine":
+        assert found.indices.equal(graph.indices[rows])
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_of_some_rows_whatever_their_size(size):
+    x = normal(50, 4).float()
+    rows = torch.tensor([7, 3])
+    assert neighbors_of(x * size, 5, rows=rows).indices.equal(neighbors_of(x, 5, rows=rows).indices)
+    assert neighbors_of(x.half(), 5, rows=rows).indices.equal(neighbors_of(x.half().float(), 5, rows=rows).indices)
+
+
+def test_of_some_rows_finds_what_rounding_hides():
+    x = 1e-4 * normal(60, 3)
+    x[0] = 100
+    x, rows = x.float(), torch.arange(30, 50)
+    want = exact(x, "euclidean").fill_diagonal_(torch.inf)[rows].sort(1)
+    assert torch.allclose(neighbors_of(x, 5, rows=rows).distances.double(), want.values[:, :5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"k": 5}, ConfigError, "5 neighbours of each row need at least 6 rows, features has 5"),
+        ({"k": 0}, ConfigError, "k must be"),
+        ({"rows": torch.tensor([0, 0])}, ShapeError, "rows must be distinct"),
+        ({"rows": torch.tensor([5])}, ShapeError, r"rows must lie in \[0, 5\)"),
+        ({"rows": torch.tensor([], dtype=torch.int64)}, ShapeError, "at least one row"),
+        ({"metric": "hamming"}, ConfigError, "metric"),
+        ({"features": torch.full((5, 2), torch.nan)}, DataError, "finite"),
+    ],
+)
+def test_of_some_rows_refuses_what_it_cannot_use(change, error, message):
+    arguments = {"features": torch.rand(5, 2), "k": 2, "rows": torch.tensor([1])} | change
+    with pytest.raises(error, match=message):
+        neighbors_of(arguments.pop("features"), arguments.pop("k"), **arguments)
+
+
+@pytest.mark.gpu
+def test_cuda_finds_the_same_of_some_rows():
+    x, rows = normal(900, 8), torch.arange(0, 900, 7)
+    want, found = neighbors_of(x, 7, rows=rows), neighbors_of(x.cuda(), 7, rows=rows.cuda())
     assert found.indices.is_cuda
     assert found.indices.cpu().equal(want.indices)
     assert torch.allclose(found.distances.cpu(), want.distances)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.references import quotas as reference
 from torchal.errors import BudgetError, DataError, ShapeError
-from torchal.functional import fill_quotas, top_n
+from torchal.functional import class_quotas, fill_quotas, top_n
 
 
 def test_literal_case():
@@ -72,6 +72,70 @@ def test_one_row_or_all_of_them_are_those_with_the_highest_scores(n):
 def test_refuses_what_it_cannot_use(scores, groups, n, error, message):
     with pytest.raises(error, match=message):
         fill_quotas(scores, groups, n)
+
+
+def test_quotas_may_be_given():
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    groups = torch.tensor([0, 0, 0, 1, 1])
+    assert fill_quotas(scores, groups, 3, quotas=torch.tensor([1, 2])).indices.tolist() == [0, 3, 4]
+    assert fill_quotas(scores, groups, 3, quotas=torch.tensor([0, 1])).indices.tolist() == [3, 0, 1]
+    with pytest.raises(DataError, match="group 1 has no quota: there are 1"):
+        fill_quotas(scores, groups, 3, quotas=torch.tensor([3]))
+
+
+@pytest.mark.parametrize(
+    ("n", "available", "counts", "target", "quotas"),
+    [
+        (7, [100, 1, 100], None, None, [3, 1, 3]),
+        (2, [5, 5, 5], None, None, [1, 1, 0]),  # ties go to the lowest class
+        (4, [9, 9, 9], [5, 1, 0], None, [0, 2, 2]),
+        (5, [9, 0, 9], [0, 0, 0], None, [3, 0, 2]),
+        (3, [9, 9], [0, 0], [0.0, 1.0], [0, 3]),
+        (3, [9, 1], [0, 0], [0.0, 1.0], [2, 1]),
+        (10, [99, 99], [0, 10], [3.0, 1.0], [10, 0]),
+        (1, [0, 1], None, None, [0, 1]),
+    ],
+)
+def test_classes_get_their_parts(n, available, counts, target, quotas):
+    counts = None if counts is None else torch.tensor(counts)
+    target = None if target is None else torch.tensor(target)
+    assert class_quotas(n, torch.tensor(available), counts=counts, target=target).tolist() == quotas
+
+
+@given(data=st.data(), n_classes=st.integers(1, 3))
+def test_no_other_quotas_are_nearer_to_the_target(data, n_classes):
+    numbers = st.lists(st.integers(0, 4), min_size=n_classes, max_size=n_classes)
+    available, counts = data.draw(numbers.filter(any)), data.draw(numbers)
+    target = data.draw(st.none() | numbers.filter(any))
+    n = data.draw(st.integers(1, sum(available)))
+    found = class_quotas(
+        n,
+        torch.tensor(available),
+        counts=torch.tensor(counts),
+        target=None if target is None else torch.tensor(target, dtype=torch.float64),
+    ).tolist()
+    assert sum(found) == n
+    assert all(q <= most for q, most in zip(found, available, strict=True))
+    shares = [int(a + c > 0) for a, c in zip(available, counts, strict=True)] if target is None else target
+    assert reference.off_target(found, counts, shares) == reference.least_off_target(n, available, counts, shares)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"n": 4}, BudgetError, "asked for 4 rows, 3 can"),
+        ({"counts": torch.tensor([1])}, ShapeError, "each of 2 classes, got 1 and 2"),
+        ({"target": torch.ones(3)}, ShapeError, "each of 2 classes, got 2 and 3"),
+        ({"target": torch.ones(2, dtype=torch.int64)}, ShapeError, "floating point"),
+        ({"target": torch.zeros(2)}, DataError, "above 0 for at least one of 2"),
+        ({"target": torch.tensor([1.0, -1.0])}, DataError, "target must not be negative: 1 of 2"),
+        ({"target": torch.tensor([1.0, math.nan])}, DataError, "finite"),
+        ({"counts": torch.tensor([1, -1])}, DataError, "counts must not be negative"),
+    ],
+)
+def test_class_quotas_refuse_what_they_cannot_use(settings, error, message):
+    with pytest.raises(error, match=message):
+        class_quotas(**{"n": 2, "available": torch.tensor([1, 2]), **settings})
 
 
 @pytest.mark.gpu

@@ -66,6 +66,27 @@ def test_forks_share_outputs_whoever_reads_first(first):
     assert view.model.calls == 1
 
 
+def test_a_narrowed_view_has_fewer_candidates_and_all_else_in_common():
+    view = make_view(make_pool()[0], model=Counting())
+    some = view.candidates & (torch.arange(60) < 20)
+    narrow = view.narrowed(some)
+    assert narrow.candidates.equal(some)
+    assert not view.candidates.equal(some)
+    assert narrow.scores is view.scores
+    assert narrow.labeled is view.labeled
+    assert view.model.calls == 1
+    assert numbers(narrow) == numbers(view)
+    assert narrow.fork(1).candidates.equal(some)
+
+
+def test_a_view_is_not_narrowed_to_other_rows():
+    view = make_view(make_pool()[0])
+    with pytest.raises(ShapeError, match="6 of 60 rows are no candidates of this view"):
+        view.narrowed(torch.ones(60, dtype=torch.bool))
+    with pytest.raises(ShapeError, match=r"candidates must have shape \(60,\), got \(3,\)"):
+        view.narrowed(torch.ones(3, dtype=torch.bool))
+
+
 def test_a_refit_does_not_share_outputs_of_the_model():
     pool, targets, _ = make_pool()
     view = make_view(pool)

@@ -1,6 +1,7 @@
 """Quota filling, row by row."""
 
 from fractions import Fraction
+from itertools import product
 
 
 def fill_quotas(scores, groups, n, candidates):
@@ -15,3 +16,17 @@ def fill_quotas(scores, groups, n, candidates):
             picked.append(row)
     rest = [row for row in order if row not in picked]
     return picked + rest[: n - len(picked)]
+
+
+def off_target(quotas, counts, shares):
+    """Return the squared distance of the labels, with these picks, from the shares."""
+    total = sum(counts) + sum(quotas)
+    return sum(
+        (q + c - Fraction(share, sum(shares)) * total) ** 2 for q, c, share in zip(quotas, counts, shares, strict=True)
+    )
+
+
+def least_off_target(n, available, counts, shares):
+    """Return the least such distance of all quotas there are."""
+    every = product(*(range(most + 1) for most in available))
+    return min(off_target(quotas, counts, shares) for quotas in every if sum(quotas) == n)

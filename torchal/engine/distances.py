@@ -177,7 +177,11 @@ class Space:
 
     def rough(self, a: Rows, b: Rows) -> Tensor:
         """Return the values of all pairs, (A, B), near ones as they are rounded; to be used before the next call."""
-        return self._product(a, b, self._room_for(a, b)).add_(a.sq.unsqueeze(1))
+        return self.products(a, b).add_(a.sq.unsqueeze(1))
+
+    def products(self, a: Rows, b: Rows) -> Tensor:
+        """Return |b|^2 - 2 ab for all pairs, (A, B); to be used before the next call."""
+        return self._product(a, b, self._room_for(a, b))
 
     def lookup(self, rows: Rows) -> Callable[[int], NDArray[Any]]:
         """Return a function that gives the values (R,) of one row with all others, for few rows on a CPU.
@@ -202,7 +206,7 @@ class Space:
 
     def nearest(self, a: Rows, b: Rows) -> Tensor:
         """Return the value of each row of a with the nearest row of b, (A,)."""
-        values = self._product(a, b, self._room_for(a, b)).amin(1).add_(a.sq)
+        values = self.products(a, b).amin(1).add_(a.sq)
         if not self.exact:
             close = (values < self.near * a.sq).nonzero().squeeze(1)
             if len(close):
@@ -221,7 +225,7 @@ class Space:
 
     def nearest_index(self, a: Rows, b: Rows) -> tuple[Tensor, Tensor]:
         """Return the value of each row of a with the nearest row of b, and which, (A,) both; ties to the first."""
-        products = self._product(a, b, self._room_for(a, b))
+        products = self.products(a, b)
         on_cpu = products.device.type == "cpu"  # where numpy's argmin is three times faster
         index = torch.from_numpy(products.numpy().argmin(1)) if on_cpu else products.argmin(1)
         values = products.gather(1, index.unsqueeze(1)).squeeze(1) + a.sq

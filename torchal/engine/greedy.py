@@ -23,7 +23,7 @@ from the parts of a process group, which would share their blocks and repeat the
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -104,9 +104,7 @@ def farthest_first(pool: Pool, n: int, least: Tensor | float = _PICKED, *, finis
             else:
                 within, values = farthest_first(pool.block(inside), missing, threshold, finish=False)
                 picked = inside[within]
-                if left_out is not None:  # a row that came down to the threshold must not go before one left out there
-                    wrong = ((values == threshold) & (picked > left_out)).nonzero()
-                    picked, values = (picked[: wrong[0]], values[: wrong[0]]) if len(wrong) else (picked, values)
+                picked, values = before_left_out(picked, values, threshold, left_out)
                 pool.values[picked] = _PICKED
                 if finish or len(picked) < missing:
                     pool.lower(picked)
@@ -118,29 +116,71 @@ def farthest_first(pool: Pool, n: int, least: Tensor | float = _PICKED, *, finis
     return torch.cat(rows), torch.cat(scores)
 
 
-def _block(pool: Pool, least: Tensor | float) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the rows of the next block, their threshold, and the first row at the threshold that was left out.
-
-    No threshold means that so many rows are alike that no block is small.
-    """
+def _block(pool: Pool, least: Tensor | float) -> Block:
     values = pool.values
-    room = _BLOCKS * values_per_chunk(values.device) // pool.source.n_columns
-    in_matrix = _matrix_rows(pool)
-    wanted = max(1, min(len(values) // _SHARE, max(room, in_matrix)))
-    if in_matrix < wanted < 2 * in_matrix:
-        wanted = in_matrix  # rather a smaller share than one more floor of blocks
+    wanted = block_rows(values, pool.source.n_columns, _matrix_rows(pool))
     threshold = values.topk(wanted, sorted=False).values.min().clamp(min=0)  # not -inf, where few may be picked
     threshold = torch.maximum(threshold, torch.as_tensor(least, dtype=values.dtype, device=values.device))
     inside = (values >= threshold - pool.space.slack(threshold, pool.source.longest_sq)).nonzero().squeeze(1)
+    return small_block(inside, values, threshold, wanted, exact=pool.space.exact)
+
+
+class Block(NamedTuple):
+    """The rows among which the next picks are.
+
+    Shapes:
+        rows: (B,) int64, ascending.
+        threshold: (), what all others are below or at; None if so many rows are alike that no block is small.
+        left_out: (), the first of the rows at the threshold that are not in the block, if there are some.
+    """
+
+    rows: Tensor
+    threshold: Tensor | None
+    left_out: Tensor | None
+
+
+def block_rows(values: Tensor, n_columns: int, in_matrix: int) -> int:
+    """Return how many rows a block of a pool with these values (N,) should have.
+
+    Args:
+        values: of the pool.
+        n_columns: how many numbers a row has.
+        in_matrix: how many rows the matrix of their distances may have.
+    """
+    room = _BLOCKS * values_per_chunk(values.device) // n_columns
+    wanted = max(1, min(len(values) // _SHARE, max(room, in_matrix)))
+    if in_matrix < wanted < 2 * in_matrix:
+        wanted = in_matrix  # rather a smaller share than one more floor of blocks
+    return wanted
+
+
+def small_block(inside: Tensor, values: Tensor, threshold: Tensor, wanted: int, *, exact: bool) -> Block:
+    """Return a block of about as many rows as wanted, where that can be.
+
+    Args:
+        inside: the rows that may have values of at least the threshold, (B,) int64, ascending.
+        values: (N,).
+        threshold: ().
+        wanted: rows of a block.
+        exact: whether values are without rounding.
+    """
     if len(inside) <= 4 * wanted:
-        return inside, threshold, None
-    if not pool.space.exact:
-        return inside, None, None
-    # Values without rounding: of the rows at the threshold the lowest are enough, since ties go to them.
+        return Block(inside, threshold, None)
+    if not exact:
+        return Block(inside, None, None)
+    # Of the rows at the threshold the lowest are enough, since ties go to them.
     level = (values[inside] == threshold).nonzero().squeeze(1)
     keep = torch.ones_like(inside, dtype=torch.bool)
     keep[level[wanted:]] = False
-    return inside[keep], threshold, inside[level[wanted]]
+    return Block(inside[keep], threshold, inside[level[wanted]])
+
+
+def before_left_out(picked: Tensor, values: Tensor, threshold: Tensor, left_out: Tensor | None) -> Picks:
+    """Return the picks of a block up to one that came down to the threshold, behind a row left out there."""
+    if left_out is None:
+        return picked, values
+    wrong = ((values == threshold) & (picked > left_out)).nonzero()
+    return (picked[: wrong[0]], values[: wrong[0]]) if len(wrong) else (picked, values)
 
 
 def _matrix_rows(pool: Pool) -> int:

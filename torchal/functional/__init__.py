@@ -15,10 +15,14 @@ from torchal.functional.batch_bald import JointInformation as JointInformation
 from torchal.functional.batch_bald import batch_bald as batch_bald
 from torchal.functional.batch_bald import joint_mutual_information as joint_mutual_information
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
+from torchal.functional.combine import combined_greedy as combined_greedy
+from torchal.functional.combine import query_similarity as query_similarity
 from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio
 from torchal.functional.committee import vote_entropy as vote_entropy
 from torchal.functional.contrastive import contrastive as contrastive
+from torchal.functional.coverage import prob_cover as prob_cover
+from torchal.functional.coverage import purity_radius as purity_radius
 from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
@@ -33,7 +37,13 @@ from torchal.functional.expected_error import expected_error_of_refits as expect
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
+from torchal.functional.hierarchical_kmeans import ClusterLevels as ClusterLevels
+from torchal.functional.hierarchical_kmeans import balanced_sample as balanced_sample
+from torchal.functional.hierarchical_kmeans import hierarchical_kmeans as hierarchical_kmeans
 from torchal.functional.hierarchy import ClusterTree as ClusterTree
+from torchal.functional.information_density import density_weighted as density_weighted
+from torchal.functional.information_density import information_density as information_density
+from torchal.functional.information_density import non_negative as non_negative
 from torchal.functional.k_center import Assignment as Assignment
 from torchal.functional.k_center import Cover as Cover
 from torchal.functional.k_center import assign_to_centers as assign_to_centers
@@ -47,6 +57,8 @@ from torchal.functional.margin_clusters import margin_cluster_mean as margin_clu
 from torchal.functional.neighbors import Neighbors as Neighbors
 from torchal.functional.neighbors import knn_graph as knn_graph
 from torchal.functional.neighbors import nearest_among as nearest_among
+from torchal.functional.neighbors import neighbors_of as neighbors_of
+from torchal.functional.quotas import class_quotas as class_quotas
 from torchal.functional.quotas import fill_quotas as fill_quotas
 from torchal.functional.representatives import cluster_representatives as cluster_representatives
 from torchal.functional.selection import Selection as Selection
@@ -54,6 +66,8 @@ from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores
 from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
 from torchal.functional.stochastic_batch import softrank_scores as softrank_scores
+from torchal.functional.typiclust import typical_rows as typical_rows
+from torchal.functional.typiclust import typiclust as typiclust
 from torchal.functional.uncertainty import draw_labels as draw_labels
 from torchal.functional.uncertainty import entropy as entropy
 from torchal.functional.uncertainty import least_confidence as least_confidence

@@ -85,7 +85,7 @@ def kmeans_plus_plus(
     candidates = candidates & (weights > 0)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(reader.device):
-        space, source = _open(reader)
+        space, source = euclidean_rows(reader)
         rows, scores = _draw_start(
             source, space, n, weights.to(reader.device), candidates.to(reader.device), labeled, generator
         )
@@ -172,7 +172,7 @@ def kmeans(
     weights = weights.to(reader.device)
     check_budget(k, int((weights > 0).sum()))
     with exact_arithmetic(reader.device):
-        space, source = _open(reader)
+        space, source = euclidean_rows(reader)
         centers = _find_centers(source, space, k, weights, max_iterations, tolerance, generator)
         assigned, values = nearest_centers(source, space, centers)
         inertia = (values.double() * weights).sum() * unit / space.scale / space.scale
@@ -261,7 +261,7 @@ def nearest_rows(
         )
     check_finite("centers", centers)
     with exact_arithmetic(reader.device):
-        space, source = _open(reader)
+        space, source = euclidean_rows(reader)
         # of equal centres one, since each would be compared with all copies of its row
         kinds, kind = centers.to(reader.device).unique(dim=0, return_inverse=True)
         rows = torch.cat([_nearest_rows(source, space, some) for some in split(space.prepare(kinds))])
@@ -373,7 +373,7 @@ def _sum_by(index: Tensor, rows: Tensor, k: int) -> Tensor:
     return (index == torch.arange(k, device=index.device).unsqueeze(1)).to(rows.dtype) @ rows
 
 
-def _open(reader: FeatureReader) -> tuple[Space, StreamedRows]:
+def euclidean_rows(reader: FeatureReader) -> tuple[Space, StreamedRows]:
     """Return the space and the rows; without exact arithmetic for whole numbers, since there are no ties to keep."""
     space = make_space(reader, survey(reader, "euclidean")._replace(whole=False), "euclidean")
     return space, StreamedRows(reader, space)

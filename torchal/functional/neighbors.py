@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import check_mask, check_whole
+from torchal._checks import as_rows, check_mask, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal._csr import csr_tensor
 from torchal.engine import faiss_search
@@ -25,8 +24,9 @@ from torchal.engine.distances import (
     survey,
 )
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.on_cpu import smallest, where_true
 from torchal.engine.sources import StreamedRows
-from torchal.errors import CapabilityError, ConfigError
+from torchal.errors import CapabilityError, ConfigError, ShapeError
 
 _SPARE = 8  # candidates kept beyond k, since rounding may hide a neighbour behind them
 _AMONG = 256  # of the rows that can be neighbours are compared with a chunk at once
@@ -185,6 +185,67 @@ def nearest_among(
         return _settled(reader, seen, source, candidates, k=k, metric=metric, size=size, others=others)
 
 
+def neighbors_of(
+    features: Features,
+    k: int,
+    *,
+    rows: Tensor,
+    metric: Metric = "euclidean",
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Neighbors:
+    """Find the k nearest other rows of each of some rows, as of the labeled ones; exactly.
+
+    These are their rows of `knn_graph`, without the others. Exactness and ties are those of `knn_graph`.
+
+    Args:
+        features: as in `knn_graph`.
+        k: neighbours of each row.
+        rows: whose neighbours are wanted.
+        metric: euclidean; cosine, which is 1 - cos; or manhattan.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: rows compared at once with as many others, unless given.
+
+    Shapes:
+        features: (N, D) float. Half precision is computed in float32, float64 in float64.
+        rows: (L,) int64, distinct.
+
+    Returns:
+        indices and distances, (L, k), in the order of `rows`, on the features' device.
+
+    Raises:
+        ConfigError: k is not between 1 and N - 1; an unknown metric.
+        ShapeError: features is no float matrix; no rows, or rows that repeat or lie outside of [0, N).
+        DataError: no rows; features that are not finite; a row of zeros with cosine distances.
+        DeviceMemoryError: the smallest block does not fit on the device.
+
+    Complexity:
+        N L D multiply-adds; O(N + L k) memory beyond the features, and blocks.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [3.0], [3.0]])
+        >>> neighbors_of(x, 2, rows=torch.tensor([1, 3])).indices
+        tensor([[0, 2],
+                [2, 1]])
+    """
+    check_whole("k", k, least=1)
+    check_metric(metric)
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    rows = as_rows("rows", rows, n_rows=len(reader), device=reader.device)
+    if not len(rows):
+        raise ShapeError("rows must name at least one row, got none")
+    if k >= len(reader):
+        raise ConfigError(f"{k} neighbours of each row need at least {k + 1} rows, features has {len(reader)}")
+    with exact_arithmetic(reader.device):
+        seen = survey(reader, metric)
+        space = make_space(reader, seen, metric, "torch")
+        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(reader) - 1)
+        source = StreamedRows(reader, space)
+        size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
+        candidates = reader.in_chunks.halve(size, lambda size: _search_for(source, rows, kept, size))
+        return _settled(reader, seen, source, candidates, k=k, metric=metric, size=size, rows=rows)
+
+
 def _settled(
     reader: FeatureReader,
     seen: Survey,
@@ -194,22 +255,24 @@ def _settled(
     k: int,
     metric: Metric,
     size: int,
+    rows: Tensor | None = None,
     others: Tensor | None = None,
 ) -> Neighbors:
-    """Return the k nearest of the candidates (N, K) and their distances, as measured again.
+    """Return the k nearest of the candidates (R, K) of some rows (R,) and their distances, as measured again.
 
-    `others` (L,) are the rows that can be neighbours: all but the row itself unless given.
+    All rows unless given. `others` (L,) are the rows that can be neighbours: all but the row itself unless given.
     """
     space, kept = source.space, candidates.indices.shape[1]
-    found = _measured_again(source, candidates, k)
+    found = _measured_again(source, candidates, k, rows)
     if _rounds(space, metric) and kept < (len(reader) - 1 if others is None else len(others)):
         # What was not kept is at least as far as the last one kept, up to the rounding of both.
-        error = space.bound * (source.sq + source.longest_sq)
+        error = space.bound * ((source.sq if rows is None else source.sq[rows]) + source.longest_sq)
         doubtful = (found.distances[:, -1] > candidates.distances[:, -1] - error).nonzero().squeeze(1)
         if len(doubtful):
+            wanted = doubtful if rows is None else rows[doubtful]
             fine = StreamedRows(reader, make_space(reader, seen._replace(whole=False), metric, dtype=torch.float64))
-            again = reader.in_chunks.halve(size, lambda size: _search_for(fine, doubtful, kept, size, others))
-            again = _measured_again(fine, again, k, rows=doubtful)
+            again = reader.in_chunks.halve(size, lambda size: _search_for(fine, wanted, kept, size, others))
+            again = _measured_again(fine, again, k, rows=wanted)
             found.indices[doubtful] = again.indices
             found.distances[doubtful] = again.distances.to(found.distances.dtype)
     dtype = torch.promote_types(reader.dtype, torch.float32)
@@ -244,13 +307,13 @@ class _Best:
         worst = self.values[where].amax(1)
         limit = worst.floor().to(values.dtype).nextafter(worst.new_tensor(torch.inf, dtype=values.dtype))
         limit = limit if self._step else worst
-        near = _true(values < (limit if turned else limit.unsqueeze(1)))
+        near = where_true(values < (limit if turned else limit.unsqueeze(1)))
         if 8 * len(near) > values.numel():  # as in the first block, when everything is nearer than nothing
             values = values.T if turned else values
             columns = torch.arange(first, first + values.shape[1], device=values.device)
             values = values.double() + self._step * columns if self._step else values
             k = min(self.values.shape[1], values.shape[1])
-            self._take(where, *_smallest(values, k), first)
+            self._take(where, *smallest(values, k), first)
             return
         row, column = near // values.shape[1], near % values.shape[1]
         value = values.flatten()[near]
@@ -282,22 +345,6 @@ class _Best:
         order = self.values.sort(1)
         values = order.values.floor() if self._step else order.values
         return Neighbors(self.indices.gather(1, order.indices), values)
-
-
-def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k smallest values of each row (R, B), and their columns, (R, k) both, in any order."""
-    if values.device.type == "cpu" and k < values.shape[1]:  # numpy's is about three times faster than topk
-        columns = torch.from_numpy(np.argpartition(values.numpy(), k - 1, axis=1)[:, :k])
-        return values.gather(1, columns), columns
-    best = values.topk(k, largest=False, sorted=False)
-    return best.values, best.indices
-
-
-def _true(mask: Tensor) -> Tensor:
-    """Return where a mask is true, (n,) int64, counted through its rows."""
-    if mask.device.type == "cpu":  # four times faster than torch's where little is true
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.flatten().nonzero().squeeze(1)
 
 
 def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
@@ -339,8 +386,8 @@ def _search_among(source: StreamedRows, others: Tensor, k: int, size: int) -> Ne
 
 def _search_for(source: StreamedRows, wanted: Tensor, k: int, size: int, others: Tensor | None = None) -> Neighbors:
     """Return the k rows, or the k of the others (L,), that are nearest to the wanted ones (n,)."""
-    best = _Best(len(wanted), k, source.sq)
     n_others = len(source) if others is None else len(others)
+    best = _Best(len(wanted), k, source.sq, step=source.space.whole_step(n_others))
     for start in range(0, len(wanted), size):
         here = slice(start, min(start + size, len(wanted)))
         rows = source.select(wanted[here])

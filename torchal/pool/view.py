@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, check_whole
+from torchal._checks import as_integers, check_mask, check_whole
 from torchal.engine.features import Features
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
@@ -149,6 +149,29 @@ class PoolView:
         generator = self.generator
         base = int(torch.randint(1 << 31, (1,), generator=generator, device=generator.device))
         return replace(self, generator_state=torch.Generator(generator.device).manual_seed(base + key))
+
+    def narrowed(self, candidates: Tensor) -> PoolView:
+        """Return this view with fewer candidates; both share the model's outputs, and have the same randomness.
+
+        For a sampler that lets another choose among some of the rows only. What is read of all rows, as `log_probs`, is
+        still computed for all rows, once for both.
+
+        Shapes:
+            candidates: (N,) bool, some of this view's candidates.
+
+        Raises:
+            ShapeError: the mask disagrees in shape, dtype or device, or a row is no candidate of this view.
+
+        Example:
+            >>> view = PoolView.from_tensors(features=torch.zeros(3, 1))
+            >>> view.narrowed(torch.tensor([True, False, False])).candidates
+            tensor([ True, False, False])
+        """
+        check_mask("candidates", candidates, n_rows=len(self), device=self.candidates.device)
+        n_others = int((candidates & ~self.candidates).sum())
+        if n_others:
+            raise ShapeError(f"{n_others} of {int(candidates.sum())} rows are no candidates of this view")
+        return replace(self, candidates=candidates)
 
     @property
     def scores(self) -> Tensor:

@@ -16,8 +16,13 @@ from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.batch_bald import BatchBALD as BatchBALD
+from torchal.samplers.class_balanced import ClassBalanced as ClassBalanced
+from torchal.samplers.combine import Combine as Combine
+from torchal.samplers.combine import combine_margin
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
+from torchal.samplers.composite import WrapperSampler as WrapperSampler
 from torchal.samplers.contrastive import Contrastive as Contrastive
+from torchal.samplers.density_weighted import DensityWeighted as DensityWeighted
 from torchal.samplers.drop_query import DropQuery as DropQuery
 from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
@@ -25,6 +30,7 @@ from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as 
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
+from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
@@ -32,11 +38,17 @@ from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
+from torchal.samplers.prob_cover import ProbCover as ProbCover
 from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
+from torchal.samplers.seals import Seals as Seals
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
 from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
 from torchal.samplers.softmax_bald import SoftmaxBALD as SoftmaxBALD
 from torchal.samplers.softrank_bald import SoftrankBALD as SoftrankBALD
+from torchal.samplers.sub_pool import SubPool as SubPool
+from torchal.samplers.switch import Switch as Switch
+from torchal.samplers.switch import uniform_then_margin
+from torchal.samplers.typiclust import TypiClust as TypiClust
 from torchal.samplers.uniform import Uniform as Uniform
 
 DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
@@ -109,7 +121,10 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
+    "class_balanced": ClassBalanced,
+    "combine": combine_margin,
     "contrastive": Contrastive,
+    "density_weighted": DensityWeighted,
     "drop_query": DropQuery,
     "entropy": Entropy,
     "epig": EPIG,
@@ -117,6 +132,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "expected_gradient_length": ExpectedGradientLength,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
+    "hierarchical_kmeans": HierarchicalKMeans,
     "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
     "least_confidence": LeastConfidence,
@@ -124,12 +140,17 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "margin_cluster_mean": MarginClusterMean,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
+    "prob_cover": ProbCover,
     "query_by_committee": QueryByCommittee,
+    "seals": Seals,
     "simulate_batch_best_sim": simulate_batch_best_sim,
     "simulate_batch_frequency": simulate_batch_frequency,
     "simulate_batch_mixture": simulate_batch_mixture,
     "softmax_bald": SoftmaxBALD,
     "softrank_bald": SoftrankBALD,
+    "sub_pool": SubPool,
+    "switch": uniform_then_margin,
+    "typiclust": TypiClust,
     "uniform": Uniform,
 }
 

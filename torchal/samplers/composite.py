@@ -46,10 +46,16 @@ class CompositeSampler(Sampler):
 
     A subclass is a dataclass with a field `samplers` that calls `check_members` first of all; its `select` asks
     members, by `mix` or one by one, and puts `members_report` into its report under "members", from which `observe`
-    tells each member which of the rows bought it has named. An `observe` of its own calls this one too.
+    tells each member which of the rows bought it has named. An `observe` of its own calls this one too. One member
+    alone is wrapped by a `WrapperSampler`.
     """
 
     samplers: Sequence[Sampler]
+
+    @property
+    def members(self) -> tuple[Sampler, ...]:
+        """The samplers that this one is made of."""
+        return tuple(self.samplers)
 
     def check_members(self) -> None:
         """Make `samplers` a tuple, and require at least one of them, each an object of its own.
@@ -73,7 +79,7 @@ class CompositeSampler(Sampler):
     @property
     def names(self) -> list[str]:
         """What the members are called in reports: their classes, numbered where one comes again."""
-        classes = [type(sampler).__name__ for sampler in self.samplers]
+        classes = [type(sampler).__name__ for sampler in self.members]
         seen: Counter[str] = Counter()
         names = []
         for name in classes:
@@ -84,17 +90,17 @@ class CompositeSampler(Sampler):
     @property
     def needs_validation(self) -> bool:
         """Whether a member needs a validation part."""
-        return any(sampler.needs_validation for sampler in self.samplers)
+        return any(sampler.needs_validation for sampler in self.members)
 
     def check_model(self, model: object) -> None:
         """Require what the members read of a model."""
         super().check_model(model)
-        for sampler in self.samplers:
+        for sampler in self.members:
             sampler.check_model(model)
 
     def reads(self, capability: type) -> bool:
         """Tell whether a member requires a capability."""
-        return super().reads(capability) or any(sampler.reads(capability) for sampler in self.samplers)
+        return super().reads(capability) or any(sampler.reads(capability) for sampler in self.members)
 
     def mix(self, view: PoolView, n: int, weights: Sequence[float]) -> Mixed:
         """Pick n candidates, of which each member with a positive weight brings its part.
@@ -109,15 +115,15 @@ class CompositeSampler(Sampler):
             ShapeError: a member does not answer with as many distinct candidates as it was asked for.
         """
         check_budget(n, int(view.candidates.sum()))
-        weights = checked_weights(weights, n_members=len(self.samplers))
-        views = [view.fork(i) for i in range(len(self.samplers))]
-        answers: list[dict[int, Selection]] = [{} for _ in self.samplers]
+        weights = checked_weights(weights, n_members=len(self.members))
+        views = [view.fork(i) for i in range(len(self.members))]
+        answers: list[dict[int, Selection]] = [{} for _ in self.members]
         left = torch.ones_like(view.candidates)
         parts: list[Selection] = []
         size = missing = n
         while missing:
             for name, member, sampler, own, weight in zip(
-                self.names, answers, self.samplers, views, weights, strict=True
+                self.names, answers, self.members, views, weights, strict=True
             ):
                 if not missing or not weight > 0:
                     continue
@@ -141,7 +147,7 @@ class CompositeSampler(Sampler):
         A member's report is of its last selection: leave it out where the batch comes from others.
         """
         report: dict[str, Any] = {}
-        for name, sampler, proposed in zip(self.names, self.samplers, proposals, strict=True):
+        for name, sampler, proposed in zip(self.names, self.members, proposals, strict=True):
             own = rows[torch.isin(rows, proposed)].tolist()
             report[name] = {"rows": own, "n_rows": len(own)}
             if with_reports and own and (more := sampler.report()):
@@ -155,7 +161,7 @@ class CompositeSampler(Sampler):
         """
         told = result.report.get("members", {})
         learned = {}
-        for name, sampler in zip(self.names, self.samplers, strict=True):
+        for name, sampler in zip(self.names, self.members, strict=True):
             own = told.get(name, {})
             named = torch.isin(result.rows, torch.tensor(own.get("rows", []), dtype=torch.int64))
             report = own.get("report", {}) if bool(named.any()) else {}
@@ -167,7 +173,7 @@ class CompositeSampler(Sampler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the members' states."""
-        return {"names": self.names, "members": [sampler.state_dict() for sampler in self.samplers]}
+        return {"names": self.names, "members": [sampler.state_dict() for sampler in self.members]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned.
@@ -178,12 +184,53 @@ class CompositeSampler(Sampler):
         check_state(state, "names", "members", by=type(self).__name__)
         if state["names"] != self.names:
             raise DataError(f"the state is of {', '.join(state['names'])}; the members are {', '.join(self.names)}")
-        for sampler, own in zip(self.samplers, state["members"], strict=True):
+        for sampler, own in zip(self.members, state["members"], strict=True):
             sampler.load_state_dict(own)
 
 
+class WrapperSampler(CompositeSampler):
+    """A sampler made of one other, which it shows another view, or whose answer it works on.
+
+    A subclass is a dataclass with a field `sampler` that calls `check_members` first of all. Its `select` gives
+    `sampler_report` to its report under "members"; all else is as in a composite of one.
+    """
+
+    sampler: Sampler
+
+    @property
+    def members(self) -> tuple[Sampler, ...]:
+        """The sampler, alone."""
+        return (self.sampler,)
+
+    def check_members(self) -> None:
+        """Require that `sampler` is one.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        if isinstance(self.sampler, type) or not isinstance(self.sampler, Sampler):
+            raise ConfigError(
+                f"sampler must be a Sampler object, got {self.sampler!r}; by name: samplers.from_name(...)"
+            )
+
+    def ask(self, view: PoolView, n: int) -> Selection:
+        """Return n candidates of a view that the sampler picks, after checking that they are.
+
+        Raises:
+            ShapeError: see `checked_selection`.
+        """
+        return checked_selection(self.sampler.select(view, n), n, view.candidates, by=self.names[0])
+
+    def sampler_report(self, rows: Tensor, *, with_report: bool = True) -> dict[str, Any]:
+        """Return that the sampler has named these rows (n,), all of a batch, and its own report of its last selection.
+
+        Leave that out where it was asked more than once for the batch.
+        """
+        return self.members_report(rows, [rows], with_reports=with_report)
+
+
 def _all_members(sampler: CompositeSampler) -> Iterator[Sampler]:
-    for member in sampler.samplers:
+    for member in sampler.members:
         yield member
         if isinstance(member, CompositeSampler):
             yield from _all_members(member)
