@@ -11,14 +11,13 @@ cheaper one, counted in similarities:
    similarities of these rows alone, so that all bounds can be made gains again. Where more than half of the rows were
    raised, all similarities are computed, each pair once.
 
-The last columns of similarities are kept as far as there is room; of small pools, all.
+Of small pools, all similarities are held.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,8 +27,9 @@ from torchal.engine.affinity import Affinity, part
 from torchal.engine.distances import Rows
 from torchal.engine.sources import Source
 
-_ROOM = 1 << 26  # similarities that are kept (256 MiB in float32)
+_HELD = 1 << 26  # similarities (256 MiB in float32) that are held where they are all
 _FIRST, _MOST = 8, 512  # candidates that are computed anew together
+_F = 1
 _BLOCKS = 8  # a tile of whole rows or columns may be this many times as large as other temporaries
 
 
@@ -69,10 +69,13 @@ class Coverage:
         self._bonus = torch.zeros(n_columns, dtype=torch.float64, device=self._device)
         if bonus is not None:
             self._bonus += bonus
-        self._kept = _Kept(n_rows, n_columns, dtype=affinity.dtype, device=self._device)
+        self._matrix: Tensor | None = None
+        if n_rows * n_columns <= _HELD:
+            self._matrix = torch.empty(n_columns, n_rows, dtype=affinity.dtype, device=self._device)
         self._most = max(_FIRST, min(_MOST, _BLOCKS * values_per_chunk(self._device) // n_rows))
         self._exact = self._bonus.masked_fill(~allowed, -torch.inf)  # gains, as of the values below
-        self._spent = 0
+        self._doubt = self._weights.double().square().sum().sqrt() * 2 * affinity.error
+        self._filled = False
         self._compute_all()
 
     def pick(self, n: int) -> tuple[Tensor, Tensor]:
@@ -90,9 +93,13 @@ class Coverage:
                 break
             picked[step], scores[step] = column[0], gain
             self._bounds[column] = self._exact[column] = -torch.inf
-            values = self._similarities(column)[0].add_(self._affinity.error)
-            torch.maximum(self._values, values, out=self._values)
+            self._look_at_all(column, self._raise)
         return picked, scores
+
+    def _raise(self, rows: slice, tile: Tensor) -> None:
+        """Raise the values of some rows to the similarities with a new pick (1, r)."""
+        values = self._values[rows]
+        torch.maximum(values, tile[0].add_(self._affinity.error), out=values)
 
     def largest_bounds(self, n: int) -> Tensor:
         """Return the n largest bounds on gains, fewer where fewer may be picked."""
@@ -101,8 +108,7 @@ class Coverage:
     def _best(self) -> tuple[Tensor, Tensor]:
         """Return the column with the largest gain, (1,), and the gain; of those that rounding may tell apart, the first."""
         left, size = self._bounds.clone(), _FIRST
-        seen, gains, doubts = left.new_empty(0, dtype=torch.int64), left.new_empty(0), left.new_empty(0)
-        best = left.new_tensor(-torch.inf)
+        seen, gains, best = left.new_empty(0, dtype=torch.int64), left.new_empty(0), left.new_tensor(-torch.inf)
         while True:
             top = left.topk(min(size, len(left)))
             columns = top.indices[(top.values + self._slack >= best) & (top.values > -torch.inf)]
@@ -110,13 +116,15 @@ class Coverage:
                 break
             if self._make_exact(len(columns)):
                 return self._best()
-            found, doubt = self._gains(columns)
+            found = self._gains(columns)
             self._bounds[columns] = found
             left[columns] = -torch.inf
-            seen, gains, doubts = torch.cat([seen, columns]), torch.cat([gains, found]), torch.cat([doubts, doubt])
+            seen, gains = torch.cat([seen, columns]), torch.cat([gains, found])
             best = gains.max()
             size = min(2 * size, self._most)
-        tied = seen[gains >= best - doubts[gains.argmax()]]
+        tied = seen[gains >= best - self._doubt]
+        if len(tied) > 1:
+            tied = seen[gains >= best - torch.minimum(self._doubt_of(seen[gains.argmax()].reshape(1)), self._doubt)]
         return tied.min().reshape(1), best
 
     def _make_exact(self, n_columns: int) -> bool:
@@ -126,9 +134,9 @@ class Coverage:
         everything = n_pairs // 2 if self._symmetric else n_pairs
         some = len(raised) * len(self._bounds)
         spent = self._spent + n_columns * len(self._as_of)
-        if some and spent > some and some < everything:
+        if some and _F * spent > some and some < everything:
             self._lower(raised)
-        elif spent > everything and (some or self._drifted):
+        elif _F * spent > everything and (some or self._drifted):
             self._compute_all()
         else:
             self._spent = spent
@@ -139,16 +147,16 @@ class Coverage:
         """Compute all gains, in one pass; of similarities of a pool with itself, half are computed."""
         gains = torch.zeros_like(self._bonus)
         n_columns = len(gains)
-        if self._kept.complete:
+        if self._matrix is not None and self._filled:
             size = max(1, _BLOCKS * values_per_chunk(self._device) // len(self._values))
             for first in range(0, n_columns, size):
                 columns = slice(first, first + size)
-                gains[columns] = self._added(self._kept.tile[columns], slice(None))
+                gains[columns] = self._added(self._matrix[columns], slice(None))
         else:
             side = math.isqrt(values_per_chunk(self._device))
             for first in range(0, n_columns, side):
                 self._compute_some(gains, slice(first, min(first + side, n_columns)))
-            self._kept.complete = self._kept.holds_all
+            self._filled = True
         self._exact = torch.where(self._exact > -torch.inf, gains + self._bonus, -torch.inf)
         self._slack, self._drifted = 0.0, False
         self._note(self._exact.max(), len(self._rows))
@@ -162,13 +170,13 @@ class Coverage:
             tile = self._affinity.between(there, part(self._rows, rows.start, rows.stop, self._device))
             own = self._added(tile, rows)
             others = self._added(tile, columns, across=True) if mirrored else None
-            if self._kept.holds_all:
-                self._kept.tile[columns, rows] = tile
+            if self._matrix is not None:
+                self._matrix[columns, rows] = tile
             gains[columns] += own
             if others is not None:
                 gains[rows] += others
-                if self._kept.holds_all:
-                    self._kept.tile[rows, columns] = tile.T
+                if self._matrix is not None:
+                    self._matrix[rows, columns] = tile.T
 
         in_chunks, n_rows = self._rows.in_chunks, len(self._rows)
         if self._symmetric:
@@ -201,22 +209,23 @@ class Coverage:
             torch.minimum(loss, rise[rows].unsqueeze(1), out=loss)
             lost[columns] += (self._weights[raised[rows]] @ loss).double()
 
-        size = math.isqrt(values_per_chunk(self._device))
-        if self._kept.complete:
-            size = max(1, values_per_chunk(self._device) // len(lost))
-        for rows in torch.arange(len(raised), device=self._device).split(size):
-            if self._kept.complete:
-                lose(rows, slice(None), self._kept.rows(raised[rows], symmetric=self._symmetric))
+        size = values_per_chunk(self._device) // len(lost) if self._matrix is not None else 0
+        for rows in torch.arange(len(raised), device=self._device).split(size or math.isqrt(values_per_chunk(self._device))):
+            if self._matrix is None:
+                here = self._rows.select(raised[rows])
+                self._columns.each(
+                    lambda columns, there, rows=rows, here=here: lose(  # type: ignore[misc]
+                        rows, columns, self._affinity.between(here, there)
+                    ),
+                    width=len(rows),
+                )
+            elif self._symmetric:
+                lose(rows, slice(None), self._matrix.index_select(0, raised[rows]))
             else:
-                self._look_at(raised[rows], partial(lose, rows))
+                lose(rows, slice(None), self._matrix.index_select(1, raised[rows]).T)
         self._exact -= lost
         self._drifted = True
         self._note(lost.max(), len(raised))
-
-    def _look_at(self, rows: Tensor, work: Callable[[slice, Tensor], None]) -> None:
-        """Call work(columns, tile) with the similarities of some rows (r,) and all columns, part by part, (r, m)."""
-        here = self._rows.select(rows)
-        self._columns.each(lambda columns, there: work(columns, self._affinity.between(here, there)), width=len(rows))
 
     def _note(self, largest: Tensor, n_terms: int) -> None:
         """Let the gains be those of today's values, more off than before by the rounding of sums of so many terms."""
@@ -228,66 +237,35 @@ class Coverage:
         self._as_of = self._values.clone()
         self._spent = 0
 
-    def _gains(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gains of some columns (k,), and how far rounding may have moved them, float64."""
-        rise = self._similarities(columns).sub_(self._values).clamp_(min=0)
-        squares = (rise > 0).to(rise.dtype) @ self._weights.square()  # over the rows errors cancel out
-        gains = rise.mul_(self._weights).sum(1, dtype=torch.float64) + self._bonus[columns]
-        doubt = squares.double().sqrt_().mul_(2 * self._affinity.error)
-        return gains, doubt.add_(gains * 4 * torch.finfo(gains.dtype).eps)
+    def _gains(self, columns: Tensor) -> Tensor:
+        """Return the gains of some columns (k,), float64."""
+        gains = self._bonus[columns]
 
-    def _similarities(self, columns: Tensor) -> Tensor:
-        """Return a copy of the similarities of some columns (k,) with all rows, capped, (k, R)."""
-        tile, missing = self._kept.find(columns)
-        if len(missing):
-            there = self._columns.select(columns[missing])
+        def look(rows: slice, tile: Tensor) -> None:
+            rise = tile.sub_(self._values[rows]).clamp_(min=0)
+            gains.add_(rise.mul_(self._weights[rows]).sum(1, dtype=torch.float64))
 
-            def compute(where: slice, here: Rows) -> None:
-                tile[missing, where] = self._affinity.between(there, here)
+        self._look_at_all(columns, look)
+        return gains
 
-            self._rows.each(compute, width=len(missing))
-            self._kept.keep(columns[missing], tile[missing])
-        return tile if self._caps is None else torch.minimum(tile, self._caps, out=tile)
+    def _doubt_of(self, column: Tensor) -> Tensor:
+        """Return how far rounding may have moved the gain of a column (1,): over the rows, errors cancel out."""
+        square = torch.zeros_like(self._doubt)
 
+        def look(rows: slice, tile: Tensor) -> None:
+            square.add_(self._weights[rows].square() @ (tile[0] > self._values[rows]).to(tile.dtype))
 
-class _Kept:
-    """The columns of similarities that were computed last, as many as there is room for; maybe all.
+        self._look_at_all(column, look)
+        return square.sqrt_().mul_(2 * self._affinity.error)
 
-    Args:
-        n_rows: R.
-        n_columns: M.
-        dtype: of the similarities.
-        device: where they are.
-    """
+    def _look_at_all(self, columns: Tensor, work: Callable[[slice, Tensor], None]) -> None:
+        """Call work(rows, tile) with the similarities of some columns (k,) and all rows, capped, part by part, (k, r)."""
 
-    def __init__(self, n_rows: int, n_columns: int, *, dtype: torch.dtype, device: torch.device) -> None:
-        room = min(n_columns, max(1, _ROOM // n_rows))
-        self.holds_all = room == n_columns
-        self.complete = False
-        """Whether the c-th row of `tile` is column c, of all columns; to be set by whoever has filled it."""
-        self.tile = torch.empty(room, n_rows, dtype=dtype, device=device)
-        self._slot = torch.full((n_columns,), -1, device=device)
-        self._column = torch.full((room,), -1, device=device)
-        self._next = 0
+        def capped(rows: slice, tile: Tensor) -> None:
+            work(rows, tile if self._caps is None else torch.minimum(tile, self._caps[rows], out=tile))
 
-    def rows(self, rows: Tensor, *, symmetric: bool) -> Tensor:
-        """Return a copy of all columns at some rows (r,), once they are complete, (r, M)."""
-        return self.tile.index_select(0, rows) if symmetric else self.tile.index_select(1, rows).T
-
-    def find(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a copy of some columns (k,), and which of these are not here, (k, R) and (m,)."""
-        if self.complete:
-            return self.tile.index_select(0, columns), columns[:0]
-        slots = self._slot[columns]
-        return self.tile.index_select(0, slots.clamp(min=0)), (slots < 0).nonzero().squeeze(1)
-
-    def keep(self, columns: Tensor, tile: Tensor) -> None:
-        """Take in some columns (k,), in the place of those that are here longest."""
-        room = len(self._column)
-        columns, tile = columns[:room], tile[:room]
-        slots = torch.arange(self._next, self._next + len(columns), device=columns.device) % room
-        old = self._column[slots]
-        self._slot[old[old >= 0]] = -1
-        self._column[slots], self._slot[columns] = columns, slots
-        self.tile[slots] = tile
-        self._next = (self._next + len(columns)) % room
+        if self._matrix is not None:
+            capped(slice(None), self._matrix.index_select(0, columns))
+        else:
+            there = self._columns.select(columns)
+            self._rows.each(lambda rows, here: capped(rows, self._affinity.between(there, here)), width=len(columns))
