@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from torchal._checks import check_positive
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import CosineSpace, Rows, Space, make_space, survey
 from torchal.engine.features import FeatureReader
@@ -38,17 +39,21 @@ class Affinity:
 
 
 class RbfAffinity(Affinity):
-    """exp(-d^2 / bandwidth^2)."""
+    """exp(-gamma d^2)."""
 
-    def __init__(self, space: Space, bandwidth: float, longest_sq: float) -> None:
-        width = bandwidth * space.scale
+    def __init__(self, space: Space, gamma: float, longest_sq: float) -> None:
         # Beyond these limits a kernel is 1 between equal rows only, or between all.
-        self._rate = min(1 / max(width * width, 1e-300), 1e100 / max(longest_sq, 1e-200))
+        self._rate = min(gamma / space.scale / space.scale, 1e100 / max(longest_sq, 1e-200))
         super().__init__(space, 4 * max(1.0, self._rate * longest_sq))
+        self._sharp = space.dtype == torch.float64 and self.error >= _TOLD_APART
+        if self._sharp:
+            self.error = _TOLD_APART
 
     def between(self, a: Rows, b: Rows) -> Tensor:
         """Return the similarity of all pairs, (A, B)."""
         rate = self._rate
+        if self._sharp:  # where equal rows must have the distance 0
+            return self.space.pairwise(a, b).clamp_(min=0).mul_(-rate).exp_()
         values = torch.addmm(b.sq * -rate, a.x, b.x.T, alpha=2 * rate).sub_((rate * a.sq).unsqueeze(1))
         return values.clamp_(max=0).exp_()
 
@@ -63,14 +68,14 @@ class EuclideanAffinity(Affinity):
 
 
 def open_affinity(
-    reader: FeatureReader, similarity: Similarity, *, bandwidth: float = 1.0, unit: bool = False
+    reader: FeatureReader, similarity: Similarity, *, gamma: float | None = None, unit: bool = False
 ) -> tuple[Affinity, Source]:
     """Return the affinity of all rows, and where they are, ready.
 
     Args:
         reader: the rows.
-        similarity: cosine; rbf, which is exp(-d^2 / bandwidth^2); or euclidean, which is 1 / (1 + d).
-        bandwidth: of rbf.
+        similarity: cosine; rbf, which is exp(-gamma d^2); or euclidean, which is 1 / (1 + d).
+        gamma: of rbf; 1 / the sum of the columns' variances unless given.
         unit: whether rows are scaled to length 1 before their distance is taken.
 
     Raises:
@@ -86,17 +91,35 @@ def open_affinity(
             else make_space(reader, seen, "euclidean", dtype=computed)
         )
         source: Source = StreamedRows(reader, space)
-        if similarity == "cosine":
-            affinity = Affinity(space)
-        elif similarity == "euclidean":
-            affinity = EuclideanAffinity(space)
-        else:
-            affinity = RbfAffinity(space, bandwidth, float(source.longest_sq))
+        affinity = _affinity(similarity, space, source, gamma)
         if affinity.error < _TOLD_APART:
             break
     if len(reader) * reader.n_columns <= _HELD:
         source = _held(reader, affinity.space, source)
     return affinity, source
+
+
+def _affinity(similarity: Similarity, space: Space, source: Source, gamma: float | None) -> Affinity:
+    if similarity == "cosine":
+        return Affinity(space)
+    if similarity == "euclidean":
+        return EuclideanAffinity(space)
+    return RbfAffinity(space, _inverse_variance(space, source) if gamma is None else gamma, float(source.longest_sq))
+
+
+def _inverse_variance(space: Space, source: Source) -> float:
+    """Return 1 / the sum of the columns' variances; 0 where all rows are equal, which any number would do for."""
+    total = torch.zeros(source.n_columns, dtype=torch.float64, device=source.longest_sq.device)
+    squares = torch.zeros_like(total[0])
+
+    def add(_: slice, rows: Rows) -> None:
+        total.add_(rows.x.sum(0, dtype=torch.float64))
+        squares.add_(rows.sq.sum(dtype=torch.float64))
+
+    source.each(add, width=1)
+    n_rows = len(source)
+    variance = float(squares / n_rows - (total / n_rows).square().sum())
+    return space.scale * space.scale / variance if variance > 0 else 0.0
 
 
 def _held(reader: FeatureReader, space: Space, source: Source) -> HeldRows:
@@ -111,10 +134,18 @@ def _held(reader: FeatureReader, space: Space, source: Source) -> HeldRows:
     return HeldRows(Rows(x, sq), source.longest_sq, source.in_chunks)
 
 
-def check_similarity(similarity: object) -> None:
-    """Require a similarity that is known."""
+def check_similarity(similarity: object, gamma: object) -> None:
+    """Require a similarity that is known, and a gamma that it has a use for.
+
+    Raises:
+        ConfigError: an unknown similarity; gamma is not above 0, or is given for another similarity than rbf.
+    """
     if similarity not in get_args(Similarity):
         raise ConfigError(f"similarity must be one of {', '.join(get_args(Similarity))}, got {similarity!r}")
+    if gamma is not None:
+        check_positive("gamma", gamma)
+        if similarity != "rbf":
+            raise ConfigError(f"gamma is of 'rbf', the similarity is {similarity!r}")
 
 
 def part(source: Source, start: int, stop: int, device: torch.device) -> Rows:

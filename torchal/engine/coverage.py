@@ -29,7 +29,7 @@ from torchal.engine.sources import Source
 
 _HELD = 1 << 26  # similarities (256 MiB in float32) that are held where they are all
 _FIRST, _MOST = 8, 512  # candidates that are computed anew together
-_F = 1
+_EAGER = 4  # of what it takes to make all bounds gains, a part of 1 / 4 is spent on single columns before that is done
 _BLOCKS = 8  # a tile of whole rows or columns may be this many times as large as other temporaries
 
 
@@ -62,7 +62,8 @@ class Coverage:
         self._affinity, self._rows, self._columns = affinity, rows, columns
         self._symmetric = rows is columns
         # Equal rows may differ by rounding: what is not higher than that is covered.
-        self._values = values.to(affinity.dtype) + affinity.error
+        values = values.to(affinity.dtype)
+        self._values = values + (values > 0) * affinity.error
         self._weights = weights.to(affinity.dtype)
         self._caps = None if caps is None else caps.to(affinity.dtype)
         n_rows, n_columns, self._device = len(rows), len(columns), values.device
@@ -101,9 +102,26 @@ class Coverage:
         values = self._values[rows]
         torch.maximum(values, tile[0].add_(self._affinity.error), out=values)
 
+    def total(self) -> float:
+        """Return the weighted sum of the values."""
+        values = self._values - (self._values > 0) * self._affinity.error
+        values = values if self._caps is None else torch.minimum(values, self._caps)
+        return float(self._weights.double() @ values.double())
+
     def largest_bounds(self, n: int) -> Tensor:
         """Return the n largest bounds on gains, fewer where fewer may be picked."""
         return self._bounds[self._bounds > -torch.inf].sort(descending=True).values[:n].clamp(min=0)
+
+    def pick_and_bound(self, n: int) -> tuple[Tensor, Tensor, float, float]:
+        """Return n picks, what each added, all that is reached (the start included), and what no n picks can exceed."""
+        start, at_first = self.total(), float(self.largest_bounds(n).sum())
+        picked, gains = self.pick(n)
+        gained = float(gains.sum())
+        by_greed = gained / (1 - (1 - 1 / n) ** n)  # at most gained / (1 - 1/e)
+        left = gained + float(self.largest_bounds(n).sum())
+        value = self.total() + float(self._bonus[picked].sum())
+        rounding = 4 * self._affinity.error * float(self._weights.sum()) + 4 * self._slack
+        return picked, gains, value, max(value, start + min(by_greed, left, at_first)) + rounding
 
     def _best(self) -> tuple[Tensor, Tensor]:
         """Return the column with the largest gain, (1,), and the gain; of those that rounding may tell apart, the first."""
@@ -128,15 +146,15 @@ class Coverage:
         return tied.min().reshape(1), best
 
     def _make_exact(self, n_columns: int) -> bool:
-        """Make all bounds gains, if that takes less than what was spent on columns since they were, and n more."""
+        """Make all bounds gains where enough was spent on single columns since they were, these n columns included."""
         raised = ((self._values > self._as_of) & (self._weights > 0)).nonzero().squeeze(1)
         n_pairs = len(self._as_of) * len(self._bounds)
         everything = n_pairs // 2 if self._symmetric else n_pairs
         some = len(raised) * len(self._bounds)
         spent = self._spent + n_columns * len(self._as_of)
-        if some and _F * spent > some and some < everything:
+        if some and _EAGER * spent > some and some < everything:
             self._lower(raised)
-        elif _F * spent > everything and (some or self._drifted):
+        elif _EAGER * spent > everything and (some or self._drifted):
             self._compute_all()
         else:
             self._spent = spent

@@ -35,8 +35,14 @@ from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.expected_error import expected_error_of_refits as expected_error_of_refits
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
+from torchal.functional.facility_location import Covering as Covering
+from torchal.functional.facility_location import facility_location as facility_location
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
+from torchal.functional.herding import calibrated_temperature as calibrated_temperature
+from torchal.functional.herding import labeled_distance as labeled_distance
+from torchal.functional.herding import max_herding as max_herding
+from torchal.functional.herding import uncertainty_herding as uncertainty_herding
 from torchal.functional.hierarchical_kmeans import ClusterLevels as ClusterLevels
 from torchal.functional.hierarchical_kmeans import balanced_sample as balanced_sample
 from torchal.functional.hierarchical_kmeans import hierarchical_kmeans as hierarchical_kmeans
