@@ -24,7 +24,6 @@ from torch import Tensor
 
 from torchal._chunks import values_per_chunk
 from torchal.engine.affinity import Affinity, part
-from torchal.engine.distances import Rows
 from torchal.engine.sources import Source
 
 _HELD = 1 << 26  # similarities (256 MiB in float32) that are held where they are all
@@ -124,7 +123,7 @@ class Coverage:
         return picked, gains, value, max(value, start + min(by_greed, left, at_first)) + rounding
 
     def _best(self) -> tuple[Tensor, Tensor]:
-        """Return the column with the largest gain, (1,), and the gain; of those that rounding may tell apart, the first."""
+        """Return the column with the largest gain, (1,), and it; of those that rounding alone tells apart, the first."""
         left, size = self._bounds.clone(), _FIRST
         seen, gains, best = left.new_empty(0, dtype=torch.int64), left.new_empty(0), left.new_tensor(-torch.inf)
         while True:
@@ -228,7 +227,9 @@ class Coverage:
             lost[columns] += (self._weights[raised[rows]] @ loss).double()
 
         size = values_per_chunk(self._device) // len(lost) if self._matrix is not None else 0
-        for rows in torch.arange(len(raised), device=self._device).split(size or math.isqrt(values_per_chunk(self._device))):
+        for rows in torch.arange(len(raised), device=self._device).split(
+            size or math.isqrt(values_per_chunk(self._device))
+        ):
             if self._matrix is None:
                 here = self._rows.select(raised[rows])
                 self._columns.each(
@@ -277,7 +278,7 @@ class Coverage:
         return square.sqrt_().mul_(2 * self._affinity.error)
 
     def _look_at_all(self, columns: Tensor, work: Callable[[slice, Tensor], None]) -> None:
-        """Call work(rows, tile) with the similarities of some columns (k,) and all rows, capped, part by part, (k, r)."""
+        """Call work(rows, tile) with similarities of some columns (k,) and all rows, capped, part by part, (k, r)."""
 
         def capped(rows: slice, tile: Tensor) -> None:
             work(rows, tile if self._caps is None else torch.minimum(tile, self._caps[rows], out=tile))

@@ -35,8 +35,6 @@ from torchal.functional.exp3 import exp3_probabilities as exp3_probabilities
 from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.expected_error import expected_error_of_refits as expected_error_of_refits
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
-from torchal.functional.facility_location import Covering as Covering
-from torchal.functional.facility_location import facility_location as facility_location
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
 from torchal.functional.herding import calibrated_temperature as calibrated_temperature
@@ -72,6 +70,8 @@ from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores
 from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
 from torchal.functional.stochastic_batch import softrank_scores as softrank_scores
+from torchal.functional.submodular import Covering as Covering
+from torchal.functional.submodular import facility_location as facility_location
 from torchal.functional.typiclust import typical_rows as typical_rows
 from torchal.functional.typiclust import typiclust as typiclust
 from torchal.functional.uncertainty import draw_labels as draw_labels

@@ -13,8 +13,8 @@ from torchal.engine.affinity import open_affinity
 from torchal.engine.distances import unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.functional.facility_location import Covering, check_weights, greedy_covering
 from torchal.functional.k_center import check_masks
+from torchal.functional.submodular import Covering, check_weights, greedy_covering
 
 TEMPERATURES = tuple(round(1 + i / 10, 1) for i in range(190))
 """1.0, 1.1, ... 19.9: the temperatures that the authors of uncertainty herding try."""

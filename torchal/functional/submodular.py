@@ -1,4 +1,4 @@
-"""Facility location: rows such that every row of the pool is like one of them, and its saturated kin."""
+"""Submodular coverage: rows such that every row of the pool is like one of them."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def facility_location(
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
-        Nemhauser, Wolsey & Fisher, "An analysis of approximations for maximizing submodular set functions", Mathematical
-        Programming 1978, for greedy picks and their share of the best; Minoux, "Accelerated greedy algorithms for
+        Nemhauser, Wolsey & Fisher, "An analysis of approximations for maximizing submodular set functions",
+        Mathematical Programming 1978, for greedy picks and their share of the best; Minoux, "Accelerated greedy algorithms for
         maximizing submodular set functions", 1978, for bounds; Wei, Iyer & Bilmes, "Submodularity in Data Subset
         Selection and Active Learning", ICML 2015, for the use in active learning, where it follows a filter by
         uncertainty, as `sub_pool` and `weights` can here.
@@ -98,7 +98,7 @@ def facility_location(
         similarities, and chunks.
 
     Example:
-        >>> x = torch.tensor([[1.0, 0.0], [2.0, 0.1], [1.0, -0.1], [0.0, 1.0]])
+        >>> x = torch.tensor([[1.0, 0.0], [2.0, 0.1], [1.0, -0.1], [-1.0, 0.0]])
         >>> covering = facility_location(x, 2)
         >>> covering.indices, round(covering.value, 2)
         (tensor([0, 3]), 3.99)
