@@ -10,7 +10,13 @@ from hypothesis.extra import numpy as hnp
 from tests.references import herding as reference
 from tests.references import submodular
 from torchal import BudgetError, ConfigError, DataError, ShapeError
-from torchal.functional import calibrated_temperature, labeled_distance, max_herding, uncertainty_herding
+from torchal.functional import (
+    calibrated_temperature,
+    labeled_distance,
+    max_herding,
+    tempered_uncertainty,
+    uncertainty_herding,
+)
 
 
 def normal(n_rows, n_columns, seed=0, dtype=torch.float64):
@@ -151,6 +157,42 @@ class TestEdges:
     def test_half_precision(self):
         x = normal(40, 3).half()
         assert max_herding(x, 9).indices.equal(max_herding(x.float(), 9).indices)
+
+
+class TestTempered:
+    def test_by_hand(self):
+        log_probs = torch.tensor([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0]]).log()
+        assert tempered_uncertainty(log_probs).tolist() == pytest.approx([0.5, 0])
+        assert tempered_uncertainty(log_probs, "least_confidence").tolist() == pytest.approx([0.3, 0], abs=1e-6)
+        entropy = -sum(p * math.log(p) for p in (0.7, 0.2, 0.1))
+        assert tempered_uncertainty(log_probs, "entropy").tolist() == pytest.approx([entropy, 0])
+        half = [p**0.5 for p in (0.7, 0.2, 0.1)]  # at a temperature of 2
+        margin = 1 - (half[0] - half[1]) / sum(half)
+        assert tempered_uncertainty(log_probs, temperature=2.0).tolist() == pytest.approx([margin, 0])
+
+    @pytest.mark.parametrize("uncertainty", ["margin", "least_confidence", "entropy"])
+    def test_a_doubtful_row_counts_more_than_a_sure_one_and_one_class_not_at_all(self, uncertainty):
+        sure, doubtful = tempered_uncertainty(torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log(), uncertainty).tolist()
+        assert 0 < sure < doubtful
+        assert tempered_uncertainty(torch.zeros(3, 1), uncertainty).tolist() == [0, 0, 0]
+        assert tempered_uncertainty(torch.zeros(3, 1).half(), uncertainty).dtype == torch.float32
+
+    def test_parts_change_nothing(self, monkeypatch):
+        log_probs = normal(50, 4).log_softmax(1)
+        want = tempered_uncertainty(log_probs, "entropy", temperature=3.0)
+        monkeypatch.setitem(tempered_uncertainty.__globals__, "values_per_chunk", lambda device: 9)
+        assert tempered_uncertainty(log_probs, "entropy", temperature=3.0).tolist() == pytest.approx(want.tolist())
+
+    def test_refuses(self):
+        log_probs = torch.tensor([[0.5, 0.5]]).log()
+        with pytest.raises(ConfigError, match="uncertainty must be one of margin, entropy, least_confidence"):
+            tempered_uncertainty(log_probs, "conf")
+        with pytest.raises(ConfigError, match="temperature must be a finite number above 0"):
+            tempered_uncertainty(log_probs, temperature=0)
+        with pytest.raises(ShapeError, match="log_probs must have 2 axes"):
+            tempered_uncertainty(log_probs[0])
+        with pytest.raises(DataError, match="row 0 sums to"):
+            tempered_uncertainty(log_probs * 0)
 
 
 class TestTemperature:

@@ -123,7 +123,7 @@ class Coverage:
         return picked, gains, value, max(value, start + min(by_greed, left, at_first)) + rounding
 
     def _best(self) -> tuple[Tensor, Tensor]:
-        """Return the column with the largest gain, (1,), and it; of those that rounding alone tells apart, the first."""
+        """Return the column with the largest gain, (1,), and it; the first of those that rounding tells apart."""
         left, size = self._bounds.clone(), _FIRST
         seen, gains, best = left.new_empty(0, dtype=torch.int64), left.new_empty(0), left.new_tensor(-torch.inf)
         while True:

@@ -40,6 +40,7 @@ from torchal.functional.gradient_length import expected_gradient_length as expec
 from torchal.functional.herding import calibrated_temperature as calibrated_temperature
 from torchal.functional.herding import labeled_distance as labeled_distance
 from torchal.functional.herding import max_herding as max_herding
+from torchal.functional.herding import tempered_uncertainty as tempered_uncertainty
 from torchal.functional.herding import uncertainty_herding as uncertainty_herding
 from torchal.functional.hierarchical_kmeans import ClusterLevels as ClusterLevels
 from torchal.functional.hierarchical_kmeans import balanced_sample as balanced_sample

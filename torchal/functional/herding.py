@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_log_probs, check_positive, check_whole
+from torchal._checks import (
+    check_budget,
+    check_distributions,
+    check_finite,
+    check_log_probs,
+    check_positive,
+    check_whole,
+)
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.affinity import open_affinity
 from torchal.engine.distances import unit_rows
@@ -15,9 +23,15 @@ from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
 from torchal.functional.submodular import Covering, check_weights, greedy_covering
+from torchal.functional.uncertainty import entropy
+
+Uncertainty: TypeAlias = Literal["margin", "entropy", "least_confidence"]
 
 TEMPERATURES = tuple(round(1 + i / 10, 1) for i in range(190))
 """1.0, 1.1, ... 19.9: the temperatures that the authors of uncertainty herding try."""
+
+
+_AS_SUMS = "donot_use_mm_for_euclid_dist"  # equal rows have the distance 0
 
 
 def max_herding(
@@ -231,7 +245,64 @@ def labeled_distance(
     return least if math.isfinite(least) else default
 
 
-_AS_SUMS = "donot_use_mm_for_euclid_dist"  # equal rows have the distance 0
+def tempered_uncertainty(log_probs: Tensor, uncertainty: Uncertainty = "margin", *, temperature: float = 1.0) -> Tensor:
+    """Return how unsure a model is of each row at a temperature, as a weight of at least 0.
+
+    Args:
+        log_probs: they are divided by the temperature, and normalised again.
+        uncertainty: margin, 1 minus the gap between the two largest probabilities; entropy, in nats; least_confidence,
+            1 minus the largest probability.
+        temperature: above 1 makes probabilities more alike.
+
+    Shapes:
+        log_probs: (N, C) float; of one class, nothing is unsure.
+
+    Returns:
+        (N,) at least float32.
+
+    Raises:
+        ShapeError: log_probs is no float matrix.
+        ConfigError: an unknown uncertainty; the temperature is not above 0.
+        DataError: rows that do not sum to 1 after exp.
+
+    Example:
+        >>> tempered_uncertainty(torch.tensor([[0.8, 0.2], [0.5, 0.5]]).log())
+        tensor([0.4000, 1.0000])
+    """
+    check_uncertainty(uncertainty)
+    check_positive("temperature", temperature)
+    check_log_probs(log_probs)
+    out = torch.empty(
+        len(log_probs), dtype=torch.promote_types(log_probs.dtype, torch.float32), device=log_probs.device
+    )
+    size = max(1, values_per_chunk(log_probs.device) // log_probs.shape[1])
+    with exact_arithmetic(log_probs.device):
+        for start in range(0, len(log_probs), size):
+            some = log_probs[start : start + size].to(dtype)
+            check_distributions(some.exp(), log_probs.dtype, first_row=start)
+            out[start : start + size] = _uncertainty((some / temperature).log_softmax(1), uncertainty)
+    return out
+
+
+def _uncertainty(log_probs: Tensor, uncertainty: Uncertainty) -> Tensor:
+    if log_probs.shape[1] == 1:
+        return torch.zeros_like(log_probs[:, 0])
+    if uncertainty == "entropy":
+        return entropy(log_probs)
+    largest = log_probs.topk(2, 1).values.exp()
+    if uncertainty == "margin":
+        return 1 - (largest[:, 0] - largest[:, 1])
+    return 1 - largest[:, 0]
+
+
+def check_uncertainty(uncertainty: object) -> None:
+    """Require an uncertainty that is known.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if uncertainty not in get_args(Uncertainty):
+        raise ConfigError(f"uncertainty must be one of {', '.join(get_args(Uncertainty))}, got {uncertainty!r}")
 
 
 def calibrated_temperature(

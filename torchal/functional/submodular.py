@@ -87,10 +87,10 @@ def facility_location(
 
     Reference:
         Nemhauser, Wolsey & Fisher, "An analysis of approximations for maximizing submodular set functions",
-        Mathematical Programming 1978, for greedy picks and their share of the best; Minoux, "Accelerated greedy algorithms for
-        maximizing submodular set functions", 1978, for bounds; Wei, Iyer & Bilmes, "Submodularity in Data Subset
-        Selection and Active Learning", ICML 2015, for the use in active learning, where it follows a filter by
-        uncertainty, as `sub_pool` and `weights` can here.
+        Mathematical Programming 1978, for greedy picks and their share of the best; Minoux, "Accelerated greedy
+        algorithms for maximizing submodular set functions", 1978, for bounds in place of gains; Wei, Iyer & Bilmes,
+        "Submodularity in Data Subset Selection and Active Learning", ICML 2015, for the use in active learning. There
+        the rows are first filtered by uncertainty, which `candidates` or `weights` can do here.
 
     Complexity:
         N^2 D / 2 multiply-adds to begin with, and as a rule two to ten times that in all; the plain greedy takes

@@ -28,6 +28,7 @@ from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
+from torchal.samplers.facility_location import FacilityLocation as FacilityLocation
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
@@ -36,6 +37,7 @@ from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
 from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
+from torchal.samplers.max_herding import MaxHerding as MaxHerding
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
@@ -49,6 +51,7 @@ from torchal.samplers.sub_pool import SubPool as SubPool
 from torchal.samplers.switch import Switch as Switch
 from torchal.samplers.switch import uniform_then_margin
 from torchal.samplers.typiclust import TypiClust as TypiClust
+from torchal.samplers.uncertainty_herding import UncertaintyHerding as UncertaintyHerding
 from torchal.samplers.uniform import Uniform as Uniform
 
 DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
@@ -130,6 +133,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "epig": EPIG,
     "expected_error_reduction": ExpectedErrorReduction,
     "expected_gradient_length": ExpectedGradientLength,
+    "facility_location": FacilityLocation,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "hierarchical_kmeans": HierarchicalKMeans,
@@ -138,6 +142,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "least_confidence": LeastConfidence,
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
+    "max_herding": MaxHerding,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
@@ -151,6 +156,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "sub_pool": SubPool,
     "switch": uniform_then_margin,
     "typiclust": TypiClust,
+    "uncertainty_herding": UncertaintyHerding,
     "uniform": Uniform,
 }
 
