@@ -10,6 +10,7 @@ from torchal.functional import (
     tempered_uncertainty,
     uncertainty_herding,
 )
+from torchal.pool.pool import Pool
 from torchal.samplers import UncertaintyHerding
 
 
@@ -49,22 +50,21 @@ class Overconfident(NearestMean):
 
 
 def test_the_temperature_calibrates_a_fit_on_seven_tenths_of_the_labels():
-    pool, targets, _ = make_pool(n_rows=240, n_labeled=60)
-    Overconfident.fits.clear()
+    inputs = torch.randn(240, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(240) % 3  # nothing to be sure of
+    pool = Pool.unlabeled(inputs, n_classes=3).with_labels(torch.arange(60), targets[:60])
     view = make_view(pool, model=Overconfident())
     Overconfident.fits.clear()
     sampler = UncertaintyHerding()
     sampler.select(view, 5)
-    [(inputs, labels)] = Overconfident.fits
+    [(learned, labels)] = Overconfident.fits
     assert len(labels) == 60 - 18
     assert labels.unique().tolist() == [0, 1, 2]
-    rows = view.labeled.nonzero().squeeze(1)
-    learned = torch.stack([(pool.inputs[rows] == row).all(1) for row in inputs]).any(0)
-    held = rows[~learned]
+    held = (~(inputs[:60, None] == learned).all(2).any(1)).nonzero().squeeze(1)
     assert len(held) == 18
     fitted = Overconfident()
-    fitted.fit(inputs, labels)
-    want = calibrated_temperature(fitted.predict_log_proba(pool.inputs[held]), targets[held])
+    fitted.fit(learned, labels)
+    want = calibrated_temperature(fitted.predict_log_proba(inputs[held]), targets[held])
     assert sampler.report()["temperature"] == want > 5
     assert sampler.select(view, 5).indices.equal(sampler.select(view, 5).indices)
 

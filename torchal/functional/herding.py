@@ -272,9 +272,8 @@ def tempered_uncertainty(log_probs: Tensor, uncertainty: Uncertainty = "margin",
     check_uncertainty(uncertainty)
     check_positive("temperature", temperature)
     check_log_probs(log_probs)
-    out = torch.empty(
-        len(log_probs), dtype=torch.promote_types(log_probs.dtype, torch.float32), device=log_probs.device
-    )
+    dtype = torch.promote_types(log_probs.dtype, torch.float32)
+    out = torch.empty(len(log_probs), dtype=dtype, device=log_probs.device)
     size = max(1, values_per_chunk(log_probs.device) // log_probs.shape[1])
     with exact_arithmetic(log_probs.device):
         for start in range(0, len(log_probs), size):
