@@ -127,9 +127,15 @@ class TestEdges:
         assert picks.indices.tolist() == [1, 2]
         assert picks.scores.tolist() == [0, 0]
 
+    def test_parallel_rows_are_equal_ones_at_length_1(self):
+        x = normal(8, 5, dtype=torch.float32).repeat(3, 1) * torch.arange(1, 25)[:, None]
+        units = torch.nn.functional.normalize(x[:8].double())
+        labeled = torch.ones(24, dtype=torch.bool)
+        assert labeled_distance(x, labeled) == pytest.approx(float(torch.pdist(units).min()), rel=1e-5)
+
     def test_very_near_labeled_rows(self):
         x = normal(51, 8)
-        x[50] = x[0] + 1e-13
+        x[50] = x[0] + 1e-12
         picks = uncertainty_herding(x, 30, uncertainty=torch.ones(51), labeled=mask(51, [0, 50]))
         assert picks.scores.tolist() == pytest.approx([1] * 30, abs=1e-3)
         assert picks.indices.tolist() == list(range(1, 31))

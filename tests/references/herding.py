@@ -13,9 +13,9 @@ def herding(points, weights, bandwidth, n, labeled, candidates):
 
 
 def least_distance(points, rows):
-    """Return the least distance above 0 of two of these rows, or 1."""
+    """Return the least distance of two of these rows that differ, or 1."""
     distances = [math.dist(points[i], points[j]) for i, j in itertools.combinations(rows, 2)]
-    return min((distance for distance in distances if distance > 0), default=1.0)
+    return min((distance for distance in distances if distance > 1e-12), default=1.0)
 
 
 def calibration_error(log_probs, targets, n_bins):

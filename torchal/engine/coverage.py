@@ -75,7 +75,7 @@ class Coverage:
         self._most = max(_FIRST, min(_MOST, _BLOCKS * values_per_chunk(self._device) // n_rows))
         self._exact = self._bonus.masked_fill(~allowed, -torch.inf)  # gains, as of the values below
         self._doubt = self._weights.double().square().sum().sqrt() * 2 * affinity.error
-        self._filled = False
+        self._filled, self._spent = False, 0
         self._compute_all()
 
     def pick(self, n: int) -> tuple[Tensor, Tensor]:

@@ -205,7 +205,9 @@ def labeled_distance(
     default: float = 1.0,
     device: torch.device | str | None = None,
 ) -> float:
-    """Return the least distance above 0 of two labeled rows: the bandwidth of `uncertainty_herding`.
+    """Return the least distance of two labeled rows that differ: the bandwidth of `uncertainty_herding`.
+
+    Rows differ where their distance is above the rounding of float32 (of float64, where the features are that).
 
     Args:
         features: as in `max_herding`.
@@ -236,12 +238,16 @@ def labeled_distance(
         x = reader.rows(labeled.nonzero().squeeze(1)).double()
         check_finite("features of labeled rows", x)
         x = unit_rows(x) if normalize else x
+        if not len(x):
+            return default
+        # of parallel rows, scaling to length 1 leaves rows that differ by rounding
+        limit = 4 * torch.finfo(torch.promote_types(reader.dtype, torch.float32)).eps * float(x.abs().max())
         least = math.inf
         size = math.isqrt(values_per_chunk(x.device))
         for i in range(0, len(x), size):
             for j in range(i, len(x), size):
                 distances = torch.cdist(x[i : i + size], x[j : j + size], compute_mode=_AS_SUMS)
-                least = min(least, float(torch.where(distances > 0, distances, math.inf).min()))
+                least = min(least, float(torch.where(distances > limit, distances, math.inf).min()))
     return least if math.isfinite(least) else default
 
 
