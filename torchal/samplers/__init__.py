@@ -43,6 +43,7 @@ from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
 from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
 from torchal.samplers.seals import Seals as Seals
+from torchal.samplers.similar import Similar as Similar
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
 from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
 from torchal.samplers.softmax_bald import SoftmaxBALD as SoftmaxBALD
@@ -148,6 +149,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "prob_cover": ProbCover,
     "query_by_committee": QueryByCommittee,
     "seals": Seals,
+    "similar": Similar,
     "simulate_batch_best_sim": simulate_batch_best_sim,
     "simulate_batch_frequency": simulate_batch_frequency,
     "simulate_batch_mixture": simulate_batch_mixture,
