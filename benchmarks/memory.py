@@ -27,7 +27,8 @@ ROWS = {"small": 20_000, "medium": 1_000_000, "large": 1_000_000}
 GRAPH_ROWS = {"small": 5000, "medium": 100_000, "large": 100_000}
 STRATEGY_ROWS = {"small": 5000, "medium": 1_000_000, "large": 1_000_000}
 PAIR_ROWS = {"small": 2000, "medium": 50_000, "large": 50_000}
-OF_PAIRS = ("graph_density", "prob_cover")  # strategies that compare all pairs of rows
+# strategies that compare all pairs of rows
+OF_PAIRS = ("graph_density", "prob_cover", "facility_location", "max_herding", "uncertainty_herding")
 FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
 
 

@@ -42,6 +42,11 @@ from torchal.functional.expected_error import expected_error_reduction as expect
 from torchal.functional.fisher import bait as bait
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
 from torchal.functional.graph_cut import graph_cut as graph_cut
+from torchal.functional.herding import calibrated_temperature as calibrated_temperature
+from torchal.functional.herding import labeled_distance as labeled_distance
+from torchal.functional.herding import max_herding as max_herding
+from torchal.functional.herding import tempered_uncertainty as tempered_uncertainty
+from torchal.functional.herding import uncertainty_herding as uncertainty_herding
 from torchal.functional.hierarchical_kmeans import ClusterLevels as ClusterLevels
 from torchal.functional.hierarchical_kmeans import balanced_sample as balanced_sample
 from torchal.functional.hierarchical_kmeans import hierarchical_kmeans as hierarchical_kmeans
@@ -78,6 +83,9 @@ from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores
 from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
 from torchal.functional.stochastic_batch import softrank_scores as softrank_scores
+from torchal.functional.submodular import Covering as Covering
+from torchal.functional.submodular import facility_location as facility_location
+from torchal.functional.targeted import similar as similar
 from torchal.functional.typiclust import typical_rows as typical_rows
 from torchal.functional.typiclust import typiclust as typiclust
 from torchal.functional.uncertainty import draw_labels as draw_labels

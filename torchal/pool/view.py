@@ -9,13 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, check_mask, check_whole
+from torchal._checks import as_integers, as_rows, check_mask, check_whole
 from torchal.engine.features import Features
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
 from torchal.pool.given import as_bought, as_last_layer, as_outputs, as_tensor, check_outputs, device_of
 from torchal.pool.labels import LabeledData, buy, training_data
 from torchal.protocols import (
+    UNLABELED,
     Classifier,
     HasDecisionFunction,
     HasEmbedding,
@@ -347,6 +348,25 @@ class PoolView:
         masks = ("labeled", "candidates", "targets")
         stacked = {name: torch.stack([getattr(trial, name) for trial in trials]) for name in masks}
         return replace(self, **stacked, trials=tuple(trials), is_supposed=True, outputs={})  # type: ignore[arg-type]
+
+    def without_labels(self, rows: Tensor) -> PoolView:
+        """Return the view as if the labels of these rows had not been bought, by a cold fit of a clone.
+
+        For what a model says of rows that it has not learned: they are no candidates, and nothing outside changes.
+
+        Shapes:
+            rows: (n,) int64, labeled.
+
+        Raises:
+            CapabilityError: there is no model, or it cannot be cloned.
+            DataError: a row is not labeled.
+        """
+        rows = as_rows("rows", rows, n_rows=len(self), device=self.targets.device)
+        n_others = int((~self.labeled[rows]).sum())
+        if n_others:
+            raise DataError(f"{n_others} of {len(rows)} rows are not labeled")
+        targets, labeled = self.targets.index_fill(0, rows, UNLABELED), self.labeled.index_fill(0, rows, False)
+        return replace(self, targets=targets, labeled=labeled).refit(rows[:0], rows[:0])
 
     def _refits(self, rows: list[Tensor], labels: list[Tensor]) -> list[PoolView]:
         model = interop.silent_copy(self._fitted("refit"))

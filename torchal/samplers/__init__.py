@@ -31,6 +31,7 @@ from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
 from torchal.samplers.graph_cut import GraphCut as GraphCut
+from torchal.samplers.facility_location import FacilityLocation as FacilityLocation
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
@@ -43,11 +44,13 @@ from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
 from torchal.samplers.max_det import MaxDet as MaxDet
 from torchal.samplers.max_dist import MaxDist as MaxDist
+from torchal.samplers.max_herding import MaxHerding as MaxHerding
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
 from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
 from torchal.samplers.seals import Seals as Seals
+from torchal.samplers.similar import Similar as Similar
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
 from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
 from torchal.samplers.softmax_bald import SoftmaxBALD as SoftmaxBALD
@@ -56,6 +59,7 @@ from torchal.samplers.sub_pool import SubPool as SubPool
 from torchal.samplers.switch import Switch as Switch
 from torchal.samplers.switch import typiclust_then_margin
 from torchal.samplers.typiclust import TypiClust as TypiClust
+from torchal.samplers.uncertainty_herding import UncertaintyHerding as UncertaintyHerding
 from torchal.samplers.uniform import Uniform as Uniform
 
 DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
@@ -140,6 +144,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "expected_error_reduction": ExpectedErrorReduction,
     "expected_gradient_length": ExpectedGradientLength,
     "graph_cut": GraphCut,
+    "facility_location": FacilityLocation,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "hierarchical_kmeans": HierarchicalKMeans,
@@ -152,11 +157,13 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "margin_cluster_mean": MarginClusterMean,
     "max_dist": MaxDist,
     "max_det": MaxDet,
+    "max_herding": MaxHerding,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
     "query_by_committee": QueryByCommittee,
     "seals": Seals,
+    "similar": Similar,
     "simulate_batch_best_sim": simulate_batch_best_sim,
     "simulate_batch_frequency": simulate_batch_frequency,
     "simulate_batch_mixture": simulate_batch_mixture,
@@ -165,6 +172,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "sub_pool": SubPool,
     "switch": typiclust_then_margin,
     "typiclust": TypiClust,
+    "uncertainty_herding": UncertaintyHerding,
     "uniform": Uniform,
 }
 
