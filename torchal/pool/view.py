@@ -226,6 +226,20 @@ class PoolView:
             return "given"
         return "embedding" if provides(self.model, HasEmbedding) else "inputs"
 
+    def features_at(self, inputs: Inputs) -> Tensor:
+        """Return `features` (M, D) of inputs that are no rows of the pool.
+
+        Raises:
+            CapabilityError: there is no model.
+        """
+        if self.trials:
+            return torch.stack([trial.features_at(inputs) for trial in self.trials])
+        model = self._fitted("features_at")
+        features = (
+            interop.embedding(model, inputs) if self.features_from == "embedding" else interop.raw_features(inputs)
+        )
+        return features.to(self.targets.device)
+
     @property
     def last_layer(self) -> LastLayer:
         """The layer between `features` and logits: weight (C, D), rows in the order of `classes`, and bias (C,).
