@@ -200,7 +200,7 @@ def _linear(h: Tensor, layer: Tensor) -> Tensor:
 
 
 def _residuals(logits: Tensor) -> Tensor:
-    """Return p - onehot(argmax p), (R, C); the number of the largest as minus the sum of others, which does not vanish."""
+    """Return p - onehot(argmax p), (R, C), with p - 1 as minus the sum of the others, which does not vanish."""
     probs = logits.softmax(1)
     best = logits.argmax(1, keepdim=True)
     others = probs.scatter(1, best, 0).sum(1, keepdim=True)

@@ -235,10 +235,8 @@ class PoolView:
         if self.trials:
             return torch.stack([trial.features_at(inputs) for trial in self.trials])
         model = self._fitted("features_at")
-        features = (
-            interop.embedding(model, inputs) if self.features_from == "embedding" else interop.raw_features(inputs)
-        )
-        return features.to(self.targets.device)
+        embeds = self.features_from == "embedding"
+        return (interop.embedding(model, inputs) if embeds else interop.raw_features(inputs)).to(self.targets.device)
 
     @property
     def last_layer(self) -> LastLayer:
