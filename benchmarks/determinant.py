@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
 
 from benchmarks.harness import Row, compare
@@ -35,7 +34,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
     )
     n = min(n, 300)
     weight = torch.randn(n_columns, CLASSES, generator=torch.Generator().manual_seed(0)).to(x.device)
-    log_probs = (4 * F.normalize(x) @ weight).log_softmax(1)
+    log_probs = (4 * torch.nn.functional.normalize(x) @ weight).log_softmax(1)
     yield from compare(
         f"MaxDet, {n_rows} x {n_columns}, {CLASSES} classes, {n} picks",
         {
@@ -64,14 +63,14 @@ def plain(variances: Tensor, kernel_with: Callable[[int], Tensor], n: int, ridge
 
 def plain_cosine(x: Tensor, n: int) -> list[int]:
     """Pick by the cosine."""
-    x = F.normalize(x)
+    x = torch.nn.functional.normalize(x)
     return plain(torch.ones_like(x[:, 0]), lambda row: x @ x[row], n, 1.0)
 
 
 def plain_gradients(log_probs: Tensor, x: Tensor, n: int) -> list[int]:
     """Pick by the products of gradients."""
     u = log_probs.exp()
-    u = u - F.one_hot(u.argmax(1), u.shape[1])
+    u = u - torch.nn.functional.one_hot(u.argmax(1), u.shape[1])
     sq = u.square().sum(1) * x.square().sum(1)
     return plain(sq, lambda row: (u @ u[row]) * (x @ x[row]), n, 0.01 * float(sq.mean()))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
 
 from benchmarks.harness import Row, compare
@@ -33,7 +32,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
 
 def plain(x: Tensor, n: int) -> list[int]:
     """Keep all rows at length 1, and take each pick's similarities off the gains."""
-    x = F.normalize(x)
+    x = torch.nn.functional.normalize(x)
     gains = (x @ x.sum(0) + len(x)) / 2
     weight = len(x) / n
     picked = []

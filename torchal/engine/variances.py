@@ -100,7 +100,7 @@ class LinearPosterior:
             x = rows.x.double()
             precision.addmm_(x.T, x, alpha=1 / self.noise)
         factor = torch.linalg.cholesky(precision)
-        root = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False)
+        root: Tensor = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False)
         self._matrix = root.T @ root
         return root
 

@@ -40,6 +40,7 @@ from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.expected_error import expected_error_of_refits as expected_error_of_refits
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
 from torchal.functional.fisher import bait as bait
+from torchal.functional.glister import glister as glister
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
 from torchal.functional.graph_cut import graph_cut as graph_cut
 from torchal.functional.herding import calibrated_temperature as calibrated_temperature

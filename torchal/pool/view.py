@@ -233,6 +233,18 @@ class PoolView:
             return "inputs" if self.is_cold else "given"
         return "embedding" if provides(self.model, HasEmbedding) else "inputs"
 
+    def features_at(self, inputs: Inputs) -> Tensor:
+        """Return `features` (M, D) of inputs that are no rows of the pool.
+
+        Raises:
+            CapabilityError: there is no model.
+        """
+        if self.trials:
+            return torch.stack([trial.features_at(inputs) for trial in self.trials])
+        model = self._fitted("features_at")
+        embeds = self.features_from == "embedding"
+        return (interop.embedding(model, inputs) if embeds else interop.raw_features(inputs)).to(self.targets.device)
+
     @property
     def last_layer(self) -> LastLayer:
         """The layer between `features` and logits: weight (C, D), rows in the order of `classes`, and bias (C,).

@@ -30,6 +30,7 @@ from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
+from torchal.samplers.glister import Glister as Glister
 from torchal.samplers.graph_cut import GraphCut as GraphCut
 from torchal.samplers.facility_location import FacilityLocation as FacilityLocation
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
@@ -143,6 +144,7 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "epig": EPIG,
     "expected_error_reduction": ExpectedErrorReduction,
     "expected_gradient_length": ExpectedGradientLength,
+    "glister": Glister,
     "graph_cut": GraphCut,
     "facility_location": FacilityLocation,
     "graph_density": GraphDensity,

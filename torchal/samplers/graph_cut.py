@@ -33,7 +33,7 @@ class GraphCut(Sampler):
         >>> from torchal import PoolView
         >>> features = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [0.0, 1.0]])
         >>> view = PoolView.from_tensors(features=features, targets=torch.tensor([0, -1, -1, -1]))
-        >>> GraphCut().select(view, 1).indices
+        >>> GraphCut(redundancy=2.0).select(view, 1).indices
         tensor([3])
     """
 
