@@ -212,3 +212,19 @@ def test_the_samplers_of_a_run_are_told_by_it():
             others = learner.pool.candidates.nonzero().squeeze(1)[-2:]
             learner.tell(others[~torch.isin(others, rows)], targets[others[~torch.isin(others, rows)]])
             learner.withdraw()
+
+
+@pytest.mark.gpu
+@named({"graph_density": GraphDensity, "hierarchical": Hierarchical})
+def test_a_view_on_cuda(make):
+    sampler, targets = make(), START.cuda()
+    for _ in range(3):
+        view = PoolView.from_tensors(features=features().cuda(), targets=targets.clone())
+        picks = sampler.select(view, 5)
+        targets = bought(targets, picks.indices)
+        sampler.tell(picks, targets[picks.indices])
+    with pytest.warns(UserWarning, match=NOT_TOLD.format(2, 21)):
+        sampler.select(
+            PoolView.from_tensors(features=features().cuda(), targets=bought(targets, (targets < 0).nonzero()[:2, 0])),
+            5,
+        )

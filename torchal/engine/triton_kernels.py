@@ -22,7 +22,7 @@ def _pick(  # noqa: PLR0917
     inside = column < m
     values = tl.load(values_at + column, mask=inside, other=float("-inf"))
     if WEIGHTED:
-        weights = tl.load(weights_at + column, mask=inside, other=0.0)
+        weights = tl.load(weights_at + column, mask=inside, other=1.0)
     least = tl.load(least_at)
     best = tl.max(values, axis=0)
     step = 0
