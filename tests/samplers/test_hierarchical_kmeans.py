@@ -64,7 +64,15 @@ def test_all_candidates_and_no_other_row():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"sizes": ()}, {"sizes": (3, 4)}, {"resample": (2,)}, {"n_resamples": -1}, {"max_iterations": 0}, {"within": "?"}, {"seed": -1}],
+    [
+        {"sizes": ()},
+        {"sizes": (3, 4)},
+        {"resample": (2,)},
+        {"n_resamples": -1},
+        {"max_iterations": 0},
+        {"within": "?"},
+        {"seed": -1},
+    ],
     ids=lambda settings: next(iter(settings)),
 )
 def test_refuses_settings_that_make_no_sense(settings):

@@ -30,9 +30,9 @@ from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
+from torchal.samplers.facility_location import FacilityLocation as FacilityLocation
 from torchal.samplers.glister import Glister as Glister
 from torchal.samplers.graph_cut import GraphCut as GraphCut
-from torchal.samplers.facility_location import FacilityLocation as FacilityLocation
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
 from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans

@@ -80,7 +80,9 @@ class Combine(CompositeSampler):
         check_metric(self.metric)
         similarity = self.similarity if self.query_rows is not None else 0.0
         if not (self.samplers or self.diversity or self.density or similarity or self.balance):
-            raise ConfigError("there is nothing to choose by: give samplers, or a diversity, density or balance above 0")
+            raise ConfigError(
+                "there is nothing to choose by: give samplers, or a diversity, density or balance above 0"
+            )
 
     def needs_model(self, n_labeled: int) -> bool:
         """Tell whether a member, or the balance, reads a model."""
