@@ -42,8 +42,8 @@ class Combine(CompositeSampler):
         metric: euclidean, cosine or manhattan, of the diversity.
 
     Raises:
-        ConfigError: nothing counts; a sampler that does not score each row by itself; a strength that is not a finite number
-            of at least 0; an unknown metric.
+        ConfigError: nothing counts; a sampler that does not score each row by itself; a strength that is not a finite
+            number of at least 0; an unknown metric.
 
     Reference:
         See `torchal.functional.combined_greedy`.
@@ -80,9 +80,7 @@ class Combine(CompositeSampler):
         check_metric(self.metric)
         similarity = self.similarity if self.query_rows is not None else 0.0
         if not (self.samplers or self.diversity or self.density or similarity or self.balance):
-            raise ConfigError(
-                "there is nothing to choose by: give samplers, or a diversity, density or balance above 0"
-            )
+            raise ConfigError("there is nothing to choose by: give samplers, or a diversity or density above 0")
 
     def needs_model(self, n_labeled: int) -> bool:
         """Tell whether a member, or the balance, reads a model."""

@@ -21,8 +21,8 @@ class HierarchicalKMeans(Sampler):
     """Draws as many rows from each region of the pool, however many rows lie there.
 
     Regions are levels of k-means clusters of the features, of the model's embedding where it has one, spread by
-    resampling, and found once while these are the pool's inputs; labeled rows count as drawn. No label is read and none is needed. `Hierarchical` is another method: it
-    asks where the labels do not yet show that a cluster is pure.
+    resampling, and found once while these are the pool's inputs; labeled rows count as drawn. No label is read and none
+    is needed. `Hierarchical` is another method: it asks where the labels do not yet show that a cluster is pure.
 
     Args:
         sizes: clusters of each level, the most first; small pools have as many as there are rows.
