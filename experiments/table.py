@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.report import check_same_settings
 from torchal._records import write_atomically
@@ -43,6 +44,8 @@ class Line:
     """Ends of Student's 95 % interval of the difference."""
     p: float
     """Of the paired t-test."""
+    fewest: float
+    """Labels that the class with the fewest has at the end, of all classes that any run of the experiment met."""
     seconds: float
 
     @property
@@ -101,6 +104,8 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
             name: {seed: area_under_curve(*run.curve(metric)) for seed, run in by_seed.items()}
             for name, by_seed in samplers.items()
         }
+        counts = {name: [_label_counts(run) for run in by_seed.values()] for name, by_seed in samplers.items()}
+        n_classes = max(len(found) for some in counts.values() for found in some)
         for name, by_seed in samplers.items():
             shared = sorted(by_seed.keys() & samplers[baseline].keys())
             gaps = np.array([areas[name][seed] - areas[baseline][seed] for seed in shared])
@@ -121,8 +126,15 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
                 lower=lower,
                 upper=upper,
                 p=float(ttest_1samp(gaps, 0.0).pvalue) if is_tested else math.nan,
+                fewest=float(np.mean([np.pad(c, (0, n_classes - len(c))).min() for c in counts[name]])),
                 seconds=float(np.mean([run.seconds for run in own])),
             )
+
+
+def _label_counts(run: Run) -> NDArray[np.int64]:
+    """Return how many labels of each class a run has bought, up to the last class that it met."""
+    labels = np.concatenate([result.labels.numpy() for result in run.rounds])
+    return np.bincount(labels)
 
 
 def markdown(lines: Sequence[Line], baseline: str) -> Iterator[str]:
