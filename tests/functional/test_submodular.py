@@ -102,7 +102,7 @@ pools = st.tuples(st.integers(1, 9), st.integers(1, 3)).flatmap(
 
 @pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("similarity", ["cosine", "rbf", "euclidean"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pools)
 def test_agrees_with_the_reference_and_reaches_the_share_that_theory_grants(similarity, held, case):
     features, kinds, weights, n = case
@@ -143,7 +143,7 @@ def test_agrees_with_the_reference_and_reaches_the_share_that_theory_grants(simi
 
 @pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("similarity", ["cosine", "rbf", "euclidean"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pools, st.sampled_from([0.1, 0.4, 1.0]))
 def test_saturated_coverage_agrees_with_the_reference(similarity, held, case, saturation):
     features, kinds, weights, n = case
@@ -192,7 +192,7 @@ class TestSaturatedCoverage:
         assert picks.scores.tolist() == pytest.approx([0.72 + 0.768 + 0.828, 0.3])
         assert picks.value == pytest.approx(2.616)
 
-    @pytest.mark.parametrize("eager", [0, 1, 4, 1e9])
+    @pytest.mark.parametrize("eager", [0, 4, 1e9])
     @pytest.mark.parametrize("held", [0, 1 << 26])
     def test_policies(self, eager, held, monkeypatch):
         x = normal(200, 4, dtype=torch.float64)
@@ -231,7 +231,7 @@ class TestEngine:
 
     x = normal(300, 8, dtype=torch.float64)
 
-    @pytest.mark.parametrize("eager", [0, 1, 4, 1e9])
+    @pytest.mark.parametrize("eager", [0, 4, 1e9])
     @pytest.mark.parametrize("held", [0, 1 << 26])
     def test_policies(self, eager, held, monkeypatch):
         monkeypatch.setitem(ENGINE, "_EAGER", eager)
