@@ -41,10 +41,15 @@ def _seeded() -> torch.Generator:
 
 WORKS: dict[str, Callable[[torch.Tensor], object]] = {
     "k-center, 1000 picks": lambda x: functional.k_center_greedy(x, 1000),
+    "weighted k-center, 1000 picks": lambda x: functional.k_center_greedy(
+        x, 1000, weights=torch.rand(len(x), generator=_seeded())
+    ),
     "k-center manhattan, 100 picks": lambda x: functional.k_center_greedy(x, 100, metric="manhattan"),
     "product of utility and distance, 1000 picks": lambda x: functional.combined_greedy(
         1000, utilities=[x[:, 0].abs()], strengths=[1.0], features=x
     ),
+    "graph cut, 100 picks": lambda x: functional.graph_cut(x, 100),
+    "log-determinant, 1000 picks": lambda x: functional.log_det(x, 1000),
     "information density": functional.information_density,
     "neighbours of 1000 rows": lambda x: functional.neighbors_of(x, 10, rows=torch.arange(1000)),
     "k-means++, 1000 draws": lambda x: functional.kmeans_plus_plus(x, 1000, generator=_seeded()),

@@ -32,7 +32,9 @@ class Line:
     sampler: str
     runs: int
     labels: int
-    final_accuracy: float
+    metric: str
+    """Of the test part: what the next two are of."""
+    final: float
     area: float
     difference: float
     """Mean over the shared seeds of the areas, minus those of the baseline."""
@@ -55,9 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="folders with runs somewhere below them")
     parser.add_argument("--out", type=Path, help="where to write the CSV file")
     parser.add_argument("--baseline", default="uniform", help="the sampler that others are compared with")
+    parser.add_argument("--metric", default="accuracy", help="of the test part, as balanced_accuracy")
     options = parser.parse_args(arguments)
     try:
-        lines = list(compared([run for folder in options.folders for run in find_runs(folder)], options.baseline))
+        found = [run for folder in options.folders for run in find_runs(folder)]
+        lines = list(compared(found, options.baseline, options.metric))
         if options.out:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
@@ -72,11 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
+def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> Iterator[Line]:
     """Return a line for each experiment folder and sampler that has finished runs.
 
     Raises:
-        ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings.
+        ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings;
+            or one that did not record the metric.
     """
     from scipy.stats import ttest_1samp
 
@@ -93,7 +98,7 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
         if baseline not in samplers:
             raise ConfigError(f"{folder} has no finished run of {baseline}; it has {', '.join(samplers)}")
         areas = {
-            name: {seed: area_under_curve(*run.curve()) for seed, run in by_seed.items()}
+            name: {seed: area_under_curve(*run.curve(metric)) for seed, run in by_seed.items()}
             for name, by_seed in samplers.items()
         }
         for name, by_seed in samplers.items():
@@ -109,7 +114,8 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
                 sampler=name,
                 runs=len(own),
                 labels=own[0].rounds[-1].n_labeled,
-                final_accuracy=float(np.mean([run.rounds[-1].test["accuracy"] for run in own])),
+                metric=metric,
+                final=float(np.mean([run.rounds[-1].test[metric] for run in own])),
                 area=float(np.mean(list(areas[name].values()))),
                 difference=float(gaps.mean()) if len(gaps) else math.nan,
                 lower=lower,

@@ -1,5 +1,7 @@
 """What a view shares with its forks and refits; what it tells of a pool is in test_pool.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -239,6 +241,18 @@ def test_posterior_draws_at_other_inputs_are_the_same_functions():
         view.posterior_log_probs_at(view.inputs[rows], 0)
     with pytest.raises(CapabilityError, match="posterior_log_probs_at needs a model"):
         PoolView.from_tensors(posterior_log_probs=draws()).posterior_log_probs_at(view.inputs[rows], 2)
+
+
+def test_features_of_other_inputs():
+    view = make_view(make_pool()[0])
+    rows = torch.tensor([50, 3, 7])
+    assert view.features_at(view.inputs[rows]).equal(view.features[rows])
+    new = view.candidates.nonzero()[:3]
+    assert view.refit(new, torch.zeros_like(new)).features_at(view.inputs[rows]).shape == (3, 3, 4)
+    plain = replace(view, model=GaussianNB().fit(view.inputs[view.labeled], view.targets[view.labeled]), outputs={})
+    assert plain.features_at(view.inputs[rows]).equal(view.inputs[rows])
+    with pytest.raises(CapabilityError, match="features_at needs a model"):
+        PoolView.from_tensors(features=torch.eye(3)).features_at(view.inputs[rows])
 
 
 def test_a_model_that_draws_something_else_is_refused(monkeypatch):

@@ -135,6 +135,11 @@ class KroneckerSpace(Space):
         across = torch.where(across <= equal * equal * vv, 0, across)
         return uu * along + kk * across
 
+    def dots(self, a: Rows, b: Rows) -> Tensor:
+        """Return the products of all pairs, (A, B)."""
+        (h, u), (k, v) = self.factors(a.x), self.factors(b.x)
+        return (h @ k.T).mul_(u @ v.T)
+
     def _product(self, a: Rows, b: Rows, out: Tensor) -> Tensor:
         """Return |b|^2 - 2 ab for all pairs, (A, B)."""
         (h, u), (k, v) = self.factors(a.x), self.factors(b.x)

@@ -14,7 +14,9 @@ from torchal.functional.bald import softrank_bald as softrank_bald
 from torchal.functional.batch_bald import JointInformation as JointInformation
 from torchal.functional.batch_bald import batch_bald as batch_bald
 from torchal.functional.batch_bald import joint_mutual_information as joint_mutual_information
+from torchal.functional.cluster_margin import cluster_margin as cluster_margin
 from torchal.functional.cluster_tree import cluster_tree as cluster_tree
+from torchal.functional.cluster_tree import hac_clusters as hac_clusters
 from torchal.functional.combine import combined_greedy as combined_greedy
 from torchal.functional.combine import query_similarity as query_similarity
 from torchal.functional.committee import consensus_kl as consensus_kl
@@ -27,6 +29,8 @@ from torchal.functional.density import density_graph as density_graph
 from torchal.functional.density import graph_density as graph_density
 from torchal.functional.density import graph_density_greedy as graph_density_greedy
 from torchal.functional.density import subtract_picks as subtract_picks
+from torchal.functional.determinant import log_det as log_det
+from torchal.functional.determinant import max_det as max_det
 from torchal.functional.drop_query import drop_query as drop_query
 from torchal.functional.drop_query import dropout_disagreement as dropout_disagreement
 from torchal.functional.epig import epig as epig
@@ -36,7 +40,9 @@ from torchal.functional.exp3 import exp3_update as exp3_update
 from torchal.functional.expected_error import expected_error_of_refits as expected_error_of_refits
 from torchal.functional.expected_error import expected_error_reduction as expected_error_reduction
 from torchal.functional.fisher import bait as bait
+from torchal.functional.glister import glister as glister
 from torchal.functional.gradient_length import expected_gradient_length as expected_gradient_length
+from torchal.functional.graph_cut import graph_cut as graph_cut
 from torchal.functional.herding import calibrated_temperature as calibrated_temperature
 from torchal.functional.herding import labeled_distance as labeled_distance
 from torchal.functional.herding import max_herding as max_herding
@@ -57,6 +63,8 @@ from torchal.functional.kmeans import Clusters as Clusters
 from torchal.functional.kmeans import kmeans as kmeans
 from torchal.functional.kmeans import kmeans_plus_plus as kmeans_plus_plus
 from torchal.functional.kmeans import nearest_rows as nearest_rows
+from torchal.functional.lcmd import lcmd as lcmd
+from torchal.functional.lcmd import max_dist as max_dist
 from torchal.functional.margin_clusters import inside_margin as inside_margin
 from torchal.functional.margin_clusters import margin_cluster_mean as margin_cluster_mean
 from torchal.functional.neighbors import Neighbors as Neighbors
@@ -66,6 +74,11 @@ from torchal.functional.neighbors import neighbors_of as neighbors_of
 from torchal.functional.quotas import class_quotas as class_quotas
 from torchal.functional.quotas import fill_quotas as fill_quotas
 from torchal.functional.representatives import cluster_representatives as cluster_representatives
+from torchal.functional.represents import Representation as Representation
+from torchal.functional.represents import represents as represents
+from torchal.functional.segments import Aggregated as Aggregated
+from torchal.functional.segments import aggregate as aggregate
+from torchal.functional.segments import top_of_groups as top_of_groups
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
 from torchal.functional.stochastic_batch import power_scores as power_scores

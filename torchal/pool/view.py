@@ -59,8 +59,12 @@ class PoolView:
     validation: LabeledData | None = field(default=None, repr=False)
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
     trials: tuple[PoolView, ...] = field(default=(), repr=False)
+    is_supposed: bool = field(default=False, repr=False)
+    """Whether labels are in it that were not bought, by `refit`."""
     outputs: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """What was computed when first read; the forks of this view share it."""
+    is_cold: bool = False
+    """Whether no model could be fitted yet: there are the inputs, as features, and nothing else."""
 
     @classmethod
     def from_tensors(
@@ -77,6 +81,8 @@ class PoolView:
         generator: torch.Generator | None = None,
     ) -> PoolView:
         """Return a view of outputs that are there already; no model is needed.
+
+        In a loop over such views, `Sampler.tell` the sampler what was labeled after each `select`.
 
         Shapes:
             features: (N, D) float; a mapped file, as `torchal.embed` makes it, is read chunk by chunk.
@@ -214,7 +220,7 @@ class PoolView:
         Raises:
             CapabilityError: the inputs are sparse: nothing makes them dense unasked.
         """
-        if self.model is None:
+        if self.features_from == "given":
             return self.features
         return self._shared("flat_inputs", lambda: interop.raw_features(self.inputs))
 
@@ -224,8 +230,20 @@ class PoolView:
         if self.trials:
             return self.trials[0].features_from
         if self.model is None:
-            return "given"
+            return "inputs" if self.is_cold else "given"
         return "embedding" if provides(self.model, HasEmbedding) else "inputs"
+
+    def features_at(self, inputs: Inputs) -> Tensor:
+        """Return `features` (M, D) of inputs that are no rows of the pool.
+
+        Raises:
+            CapabilityError: there is no model.
+        """
+        if self.trials:
+            return torch.stack([trial.features_at(inputs) for trial in self.trials])
+        model = self._fitted("features_at")
+        embeds = self.features_from == "embedding"
+        return (interop.embedding(model, inputs) if embeds else interop.raw_features(inputs)).to(self.targets.device)
 
     @property
     def last_layer(self) -> LastLayer:
@@ -341,7 +359,7 @@ class PoolView:
             raise DataError("the refits saw different classes, so their outputs have different columns")
         masks = ("labeled", "candidates", "targets")
         stacked = {name: torch.stack([getattr(trial, name) for trial in trials]) for name in masks}
-        return replace(self, **stacked, trials=tuple(trials), outputs={})  # type: ignore[arg-type]
+        return replace(self, **stacked, trials=tuple(trials), is_supposed=True, outputs={})  # type: ignore[arg-type]
 
     def without_labels(self, rows: Tensor) -> PoolView:
         """Return the view as if the labels of these rows had not been bought, by a cold fit of a clone.
@@ -374,6 +392,7 @@ class PoolView:
                 labeled=labeled,
                 targets=targets,
                 candidates=self.candidates & ~labeled,
+                is_supposed=True,
                 outputs=dict(kept),
             )
             for one, (targets, labeled) in zip(fitted, bought, strict=True)
@@ -431,6 +450,8 @@ class PoolView:
         return self.outputs[name]
 
     def _fitted(self, what: str) -> Classifier:
+        if self.is_cold:
+            raise CapabilityError(f"{what} needs a model; none can be fitted before labels of two classes are there")
         if self.model is None:
             have = ", ".join(self.given) or "no outputs"
             raise CapabilityError(f"{what} needs a model; this view was made from tensors and has {have}")

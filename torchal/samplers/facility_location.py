@@ -36,6 +36,8 @@ class FacilityLocation(Sampler):
         tensor([0, 3])
     """
 
+    reads_model = False
+
     similarity: Similarity = "cosine"
     gamma: float | None = None
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

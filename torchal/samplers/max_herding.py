@@ -36,6 +36,8 @@ class MaxHerding(Sampler):
         tensor([0, 3])
     """
 
+    reads_model = False
+
     bandwidth: float = 1.0
     normalize: bool = True
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

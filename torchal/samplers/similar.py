@@ -51,6 +51,8 @@ class Similar(Sampler):
         tensor([3])
     """
 
+    reads_model = False
+
     measure: Measure = "flqmi"
     classes: Sequence[int] | None = None
     strength: float = 1.0

@@ -24,8 +24,8 @@ class UncertaintyHerding(Sampler):
     """Picks rows such that every row that the model is unsure of is near a labeled one, in the model's embedding.
 
     For any number of labels: a temperature that calibrates the model makes few labels' uncertainties alike, and a
-    bandwidth that follows the labels makes the kernel narrow as they grow. Without any label every row counts alike.
-    Its cost is quadratic in the number of rows.
+    bandwidth that follows the labels makes the kernel narrow as they grow. Before there is a model every row counts
+    alike. Its cost is quadratic in the number of rows.
 
     Args:
         uncertainty: margin, entropy or least_confidence, of probabilities at the temperature.
@@ -65,6 +65,10 @@ class UncertaintyHerding(Sampler):
                 check_positive(name, getattr(self, name))
         check_flag("normalize", self.normalize)
 
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - whatever is labeled
+        """Tell that it does not: before there is a model, every row counts alike."""
+        return False
+
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates that `uncertainty_herding` picks from the view's features and log_probs."""
         check_budget(n, int(view.candidates.sum()))
@@ -73,7 +77,7 @@ class UncertaintyHerding(Sampler):
             bandwidth = functional.labeled_distance(view.features, view.labeled, normalize=self.normalize)
         temperature = 1.0
         uncertainty = torch.ones(len(view), device=view.candidates.device)
-        if bool(view.labeled.any()):
+        if bool(view.labeled.any()) and not view.is_cold:
             temperature = _calibrated(view) if self.temperature is None else self.temperature
             uncertainty = functional.tempered_uncertainty(view.log_probs, self.uncertainty, temperature=temperature)
         picks = functional.uncertainty_herding(
