@@ -40,6 +40,14 @@ def value(table, picked, weights, caps=None):
     )
 
 
+def saturated(table, picked, weights, saturation):
+    """Return the weighted sum of every row's similarities with the picks, up to a share of those with all rows."""
+    return sum(
+        weight * min(sum(max(0.0, row[j]) for j in picked), saturation * sum(max(0.0, value) for value in row))
+        for row, weight in zip(table, weights, strict=True)
+    )
+
+
 def greedy(objective, n, labeled, candidates):
     """Return n picks, each of which adds most to an objective of a list of rows, and what each adds."""
     picked, gains, left = [], [], sorted(candidates)

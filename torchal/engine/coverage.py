@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
 from torchal.engine.affinity import Affinity, part
+from torchal.engine.distances import Rows
 from torchal.engine.sources import Source
 
 _HELD = 1 << 26  # similarities (256 MiB in float32) that are held where they are all
@@ -96,6 +98,14 @@ class Coverage:
             self._look_at_all(column, self._raise)
         return picked, scores
 
+    def _rise(self, tile: Tensor, values: Tensor) -> Tensor:
+        """Return what similarities would add to values; in place."""
+        return tile.sub_(values).clamp_(min=0)
+
+    def _loss(self, tile: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return how much less that is for values that are high than for low ones; in place."""
+        return torch.minimum(tile.sub_(low).clamp_(min=0), high - low, out=tile)
+
     def _raise(self, rows: slice, tile: Tensor) -> None:
         """Raise the values of some rows to the similarities with a new pick (1, r)."""
         values = self._values[rows]
@@ -106,6 +116,11 @@ class Coverage:
         values = self._values - (self._values > 0) * self._affinity.error
         values = values if self._caps is None else torch.minimum(values, self._caps)
         return float(self._weights.double() @ values.double())
+
+    @property
+    def gains(self) -> Tensor:
+        """(M,) float64, as of the picks so far or some of them; -inf where a column may not be picked."""
+        return self._exact
 
     def largest_bounds(self, n: int) -> Tensor:
         """Return the n largest bounds on gains, fewer where fewer may be picked."""
@@ -128,7 +143,7 @@ class Coverage:
         seen, gains, best = left.new_empty(0, dtype=torch.int64), left.new_empty(0), left.new_tensor(-torch.inf)
         while True:
             top = left.topk(min(size, len(left)))
-            columns = top.indices[(top.values + self._slack >= best) & (top.values > -torch.inf)]
+            columns = top.indices[(top.values >= best - self._slack - self._doubt) & (top.values > -torch.inf)]
             if not len(columns):
                 break
             if self._make_exact(len(columns)):
@@ -210,7 +225,7 @@ class Coverage:
         if across:
             values = values.unsqueeze(1)
             caps = None if caps is None else caps.unsqueeze(1)
-        rise = ((tile if caps is None else torch.minimum(tile, caps)) - values).clamp_(min=0)
+        rise = self._rise(tile.clone() if caps is None else torch.minimum(tile, caps), values)
         return (weights @ rise if across else rise @ weights).double()
 
     def _lower(self, raised: Tensor) -> None:
@@ -218,26 +233,19 @@ class Coverage:
         low, high = self._as_of[raised], self._values[raised]
         if self._caps is not None:
             high = torch.maximum(torch.minimum(high, self._caps[raised]), low)
-        rise = high - low
         lost = torch.zeros_like(self._exact)
 
         def lose(rows: Tensor, columns: slice, tile: Tensor) -> None:
-            loss = tile.sub_(low[rows].unsqueeze(1)).clamp_(min=0)
-            torch.minimum(loss, rise[rows].unsqueeze(1), out=loss)
+            loss = self._loss(tile, low[rows].unsqueeze(1), high[rows].unsqueeze(1))
             lost[columns] += (self._weights[raised[rows]] @ loss).double()
 
-        size = values_per_chunk(self._device) // len(lost) if self._matrix is not None else 0
-        for rows in torch.arange(len(raised), device=self._device).split(
-            size or math.isqrt(values_per_chunk(self._device))
-        ):
+        room = values_per_chunk(self._device)
+        size = math.isqrt(room) if self._matrix is None else max(1, room // len(lost))
+        for rows in torch.arange(len(raised), device=self._device).split(size):
             if self._matrix is None:
                 here = self._rows.select(raised[rows])
-                self._columns.each(
-                    lambda columns, there, rows=rows, here=here: lose(  # type: ignore[misc]
-                        rows, columns, self._affinity.between(here, there)
-                    ),
-                    width=len(rows),
-                )
+                look = partial(self._look_from, here, partial(lose, rows))
+                self._columns.each(look, width=len(rows))
             elif self._symmetric:
                 lose(rows, slice(None), self._matrix.index_select(0, raised[rows]))
             else:
@@ -245,6 +253,9 @@ class Coverage:
         self._exact -= lost
         self._drifted = True
         self._note(lost.max(), len(raised))
+
+    def _look_from(self, here: Rows, work: Callable[[slice, Tensor], None], columns: slice, there: Rows) -> None:
+        work(columns, self._affinity.between(here, there))
 
     def _note(self, largest: Tensor, n_terms: int) -> None:
         """Let the gains be those of today's values, more off than before by the rounding of sums of so many terms."""
@@ -261,7 +272,7 @@ class Coverage:
         gains = self._bonus[columns]
 
         def look(rows: slice, tile: Tensor) -> None:
-            rise = tile.sub_(self._values[rows]).clamp_(min=0)
+            rise = self._rise(tile, self._values[rows])
             gains.add_(rise.mul_(self._weights[rows]).sum(1, dtype=torch.float64))
 
         self._look_at_all(columns, look)
@@ -272,7 +283,8 @@ class Coverage:
         square = torch.zeros_like(self._doubt)
 
         def look(rows: slice, tile: Tensor) -> None:
-            square.add_(self._weights[rows].square() @ (tile[0] > self._values[rows]).to(tile.dtype))
+            counts = self._rise(tile[0], self._values[rows]) > 0
+            square.add_(self._weights[rows].square() @ counts.to(tile.dtype))
 
         self._look_at_all(column, look)
         return square.sqrt_().mul_(2 * self._affinity.error)
@@ -288,3 +300,48 @@ class Coverage:
         else:
             there = self._columns.select(columns)
             self._rows.each(lambda rows, here: capped(rows, self._affinity.between(there, here)), width=len(columns))
+
+
+class SaturatedCoverage(Coverage):
+    """Rows whose similarities with all picks are summed, until they have enough.
+
+    A row's value is minus the room that is left to it, and not below minus the highest similarity there can be: while
+    there is room for any similarity, gains stay what they are.
+
+    Args:
+        affinity: what similarity is.
+        source: what is to be covered, and can be picked.
+        room: (N,) float64, at least 0: how much each row can still take.
+        weights: (N,) at least 0.
+        allowed: (N,) bool, the rows that may be picked.
+    """
+
+    def __init__(self, affinity: Affinity, source: Source, *, room: Tensor, weights: Tensor, allowed: Tensor) -> None:
+        self._room = room.clone()
+        self._at_first = room
+        self._top = 1 + affinity.error
+        values = -room.clamp(max=self._top)
+        super().__init__(affinity, source, source, values=values, weights=weights, allowed=allowed)
+
+    def total(self) -> float:
+        """Return the weighted sum of what the rows have taken."""
+        return float(self._weights.double() @ (self._at_first - self._room))
+
+    def _rise(self, tile: Tensor, values: Tensor) -> Tensor:
+        return torch.minimum(tile.clamp_(min=0), -values, out=tile)
+
+    def _loss(self, tile: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        # min(s, -low) - min(s, -high)
+        return torch.minimum(tile.add_(high).clamp_(min=0), high - low, out=tile)
+
+    def _raise(self, rows: slice, tile: Tensor) -> None:
+        self._room[rows] = (self._room[rows] - tile[0].clamp(min=0)).clamp_(min=0)
+        self._values[rows] = -self._room[rows].clamp(max=self._top).to(self._values.dtype)
+
+
+def summed_similarities(affinity: Affinity, rows: Source, columns: Source) -> Tensor:
+    """Return the sum of each column's similarities with all rows, those below 0 left out, (M,) float64."""
+    device = rows.longest_sq.device
+    none, ones = torch.zeros(len(rows), device=device), torch.ones(len(rows), device=device)
+    allowed = torch.ones(len(columns), dtype=torch.bool, device=device)
+    return Coverage(affinity, rows, columns, values=none, weights=ones, allowed=allowed).gains

@@ -86,6 +86,7 @@ from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
 from torchal.functional.stochastic_batch import softrank_scores as softrank_scores
 from torchal.functional.submodular import Covering as Covering
 from torchal.functional.submodular import facility_location as facility_location
+from torchal.functional.submodular import saturated_coverage as saturated_coverage
 from torchal.functional.targeted import similar as similar
 from torchal.functional.typiclust import typical_rows as typical_rows
 from torchal.functional.typiclust import typiclust as typiclust

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float
+from torchal._checks import check_budget, check_finite, check_float, check_fraction
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
-from torchal.engine.coverage import Coverage
+from torchal.engine.coverage import Coverage, SaturatedCoverage, summed_similarities
 from torchal.engine.features import FeatureReader, Features
-from torchal.engine.sources import Source
+from torchal.engine.sources import HeldRows, Source
 from torchal.errors import DataError, ShapeError
 from torchal.functional.k_center import check_masks
 
@@ -113,6 +113,89 @@ def facility_location(
         return greedy_covering(reader, affinity, source, n, labeled=labeled, candidates=candidates, weights=weights)
 
 
+def saturated_coverage(
+    features: Features,
+    n: int,
+    *,
+    saturation: float = 0.1,
+    similarity: Similarity = "cosine",
+    gamma: float | None = None,
+    labeled: Tensor | None = None,
+    candidates: Tensor | None = None,
+    weights: Tensor | None = None,
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Covering:
+    r"""Pick, again and again, the row that adds most to the similarities of every row with all picks, up to enough.
+
+    A row has enough when its similarities with the picks sum to a share `saturation` of those with all rows; what is
+    beyond counts no more. So picks represent the dense regions of the pool until these have enough, and then the
+    others. Else as `facility_location`, what is said there of guarantees, ties and costs included; when all rows have
+    enough, the rest are the lowest rows, with score 0.
+
+    Args:
+        features: as in `facility_location`.
+        n: how many rows to pick.
+        saturation: how much is enough, in (0, 1]; with 1 nothing ever is, and the picks are those most like all rows.
+        similarity: cosine; rbf, exp(-gamma d^2) of the euclidean distance d; or euclidean, 1 / (1 + d).
+        gamma: of rbf; 1 / the sum of the columns' variances unless given.
+        labeled: rows whose similarities count from the start.
+        candidates: the rows that may be picked; those that are not labeled, unless given.
+        weights: how much each row wants to be covered; 1 unless given.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: rows read at once; what fits unless given.
+
+    Shapes:
+        features: (N, D) float, as in `facility_location`.
+        labeled, candidates: (N,) bool, on the features' device.
+        weights: (N,) float, at least 0, on the features' device.
+
+    Returns:
+        As `facility_location`.
+
+    Raises:
+        BudgetError: n is not between 1 and the number of candidates.
+        ConfigError: saturation is not in (0, 1]; an unknown similarity; gamma is not above 0, or is given for another
+            similarity.
+        ShapeError: features is no float matrix; a mask or the weights disagree in shape, dtype or device.
+        DataError: no rows; features that are not finite; a row of zeros with cosine similarities; weights that are
+            negative or not finite.
+        DeviceMemoryError: the smallest chunk does not fit on the device.
+
+    Reference:
+        Lin & Bilmes, "A Class of Submodular Functions for Document Summarization", ACL 2011, equation 3, the coverage
+        without the diversity. Similarities below 0 count as 0.
+
+    Complexity:
+        N^2 D multiply-adds to begin with, then as `facility_location`.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [1.0, 0.1], [0.0, 1.0]])
+        >>> saturated_coverage(x, 2, saturation=0.25).indices
+        tensor([2, 4])
+    """
+    check_fraction("saturation", saturation)
+    check_similarity(similarity, gamma)
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+    check_budget(n, int(candidates.sum()))
+    weights = check_weights(weights, n_rows=len(reader), device=reader.home)
+    with exact_arithmetic(reader.device):
+        affinity, source = open_affinity(reader, similarity, gamma=gamma)
+        room = saturation * summed_similarities(affinity, source, source)
+        most = room.clone()
+        centers = labeled.to(reader.device).nonzero().squeeze(1)
+        if len(centers):
+            rows = HeldRows(source.select(centers), source.longest_sq, source.in_chunks)
+            room = (room - summed_similarities(affinity, rows, source)).clamp_(min=0)
+        weights = _as_weights(weights, reader, affinity)
+        coverage = SaturatedCoverage(affinity, source, room=room, weights=weights, allowed=candidates.to(reader.device))
+        picked, gains, value, bound = coverage.pick_and_bound(n)
+        start = float(weights.double() @ (most - room))
+    scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
+    return Covering(picked.to(reader.home), scores, start + value, start + bound)
+
+
 def check_weights(weights: Tensor | None, *, n_rows: int, device: torch.device, name: str = "weights") -> Tensor | None:
     """Return weights of rows, (N,) float of at least 0, or None where none are given.
 
@@ -143,7 +226,7 @@ def greedy_covering(
 ) -> Covering:
     """Pick n candidates of an opened pool; labeled rows are picks from the start."""
     device, dtype = reader.device, affinity.dtype
-    weights = torch.ones(len(reader), dtype=dtype, device=device) if weights is None else weights.to(device, dtype)
+    weights = _as_weights(weights, reader, affinity)
     centers = labeled.to(device).nonzero().squeeze(1)
     values = torch.zeros(len(reader), dtype=dtype, device=device)
     if len(centers):
@@ -152,3 +235,10 @@ def greedy_covering(
     picked, gains, value, bound = coverage.pick_and_bound(n)
     scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Covering(picked.to(reader.home), scores, value, bound)
+
+
+def _as_weights(weights: Tensor | None, reader: FeatureReader, affinity: Affinity) -> Tensor:
+    """Return weights as the engine takes them; 1 where none are given."""
+    if weights is None:
+        return torch.ones(len(reader), dtype=affinity.dtype, device=reader.device)
+    return weights.to(reader.device, affinity.dtype)

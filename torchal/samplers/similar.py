@@ -80,8 +80,8 @@ class Similar(Sampler):
             settings |= {"measure": self.measure, "strength": self.strength}
             if self.measure != "flqmi":
                 settings["weights"] = (~view.labeled).to(torch.float32)
-            name = "private" if self.measure == "flcg" else "query"
-            picks = functional.similar(view.features, n, **{name: some}, **settings)
+            settings["private" if self.measure == "flcg" else "query"] = some
+            picks = functional.similar(view.features, n, **settings)
         else:
             picks = functional.facility_location(view.features, n, labeled=view.labeled, **settings)
         self._report = {
