@@ -13,7 +13,7 @@ from torchal import BudgetError, ConfigError, DataError, ShapeError
 from torchal._chunks import Chunker
 from torchal.engine import balls
 from torchal.engine.features import FeatureReader
-from torchal.functional import k_center_greedy, kmeans, prob_cover, purity_radius
+from torchal.functional import BallCover, k_center_greedy, kmeans, prob_cover, purity_radius
 
 WITHIN = prob_cover.__globals__  # a module may be there twice, where its doctests are collected first
 LINE = torch.tensor([[0.0], [1.0], [2.0], [7.0], [8.0], [20.0]])
@@ -260,6 +260,31 @@ class TestTooManyEdges:
         monkeypatch.setitem(WITHIN, "check_edges", lambda *_: None)
         with pytest.raises(ConfigError, match="hold more than 1000 rows in all, which is max_edges"):
             prob_cover(normal(500, 2), 1, radius=1.0, max_edges=1000)
+
+
+class TestBallCover:
+    def test_picks_again_and_again_as_if_anew(self):
+        x, labeled = normal(60, 3), torch.zeros(60, dtype=torch.bool)
+        cover = BallCover(x, radius=1.2)
+        assert cover.n_edges == sum(map(len, found_balls(x, 1.2)))
+        for n in (1, 5, 20, 34):
+            candidates = ~labeled & (torch.arange(60) % 7 > 0) if n < 20 else None
+            want = prob_cover(x, n, radius=1.2, labeled=labeled, candidates=candidates)
+            for _ in range(2):
+                got = cover.pick(n, labeled=labeled, candidates=candidates)
+                assert got.indices.equal(want.indices)
+                assert got.scores.equal(want.scores)
+            labeled[got.indices] = True
+        assert labeled.all()
+
+    def test_checks(self):
+        with pytest.raises(ConfigError, match="radius must be a number above 0, got 0"):
+            BallCover(normal(5, 2), radius=0)
+        cover = BallCover(normal(5, 2), radius=1.0)
+        with pytest.raises(BudgetError, match="asked for 6 rows, 5 can be picked"):
+            cover.pick(6)
+        with pytest.raises(ShapeError, match="labeled must"):
+            cover.pick(1, labeled=torch.zeros(4, dtype=torch.bool))
 
 
 class TestPurityRadius:

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from tests.contracts import NearestMean, make_pool, make_view
 from tests.samplers.test_k_center import Plain, plain_view
 from torchal import ActiveLearner, ConfigError, PoolView, Schedule, rounds
-from torchal.functional import prob_cover, purity_radius
+from torchal.functional import BallCover, prob_cover, purity_radius
 from torchal.samplers import ProbCover
 
 
@@ -21,6 +22,36 @@ def searches(monkeypatch):
 
     monkeypatch.setattr(ProbCover.select.__globals__["functional"], "purity_radius", counted)
     return calls
+
+
+def test_the_balls_are_found_once_while_the_features_are_the_inputs(monkeypatch):
+    found = []
+
+    class Counted(BallCover):
+        def __init__(self, *arguments, **settings):
+            found.append(settings["radius"])
+            super().__init__(*arguments, **settings)
+
+    monkeypatch.setattr(ProbCover.select.__globals__["functional"], "BallCover", Counted)
+    pool, targets, _ = make_pool()
+    sampler = ProbCover(radius=1.0)
+    learner = ActiveLearner(Plain(), sampler, pool)
+    results = list(rounds(learner, lambda rows: targets[rows], Schedule(batch_size=5, max_rounds=3)))
+    assert found == [1.0]
+    again = pool
+    for result in results[1:]:  # as if each round were the first
+        want = prob_cover(again.inputs, 5, radius=1.0, labeled=again.labeled)
+        assert result.rows.equal(want.indices)
+        again = again.with_labels(result.rows, targets[result.rows])
+    assert (
+        copy.deepcopy(sampler).select(plain_view(again), 3).indices.equal(sampler.select(plain_view(again), 3).indices)
+    )
+    assert found == [1.0, 1.0]  # a copy is empty
+    pool.inputs[3] += 1
+    sampler.select(plain_view(pool), 3)
+    for _ in range(2):  # another embedding in each round
+        sampler.select(make_view(pool), 3)
+    assert len(found) == 5
 
 
 def test_the_fullest_balls_of_a_given_radius():

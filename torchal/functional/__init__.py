@@ -23,6 +23,7 @@ from torchal.functional.committee import consensus_kl as consensus_kl
 from torchal.functional.committee import variation_ratio as variation_ratio
 from torchal.functional.committee import vote_entropy as vote_entropy
 from torchal.functional.contrastive import contrastive as contrastive
+from torchal.functional.coverage import BallCover as BallCover
 from torchal.functional.coverage import prob_cover as prob_cover
 from torchal.functional.coverage import purity_radius as purity_radius
 from torchal.functional.density import density_graph as density_graph

@@ -103,24 +103,66 @@ def prob_cover(
     check_ball_settings(radius, metric, max_edges)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    labeled, candidates = labeled.to(reader.device), candidates.to(reader.device)
-    with exact_arithmetic(reader.device):
-        ruler = Ruler(reader, metric)
-        check_edges(ruler, radius, max_edges)
-        coverage = _Coverage(find_balls(ruler, radius, max_edges), candidates)
-        coverage.add(labeled.nonzero().squeeze(1))
-        picked, gains = coverage.pick(n)
-    scores = torch.zeros(n, dtype=torch.promote_types(reader.dtype, torch.float32), device=reader.home)
-    scores[: len(gains)] = gains.to(scores)
-    picked = picked.to(reader.home)
-    if len(picked) < n:
-        del coverage  # its memory
-        cover = Cover(reader, metric=metric)
-        cover.add(torch.cat([labeled.nonzero().squeeze(1).to(reader.home), picked]))
-        left = candidates.to(reader.home).index_fill(0, picked, False)
-        picked = torch.cat([picked, cover.pick(n - len(picked), candidates=left).indices])
-    return Selection(picked, scores)
+    check_budget(n, int(candidates.sum()))  # before the balls are found
+    cover = BallCover(features, radius=radius, metric=metric, max_edges=max_edges, device=device, chunk_rows=chunk_rows)
+    return cover.pick(n, labeled=labeled, candidates=candidates)
+
+
+class BallCover:
+    """The balls of `prob_cover`, found once for as many batches as are picked from the same features.
+
+    Args:
+        features, radius, metric, max_edges, device, chunk_rows: see `prob_cover`, which also says what is raised.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [2.0], [7.0], [8.0], [20.0]])
+        >>> cover = BallCover(x, radius=1.5)
+        >>> first = cover.pick(1).indices
+        >>> cover.pick(1, labeled=torch.arange(6) == first).indices
+        tensor([3])
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        *,
+        radius: float,
+        metric: BallMetric = "euclidean",
+        max_edges: int = MAX_EDGES,
+        device: torch.device | str | None = None,
+        chunk_rows: int | None = None,
+    ) -> None:
+        check_ball_settings(radius, metric, max_edges)
+        self._reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+        self._metric = metric
+        with exact_arithmetic(self._reader.device):
+            ruler = Ruler(self._reader, metric)
+            check_edges(ruler, radius, max_edges)
+            self._balls = find_balls(ruler, radius, max_edges)
+
+    @property
+    def n_edges(self) -> int:
+        """How many rows all balls hold together, at 4 bytes each."""
+        return len(self._balls.rows)
+
+    def pick(self, n: int, *, labeled: Tensor | None = None, candidates: Tensor | None = None) -> Selection:
+        """Pick n rows as `prob_cover` does; what is picked or labeled is not remembered."""
+        reader = self._reader
+        labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+        check_budget(n, int(candidates.sum()))
+        with exact_arithmetic(reader.device):
+            coverage = _Coverage(self._balls, candidates.to(reader.device))
+            coverage.add(labeled.to(reader.device).nonzero().squeeze(1))
+            picked, gains = coverage.pick(n)
+        scores = torch.zeros(n, dtype=torch.promote_types(reader.dtype, torch.float32), device=reader.home)
+        scores[: len(gains)] = gains.to(scores)
+        picked = picked.to(reader.home)
+        if len(picked) < n:
+            cover = Cover(reader, metric=self._metric)
+            cover.add(torch.cat([labeled.nonzero().squeeze(1), picked]))
+            left = candidates.index_fill(0, picked, False)
+            picked = torch.cat([picked, cover.pick(n - len(picked), candidates=left).indices])
+        return Selection(picked, scores)
 
 
 def check_ball_settings(radius: object, metric: object, max_edges: object) -> None:

@@ -13,15 +13,15 @@ from torchal.functional.coverage import MAX_EDGES, BallMetric, check_ball_settin
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
-from torchal.samplers.remembered import shared_by_samplers
+from torchal.samplers.remembered import OncePerInputs, shared_by_samplers
 
 
 @dataclass
 class ProbCover(Sampler):
     """Picks the rows around which most rows are that lie near no labeled one, in the model's embedding if it has one.
 
-    It needs no label to begin with. Its radius is found once for the same features: for a pool's inputs once, for an
-    embedding in every round.
+    It needs no label to begin with. Its radius, and the rows of the balls, are found once for the same features: for a
+    pool's inputs once, for an embedding in every round. In between it keeps them, at 4 bytes for each row of a ball.
 
     Args:
         radius: how near is near; that of `torchal.functional.purity_radius`, with as many clusters as classes (two at
@@ -50,6 +50,9 @@ class ProbCover(Sampler):
     alpha: float = 0.95
     seed: int = 0
     max_edges: int = MAX_EDGES
+    _cover: OncePerInputs[functional.BallCover] = field(
+        default_factory=OncePerInputs, init=False, repr=False, compare=False
+    )
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -61,15 +64,7 @@ class ProbCover(Sampler):
         """Pick the n candidates that `prob_cover` picks from the view's features."""
         check_budget(n, int(view.candidates.sum()))
         radius = self._radius_in(view) if self.radius is None else self.radius
-        selection = functional.prob_cover(
-            view.features,
-            n,
-            radius=radius,
-            labeled=view.labeled,
-            candidates=view.candidates,
-            metric=self.metric,
-            max_edges=self.max_edges,
-        )
+        selection = self._cover_in(view, radius).pick(n, labeled=view.labeled, candidates=view.candidates)
         covered = int(selection.scores.sum())
         self._report = {"features": view.features_from, "radius": radius, "newly_covered": covered}
         return selection
@@ -77,6 +72,16 @@ class ProbCover(Sampler):
     def report(self) -> dict[str, Any]:
         """Return what the distances were measured on, the radius, and how many rows the batch was first to cover."""
         return dict(self._report)
+
+    def _cover_in(self, view: PoolView, radius: float) -> functional.BallCover:
+        """Return the balls of the view's features, found once while these are the pool's inputs."""
+
+        def find() -> functional.BallCover:
+            return functional.BallCover(view.features, radius=radius, metric=self.metric, max_edges=self.max_edges)
+
+        if view.features_from != "inputs":  # an embedding is another one in every round
+            return find()
+        return self._cover.get(view.inputs, (radius, self.metric, self.max_edges), find)
 
     def _radius_in(self, view: PoolView) -> float:
         """Return the radius for the view's features, found once while they are the same."""
