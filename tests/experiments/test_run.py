@@ -590,3 +590,11 @@ def test_the_command_line_itself_has_no_traceback(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_experiment_may_change_what_stands_in_the_config_itself():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("config", ["experiment=texts"]).metrics == ["balanced_accuracy"]
+        assert compose("config", ["experiment=texts", "metrics=[auc]"]).metrics == ["auc"]
