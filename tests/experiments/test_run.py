@@ -477,10 +477,16 @@ class TestOptions:
     @pytest.mark.parametrize("experiment", options("experiment"))
     def test_every_experiment_is_of_settings_that_there_are(self, experiment):
         with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
-            words = [f"experiment={experiment}", "data=mnist"]
+            words = [f"experiment={experiment}", "data=sms_spam" if experiment == "texts" else "data=mnist"]
             config = compose("config", words, return_hydra_config=True)
             swept = [f"{name}={str(values).split(',')[0]}" for name, values in config.hydra.sweeper.params.items()]
             compose("config", words + [word for word in swept if not word.startswith("sampler=")])
+
+    def test_an_experiment_may_change_what_stands_in_the_config_itself(self):
+        words = ["experiment=texts", "data=sms_spam"]
+        with initialize_config_dir(str(ROOT / "experiments" / "conf"), version_base="1.3"):
+            assert compose("config", words).metrics == ["balanced_accuracy"]
+            assert compose("config", [*words, "metrics=[auc]"]).metrics == ["auc"]
 
     @pytest.mark.parametrize("schedule", options("schedule"))
     def test_every_schedule(self, schedule, run):
@@ -590,11 +596,3 @@ def test_the_command_line_itself_has_no_traceback(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_an_experiment_may_change_what_stands_in_the_config_itself():
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert compose("config", ["experiment=texts"]).metrics == ["balanced_accuracy"]
-        assert compose("config", ["experiment=texts", "metrics=[auc]"]).metrics == ["auc"]
