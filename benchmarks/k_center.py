@@ -82,6 +82,26 @@ def rows(size: str, device: str) -> Iterator[Row]:
         features = work.features(torch.device(device))
         labeled = torch.arange(len(features), device=features.device) < work.n_labeled
         yield from _compare(work, features, labeled, device)
+    n_rows, n = (2000, 50) if size == "small" else (1_000_000, 1000)
+    yield from _settings(gaussian(n_rows, 64)(torch.device(device)), n, device)
+
+
+def _settings(features: Tensor, n: int, device: str) -> Iterator[Row]:
+    """Compare picks with weights, outliers and a least distance with those without; ours are those with weights."""
+    n_rows = len(features)
+    labeled = torch.arange(n_rows, device=features.device) < 100
+    weights = torch.rand(n_rows, generator=_seeded(features.device), device=features.device)
+
+    def pick(**settings: object) -> Callable[[], object]:
+        return lambda: k_center_greedy(features, n, labeled=labeled, **settings)  # type: ignore[arg-type]
+
+    candidates = {
+        "ours": pick(weights=weights),
+        "without weights": pick(),
+        "1 % outliers": pick(outliers=0.01),
+        "at least 1 apart": pick(min_distance=1.0),
+    }
+    yield from compare(f"weighted k-center {n_rows} x 64, {n} picks", candidates, repeats=3, device=device)
 
 
 def _compare(work: Work, features: Tensor, labeled: Tensor, device: str) -> Iterator[Row]:

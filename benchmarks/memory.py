@@ -27,7 +27,8 @@ ROWS = {"small": 20_000, "medium": 1_000_000, "large": 1_000_000}
 GRAPH_ROWS = {"small": 5000, "medium": 100_000, "large": 100_000}
 STRATEGY_ROWS = {"small": 5000, "medium": 1_000_000, "large": 1_000_000}
 PAIR_ROWS = {"small": 2000, "medium": 50_000, "large": 50_000}
-OF_PAIRS = ("graph_density", "prob_cover")  # strategies that compare all pairs of rows
+# strategies that compare all pairs of rows
+OF_PAIRS = ("graph_density", "prob_cover", "facility_location", "max_herding", "uncertainty_herding")
 FILE = {"small": (50_000, 16), "medium": (5_000_000, 128), "large": (5_000_000, 128)}
 
 
@@ -40,6 +41,9 @@ def _seeded() -> torch.Generator:
 
 WORKS: dict[str, Callable[[torch.Tensor], object]] = {
     "k-center, 1000 picks": lambda x: functional.k_center_greedy(x, 1000),
+    "weighted k-center, 1000 picks": lambda x: functional.k_center_greedy(
+        x, 1000, weights=torch.rand(len(x), generator=_seeded())
+    ),
     "k-center manhattan, 100 picks": lambda x: functional.k_center_greedy(x, 100, metric="manhattan"),
     "product of utility and distance, 1000 picks": lambda x: functional.combined_greedy(
         1000, utilities=[x[:, 0].abs()], strengths=[1.0], features=x

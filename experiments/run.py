@@ -263,8 +263,10 @@ def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.T
     if (start.n is None) == (start.fraction is None):
         raise ConfigError(f"give one of start.n and start.fraction, got {start.n} and {start.fraction}")
     if start.fraction is None:
-        check_whole("start.n", start.n, least=1)
+        check_whole("start.n", start.n, least=0)
         n = int(start.n)
+        if not n:
+            return 0  # the sampler picks the first batch too
     else:
         check_fraction("start.fraction", start.fraction)
         n = max(1, rows_in(start.fraction, len(splits.train.targets)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.report import check_same_settings
 from torchal._records import write_atomically
@@ -32,7 +33,9 @@ class Line:
     sampler: str
     runs: int
     labels: int
-    final_accuracy: float
+    metric: str
+    """Of the test part: what the next two are of."""
+    final: float
     area: float
     difference: float
     """Mean over the shared seeds of the areas, minus those of the baseline."""
@@ -41,6 +44,8 @@ class Line:
     """Ends of Student's 95 % interval of the difference."""
     p: float
     """Of the paired t-test."""
+    fewest: float
+    """Labels that the class with the fewest has at the end, of all classes that any run of the experiment met."""
     seconds: float
 
     @property
@@ -55,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="folders with runs somewhere below them")
     parser.add_argument("--out", type=Path, help="where to write the CSV file")
     parser.add_argument("--baseline", default="uniform", help="the sampler that others are compared with")
+    parser.add_argument("--metric", default="accuracy", help="of the test part, as balanced_accuracy")
     options = parser.parse_args(arguments)
     try:
-        lines = list(compared([run for folder in options.folders for run in find_runs(folder)], options.baseline))
+        found = [run for folder in options.folders for run in find_runs(folder)]
+        lines = list(compared(found, options.baseline, options.metric))
         if options.out:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
@@ -72,11 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
+def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> Iterator[Line]:
     """Return a line for each experiment folder and sampler that has finished runs.
 
     Raises:
-        ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings.
+        ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings;
+            or one that did not record the metric.
     """
     from scipy.stats import ttest_1samp
 
@@ -93,9 +101,11 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
         if baseline not in samplers:
             raise ConfigError(f"{folder} has no finished run of {baseline}; it has {', '.join(samplers)}")
         areas = {
-            name: {seed: area_under_curve(*run.curve()) for seed, run in by_seed.items()}
+            name: {seed: area_under_curve(*run.curve(metric)) for seed, run in by_seed.items()}
             for name, by_seed in samplers.items()
         }
+        counts = {name: [_label_counts(run) for run in by_seed.values()] for name, by_seed in samplers.items()}
+        n_classes = max(len(found) for some in counts.values() for found in some)
         for name, by_seed in samplers.items():
             shared = sorted(by_seed.keys() & samplers[baseline].keys())
             gaps = np.array([areas[name][seed] - areas[baseline][seed] for seed in shared])
@@ -109,14 +119,22 @@ def compared(runs: Sequence[Run], baseline: str) -> Iterator[Line]:
                 sampler=name,
                 runs=len(own),
                 labels=own[0].rounds[-1].n_labeled,
-                final_accuracy=float(np.mean([run.rounds[-1].test["accuracy"] for run in own])),
+                metric=metric,
+                final=float(np.mean([run.rounds[-1].test[metric] for run in own])),
                 area=float(np.mean(list(areas[name].values()))),
                 difference=float(gaps.mean()) if len(gaps) else math.nan,
                 lower=lower,
                 upper=upper,
                 p=float(ttest_1samp(gaps, 0.0).pvalue) if is_tested else math.nan,
+                fewest=float(np.mean([np.pad(c, (0, n_classes - len(c))).min() for c in counts[name]])),
                 seconds=float(np.mean([run.seconds for run in own])),
             )
+
+
+def _label_counts(run: Run) -> NDArray[np.int64]:
+    """Return how many labels of each class a run has bought, up to the last class that it met."""
+    labels = np.concatenate([result.labels.numpy() for result in run.rounds])
+    return np.bincount(labels)
 
 
 def markdown(lines: Sequence[Line], baseline: str) -> Iterator[str]:

@@ -175,6 +175,14 @@ class SamplerContract:
         view = make_view(pool.with_labels(rows[1:], targets[rows[1:]]))
         assert sampler.select(view, 1).indices.tolist() == rows[:1].tolist()
 
+    def test_the_first_rows_are_picked_without_a_model_or_drawn(self, sampler):
+        pool, _, validation = make_pool(n_labeled=0)
+        learner = ActiveLearner(NearestMean(), sampler, pool, validation=validation)
+        rows = learner.ask(5)
+        assert len(rows.unique()) == 5
+        if sampler.needs_model(0):
+            assert rows.equal(ActiveLearner(NearestMean(), sampler, pool, validation=validation).ask_at_random(5))
+
     @pytest.mark.filterwarnings("ignore:all .* candidates have the same .* score")
     @pytest.mark.filterwarnings("ignore:every candidate lies on a centre")
     def test_takes_duplicate_rows(self, sampler):

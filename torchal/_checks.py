@@ -133,6 +133,12 @@ def check_fraction(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a number in (0, 1], got {value!r}")
 
 
+def check_share(name: str, value: object) -> None:
+    """Require a number in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ConfigError(f"{name} must be a number in [0, 1), got {value!r}")
+
+
 def check_positive(name: str, value: object) -> None:
     """Require a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
@@ -147,6 +153,16 @@ def rows_in(fraction: float, n_rows: int) -> int:
         (29, 28)
     """
     return int(n_rows * Fraction(fraction).limit_denominator(1_000_000))
+
+
+def check_groups(name: str, groups: Tensor, *, n_rows: int, device: torch.device) -> None:
+    """Require the number of a group for each row, (N,) int64 on the given device, none of them negative."""
+    if groups.shape != (n_rows,) or groups.dtype != torch.int64 or groups.device != device:
+        raise ShapeError(
+            f"{name} must be ({n_rows},) int64 on {device}, got {tuple(groups.shape)} {groups.dtype} on {groups.device}"
+        )
+    if bool((groups < 0).any()):
+        raise DataError(f"{name} must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
 
 
 def as_integers(name: str, values: object) -> Tensor:

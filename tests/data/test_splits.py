@@ -274,14 +274,15 @@ def test_bytes_that_are_no_text_are_refused():
 
 
 class TestImbalance:
-    @pytest.mark.parametrize("kind", ["long_tail", "step"])
+    @pytest.mark.parametrize("kind", ["long_tail", "step", "last"])
     @pytest.mark.parametrize("ratio", [1, 2.5, 10])
     def test_classes_become_rarer_in_the_training_part_alone(self, kind, ratio):
         inputs, labels = np.arange(3000.0)[:, None], np.arange(3000) % 5
         whole = make_splits(inputs, labels, name="made")
         rare = make_splits(inputs, labels, name="made", imbalance=ratio, imbalance_kind=kind)
         before, after = (part.train.targets.bincount() for part in (whole, rare))
-        shares = [ratio ** -(i / 4) if kind == "long_tail" else 1 / ratio ** (i >= 2) for i in range(5)]
+        first = {"step": 2, "last": 4}.get(kind)
+        shares = [ratio ** -(i / 4) if first is None else 1 / ratio ** (i >= first) for i in range(5)]
         assert after.tolist() == [int(n * share + 1e-9) for n, share in zip(before.tolist(), shares, strict=True)]
         assert rare.test_rows.equal(whole.test_rows)
         assert rare.validation_rows.equal(whole.validation_rows)
@@ -299,7 +300,7 @@ class TestImbalance:
             ({"imbalance": "ten"}, "got 'ten'"),
             ({"imbalance": True}, "got True"),
             ({"imbalance": float("inf")}, "got inf"),
-            ({"imbalance": 2, "imbalance_kind": "cliff"}, "long_tail, step; got 'cliff'"),
+            ({"imbalance": 2, "imbalance_kind": "cliff"}, "long_tail, step, last; got 'cliff'"),
         ],
     )
     def test_refuses(self, settings, message):

@@ -41,6 +41,12 @@ def test_writes_what_the_runs_came_to(runs, tmp_path, capsys):
     interval = expected.confidence_interval()
     assert float(lines[0]["lower"]) == pytest.approx(interval.low, rel=1e-4)
     assert float(lines[0]["upper"]) == pytest.approx(interval.high, rel=1e-4)
+    fewest = [
+        np.bincount(np.concatenate([r.labels for r in one.rounds]), minlength=3).min()
+        for one in find_runs(runs)
+        if told(one) == ("margin", "iris")
+    ]
+    assert float(lines[0]["fewest"]) == pytest.approx(np.mean(fewest), rel=1e-4)
     out = capsys.readouterr().out
     assert out.startswith("| data | model | labels | uniform | margin |\n|---|---|---|---|---|\n| iris | logistic |")
     assert out.splitlines()[-2].startswith("| better |")
@@ -87,7 +93,7 @@ def test_no_runs(tmp_path, capsys):
     assert "no finished run to compare" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["study", "modern"])
+@pytest.mark.parametrize("name", ["study", "modern", "low_budget", "rare", "texts"])
 def test_a_table_in_the_documentation_is_its_csv_file(name):
     docs = Path(__file__).parents[2] / "docs"
     with (docs / f"{name}.csv").open(encoding="utf-8") as file:

@@ -115,6 +115,16 @@ def test_features_alone_are_k_center(metric, n_labeled, block_rows):
         assert torch.allclose(got.scores, want.scores)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_one_utility_and_features_are_weighted_k_center(metric, block_rows):
+    x, labeled = normal(300, 3, seed=3), one_of(7, 8, n_rows=300)
+    unsure = torch.rand(300, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    want = k_center_greedy(x, 60, labeled=labeled, weights=unsure, metric=metric)
+    got = combined_greedy(60, utilities=[unsure], strengths=[1.0], features=x, labeled=labeled, metric=metric)
+    assert got.indices.equal(want.indices)
+    torch.testing.assert_close(got.scores, want.scores, check_dtype=False)
+
+
 def test_utilities_alone_are_the_top(block_rows):
     scores = torch.randint(0, 40, (700,), generator=torch.Generator().manual_seed(0)).double()  # with ties
     candidates = torch.arange(700) % 3 > 0

@@ -280,7 +280,8 @@ class TestPurityRadius:
     def test_agrees_with_the_reference(self, whole, k, alpha, chunk_rows, fractions):
         x = torch.from_numpy(whole).float()
         x = x / 8 + 0.0625 if fractions else x
-        clusters = kmeans(x, k, generator=seeded(), max_iterations=100, chunk_rows=chunk_rows).assignments
+        found = kmeans(x, k, generator=seeded(), max_iterations=100, n_starts=10, chunk_rows=chunk_rows)
+        clusters = found.assignments
         want = reference.sq_purity_radius(x.tolist(), clusters.tolist(), alpha)
         radius = purity_radius(x, n_clusters=k, alpha=alpha, generator=seeded(), chunk_rows=chunk_rows)
         assert radius == math.sqrt(want)

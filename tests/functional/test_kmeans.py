@@ -226,6 +226,24 @@ def test_many_rows_of_fewer_kinds_than_clusters_and_with_one_that_weighs_nearly_
     assert float(clusters.inertia) < 1e-6
 
 
+def test_the_best_of_several_starts():
+    """Clusters near enough to each other that single starts have two centres in some of them, and none in others."""
+    corners = torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0)) * 8
+    x = (corners[:, None] + torch.randn(25, 12, 2, generator=seeded(0))).flatten(0, 1)
+    generator = seeded(1)
+    single = [float(kmeans(x, 25, generator=generator).inertia) for _ in range(10)]
+    several = float(kmeans(x, 25, generator=seeded(1), n_starts=10).inertia)
+    assert several == pytest.approx(min(single), rel=1e-6)
+    assert several < 0.8 * max(single)
+
+
+def test_several_starts_of_many_rows():
+    corners = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0)) * 20
+    x = (corners[:, None] + torch.randn(9, 12_000, 2, generator=seeded(0))).flatten(0, 1)
+    best = float((x - corners.repeat_interleave(12_000, 0)).square().sum())
+    assert float(kmeans(x, 9, generator=seeded(0), n_starts=5).inertia) == pytest.approx(best, rel=1e-2)
+
+
 def test_an_empty_cluster_starts_anew(monkeypatch):
     module = importlib.import_module("torchal.functional.kmeans")  # the package has the function by this name
     x = torch.cat([normal(50, 2), normal(50, 2) + 100, normal(50, 2) - 100])
@@ -315,6 +333,7 @@ def test_bad_input(n, settings, error, match):
         (0, {}, ConfigError, "k must be a whole number of at least 1, got 0"),
         (11, {}, BudgetError, "asked for 11 rows, 10 can be picked"),
         (2, {"max_iterations": 0}, ConfigError, "max_iterations"),
+        (2, {"n_starts": 0}, ConfigError, "n_starts must be a whole number of at least 1, got 0"),
         (2, {"tolerance": -1}, ConfigError, "tolerance must be at least 0, got -1"),
         (2, {"weights": torch.zeros(10)}, BudgetError, "0 can be picked"),
     ],

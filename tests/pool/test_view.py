@@ -100,6 +100,30 @@ def test_a_refit_does_not_share_outputs_of_the_model():
     assert after.flat_inputs is flat  # these are the pool's
 
 
+def test_without_some_labels_the_model_is_another_and_nothing_else_changes():
+    pool, _, _ = make_pool()
+    view = make_view(pool)
+    rows = view.labeled.nonzero().squeeze(1)
+    before, candidates = view.scores, view.candidates.clone()
+    without = view.without_labels(rows[3:])
+    assert without.labeled.nonzero().squeeze(1).equal(rows[:3])
+    assert (without.targets[rows[3:]] == -1).all()
+    assert without.candidates.equal(candidates)
+    fitted = NearestMean()
+    fitted.fit(pool.inputs[rows[:3]], pool.targets[rows[:3]])
+    assert without.scores.equal(fitted.decision_function(pool.inputs))
+    assert view.scores is before
+    assert view.labeled[rows].all()
+
+
+def test_only_labels_that_were_bought_can_be_taken_away():
+    view = make_view(make_pool()[0])
+    with pytest.raises(DataError, match="1 of 2 rows are not labeled"):
+        view.without_labels(torch.stack([view.labeled.nonzero()[0, 0], view.candidates.nonzero()[0, 0]]))
+    with pytest.raises(CapabilityError, match="refit needs a model"):
+        PoolView.from_tensors(scores=torch.rand(2, 2), targets=torch.tensor([0, -1])).without_labels(torch.tensor([0]))
+
+
 def test_given_outputs_are_shared_too():
     view = PoolView.from_tensors(scores=torch.rand(5, 2))
     assert view.fork(0).scores is view.scores

@@ -6,7 +6,7 @@ import math
 def similarity(a, b, kind, gamma):
     if kind == "cosine":
         lengths = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b))
-        return sum(x * y for x, y in zip(a, b, strict=True)) / lengths
+        return sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
     sq_distance = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
     return math.exp(-gamma * sq_distance) if kind == "rbf" else 1 / (1 + math.sqrt(sq_distance))
 

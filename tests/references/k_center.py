@@ -1,6 +1,7 @@
 """K-center greedy in exact arithmetic: every float is a fraction, and no distance is rounded."""
 
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 
@@ -67,3 +68,41 @@ def plain_greedy(features, n, labeled, candidates, metric):
         left[best] = False
         nearest = np.minimum(nearest, far(best))
     return picked, scores
+
+
+def settings_greedy(features, n, nearest, candidates, metric, *, weights=None, beyond=0, min_distance=0):
+    """Return rows in pick order, with weights, rows passed over and a least distance; exact (not for cosine).
+
+    `nearest` is the distance of each row to its nearest centre, as `distance` has it.
+    """
+    rows = as_fractions(features)
+    power = 2 if metric == "euclidean" else 1
+    factors = [Fraction(float(w)) ** power for w in (np.ones(len(rows)) if weights is None else weights)]
+    closest = Fraction(min_distance) ** power
+    nearest, left, picked = list(nearest), [int(row) for row in np.flatnonzero(candidates)], []
+    for _ in range(n):
+        if weights is None:
+            values = {row: nearest[row] for row in left}
+        else:
+            values = {row: factors[row] * nearest[row] if nearest[row] >= closest else 0 for row in left}
+        level = sorted(values.values(), reverse=True)[beyond]
+        if min_distance and (level == 0 or (weights is None and level < closest)):
+            break
+        best = min(row for row in left if values[row] == level)
+        left.remove(best)
+        picked.append(best)
+        if level > 0:  # else a copy of a centre, or a row without weight, which counts as one
+            nearest = [min(old, distance(row, rows[best], metric)) for old, row in zip(nearest, rows, strict=True)]
+    return picked
+
+
+def best_radius(distances, k, outliers=0, weights=None, labeled=()):
+    """Return the least radius of any k centres beside the labeled ones, all but so many rows within it; brute force."""
+    n_rows = len(distances)
+    rest = [row for row in range(n_rows) if row not in labeled]
+    weights = np.ones(n_rows) if weights is None else weights
+    best = np.inf
+    for centers in combinations(range(n_rows), k):
+        far = weights * distances[:, [*labeled, *centers]].min(1)
+        best = min(best, np.sort(far[rest])[len(rest) - 1 - outliers])
+    return best

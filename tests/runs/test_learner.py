@@ -1,6 +1,7 @@
 import csv
 
 import pytest
+import scipy.sparse
 import torch
 from sklearn.cluster import KMeans
 from sklearn.ensemble import StackingClassifier
@@ -14,8 +15,20 @@ from sklearn.svm import SVC
 
 from tests.contracts import NearestMean
 from tests.runs.test_loop import Recorder, make
-from torchal import ActiveLearner, CapabilityError, DataError, Pool, RunError, Schedule, ShapeError, rounds
-from torchal.samplers import Margin, Uniform
+from torchal import (
+    ActiveLearner,
+    CapabilityError,
+    ConfigError,
+    DataError,
+    Pool,
+    RunError,
+    Schedule,
+    ShapeError,
+    SparseInputs,
+    functional,
+    rounds,
+)
+from torchal.samplers import KCenterGreedy, Margin, Uniform
 
 
 class TestModels:
@@ -252,3 +265,39 @@ class TestAskTell:
             table = list(csv.DictReader(file))
         assert [int(line["row"]) for line in table] == rows.tolist()
         assert all(float(line["score"]) <= 0 and line["label"] == "" for line in table)
+
+
+class TestRepresents:
+    def test_the_record_says_what_each_pick_stands_for(self):
+        learner, oracle = make(KCenterGreedy(), represents=True)
+        start, first, _ = rounds(learner, oracle, Schedule(batch_size=5, max_rounds=2))
+        assert "represents" not in start.report
+        assert start.seconds.get("represents") is None
+        found = first.report["represents"]
+        assert found["features"] == first.report["features"] == "embedding"
+        features = NearestMean().transform(learner.pool.inputs)
+        unlabeled = torch.ones(len(learner.pool), dtype=torch.bool).index_fill(0, start.rows, False)
+        want = functional.represents(features, first.rows, among=unlabeled)
+        assert found["counts"] == want.counts.tolist()
+        assert sum(found["counts"]) == int(unlabeled.sum())
+        assert found["farthest"] == want.farthest.tolist()
+        assert found["largest_distance"] == max(found["farthest"])
+        assert 0 < found["mean_distance"] < found["largest_distance"]
+        assert first.seconds["represents"] > 0
+
+    def test_it_changes_no_pick_and_is_not_there_unless_wanted(self):
+        asked = []
+        for represents in (True, False):
+            learner, oracle = make(Margin(), represents=represents)
+            results = list(rounds(learner, oracle, Schedule(batch_size=5, max_rounds=2)))
+            asked.append([result.rows.tolist() for result in results])
+            assert ("represents" in results[1].report) == represents
+        assert asked[0] == asked[1]
+
+    def test_what_has_no_distances_is_refused_at_once(self):
+        words = scipy.sparse.eye_array(6, format="csr")
+        pool = Pool.unlabeled(SparseInputs(words), n_classes=2)
+        with pytest.raises(CapabilityError, match=r"represents=True .* LogisticRegression has no embedding of sparse"):
+            ActiveLearner(LogisticRegression(), Margin(), pool, represents=True)
+        with pytest.raises(ConfigError, match="represents must be true or false, got 'no'"):
+            make(Margin(), represents="no")

@@ -101,7 +101,7 @@ class TestRounds:
         [
             (None, 0, ConfigError, "no row of the pool is labeled"),
             (61, 0, BudgetError, "61 rows, the pool has 60"),
-            (0, 0, BudgetError, "0 rows"),
+            (-1, 0, BudgetError, "-1 rows"),
             (31, 0, BudgetError, "31 rows, the budget is 30"),
             (torch.tensor([1, 1]), 0, ShapeError, "repeats"),
             (torch.tensor([60]), 0, ShapeError, "got 60"),

@@ -56,6 +56,16 @@ def test_strengths_of_0_leave_the_others():
     assert alone.equal(k_center_greedy(view.features, 9, labeled=view.labeled).indices)
 
 
+def test_needs_no_sampler_where_something_else_counts():
+    view = make_pool(n_labeled=0)[0].view(None, generator=torch.Generator().manual_seed(0))
+    assert Combine().select(view, 9).indices.equal(k_center_greedy(view.features, 9).indices)
+    dense = Combine(diversity=0.0, density=1.0)
+    assert not dense.needs_model(0)
+    assert dense.select(view, 1).indices.tolist() == [int(information_density(view.features).argmax())]
+    assert dense.report() == {"members": {}}
+    assert Combine(balance=1.0).needs_model(0)
+
+
 def test_balances_what_the_model_predicts():
     log_probs = torch.tensor([[0.9, 0.1]] * 8 + [[0.1, 0.9]] * 4).log()
     view = PoolView.from_tensors(log_probs=log_probs)
@@ -95,7 +105,8 @@ def test_a_balance_needs_probabilities():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"samplers": []}, "at least one sampler"),
+        ({"samplers": "margin"}, "at least one sampler, got 'margin'"),
+        ({"samplers": [], "diversity": 0.0}, "there is nothing to choose by: give samplers"),
         ({"samplers": [KCenterGreedy()]}, "KCenterGreedy picks rows together"),
         ({"strengths": [1.0, 1.0]}, "one strength for each of 1 utilities, got 2"),
         ({"diversity": -1.0}, "at least 0, got -1.0"),

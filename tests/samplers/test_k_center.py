@@ -3,10 +3,22 @@ import pickle
 
 import pytest
 import torch
+from sklearn.svm import LinearSVC
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, ConfigError, Pool, PoolView, Schedule, rounds, samplers
+from torchal import (
+    ActiveLearner,
+    CapabilityError,
+    ConfigError,
+    Pool,
+    PoolView,
+    Schedule,
+    functional,
+    rounds,
+    samplers,
+)
 from torchal.functional import Cover, k_center_greedy
+from torchal.protocols import HasProbabilities
 from torchal.samplers import KCenterGreedy
 
 
@@ -122,6 +134,64 @@ def test_features_that_are_all_the_same_are_warned_of():
     view = PoolView.from_tensors(features=torch.ones(6, 2), labeled=torch.arange(6) < 1)
     with pytest.warns(UserWarning, match=r"all 2 picks have the distance 0, and are the first rows.*\(given\)"):
         assert KCenterGreedy().select(view, 2).indices.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("weights", "measure"),
+    [
+        ("entropy", functional.entropy),
+        ("least_confidence", functional.least_confidence),
+        ("margin", lambda log_probs: 1 + functional.margin(log_probs.exp())),
+    ],
+)
+def test_rows_that_the_model_is_unsure_of_count_more(weights, measure):
+    view = make_view(make_pool()[0])
+    want = k_center_greedy(
+        view.features, 9, labeled=view.labeled, weights=measure(view.log_probs).clamp(min=0), outliers=0.1
+    )
+    got = KCenterGreedy(weights=weights, outliers=0.1).select(view, 9)
+    assert got.indices.equal(want.indices)
+    assert got.scores.equal(want.scores)
+    assert not got.indices.equal(KCenterGreedy().select(view, 9).indices)
+
+
+def test_weights_by_hand():
+    features = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
+    log_probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [0.9, 0.1]]).log()
+    view = PoolView.from_tensors(features=features, log_probs=log_probs, labeled=torch.arange(4) < 1)
+    assert KCenterGreedy(weights="margin").select(view, 3).indices.tolist() == [2, 1, 3]  # 5, then 1 and 4 x 0.2
+    assert KCenterGreedy(outliers=0.4).select(view, 2).indices.tolist() == [2, 1]
+
+
+def test_weights_need_probabilities_and_outliers_none_left():
+    pool, *_ = make_pool()
+    with pytest.raises(CapabilityError, match=r"KCenterGreedy\(weights='entropy'\) needs"):
+        ActiveLearner(LinearSVC(), KCenterGreedy(weights="entropy"), pool)
+    ActiveLearner(LinearSVC(), KCenterGreedy(), pool)
+    assert KCenterGreedy(weights="entropy").reads(HasProbabilities)
+    assert not KCenterGreedy().reads(HasProbabilities)
+    view = make_view(pool)
+    everything = KCenterGreedy(weights="entropy", outliers=0.5).select(view, 54).indices
+    assert everything.sort().values.equal(view.candidates.nonzero().squeeze(1))
+
+
+def test_a_model_that_is_sure_of_every_row_is_warned_of():
+    sure = torch.tensor([[1.0, 0.0]]).log().expand(6, 2)
+    view = PoolView.from_tensors(features=torch.rand(6, 2), log_probs=sure, labeled=torch.arange(6) < 1)
+    with pytest.warns(UserWarning, match="sure of every candidate: all weights by least_confidence are 0"):
+        assert KCenterGreedy(weights="least_confidence").select(view, 2).indices.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ({"weights": "unsure"}, "entropy, least_confidence, margin, or None; got 'unsure'"),
+        ({"outliers": 1.0}, r"outliers must be a number in \[0, 1\), got 1.0"),
+    ],
+)
+def test_refuses_settings_out_of_range(setting, match):
+    with pytest.raises(ConfigError, match=match):
+        KCenterGreedy(**setting)
 
 
 def test_the_playgrounds_name():

@@ -155,6 +155,12 @@ def test_state_is_refused_where_there_is_none():
         samplers.Margin().load_state_dict({"weights": 1})
 
 
+class TestWeightedKCenter(SamplerContract):
+    @pytest.fixture
+    def sampler(self):
+        return samplers.KCenterGreedy(weights="margin", outliers=0.1)
+
+
 class TestOneWithState(SamplerContract):
     """The contract itself, on a sampler whose state matters."""
 

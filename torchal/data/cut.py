@@ -30,7 +30,7 @@ Rows: TypeAlias = Sequence[int] | NDArray[Any] | Tensor
 PARTS = ("train", "validation", "test")
 THIRDS = (2 / 3, 1 / 6, 1 / 6)
 SUM_TOLERANCE = 2e-3  # a config file says 0.667, 0.167, 0.167
-_IMBALANCES = ("long_tail", "step")
+_IMBALANCES = ("long_tail", "step", "last")
 
 
 class SplitSettings(TypedDict, total=False):
@@ -52,7 +52,8 @@ class SplitSettings(TypedDict, total=False):
         imbalance: how many times rarer the rarest class of the training part becomes than it is, by rows left out at
             random; at least 1. Validation and test stay as they are.
         imbalance_kind: "long_tail", where the share that is kept falls evenly in its logarithm from the first class to
-            the last, or "step", where it is 1 / imbalance for the second half of the classes. "long_tail" unless given.
+            the last; "step", where it is 1 / imbalance for the second half of the classes; or "last", where it is that
+            for the last class alone. "long_tail" unless given.
     """
 
     seed: int
@@ -208,7 +209,8 @@ def _imbalanced(
 ) -> NDArray[Any]:
     """Return the training rows, in their order, without those that are left out of the rarer classes."""
     n_classes = len(names)
-    falling = np.linspace(0, 1, n_classes) if kind == "long_tail" else np.arange(n_classes) >= n_classes // 2
+    first = {"step": n_classes // 2, "last": n_classes - 1}.get(kind)
+    falling = np.linspace(0, 1, n_classes) if first is None else np.arange(n_classes) >= first
     shares = ratio ** -falling.astype(np.float64)
     generator = np.random.default_rng([seed, 2])  # another stream than the split, which is drawn from the seed alone
     keeps = np.ones(len(rows), dtype=bool)

@@ -136,6 +136,7 @@ class Space:
         exact: bool = False,
         largest: float = math.inf,
     ) -> None:
+        self.n_columns = n_columns
         self.dtype = dtype
         self.shift = None if shift is None else (shift * scale).to(dtype)
         self.scale = scale
@@ -249,13 +250,26 @@ class Space:
         """Return the value of each row of a with the same row of b, (A,), as sums of differences."""
         return (a.x - b.x).square_().sum(1)
 
-    def slack(self, value: Tensor, longest_sq: Tensor) -> Tensor:  # noqa: ARG002 - other spaces need the value
-        """Return how far apart the computed values of two equal distances near `value` may be."""
-        return 4 * self.bound * longest_sq
+    def slack(self, value: Tensor, longest_sq: Tensor, weights: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Return how far apart the computed values of two equal distances near `value` may be, times weights."""
+        slack = 4 * self.bound * longest_sq
+        return slack if weights is None else slack * weights
+
+    def linear(self) -> Space:
+        """Return a space of the same distances whose values are multiples of the distances, or of their squares."""
+        return self
+
+    def squared(self, factors: Tensor) -> Tensor:
+        """Return what multiplies values where distances are multiplied by some factors: their squares."""
+        return factors * factors
 
     def distance(self, values: Tensor) -> Tensor:
         """Return the distances that have these values."""
         return values.sqrt() / self.scale
+
+    def value(self, distance: float) -> float:
+        """Return the value that has this distance."""
+        return (distance * self.scale) ** 2
 
 
 class CosineSpace(Space):
@@ -265,9 +279,17 @@ class CosineSpace(Space):
         """Return rows scaled to length 1."""
         return super().prepare(unit_rows(x.to(self.dtype)), sq)
 
+    def squared(self, factors: Tensor) -> Tensor:
+        """Return what multiplies values where distances are multiplied by some factors: the same."""
+        return factors
+
     def distance(self, values: Tensor) -> Tensor:
         """Return 1 - cos."""
         return values / 2
+
+    def value(self, distance: float) -> float:
+        """Return the value of 1 - cos."""
+        return distance * 2
 
 
 class PairSpace(Space):
@@ -308,10 +330,46 @@ class WholeCosineSpace(PairSpace):
         products = (a.x * b.x).sum(1)
         return 1 - products * products.abs() / (a.sq * b.sq)
 
+    def linear(self) -> Space:
+        """Return a space whose values are 1 - cos: equal angles still have equal ones, some of unequal ones too."""
+        return _WholeCosineDistances(n_columns=self.n_columns, dtype=self.dtype, exact=True)
+
+    def squared(self, factors: Tensor) -> Tensor:
+        """Return what multiplies values of the `linear` space where distances are multiplied: the same."""
+        return factors
+
     def distance(self, values: Tensor) -> Tensor:
         """Return 1 - cos."""
         signed = 1 - values
         return 1 - signed.sign() * signed.abs().sqrt()
+
+    def value(self, distance: float) -> float:
+        """Return the value of 1 - cos."""
+        return 1 - (1 - distance) * abs(1 - distance)
+
+
+class _WholeCosineDistances(WholeCosineSpace):
+    """Cosine distances of features that are whole numbers. Values are 1 - cos, which can be multiplied by weights."""
+
+    def linear(self) -> Space:
+        """Return this space."""
+        return self
+
+    def pairwise(self, a: Rows, b: Rows) -> Tensor:
+        """Return the values of all pairs, (A, B)."""
+        return super().distance(super().pairwise(a, b))
+
+    def between(self, a: Rows, b: Rows) -> Tensor:
+        """Return the value of each row of a with the same row of b, (A,)."""
+        return super().distance(super().between(a, b))
+
+    def distance(self, values: Tensor) -> Tensor:
+        """Return the values themselves."""
+        return values
+
+    def value(self, distance: float) -> float:
+        """Return the distance itself."""
+        return distance
 
 
 class ManhattanSpace(PairSpace):
@@ -358,13 +416,21 @@ class ManhattanSpace(PairSpace):
         """Return the distance from each row of a to the same row of b, (A,)."""
         return (a.x - b.x).abs_().sum(1)
 
-    def slack(self, value: Tensor, longest_sq: Tensor) -> Tensor:  # noqa: ARG002 - as the base class has it
-        """Return how far apart the computed values of two equal distances near `value` may be."""
+    def slack(self, value: Tensor, longest_sq: Tensor, weights: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Return how far apart the computed values of two equal distances near `value` may be: weights are in it."""
         return 2 * self.bound * value
+
+    def squared(self, factors: Tensor) -> Tensor:
+        """Return what multiplies values where distances are multiplied by some factors: the same."""
+        return factors
 
     def distance(self, values: Tensor) -> Tensor:
         """Return the values themselves."""
         return values / self.scale
+
+    def value(self, distance: float) -> float:
+        """Return the distance itself."""
+        return distance * self.scale
 
 
 def make_space(

@@ -11,6 +11,9 @@ pass, which is a matrix product. Why the picks are the same:
    larger. Equal rows, whose values may differ by rounding, are in the block too: it begins one rounding bound lower.
 5. The largest value of the pool is never below the threshold, so every block yields a pick.
 
+Nothing of this needs the value to be the distance itself. It may be the distance times a weight of the row, which only
+shrinks too; and the row picked may be the second or the hundredth largest, while a block holds more rows than that.
+
 A block is itself a pool, so the same function makes the picks inside it, down to a few hundred rows whose distances to
 each other fit into a cache. For sampling in proportion to the values, the same bound makes rejection sampling exact: a
 row is proposed in proportion to its old value, and accepted with probability new / old. How old that value is does not
@@ -41,6 +44,7 @@ _BLOCK_COST = 1 << 17  # distances that take as long as a block of proposals tak
 _READING = 32  # centres whose distances cost as much as it does to read a row
 _PART = 128  # rows among which a draw looks at each
 _PICKED = -torch.inf  # the value of a row that may not be picked
+_EVERYWHERE = slice(None)
 
 Picks: TypeAlias = tuple[Tensor, Tensor]
 """Rows (p,) int64 in pick order, and their values (p,) when they were picked."""
@@ -49,19 +53,32 @@ Picks: TypeAlias = tuple[Tensor, Tensor]
 class Pool:
     """Rows with the value of each: that of its nearest centre so far; -inf where it may not be picked.
 
-    Shapes:
+    With weights, a value is the space's value times the row's weight, for `farthest_first` alone.
+
+    Args:
+        source: the rows.
+        space: what measures them.
         values: (N,) float.
+        weights: (N,) of the values' dtype, at least 0.
+        closest: with weights, rows whose value of the space is below this count as copies of the centre.
     """
 
-    def __init__(self, source: Source, space: Space, values: Tensor) -> None:
+    def __init__(
+        self, source: Source, space: Space, values: Tensor, weights: Tensor | None = None, closest: float = 0.0
+    ) -> None:
         self.source = source
         self.space = space
         self.values = values
+        self.weights = weights
+        self.closest = closest
+        self.nothing = 0.0 if weights is None else torch.finfo(values.dtype).smallest_normal
+        """A value that counts as 0: no product of a weight and a value that is so small is exact."""
 
     def block(self, index: Tensor) -> Pool:
         """Return some of the rows as a pool of their own, in memory."""
         rows = HeldRows(self.source.select(index), self.source.longest_sq, self.source.in_chunks)
-        return Pool(rows, self.space, self.values[index])
+        weights = None if self.weights is None else self.weights[index]
+        return Pool(rows, self.space, self.values[index], weights, self.closest)
 
     def lower(self, picked: Tensor) -> None:
         """Make these rows (p,) int64 centres: lower the values of all rows near them, in one pass."""
@@ -70,39 +87,61 @@ class Pool:
         def lower_chunk(where: slice, rows: Rows) -> None:
             values = self.values[where]
             for some in split(centers):
-                torch.minimum(values, self.space.nearest(rows, some), out=values)
+                torch.minimum(values, self.weighed(self.space.nearest(rows, some), where), out=values)
 
         self.source.each(lower_chunk, width=len(picked))
 
+    def weighed(self, near: Tensor, where: slice = _EVERYWHERE) -> Tensor:
+        """Return what values of the space, of some rows and their nearest centres, make of the rows' values."""
+        if self.weights is None:
+            return near
+        values = near * self.weights[where]
+        return values.masked_fill_(near < self.closest, 0) if self.closest else values
 
-def farthest_first(pool: Pool, n: int, least: Tensor | float = _PICKED, *, finish: bool = True) -> Picks:
+    def slack(self, threshold: Tensor) -> Tensor:
+        """Return how far below a threshold a row may be whose copy is not, () or (N,)."""
+        if self.weights is None:
+            return self.space.slack(threshold, self.source.longest_sq)
+        return self.space.slack(threshold, self.source.longest_sq, self.weights)
+
+    def largest(self, beyond: int = 0) -> Tensor:
+        """Return the largest value, (), but for so many that are larger or equal."""
+        return self.values.topk(beyond + 1, sorted=False).values.min() if beyond else self.values.max()
+
+
+def farthest_first(
+    pool: Pool, n: int, least: Tensor | float = _PICKED, *, finish: bool = True, beyond: int = 0
+) -> Picks:
     """Pick the row with the largest value, again and again: n rows, or until the largest is below `least`.
 
     Args:
         pool: its values are lowered by the picks.
-        n: at most the number of rows that may be picked.
+        n: at most the number of rows that may be picked, without those `beyond`.
         least: where to stop.
         finish: whether the values must know of the last picks too; the pass that this takes is not needed for them.
+        beyond: how many rows with larger or equal values are passed over at each pick. A block holds twice as many, and
+            where that is half of the pool, each pick costs a pass.
     """
     rows: list[Tensor] = []
     scores: list[Tensor] = []
     missing = n
     while missing:
-        best = pool.values.max()
+        best = pool.largest(beyond)
         if best < least or best == _PICKED:
             break
-        if best == 0:  # only copies of centres are left, and no pick changes their values
-            picked = (pool.values == 0).nonzero().squeeze(1)[:missing]
+        if best <= pool.nothing:  # only copies of centres are left, and no pick changes their values
+            picked = ((pool.values >= 0) & (pool.values <= pool.nothing)).nonzero().squeeze(1)[:missing]
             values = pool.values.new_zeros(len(picked))
             pool.values[picked] = _PICKED
         elif len(pool.source) <= _matrix_rows(pool):
-            picked, values = _pick_in_matrix(pool, missing, least)
+            picked, values = _pick_in_matrix(pool, missing, least, beyond)
         else:
-            inside, threshold, left_out = _block(pool, least)
+            inside, threshold, left_out = _block(pool, least, beyond)
             if threshold is None:
-                picked, values = _pick_one_by_one(pool, min(missing, _STEPS), least)
+                picked, values = _pick_one_by_one(pool, min(missing, _STEPS), least, beyond)
             else:
-                within, values = farthest_first(pool.block(inside), missing, threshold, finish=False)
+                block = pool.block(inside)
+                within, values = farthest_first(block, missing, threshold, finish=False, beyond=beyond)
                 picked = inside[within]
                 picked, values = before_left_out(picked, values, threshold, left_out)
                 pool.values[picked] = _PICKED
@@ -116,13 +155,19 @@ def farthest_first(pool: Pool, n: int, least: Tensor | float = _PICKED, *, finis
     return torch.cat(rows), torch.cat(scores)
 
 
-def _block(pool: Pool, least: Tensor | float) -> Block:
+def _block(pool: Pool, least: Tensor | float, beyond: int) -> Block:
     values = pool.values
     wanted = block_rows(values, pool.source.n_columns, _matrix_rows(pool))
-    threshold = values.topk(wanted, sorted=False).values.min().clamp(min=0)  # not -inf, where few may be picked
+    if 4 * beyond > len(values):
+        return Block(values.new_empty(0, dtype=torch.int64), None, None)
+    wanted = max(wanted, 2 * beyond)
+    threshold = values.topk(wanted, sorted=False).values.min().clamp(min=pool.nothing)  # not -inf: few may be picked
     threshold = torch.maximum(threshold, torch.as_tensor(least, dtype=values.dtype, device=values.device))
-    inside = (values >= threshold - pool.space.slack(threshold, pool.source.longest_sq)).nonzero().squeeze(1)
-    return small_block(inside, values, threshold, wanted, exact=pool.space.exact)
+    near = values >= threshold - pool.slack(threshold)
+    if pool.weights is not None:  # rows without weight may be many; they wait until nothing else is left
+        near &= values > pool.nothing
+    most = min(4 * wanted, len(values) // 2) if beyond else 4 * wanted  # a block of half the pool is no block
+    return small_block(near.nonzero().squeeze(1), values, threshold, wanted, most, exact=pool.space.exact)
 
 
 class Block(NamedTuple):
@@ -130,7 +175,8 @@ class Block(NamedTuple):
 
     Shapes:
         rows: (B,) int64, ascending.
-        threshold: (), what all others are below or at; None if so many rows are alike that no block is small.
+        threshold: (), what all others are below or at; None if so many rows are alike, or passed over, that no block is
+            small.
         left_out: (), the first of the rows at the threshold that are not in the block, if there are some.
     """
 
@@ -154,7 +200,9 @@ def block_rows(values: Tensor, n_columns: int, in_matrix: int) -> int:
     return wanted
 
 
-def small_block(inside: Tensor, values: Tensor, threshold: Tensor, wanted: int, *, exact: bool) -> Block:
+def small_block(
+    inside: Tensor, values: Tensor, threshold: Tensor, wanted: int, most: int | None = None, *, exact: bool
+) -> Block:
     """Return a block of about as many rows as wanted, where that can be.
 
     Args:
@@ -162,14 +210,15 @@ def small_block(inside: Tensor, values: Tensor, threshold: Tensor, wanted: int, 
         values: (N,).
         threshold: ().
         wanted: rows of a block.
+        most: rows that a block may have; 4 times as many as wanted, if None.
         exact: whether values are without rounding.
     """
-    if len(inside) <= 4 * wanted:
+    if len(inside) <= (4 * wanted if most is None else most):
         return Block(inside, threshold, None)
-    if not exact:
+    level = (values[inside] == threshold).nonzero().squeeze(1)
+    if not exact or len(level) <= wanted:
         return Block(inside, None, None)
     # Of the rows at the threshold the lowest are enough, since ties go to them.
-    level = (values[inside] == threshold).nonzero().squeeze(1)
     keep = torch.ones_like(inside, dtype=torch.bool)
     keep[level[wanted:]] = False
     return Block(inside[keep], threshold, inside[level[wanted]])
@@ -190,55 +239,79 @@ def _matrix_rows(pool: Pool) -> int:
     return pool.space.block_rows
 
 
-def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float) -> Picks:
+def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float, beyond: int = 0) -> Picks:
     """Do what `farthest_first` does on few rows, by the matrix of all their distances."""
     everything = torch.arange(len(pool.source), device=pool.values.device)
     rows = pool.source.select(everything)
     if pool.values.device.type != "cpu":
-        return _pick_on_device(pool.values, pool.space.pairwise(rows, rows), n, least)
+        return _pick_on_device(pool, pool.space.pairwise(rows, rows), n, least, beyond)
     values, distances_of = pool.values.numpy(), pool.space.lookup(rows)
-    least = float(least)
+    weights = None if pool.weights is None else pool.weights.numpy()
+    least, rank = float(least), len(values) - 1 - beyond
     picked, scores = [], []
     for _ in range(n):
-        row = int(values.argmax())
+        row = int(values.argmax()) if not beyond else int((values == np.partition(values, rank)[rank]).argmax())
         best = values[row]
         if best < least or best == _PICKED:
             break
         distances = distances_of(row)
         if best > 0:  # then no row like this one was picked, and the lowest of them is meant
             alike = (distances == 0).nonzero()[0]
-            row = row if len(alike) == 1 else int(alike[values[alike] > _PICKED][0])
+            if len(alike) > 1:
+                alike = alike[values[alike] > _PICKED]
+                row = int((alike if weights is None else alike[weights[alike] == weights[row]])[0])
         picked.append(row)
         scores.append(best)
+        if weights is not None:
+            near, distances = distances, distances * weights
+            distances[near < pool.closest] = 0
         np.minimum(values, distances, out=values)
         values[row] = _PICKED
     return torch.tensor(np.array(picked, np.int64)), torch.tensor(np.array(scores, values.dtype))
 
 
-def _pick_on_device(values: Tensor, distances: Tensor, n: int, least: Tensor | float) -> Picks:
+def _pick_on_device(pool: Pool, distances: Tensor, n: int, least: Tensor | float, beyond: int) -> Picks:
     """Do what the loop of `_pick_in_matrix` does: on CUDA by one kernel, else by a dozen operators for each pick."""
-    if has_triton(distances):
+    if has_triton(distances) and not beyond and not pool.closest:
         from torchal.engine import triton_kernels
 
-        return triton_kernels.pick_in_matrix(values, distances, n, least)
-    return _pick_masked(values, distances, n, least)
+        return triton_kernels.pick_in_matrix(pool.values, distances, n, least, pool.weights)
+    return _pick_masked(pool.values, distances, n, least, pool=pool, beyond=beyond)
 
 
-def _pick_masked(values: Tensor, distances: Tensor, n: int, least: Tensor | float) -> Picks:
+def _pick_masked(
+    values: Tensor, distances: Tensor, n: int, least: Tensor | float, *, pool: Pool | None = None, beyond: int = 0
+) -> Picks:
     """Do what the loop of `_pick_in_matrix` does, without waiting for the device after each pick.
 
     When the block is done, further steps change nothing, and now and then it is asked whether it is.
+
+    Args:
+        values: lowered by the picks.
+        distances: (R, R) values of the space.
+        n: rows to pick.
+        least: where to stop.
+        pool: what weighs the rows, if anything does.
+        beyond: as in `farthest_first`.
     """
     n = min(n, len(values))
+    weights = None if pool is None else pool.weights
     picked = torch.full((n,), -1, device=values.device)
     scores = torch.zeros(n, dtype=values.dtype, device=values.device)
     for step in range(n):
         row = values.argmax(0, keepdim=True)
+        if beyond:
+            best = values.topk(beyond + 1, sorted=False).values.amin(0, keepdim=True)
+            row = (values == best).to(torch.uint8).argmax(0, keepdim=True)
         best = values[row]
         going = (best >= least) & (best > _PICKED)
         alike = (distances[row].squeeze(0) == 0) & (values > _PICKED)
+        if weights is not None:
+            alike &= weights == weights[row]
         row = torch.where(best > 0, alike.to(torch.uint8).argmax(0, keepdim=True), row)
-        lowered = torch.minimum(values, distances[row].squeeze(0)).index_fill_(0, row, _PICKED)
+        near = distances[row].squeeze(0)
+        near = near if pool is None else pool.weighed(near)
+        lowered = torch.minimum(values, near).index_fill_(0, row, _PICKED)
         values.copy_(torch.where(going, lowered, values))
         picked[step : step + 1] = torch.where(going, row, -1)
         scores[step : step + 1] = best
@@ -248,17 +321,26 @@ def _pick_masked(values: Tensor, distances: Tensor, n: int, least: Tensor | floa
     return picked[:done], scores[:done]
 
 
-def _pick_one_by_one(pool: Pool, n: int, least: Tensor | float) -> Picks:
+def _pick_one_by_one(pool: Pool, n: int, least: Tensor | float, beyond: int) -> Picks:
     """Do what `farthest_first` does with one pass per pick, where so many rows are alike that no block is small."""
     picked, scores = [], []
+    near = torch.empty(len(pool.values), dtype=pool.space.dtype, device=pool.values.device)
     for _ in range(n):
-        row = pool.values.argmax(0, keepdim=True)
-        best = pool.values[row]
-        if best < least or best <= 0:
+        best = pool.largest(beyond).reshape(1)
+        if best < least or best <= pool.nothing:
             break
-        wanted = pool.values > 0
-        pool.lower(row)
-        row = (wanted & (pool.values == 0)).to(torch.uint8).argmax(0, keepdim=True)  # the lowest of those like it
+        row = (pool.values == best).to(torch.uint8).argmax(0, keepdim=True)  # the first, on every device
+        center = pool.source.select(row)
+
+        def measure(where: slice, rows: Rows, center: Rows = center) -> None:
+            near[where] = pool.space.nearest(rows, center)
+
+        pool.source.each(measure, width=1)
+        alike = (near == 0) & (pool.values > 0)
+        if pool.weights is not None:
+            alike &= pool.weights == pool.weights[row]
+        row = alike.to(torch.uint8).argmax(0, keepdim=True)  # the lowest of those like it
+        torch.minimum(pool.values, pool.weighed(near), out=pool.values)
         pool.values[row] = _PICKED
         picked.append(row)
         scores.append(best)

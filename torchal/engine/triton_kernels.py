@@ -15,10 +15,14 @@ _TILE = 64
 
 
 @triton.jit
-def _pick(values_at, distances_at, least_at, picked_at, scores_at, n, m, M: tl.constexpr):  # noqa: PLR0917
+def _pick(  # noqa: PLR0917
+    values_at, distances_at, least_at, picked_at, scores_at, weights_at, n, m, M: tl.constexpr, WEIGHTED: tl.constexpr
+):
     column = tl.arange(0, M)
     inside = column < m
     values = tl.load(values_at + column, mask=inside, other=float("-inf"))
+    if WEIGHTED:
+        weights = tl.load(weights_at + column, mask=inside, other=1.0)
     least = tl.load(least_at)
     best = tl.max(values, axis=0)
     step = 0
@@ -26,9 +30,14 @@ def _pick(values_at, distances_at, least_at, picked_at, scores_at, n, m, M: tl.c
         row = tl.min(tl.where(values == best, column, M), axis=0)
         # then no row like this one was picked, and the lowest of them is meant
         distances = tl.load(distances_at + row * m + column, mask=inside, other=float("inf"))
-        alike = tl.min(tl.where((distances == 0) & (values > float("-inf")), column, M), axis=0)
+        same = (distances == 0) & (values > float("-inf"))
+        if WEIGHTED:
+            same = same & (weights == tl.max(tl.where(column == row, weights, 0.0), axis=0))
+        alike = tl.min(tl.where(same, column, M), axis=0)
         row = tl.where((best > 0) & (alike < M), alike, row)
         distances = tl.load(distances_at + row * m + column, mask=inside, other=float("inf"))
+        if WEIGHTED:
+            distances = distances * weights
         tl.store(picked_at + step, row.to(tl.int64))
         tl.store(scores_at + step, best)
         values = tl.where(column == row, float("-inf"), tl.minimum(values, distances))
@@ -37,12 +46,15 @@ def _pick(values_at, distances_at, least_at, picked_at, scores_at, n, m, M: tl.c
     tl.store(values_at + column, values, mask=inside)
 
 
-def pick_in_matrix(values: Tensor, distances: Tensor, n: int, least: Tensor | float) -> tuple[Tensor, Tensor]:
+def pick_in_matrix(
+    values: Tensor, distances: Tensor, n: int, least: Tensor | float, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Pick the row of the largest value again and again, n times or until it is below `least`; picks lower the values.
 
     Shapes:
         values: (R,) float, -inf where a row may not be picked; left as the picks have made them.
         distances: (R, R), contiguous.
+        weights: (R,) in the dtype of the values: what distances are multiplied with to make values.
 
     Returns:
         rows (p,) int64 in pick order, and their values (p,) when they were picked.
@@ -52,7 +64,12 @@ def pick_in_matrix(values: Tensor, distances: Tensor, n: int, least: Tensor | fl
     scores = values.new_zeros(n)
     least = torch.as_tensor(least, dtype=values.dtype, device=values.device).reshape(1)
     size = triton.next_power_of_2(len(values))
-    _pick[(1,)](values, distances, least, picked, scores, n, len(values), M=size, num_warps=4 if size <= 2048 else 16)
+    _pick[(1,)](
+        *(values, distances, least, picked, scores, values if weights is None else weights, n, len(values)),
+        M=size,
+        WEIGHTED=weights is not None,
+        num_warps=4 if size <= 2048 else 16,
+    )
     done = int((picked >= 0).sum())
     return picked[:done], scores[:done]
 

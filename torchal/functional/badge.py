@@ -92,12 +92,12 @@ def badge(
     """
     check_first(first)
     check_flag("bias", bias)
-    left, right = gradient_readers(log_probs, features, device=device, chunk_rows=chunk_rows)
+    right, left = read_factors(log_probs, features, device=device, chunk_rows=chunk_rows)
     _, candidates = check_masks(None, candidates, n_rows=len(right), device=right.home)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(right.device):
         candidates = candidates.to(right.device)
-        space, source = open_gradients(left, right, bias=bias, among=candidates)
+        space, source = open_gradients(right, left, bias=bias, among=candidates)
         rows, distances = _draw(space, source, n, candidates, first, generator)
     dtype = torch.promote_types(right.dtype, torch.float32)
     return Selection(rows.to(right.home), distances.to(right.home, dtype))
@@ -109,14 +109,13 @@ def check_first(first: object) -> None:
         raise ConfigError(f"first must be one of {', '.join(get_args(First))}, got {first!r}")
 
 
-def gradient_readers(
+def read_factors(
     log_probs: Features, features: Features, *, device: torch.device | str | None, chunk_rows: int | None
 ) -> tuple[FeatureReader, FeatureReader]:
-    """Return readers of both factors of the gradients: probabilities first, features second.
+    """Return readers of features and log_probs.
 
     Raises:
-        ShapeError: log_probs or features are no float matrix, or disagree in rows or device.
-        DataError: no rows.
+        ShapeError: one is no float matrix, or they disagree in rows or device.
     """
     right = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     left = FeatureReader(log_probs, device=device, name="log_probs")
@@ -125,15 +124,18 @@ def gradient_readers(
             f"log_probs must be ({len(right)}, C) on {right.home}, as the features are, "
             f"got {(len(left), left.n_columns)} on {left.home}"
         )
-    return left, right
+    return right, left
 
 
 def open_gradients(
-    left: FeatureReader, right: FeatureReader, *, bias: bool, among: Tensor
+    right: FeatureReader, left: FeatureReader, *, bias: bool, among: Tensor
 ) -> tuple[KroneckerSpace, StreamedRows]:
-    """Return the space and the rows of the gradients; see `torchal.engine.kronecker.open_factors`."""
-    residuals = partial(_residuals, dtype=left.dtype)
-    return open_factors(right, left, residuals, constant=bias, among=among)
+    """Return the space and the rows of the gradients that `badge` draws by; the arguments are those of `open_factors`.
+
+    Raises:
+        DataError: a number of the features is NaN or infinite; a row of log_probs does not sum to 1.
+    """
+    return open_factors(right, left, partial(_residuals, dtype=left.dtype), constant=bias, among=among)
 
 
 def _residuals(log_probs: Tensor, start: int, *, dtype: torch.dtype) -> Tensor:

@@ -95,7 +95,9 @@ def combined_greedy(
 
     Reference:
         LightlyStudio's selection engine, for which strategies there are and that they are multiplied; the balance is
-        another one. With utilities alone this is `top_n`, with features alone `k_center_greedy`.
+        another one. With utilities alone this is `top_n`, with features alone `k_center_greedy`, and with one utility
+        and all strengths 1 its `weights=`, but for a first pick without labels: use that where it is enough, for it
+        computes in the features' dtype, covers with a guarantee, and knows outliers and a least distance.
 
     Complexity:
         At most N (D + C) n multiply-adds, in a handful of passes where values are spread; memory for a few numbers of

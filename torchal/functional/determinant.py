@@ -15,7 +15,7 @@ from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import StreamedRows
 from torchal.engine.variances import KernelPosterior, LinearPosterior, VariancePool, pick_variances
 from torchal.errors import ConfigError
-from torchal.functional.badge import gradient_readers, open_gradients
+from torchal.functional.badge import open_gradients, read_factors
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
@@ -169,12 +169,12 @@ def max_det(
     """
     check_det("linear", ridge)
     check_flag("bias", bias)
-    left, right = gradient_readers(log_probs, features, device=device, chunk_rows=chunk_rows)
+    right, left = read_factors(log_probs, features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(right), device=right.home)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(right.device):
         known, candidates = labeled.nonzero().squeeze(1).to(right.device), candidates.to(right.device)
-        space, source = open_gradients(left, right, bias=bias, among=labeled.to(right.device) | candidates)
+        space, source = open_gradients(right, left, bias=bias, among=labeled.to(right.device) | candidates)
         prior = source.sq
         mean, noise, bound = _scales(prior, ridge, source.n_columns)
         posterior = KernelPosterior(space, noise, n + len(known), right.device)

@@ -34,7 +34,8 @@ def information_density(
     r"""Return how similar each row is to the rows of a pool, on average.
 
     A row of the pool is among those that it is compared with. The mean cosine is the product with the mean of the rows
-    scaled to length 1; other similarities take all pairs, in blocks.
+    scaled to length 1; other similarities take all pairs, in blocks. A row of zeros, as a document without a known word
+    is, has no direction: its cosine with every row is 0, also with itself.
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
@@ -53,7 +54,7 @@ def information_density(
 
     Raises:
         ShapeError: features is no float matrix, or `among` disagrees in shape, dtype or device.
-        DataError: no rows, or none of them in `among`; features that are not finite; a row of zeros with cosines.
+        DataError: no rows, or none of them in `among`; features that are not finite.
         ConfigError: an unknown similarity; gamma is not above 0, or is given for another similarity.
         DeviceMemoryError: the smallest block does not fit on the device.
 
@@ -191,7 +192,7 @@ def check_beta(beta: object) -> None:
 
 def _cosines(reader: FeatureReader, weights: Tensor) -> Tensor:
     """Return the sums of the cosines of each row with the rows of weight 1, (N,) float64."""
-    survey(reader, "cosine")  # the checks
+    survey(reader, "euclidean")  # the checks
     total = torch.zeros(reader.n_columns, dtype=torch.float64, device=reader.device)
     sums = torch.empty(len(reader), dtype=torch.float64, device=reader.device)
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_budget, check_mask
+from torchal._checks import (
+    as_rows,
+    check_budget,
+    check_finite,
+    check_float,
+    check_mask,
+    check_positive,
+    check_share,
+    rows_in,
+)
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import Backend, Metric, check_metric, make_space, survey, unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Pool, farthest_first
 from torchal.engine.sources import StreamedRows, nearest_centers
-from torchal.errors import ShapeError
+from torchal.errors import DataError, ShapeError
 from torchal.functional.selection import Selection
+
+_SMALL_FACTOR = 1e-12  # weights whose squares are smaller beside the largest one are multiplied in float64
 
 
 def k_center_greedy(
@@ -23,6 +35,9 @@ def k_center_greedy(
     *,
     labeled: Tensor | None = None,
     candidates: Tensor | None = None,
+    weights: Tensor | None = None,
+    outliers: float = 0.0,
+    min_distance: float | None = None,
     metric: Metric = "euclidean",
     backend: Backend = "auto",
     device: torch.device | str | None = None,
@@ -40,11 +55,28 @@ def k_center_greedy(
     R the largest length of a row, after columns whose mean is more than two standard deviations from 0 were centred,
     if that halves the lengths (cosine: 4 (D + 4) e; manhattan: 2 (D + 4) e d).
 
+    With weights w, each pick is the row with the largest w d, and what was said of d is so of w d: ties go to the
+    lowest row where w^2 is rounded in none of them (cosine, manhattan: w), and always among equal rows of equal
+    weights. Without labels the first pick is the farthest from the mean among the heaviest rows. Rows of weight 0, and
+    of less than 1e-150 of the largest weight, are picked last, in their order, as copies of centres are.
+
+    Weights are one factor, as it is: for several, for powers of them or of the distance, for class balance, and for
+    values in float64 there is `combined_greedy`, in somewhat more time.
+
+    With a share of outliers, each pick is the farthest row but for so many candidates, which are left out of the cover:
+    those that are farthest at the end are none of the picks. Of rows at the same distance, the lowest is picked.
+
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
-        n: how many rows to pick.
+        n: how many rows to pick; at most so many where `min_distance` is given.
         labeled: the first centres.
         candidates: the rows that may be picked; those that are not labeled, unless given.
+        weights: how much the distance of each row counts, as how unsure a model is of it; all alike unless given.
+        outliers: the share of the candidates, below 1, that need not be covered, rounded down to rows; never so many
+            that fewer than n are left.
+        min_distance: pick no row that is nearer than this to a centre or an earlier pick, and fewer than n rows, or
+            none, where no others are left. With weights too it is the distance, without them; then rows of weight 0 are
+            not picked.
         metric: euclidean; cosine, which is 1 - cos; or manhattan.
         backend: who computes manhattan distances; "auto" takes faiss on a CPU where it is installed.
         device: where to compute; where the features are, unless given.
@@ -53,26 +85,42 @@ def k_center_greedy(
     Shapes:
         features: (N, D) float. Half precision is computed in float32, float64 in float64.
         labeled, candidates: (N,) bool, on the features' device.
+        weights: (N,) float, finite and at least 0, on the features' device.
 
     Returns:
         indices (n,) in pick order; scores (n,), the distance to the nearest centre at the time of the pick, or from the
-        mean for a first pick without centres. Both on the features' device.
+        mean for a first pick without centres; with weights, weight times distance. Both on the features' device.
 
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
-        ShapeError: features is no float matrix, or a mask disagrees in shape, dtype or device.
-        DataError: no rows; features that are not finite; a row of zeros with cosine distances.
-        ConfigError: an unknown metric or backend.
+        ShapeError: features is no float matrix, weights no float vector, or a mask or weights disagree in shape or
+            device.
+        DataError: no rows; features or weights that are not finite; a negative weight; a row of zeros with cosine
+            distances.
+        ConfigError: an unknown metric or backend; outliers outside [0, 1); a min_distance that is not above 0.
         CapabilityError: the backend lacks the metric, the device or the dtype.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
         Sener & Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018,
-        Algorithm 1; Gonzalez, "Clustering to Minimize the Maximum Intercluster Distance", 1985.
+        Algorithm 1; Gonzalez, "Clustering to Minimize the Maximum Intercluster Distance", Theoretical Computer Science
+        1985: no candidate is farther from a centre than twice the least that any n centres beside the labeled rows
+        could do. Weights: Dyer & Frieze, "A Simple Heuristic for the p-Centre Problem", Operations Research Letters
+        1985: the largest w d is at most min(3, 1 + a) times the least, where a is the largest weight over the smallest
+        positive one; of several heaviest rows they start at any, and know no labeled rows.
+
+        Outliers: the problem is that of Charikar, Khuller, Mount & Narasimhan, "Algorithms for Facility Location
+        Problems with Outliers", SODA 2001, whose algorithm takes N^2 distances; the greedy choice beyond the z farthest
+        rows that of Ding, Yu & Wang, "Greedy Strategy Works for k-Center Clustering with Outliers and Coreset
+        Construction", ESA 2019, Algorithms 1 and 2. They draw at random from the (1 + e) z farthest; this takes the one
+        behind the z farthest, which depends on no draw. If j of the n picks are outliers of the best n - j centres
+        with z outliers, all but z candidates are at most twice as far as with those (with weights 1 + a times): so
+        with no pick among its outliers, twice the best for n; in any case, as j <= z, twice the best for n - z.
 
     Complexity:
         At most N D (L + n) multiply-adds, in a handful of matrix products; the last block of picks, often most of them,
-        meets only an eighth of the rows. O(N) memory beyond the features, and chunks.
+        meets only an eighth of the rows. O(N) memory beyond the features, and chunks. With z outliers, a pick meets
+        2 z rows or more; from z = N / 4 on, each takes a pass over all rows.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
@@ -83,9 +131,34 @@ def k_center_greedy(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
+    _check_settings(outliers, min_distance)
+    if weights is not None:
+        check_weights(weights, n_rows=len(reader), device=reader.home)
     cover = Cover(reader, metric=metric, backend=backend)
     cover.add(labeled.nonzero().squeeze(1))
-    return cover.pick(n, candidates=candidates)
+    return cover.pick(n, candidates=candidates, weights=weights, outliers=outliers, min_distance=min_distance)
+
+
+def _check_settings(outliers: object, min_distance: object) -> None:
+    """Require a share of outliers and a distance.
+
+    Raises:
+        ConfigError: outliers is not in [0, 1), or min_distance is given and not above 0.
+    """
+    check_share("outliers", outliers)
+    if min_distance is not None:
+        check_positive("min_distance", min_distance)
+
+
+def check_weights(weights: Tensor, *, n_rows: int, device: torch.device) -> None:
+    """Require (N,) float weights on the given device, finite and at least 0."""
+    check_float("weights", weights, ndim=1)
+    if len(weights) != n_rows or weights.device != device:
+        raise ShapeError(f"weights must be ({n_rows},) on {device}, got {tuple(weights.shape)} on {weights.device}")
+    check_finite("weights", weights)
+    negative = int((weights < 0).sum())
+    if negative:
+        raise DataError(f"weights must be at least 0: {negative} of {n_rows} are not, down to {float(weights.min()):g}")
 
 
 def check_masks(
@@ -175,36 +248,90 @@ class Cover:
                 self._pool(self._values).lower(rows)
             self._is_center[rows] = True
 
-    def pick(self, n: int, *, candidates: Tensor | None = None) -> Selection:
+    def pick(
+        self,
+        n: int,
+        *,
+        candidates: Tensor | None = None,
+        weights: Tensor | None = None,
+        outliers: float = 0.0,
+        min_distance: float | None = None,
+    ) -> Selection:
         """Pick n rows by `k_center_greedy`, among all that are no centres unless `candidates` (N,) bool says which.
 
-        The picks do not become centres, since perhaps they are not all labeled: `add` those that are.
+        The picks do not become centres, since perhaps they are not all labeled: `add` those that are. Weights and
+        outliers may be others at each call: what is kept are the distances.
         """
+        _check_settings(outliers, min_distance)
+        if weights is not None:
+            check_weights(weights, n_rows=len(self), device=self._reader.home)
+            weights = weights.to(self._reader.device)
         if candidates is None:
             allowed = ~self._is_center
         else:
             check_mask("candidates", candidates, n_rows=len(self), device=self._reader.home)
             allowed = candidates.to(self._reader.device)
-        check_budget(n, int(allowed.sum()))
+        n_allowed = int(allowed.sum())
+        check_budget(n, n_allowed)
+        beyond = min(rows_in(outliers, n_allowed), n_allowed - n)
         with exact_arithmetic(self._reader.device):
-            picked, scores = self._pick(n, allowed)
+            if weights is None:
+                picked, scores = self._pick(n, allowed, beyond, min_distance)
+            else:
+                picked, scores = self._pick_weighted(n, allowed, weights, beyond, min_distance)
         return Selection(picked.to(self._reader.home), scores.to(self._reader.home, self._dtype))
 
-    def _pick(self, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    def _pick(self, n: int, allowed: Tensor, beyond: int, min_distance: float | None) -> tuple[Tensor, Tensor]:
         pool = self._pool(torch.where(allowed, self._values, -torch.inf))
+        least = -torch.inf if min_distance is None else self._rounded(self._space.value(min_distance))
         if bool(self._is_center.any()):
-            picked, values = farthest_first(pool, n, finish=False)
+            picked, values = farthest_first(pool, n, least, finish=False, beyond=beyond)
             return picked, self._space.distance(values)
-        first, distance = self._farthest_from_mean(allowed)
+        first, distance = self._farthest_from_mean(allowed, beyond)
         pool.values[first] = -torch.inf
         if n == 1:
             return first, distance
         pool.lower(first)
-        picked, values = farthest_first(pool, n - 1, finish=False)
+        picked, values = farthest_first(pool, n - 1, least, finish=False, beyond=beyond)
         return torch.cat([first, picked]), torch.cat([distance, self._space.distance(values)])
 
-    def _farthest_from_mean(self, allowed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the row farthest from the mean of all, (1,), and its distance, (1,).
+    def _pick_weighted(
+        self, n: int, allowed: Tensor, weights: Tensor, beyond: int, min_distance: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """Do what `_pick` does, with values that are multiplied by what multiplies the distances by the weights."""
+        space = self._space.linear()
+        weights = torch.where(allowed, weights, 0).double()
+        heaviest = weights.max()
+        scale = 2.0 ** math.frexp(float(heaviest))[1]  # a power of two, by which nothing is rounded
+        factors = space.squared(weights / scale)
+        # Squares of weights that differ very much would vanish in float32 beside those of small distances.
+        small = bool(torch.where(factors > 0, factors, 1).min() < _SMALL_FACTOR)
+        dtype = torch.float64 if small else space.dtype
+        factors = torch.where(factors >= torch.finfo(dtype).smallest_normal, factors, 0).to(dtype)
+        closest, least = 0.0, -torch.inf
+        if min_distance is not None:
+            closest, least = self._rounded(space.value(min_distance)), 2 * torch.finfo(dtype).smallest_normal
+        values = self._values if space is self._space else self._space.distance(self._values)
+        pool = Pool(self._source, space, values.to(dtype), factors, closest)
+        if bool(self._is_center.any()):
+            pool.values = torch.where(allowed, pool.weighed(values), -torch.inf)
+            picked, values = farthest_first(pool, n, least, finish=False, beyond=beyond)
+            return picked, space.distance(values) * scale
+        among = allowed & (weights == heaviest)
+        first, distance = self._farthest_from_mean(among, min(beyond, int(among.sum()) - 1))
+        pool.values = torch.where(allowed, pool.values, -torch.inf).index_fill_(0, first, -torch.inf)
+        if n == 1:
+            return first, distance * heaviest
+        pool.lower(first)
+        picked, values = farthest_first(pool, n - 1, least, finish=False, beyond=beyond)
+        return torch.cat([first, picked]), torch.cat([distance * heaviest, space.distance(values) * scale])
+
+    def _rounded(self, value: float) -> float:
+        """Return a value of the space as it is compared with others."""
+        return float(torch.tensor(value, dtype=self._space.dtype))
+
+    def _farthest_from_mean(self, allowed: Tensor, beyond: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the row farthest from the mean of all but for some, (1,), and its distance, (1,).
 
         In float64, and N times as large, so that there is no rounding where the features are whole numbers.
         """
@@ -218,7 +345,8 @@ class Cover:
             far[start:stop] = difference.abs_().sum(1) if metric == "manhattan" else difference.square_().sum(1)
 
         reader.in_chunks(len(self), reader.chunk_rows(), measure)
-        first = torch.where(allowed, far, -torch.inf).argmax(0, keepdim=True)
+        far.masked_fill_(~allowed, -torch.inf)
+        first = (far == far.topk(beyond + 1, sorted=False).values.min()).to(torch.uint8).argmax(0, keepdim=True)
         value = far[first] / (len(self) if metric == "manhattan" else len(self) ** 2)
         space_distance = value / 2 if metric == "cosine" else self._space.distance(value)
         return first, space_distance.to(self._space.dtype)

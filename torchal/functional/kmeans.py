@@ -18,6 +18,7 @@ from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
+_MANY = 5_000  # rows, from which on centres have momentum; below that every step is Lloyd's
 _SAMPLED = 25_000  # rows, at least, of a sample that is clustered first
 _SAMPLED_PER_CLUSTER = 250
 _SAMPLED_VALUES = 2**27  # most numbers of the sample, 0.5 GB
@@ -115,16 +116,17 @@ def kmeans(
     weights: Tensor | None = None,
     max_iterations: int = 300,
     tolerance: float = 1e-4,
+    n_starts: int = 1,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Clusters:
     """Cluster rows around k means: a start by `kmeans_plus_plus`, then Lloyd's iterations.
 
-    Of 100 000 rows or more a sample is clustered first, from up to three starts, and all rows go on from the best of
-    them, until a step gains less than a part in 100 000. Centres then keep some of the speed they had, as in
-    accelerated gradient descent, until the inertia grows: a million rows take about a third of the time of Lloyd's
-    iterations from a start of their own, and end no higher. With so many clusters that a quarter of the rows would be
-    too small a sample, all rows move at that speed from the start.
+    Of 5 000 rows or more, centres keep some of the speed they had, as in accelerated gradient descent, until the
+    inertia grows: the iterations are about half as many, and end no higher. Of 100 000 rows or more a sample is
+    clustered first, from up to three starts or `n_starts`, and all rows go on from the best of them, until a step gains
+    less than a part in 100 000: a million rows take about a third of the time of Lloyd's iterations from a start of
+    their own. With so many clusters that a quarter of the rows would be too small a sample, there is none.
 
     A cluster that has lost all its rows starts anew at the row farthest from its centre. With fewer than k different
     rows, some clusters share a centre, and all but the first of them are empty.
@@ -132,12 +134,14 @@ def kmeans(
     Args:
         features: as in `kmeans_plus_plus`.
         k: number of clusters, at most the number of rows with a positive weight.
-        generator: the randomness of the start.
+        generator: the randomness of the starts.
         weights: of the rows; 1 unless given.
-        max_iterations: of Lloyd's algorithm. Of 100 000 rows or more: half as many on the sample, then a third as many
+        max_iterations: steps of the centres. Of 100 000 rows or more: half as many on the sample, then a third as many
             on all, but not fewer than 10 and 5 where so many are allowed.
         tolerance: stop when the squared distance that the centres move, in all, is below this fraction of the mean
             variance of a column.
+        n_starts: the best of so many, by their inertia. Few clusters that are far apart need several: a start may have
+            none in one of them, and no iteration mends that.
         device: as in `kmeans_plus_plus`.
         chunk_rows: as in `kmeans_plus_plus`.
 
@@ -154,8 +158,8 @@ def kmeans(
         O'Donoghue & Candes, "Adaptive Restart for Accelerated Gradient Schemes", 2015.
 
     Complexity:
-        N D k multiply-adds per iteration, in one pass; O(N) memory beyond the features, and chunks; the sample has
-        25 000 or 250 k rows, and at most 2^27 numbers.
+        N D k multiply-adds per iteration and start, in one pass; O(N) memory beyond the features, and chunks; the
+        sample has 25 000 or 250 k rows, and at most 2^27 numbers.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [8.0], [9.0]])
@@ -165,6 +169,7 @@ def kmeans(
     """
     check_whole("k", k, least=1)
     check_whole("max_iterations", max_iterations, least=1)
+    check_whole("n_starts", n_starts, least=1)
     if not tolerance >= 0:
         raise ConfigError(f"tolerance must be at least 0, got {tolerance!r}")
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
@@ -173,7 +178,7 @@ def kmeans(
     check_budget(k, int((weights > 0).sum()))
     with exact_arithmetic(reader.device):
         space, source = euclidean_rows(reader)
-        centers = _find_centers(source, space, k, weights, max_iterations, tolerance, generator)
+        centers = _find_centers(source, space, k, weights, max_iterations, tolerance, n_starts, generator)
         assigned, values = nearest_centers(source, space, centers)
         inertia = (values.double() * weights).sum() * unit / space.scale / space.scale
         means = space.restore(centers.x)
@@ -188,20 +193,25 @@ def _find_centers(  # noqa: PLR0917 - as `_draw_start`
     weights: Tensor,
     max_iterations: int,
     tolerance: float,
+    n_starts: int,
     generator: torch.Generator,
 ) -> Rows:
     """Do what `kmeans` does, between its checks and the last assignment."""
     fewer = max(max_iterations // 2, min(max_iterations, 10))
     most = int((weights > 0).sum()) // _SHARE
     if most < _SAMPLED:
-        return _started(source, space, k, weights, generator).run(max_iterations, tolerance)
+        tries = [_started(source, space, k, weights, generator) for _ in range(n_starts)]
+        for lloyd in tries:
+            lloyd.run(max_iterations, tolerance, accelerate=len(weights) >= _MANY)
+        return min(tries, key=lambda lloyd: float(lloyd.inertia)).centers
     n_sampled = min(max(_SAMPLED, _SAMPLED_PER_CLUSTER * k), most, _SAMPLED_VALUES // source.n_columns)
     rows, copies = draw_stratified(weights, n_sampled, generator).unique(return_counts=True)
     if len(rows) < 0.8 * _SAMPLED_PER_CLUSTER * k:  # many clusters, or few rows that have nearly all the weight
         return _started(source, space, k, weights, generator).run(fewer, tolerance, accelerate=True)
     some = HeldRows(source.select(rows), source.longest_sq, source.in_chunks)
     tries = [
-        _started(some, space, k, copies.to(weights.dtype), generator) for _ in range(min(_STARTS, most // n_sampled))
+        _started(some, space, k, copies.to(weights.dtype), generator)
+        for _ in range(min(max(_STARTS, n_starts), most // n_sampled))
     ]
     for lloyd in tries:
         lloyd.run(fewer, tolerance, accelerate=True)

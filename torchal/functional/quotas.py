@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heapreplace
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, check_budget, check_finite, check_float, check_mask
+from torchal._checks import as_integers, check_budget, check_finite, check_float, check_groups, check_mask
 from torchal.errors import DataError, ShapeError
 from torchal.functional.selection import Selection, top_n
 
@@ -48,17 +48,12 @@ def fill_quotas(
     """
     check_float("scores", scores, ndim=1)
     n_rows, device = len(scores), scores.device
-    if groups.shape != (n_rows,) or groups.dtype != torch.int64 or groups.device != device:
-        raise ShapeError(
-            f"groups must be ({n_rows},) int64 on {device}, got {tuple(groups.shape)} {groups.dtype} on {groups.device}"
-        )
+    check_groups("groups", groups, n_rows=n_rows, device=device)
     if candidates is None:
         candidates = torch.ones(n_rows, dtype=torch.bool, device=device)
     check_mask("candidates", candidates, n_rows=n_rows, device=device)
     n_candidates = int(candidates.sum())
     check_budget(n, n_candidates)
-    if bool((groups < 0).any()):
-        raise DataError(f"groups must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
     if quotas is None:
         if int(groups.max()) >= n_rows:
             groups = groups.unique(return_inverse=True)[1]

@@ -15,6 +15,9 @@ from torchal.functional.kmeans import euclidean_rows, kmeans
 from torchal.functional.quotas import rank_within
 from torchal.functional.selection import Selection
 
+_FEW = 50  # clusters, up to which the best of several starts is taken, as the authors do
+_STARTS = 10
+
 
 def typiclust(
     features: Features,
@@ -30,8 +33,9 @@ def typiclust(
 ) -> Selection:
     """Pick the most typical rows of the largest k-means clusters that have no label yet.
 
-    There is a cluster for each label bought so far and for each pick, up to `max_clusters`; `typical_rows` picks from
-    them. No label is needed, and none is read: `labeled` says only where labels are.
+    There is a cluster for each label bought so far and for each pick, up to `max_clusters`, of up to 50 clusters by the
+    best of ten starts; `typical_rows` picks from them. No label is needed, and none is read: `labeled` says only where
+    labels are.
 
     Args:
         features: what is clustered, and where typicality is measured. The paper's are self-supervised embeddings; its
@@ -84,7 +88,8 @@ def typiclust(
     if len(rows) < len(reader):
         features, labeled, candidates = reader.rows(rows), labeled[rows], candidates[rows]
     n_clusters = min(int(labeled.sum()) + n, max_clusters)
-    clusters = kmeans(features, n_clusters, generator=generator, max_iterations=max_iterations)
+    starts = _STARTS if n_clusters <= _FEW else 1
+    clusters = kmeans(features, n_clusters, generator=generator, max_iterations=max_iterations, n_starts=starts)
     picks = typical_rows(
         features,
         n,

@@ -173,8 +173,13 @@ class Pool:
             object.__setattr__(changed, name, value)
         return changed
 
-    def view(self, model: Classifier, *, generator: torch.Generator, validation: LabeledData | None = None) -> PoolView:
-        """Return what a sampler may see, with a model fitted on the labels bought so far."""
+    def view(
+        self, model: Classifier | None, *, generator: torch.Generator, validation: LabeledData | None = None
+    ) -> PoolView:
+        """Return what a sampler may see, with a model fitted on the labels bought so far.
+
+        Without one, where nothing can be fitted yet, the features are the inputs.
+        """
         if validation is not None and is_sparse(validation.inputs):
             validation = validation._replace(inputs=as_inputs(validation.inputs))
         return PoolView(
@@ -186,4 +191,5 @@ class Pool:
             generator_state=generator.clone_state(),
             model=model,
             validation=validation,
+            is_cold=model is None,
         )

@@ -17,7 +17,8 @@ from torchal._records import as_plain
 class RoundResult:
     """One round: the rows bought, and how good the model is with them.
 
-    Round 0 is the start set. Every later round is one batch: selected, labeled, then fitted and scored.
+    Round 0 is the start set. Every later round is one batch: selected, labeled, then fitted and scored. What a loop of
+    one's own tells a sampler (`Sampler.tell`) has -1 as `round` and `n_labeled`, for nobody has counted.
 
     Shapes:
         rows: (n,) int64, rows of the pool in pick order.

@@ -9,13 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, check_mask, check_whole
+from torchal._checks import as_integers, as_rows, check_mask, check_whole
 from torchal.engine.features import Features
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
 from torchal.pool.given import as_bought, as_last_layer, as_outputs, as_tensor, check_outputs, device_of
 from torchal.pool.labels import LabeledData, buy, training_data
 from torchal.protocols import (
+    UNLABELED,
     Classifier,
     HasDecisionFunction,
     HasEmbedding,
@@ -58,8 +59,12 @@ class PoolView:
     validation: LabeledData | None = field(default=None, repr=False)
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
     trials: tuple[PoolView, ...] = field(default=(), repr=False)
+    is_supposed: bool = field(default=False, repr=False)
+    """Whether labels are in it that were not bought, by `refit`."""
     outputs: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """What was computed when first read; the forks of this view share it."""
+    is_cold: bool = False
+    """Whether no model could be fitted yet: there are the inputs, as features, and nothing else."""
 
     @classmethod
     def from_tensors(
@@ -76,6 +81,8 @@ class PoolView:
         generator: torch.Generator | None = None,
     ) -> PoolView:
         """Return a view of outputs that are there already; no model is needed.
+
+        In a loop over such views, `Sampler.tell` the sampler what was labeled after each `select`.
 
         Shapes:
             features: (N, D) float; a mapped file, as `torchal.embed` makes it, is read chunk by chunk.
@@ -213,7 +220,7 @@ class PoolView:
         Raises:
             CapabilityError: the inputs are sparse: nothing makes them dense unasked.
         """
-        if self.model is None:
+        if self.features_from == "given":
             return self.features
         return self._shared("flat_inputs", lambda: interop.raw_features(self.inputs))
 
@@ -223,7 +230,7 @@ class PoolView:
         if self.trials:
             return self.trials[0].features_from
         if self.model is None:
-            return "given"
+            return "inputs" if self.is_cold else "given"
         return "embedding" if provides(self.model, HasEmbedding) else "inputs"
 
     def features_at(self, inputs: Inputs) -> Tensor:
@@ -352,7 +359,26 @@ class PoolView:
             raise DataError("the refits saw different classes, so their outputs have different columns")
         masks = ("labeled", "candidates", "targets")
         stacked = {name: torch.stack([getattr(trial, name) for trial in trials]) for name in masks}
-        return replace(self, **stacked, trials=tuple(trials), outputs={})  # type: ignore[arg-type]
+        return replace(self, **stacked, trials=tuple(trials), is_supposed=True, outputs={})  # type: ignore[arg-type]
+
+    def without_labels(self, rows: Tensor) -> PoolView:
+        """Return the view as if the labels of these rows had not been bought, by a cold fit of a clone.
+
+        For what a model says of rows that it has not learned: they are no candidates, and nothing outside changes.
+
+        Shapes:
+            rows: (n,) int64, labeled.
+
+        Raises:
+            CapabilityError: there is no model, or it cannot be cloned.
+            DataError: a row is not labeled.
+        """
+        rows = as_rows("rows", rows, n_rows=len(self), device=self.targets.device)
+        n_others = int((~self.labeled[rows]).sum())
+        if n_others:
+            raise DataError(f"{n_others} of {len(rows)} rows are not labeled")
+        targets, labeled = self.targets.index_fill(0, rows, UNLABELED), self.labeled.index_fill(0, rows, False)
+        return replace(self, targets=targets, labeled=labeled).refit(rows[:0], rows[:0])
 
     def _refits(self, rows: list[Tensor], labels: list[Tensor]) -> list[PoolView]:
         model = interop.silent_copy(self._fitted("refit"))
@@ -366,6 +392,7 @@ class PoolView:
                 labeled=labeled,
                 targets=targets,
                 candidates=self.candidates & ~labeled,
+                is_supposed=True,
                 outputs=dict(kept),
             )
             for one, (targets, labeled) in zip(fitted, bought, strict=True)
@@ -423,6 +450,8 @@ class PoolView:
         return self.outputs[name]
 
     def _fitted(self, what: str) -> Classifier:
+        if self.is_cold:
+            raise CapabilityError(f"{what} needs a model; none can be fitted before labels of two classes are there")
         if self.model is None:
             have = ", ".join(self.given) or "no outputs"
             raise CapabilityError(f"{what} needs a model; this view was made from tensors and has {have}")

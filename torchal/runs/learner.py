@@ -16,15 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_budget, check_finite
+from torchal._checks import as_integers, as_rows, check_budget, check_finite, check_flag
 from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
+from torchal.functional.represents import represents
 from torchal.pool import interop
-from torchal.pool.inputs import SparseInputs, checked_inputs, gather
+from torchal.pool.inputs import SparseInputs, checked_inputs, gather, is_sparse
 from torchal.pool.labels import LabeledData, as_labels
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
-from torchal.protocols import Classifier, HasPosterior, HasProbabilities, HasState, check_provides, provides
+from torchal.pool.view import PoolView
+from torchal.protocols import (
+    Classifier,
+    HasEmbedding,
+    HasPosterior,
+    HasProbabilities,
+    HasState,
+    check_provides,
+    provides,
+)
 from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, evaluate
 from torchal.samplers.base import Sampler, checked_selection
 
@@ -39,7 +49,8 @@ class ActiveLearner:
 
     Labels may come in any order, in part, and on another day (`save` and `load`). The model is fitted again from the
     start, on all labels, when the next rows are asked for, or when `finish_round` is called. Until labels of two
-    classes are there, nothing can be fitted, and rows are asked for at random.
+    classes are there, nothing can be fitted: a sampler that reads no model, as `TypiClust`, then picks from the inputs,
+    and for any other rows are drawn at random.
 
     Args:
         model: any classifier with `fit` and `predict`; cloned before each fit where it can be. One with `warm_start`
@@ -55,6 +66,10 @@ class ActiveLearner:
         costs: what a label costs: a number, or one for each row of the pool; rows that nobody could label cost too.
         truth: (N,) labels as they are, where the oracle of a simulation answers with others; for the record alone, no
             model and no sampler sees them.
+        represents: record for each batch how many rows of the pool each of its picks stands for, and how far these are:
+            `functional.represents` on the features of the view, among the rows without a label. A pass over the
+            features with a product for each pick, and an embedding of the pool where the sampler looks at none; so not
+            unless wanted.
 
     Raises:
         CapabilityError: the model is no classifier, lacks something that the sampler needs, or reads no sparse rows
@@ -89,6 +104,7 @@ class ActiveLearner:
         select_model: Classifier | None = None,
         costs: float | Tensor = 1.0,
         truth: Tensor | None = None,
+        represents: bool = False,
     ) -> None:
         interop.check_classifier(model)
         if select_model is not None:
@@ -124,6 +140,12 @@ class ActiveLearner:
         self.truth = None if truth is None else as_integers("truth", truth).cpu()
         if self.truth is not None and self.truth.shape != (len(pool),):
             raise DataError(f"truth must have one label for each of {len(pool)} rows, got {len(self.truth)}")
+        check_flag("represents", represents)
+        if represents and isinstance(pool.inputs, SparseInputs) and not provides(looked_at, HasEmbedding):
+            raise CapabilityError(
+                f"represents=True measures distances, and {type(looked_at).__name__} has no embedding of sparse rows"
+            )
+        self.represents = represents
         self.metrics = dict(metrics or {})
         for name, metric in self.metrics.items():
             if name in STANDARD or not callable(metric):
@@ -221,28 +243,44 @@ class ActiveLearner:
             BudgetError: n is not between 1 and the number of rows that can be asked.
             RunError: rows that were asked for earlier are not answered; tell their labels, or withdraw them.
         """
-        if len(self.asked):
-            raise RunError(
-                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
-                "tell their labels, call cannot_label, or withdraw"
-            )
-        candidates = self.pool.candidates.nonzero().squeeze(1)
-        check_budget(n, len(candidates))
-        if not self.can_fit:
-            order = torch.randperm(len(candidates), generator=self._generator(), device="cpu")[:n]
-            self.asked = candidates[order.to(self.pool.device)]
-            return self.asked.clone()
-        if self.has_news:
+        self._check_can_ask(n)
+        if not self.can_fit and (self.sampler.needs_model(self.pool.n_labeled) or is_sparse(self.pool.inputs)):
+            return self.ask_at_random(n)
+        if self.can_fit and self.has_news:
             self.finish_round()
-        view = self.pool.view(self.select_model, generator=self._generator(), validation=self.validation)
+        model = self.select_model if self.can_fit else None
+        view = self.pool.view(model, generator=self._generator(), validation=self.validation)
         with self.timed("select"):
             selection = self.sampler.select(view, n)
             by = type(self.sampler).__name__
             rows, scores = checked_selection(selection, n, self.pool.candidates, by=by)
         self._report = as_plain(self.sampler.report())
+        if self.represents:
+            with self.timed("represents"):
+                self._report = self._report | {"represents": _represented(view, rows)}
         self._scores = dict(zip(rows.tolist(), scores.tolist(), strict=True))
         self.asked = rows
         return self.asked.clone()
+
+    def ask_at_random(self, n: int) -> Tensor:
+        """Return n rows drawn at random, as a start set is, whatever the sampler; (n,) int64.
+
+        Raises:
+            BudgetError, RunError: see `ask`.
+        """
+        self._check_can_ask(n)
+        candidates = self.pool.candidates.nonzero().squeeze(1)
+        order = torch.randperm(len(candidates), generator=self._generator(), device="cpu")[:n]
+        self.asked = candidates[order.to(self.pool.device)]
+        return self.asked.clone()
+
+    def _check_can_ask(self, n: int) -> None:
+        if len(self.asked):
+            raise RunError(
+                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
+                "tell their labels, call cannot_label, or withdraw"
+            )
+        check_budget(n, int(self.pool.candidates.sum()))
 
     def tell(self, rows: Any, labels: Any) -> None:
         """Take labels of rows, asked for or not, in any order and in part.
@@ -495,6 +533,19 @@ class ActiveLearner:
         if self.pool.device.type == "cuda":
             torch.cuda.synchronize(self.pool.device)  # or the next phase would be charged for this one's work
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
+
+
+def _represented(view: PoolView, rows: Tensor) -> dict[str, Any]:
+    """Return what the record says of the rows that each pick stands for: lists in pick order, and two numbers."""
+    found = represents(view.features, rows.to(view.features.device), among=~view.labeled)
+    distances = found.distances[~found.distances.isnan()]
+    return {
+        "features": view.features_from,
+        "counts": found.counts.tolist(),
+        "farthest": found.farthest.tolist(),
+        "mean_distance": float(distances.mean()),
+        "largest_distance": float(distances.max()),
+    }
 
 
 def checked_fit(model: Classifier) -> Classifier:

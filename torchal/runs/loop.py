@@ -30,7 +30,9 @@ def rounds(
         learner: where to start; one that was loaded goes on where it was saved.
         oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled.
         schedule: batch size and stop rules. The last batch may be smaller, and the pool may run dry.
-        start: rows to label first, or how many to draw at random, if the pool has no label yet.
+        start: rows to label first, or how many to draw at random, if the pool has no label yet. With 0 the sampler
+            picks the first batch too, if it reads no model; else that is drawn at random. A loaded learner needs the
+            same start.
         on_labels: called after labels came in and before the model is fitted on them, to save what was paid for.
 
     Raises:
@@ -39,7 +41,7 @@ def rounds(
 
     Rows that the learner asked for earlier are bought first, whatever the budget. Everything is checked when this is
     called, before the oracle is asked. Until labels of two classes are there,
-    batches are drawn at random and belong to round 0.
+    batches belong to round 0, and are picked as `ActiveLearner.ask` says.
 
     Example:
         >>> import torch
@@ -77,7 +79,9 @@ def check_start(learner: ActiveLearner, schedule: Schedule, start: int | Tensor 
         int(start) if isinstance(start, Integral) else len(as_rows("start", start, n_rows=n_rows, device=pool.device))
     )
     available = int(pool.candidates.sum())
-    if not 1 <= n_start <= available:
+    if not isinstance(start, Integral) and not n_start:
+        raise BudgetError("the start set is empty; start=0 lets the sampler pick the first batch")
+    if not 0 <= n_start <= available:
         raise BudgetError(f"the start set has {n_start} rows, the pool has {available} that can be labeled")
     if n_start > schedule.labels_in_all(n_rows):
         raise BudgetError(f"the start set has {n_start} rows, the budget is {schedule.labels_in_all(n_rows)}")
@@ -89,8 +93,10 @@ def run_rounds(
     schedule: Schedule,
     start: int | Tensor | None,
     on_labels: Callable[[], None],
+    *,
+    resumed: bool = False,
 ) -> Iterator[RoundResult | None]:
-    """Do what `rounds` does, without its checks; no start means that it was asked for already.
+    """Do what `rounds` does, without its checks; a start set is not asked for again where a run was resumed.
 
     None is yielded wherever a model is about to be fitted: whoever runs several learners may fit theirs together.
     """
@@ -108,21 +114,24 @@ def run_rounds(
         on_labels()
 
     n_rows = len(learner.pool)
+    # The batches before the next one: as many as rounds, but for the round of a start set.
+    n_before = int(isinstance(start, Integral) and start == 0)
     if len(learner.asked):
         buy(learner.asked)
-    if start is not None and not learner.history and not learner.pool.n_labeled:
+    if start is not None and not resumed and not learner.history and not learner.pool.n_labeled:
         if isinstance(start, Integral):
-            buy(learner.ask(int(start)))
+            if not n_before:
+                buy(learner.ask_at_random(int(start)))
         else:
             buy(as_rows("start", start, n_rows=n_rows, device=learner.pool.device))
     if learner.has_news and learner.can_fit:
         yield None
         yield learner.finish_round()
-    while not _is_done(learner, schedule):
+    while not _is_done(learner, schedule, n_before):
         if learner.can_fit and not learner.is_fitted:  # it was read from a checkpoint
             yield None
         left = min(schedule.labels_in_all(n_rows) - learner.pool.n_labeled, int(learner.pool.candidates.sum()))
-        number = learner.history[-1].round if learner.history else 0
+        number = learner.history[-1].round + n_before if learner.history else 0
         buy(learner.ask(min(schedule.batch(n_rows, number), left)))
         if learner.has_news and learner.can_fit:  # not if the oracle could label none of them: then others are asked
             yield None
@@ -131,14 +140,14 @@ def run_rounds(
         learner.finish_round()  # raises: the budget is spent and there is still one class
 
 
-def _is_done(learner: ActiveLearner, schedule: Schedule) -> bool:
+def _is_done(learner: ActiveLearner, schedule: Schedule, n_before: int) -> bool:
     pool = learner.pool
     if pool.n_labeled >= schedule.labels_in_all(len(pool)) or not bool(pool.candidates.any()):
         return True
     if not learner.history:
         return False
     last = learner.history[-1]
-    if last.round >= schedule.most_rounds:
+    if last.round + n_before >= schedule.most_rounds:
         return True
     if schedule.max_seconds is not None:
         taken = sum(itertools.chain.from_iterable(result.seconds.values() for result in learner.history))

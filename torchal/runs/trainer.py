@@ -56,7 +56,7 @@ class Trainer:
         progress: show a progress bar; or a bar of tqdm that several runs share, each of which moves it on by 1 in all.
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.
-        select_model, costs: see `ActiveLearner`.
+        select_model, costs, represents: see `ActiveLearner`.
 
     Example:
         >>> import tempfile, torch
@@ -85,6 +85,7 @@ class Trainer:
     description: str | None = None
     select_model: Classifier | None = None
     costs: float | Tensor = 1.0
+    represents: bool = False
 
     def fit(
         self,
@@ -103,7 +104,7 @@ class Trainer:
             oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled.
             validation: labeled data that samplers and stop rules may look at.
             test: labeled data that only the record looks at.
-            start: rows to label first, or how many to draw at random, if the pool has no label yet.
+            start: rows to label first, or how many to draw at random, if the pool has no label yet; 0: see `rounds`.
             truth: see `ActiveLearner`.
 
         Raises:
@@ -136,6 +137,7 @@ class Trainer:
             metrics=self.metrics,
             select_model=self.select_model,
             costs=self.costs,
+            represents=self.represents,
             truth=truth,
         )
         check_start(learner, self.schedule, start)
@@ -178,15 +180,18 @@ class Trainer:
         def checkpoint(*, finished: bool = False) -> None:
             folder.write_checkpoint(learner.state_dict() | {"settings": settings}, finished=finished)
 
-        n_start = learner.history[0].n_labeled if learner.history else _n_start(learner.pool, start)
+        has_start_set = not isinstance(start, int) or start > 0
+        n_start = _n_start(learner.pool, start)
+        if learner.history and has_start_set:
+            n_start = learner.history[0].n_labeled
         with ExitStack() as stack:
             log = None
             if self.tensorboard:
                 with folder.reported():
                     log = stack.enter_context(open_log(folder.path / "tb", learner.history))
-            n_rounds = 1 + self.schedule.n_batches(len(learner.pool), n_start)
+            n_rounds = int(has_start_set) + self.schedule.n_batches(len(learner.pool), n_start)
             bar = stack.enter_context(self._bar(n_rounds, len(learner.history)))
-            for result in run_rounds(learner, oracle, self.schedule, None if resumed else start, checkpoint):
+            for result in run_rounds(learner, oracle, self.schedule, start, checkpoint, resumed=resumed):
                 if result is None:
                     yield learner
                     continue

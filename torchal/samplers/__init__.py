@@ -16,7 +16,9 @@ from torchal.samplers.bandit import bandit_discrete, bandit_mixture
 from torchal.samplers.base import Sampler as Sampler
 from torchal.samplers.base import ScoreSampler as ScoreSampler
 from torchal.samplers.batch_bald import BatchBALD as BatchBALD
+from torchal.samplers.by_group import ByGroup as ByGroup
 from torchal.samplers.class_balanced import ClassBalanced as ClassBalanced
+from torchal.samplers.cluster_margin import ClusterMargin as ClusterMargin
 from torchal.samplers.combine import Combine as Combine
 from torchal.samplers.combine import combine_margin
 from torchal.samplers.composite import CompositeSampler as CompositeSampler
@@ -28,6 +30,7 @@ from torchal.samplers.entropy import Entropy as Entropy
 from torchal.samplers.epig import EPIG as EPIG
 from torchal.samplers.expected_error_reduction import ExpectedErrorReduction as ExpectedErrorReduction
 from torchal.samplers.expected_gradient_length import ExpectedGradientLength as ExpectedGradientLength
+from torchal.samplers.facility_location import FacilityLocation as FacilityLocation
 from torchal.samplers.glister import Glister as Glister
 from torchal.samplers.graph_cut import GraphCut as GraphCut
 from torchal.samplers.graph_density import GraphDensity as GraphDensity
@@ -35,24 +38,29 @@ from torchal.samplers.hierarchical import Hierarchical as Hierarchical
 from torchal.samplers.hierarchical_kmeans import HierarchicalKMeans as HierarchicalKMeans
 from torchal.samplers.informative_diverse import InformativeDiverse as InformativeDiverse
 from torchal.samplers.k_center import KCenterGreedy as KCenterGreedy
+from torchal.samplers.lcmd import LCMD as LCMD
 from torchal.samplers.least_confidence import LeastConfidence as LeastConfidence
 from torchal.samplers.log_det import LogDet as LogDet
 from torchal.samplers.margin import Margin as Margin
 from torchal.samplers.margin_cluster_mean import MarginClusterMean as MarginClusterMean
 from torchal.samplers.max_det import MaxDet as MaxDet
+from torchal.samplers.max_dist import MaxDist as MaxDist
+from torchal.samplers.max_herding import MaxHerding as MaxHerding
 from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
 from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
 from torchal.samplers.seals import Seals as Seals
+from torchal.samplers.similar import Similar as Similar
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
 from torchal.samplers.simulate import simulate_batch_best_sim, simulate_batch_frequency, simulate_batch_mixture
 from torchal.samplers.softmax_bald import SoftmaxBALD as SoftmaxBALD
 from torchal.samplers.softrank_bald import SoftrankBALD as SoftrankBALD
 from torchal.samplers.sub_pool import SubPool as SubPool
 from torchal.samplers.switch import Switch as Switch
-from torchal.samplers.switch import uniform_then_margin
+from torchal.samplers.switch import typiclust_then_margin
 from torchal.samplers.typiclust import TypiClust as TypiClust
+from torchal.samplers.uncertainty_herding import UncertaintyHerding as UncertaintyHerding
 from torchal.samplers.uniform import Uniform as Uniform
 
 DEFAULT_MIXTURE = "margin-0.5-uniform-0.5"
@@ -125,7 +133,9 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "bandit_discrete": bandit_discrete,
     "bandit_mixture": bandit_mixture,
     "batch_bald": BatchBALD,
+    "by_group": ByGroup,
     "class_balanced": ClassBalanced,
+    "cluster_margin": ClusterMargin,
     "combine": combine_margin,
     "contrastive": Contrastive,
     "density_weighted": DensityWeighted,
@@ -136,29 +146,35 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "expected_gradient_length": ExpectedGradientLength,
     "glister": Glister,
     "graph_cut": GraphCut,
+    "facility_location": FacilityLocation,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "hierarchical_kmeans": HierarchicalKMeans,
     "informative_diverse": InformativeDiverse,
     "k_center": KCenterGreedy,
+    "lcmd": LCMD,
     "least_confidence": LeastConfidence,
     "log_det": LogDet,
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
+    "max_dist": MaxDist,
     "max_det": MaxDet,
+    "max_herding": MaxHerding,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
     "query_by_committee": QueryByCommittee,
     "seals": Seals,
+    "similar": Similar,
     "simulate_batch_best_sim": simulate_batch_best_sim,
     "simulate_batch_frequency": simulate_batch_frequency,
     "simulate_batch_mixture": simulate_batch_mixture,
     "softmax_bald": SoftmaxBALD,
     "softrank_bald": SoftrankBALD,
     "sub_pool": SubPool,
-    "switch": uniform_then_margin,
+    "switch": typiclust_then_margin,
     "typiclust": TypiClust,
+    "uncertainty_herding": UncertaintyHerding,
     "uniform": Uniform,
 }
 

@@ -18,6 +18,7 @@ from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.composite import CompositeSampler, arm_names, checked_arms
 from torchal.samplers.margin import Margin
+from torchal.samplers.told import Told
 from torchal.samplers.uniform import Uniform
 
 
@@ -31,7 +32,8 @@ class Bandit(CompositeSampler):
     """Draws an arm for each batch by EXP3, and pays it the validation accuracy that the model has after the batch.
 
     An arm is a mixture of the same members, so all arms share the members' states and the model's outputs. The first
-    draw is uniform. The score after the start set is no reward.
+    draw is uniform. The score after the start set is no reward. In a loop of your own, `tell` it the labels and the
+    accuracy that followed.
 
     Args:
         samplers: the members.
@@ -69,6 +71,7 @@ class Bandit(CompositeSampler):
     _n_before: int = field(default=0, init=False, repr=False, compare=False)  # and the number of scores
     _scores: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
     _pulls: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+    _told: Told = field(default_factory=Told, init=False, repr=False, compare=False)
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,7 @@ class Bandit(CompositeSampler):
     def select(self, view: PoolView, n: int) -> Selection:
         """Draw an arm, and pick n candidates by its mixture."""
         assert self.arms is not None
+        self._told.warn_of_others(view, by=type(self).__name__)
         probabilities, generator = self.probabilities, view.fork(0).generator
         arm = int(torch.multinomial(probabilities.to(generator.device), 1, generator=generator))
         mixed = self.mix(view.fork(1), n, self.arms[arm])
@@ -118,11 +122,16 @@ class Bandit(CompositeSampler):
             DataError: no validation accuracy; a reward outside [0, 1]; rows of a draw that is not the last one.
         """
         if "accuracy" not in result.validation:
-            raise DataError(f"{type(self).__name__} learns from the validation accuracy; round {result.round} has none")
+            raise DataError(
+                f"{type(self).__name__} learns from the validation accuracy; round {result.round} has none"
+                if result.round >= 0
+                else f"{type(self).__name__} learns from the validation accuracy: tell(..., validation_accuracy=...)"
+            )
         arm, pull = result.report.get("arm"), result.report.get("pull")
         if arm is None:
             learned = super().observe(result)
             self._scores.append(result.validation["accuracy"])
+            self._told.add(result.rows)
             return learned
         batch = sorted({row for told in result.report["members"].values() for row in told["rows"]})
         again = pull == len(self._pulls) - 1 and batch == self._batch
@@ -138,6 +147,7 @@ class Bandit(CompositeSampler):
         log_weights = exp3_update(before, arm, reward, gamma=self.gamma)
         learned = dict(super().observe(result) or {})
         self._log_weights, self._before, self._scores, self._n_before = log_weights, before, scores, n_before
+        self._told.add(result.rows)
         if not again:
             self._pulls.append(arm)
             self._batch = batch
@@ -175,6 +185,7 @@ class Bandit(CompositeSampler):
         self._log_weights, self._before = state["log_weights"].clone(), state["before"].clone()
         self._n_before, self._batch = state["n_before"], list(state["batch"])
         self._scores, self._pulls = list(state["scores"]), list(state["pulls"])
+        self._told = Told()
 
 
 def bandit_mixture() -> Bandit:

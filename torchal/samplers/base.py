@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_budget
+from torchal._checks import as_integers, as_rows, check_budget, check_flag
+from torchal._records import as_plain
 from torchal.errors import DataError, ShapeError
 from torchal.functional.selection import Selection, top_n
 from torchal.pool.round_result import RoundResult
@@ -22,10 +25,22 @@ class Sampler(ABC):
 
     A subclass is a frozen dataclass whose fields are its settings. One with state is a plain dataclass whose state
     fields are `init=False`; it changes them in `observe` only and saves them by `state_dict`.
+
+    `ActiveLearner`, `rounds` and `Trainer` have a sampler observe every round. In a loop of one's own, `tell` does.
     """
 
     requires: ClassVar[tuple[type, ...]] = ()
     """Capabilities (`torchal.protocols`) that the model must have, each of them; checked before the first fit."""
+
+    reads_model: ClassVar[bool] = True
+    """Whether `select` reads a fitted model; where not, the view's features and labels are enough."""
+
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - a switch has members that do and that do not
+        """Tell whether it reads a model once there are so many labels; one that does not can pick the very first rows.
+
+        Whoever asks it then may give it a view without a model, whose features are the pool's inputs.
+        """
+        return self.reads_model
 
     @property
     def needs_validation(self) -> bool:
@@ -60,6 +75,72 @@ class Sampler(ABC):
         run's record, under "learned"; plain numbers, text, lists and dicts only.
         """
         return None
+
+    def tell(
+        self,
+        picks: Selection | Tensor,
+        labels: Tensor,
+        *,
+        picked: bool = True,
+        validation_accuracy: float | None = None,
+    ) -> Mapping[str, Any] | None:
+        """Tell the sampler which rows have been labeled: in a loop of one's own, after each `select`.
+
+        Samplers that learn, as `GraphDensity`, `Hierarchical` and `Bandit`, and samplers made of them, `observe` it as
+        a round; all others take it and do nothing. The labels of a batch may come in parts, each by a call.
+
+        Args:
+            picks: what `select` returned last, or some of its rows; nobody has to tell of a start set.
+            labels: of these rows.
+            picked: False for rows that others chose; a sampler may learn from them too.
+            validation_accuracy: of a model fitted with these labels, which a bandit learns from.
+
+        Shapes:
+            picks: a selection of n rows, or (n,) int64.
+            labels: (n,) int64.
+
+        Returns:
+            What was learned, as `observe` returns it.
+
+        Raises:
+            ShapeError: rows that repeat, or not as many labels as rows.
+            DataError: a label is negative, as one that was not bought is; a bandit without a validation accuracy.
+
+        Example:
+            >>> from torchal.samplers import GraphDensity
+            >>> features, labels = torch.rand(100, 2), torch.arange(100) % 2
+            >>> sampler, targets = GraphDensity(), torch.full((100,), -1)
+            >>> for _ in range(3):
+            ...     view = PoolView.from_tensors(features=features, targets=targets)
+            ...     picks = sampler.select(view, 5)
+            ...     targets[picks.indices] = labels[picks.indices]
+            ...     sampler.tell(picks, targets[picks.indices])
+            >>> sampler.report()["n_picks"]
+            15
+        """
+        check_flag("picked", picked)
+        rows = as_integers("picks", picks.indices if isinstance(picks, Selection) else picks).cpu()
+        rows = as_rows("picks", rows, n_rows=int(rows.max()) + 1 if len(rows) else 0, device=rows.device)
+        labels = as_integers("labels", labels).cpu()
+        if len(labels) != len(rows):
+            raise ShapeError(f"there must be one label for each of {len(rows)} rows, got {len(labels)}")
+        if bool((labels < 0).any()):
+            raise DataError(f"labels must be at least 0: {int((labels < 0).sum())} of {len(labels)} are not")
+        if not len(rows):
+            return None
+        scores = picks.scores.cpu().double() if isinstance(picks, Selection) else torch.zeros(len(rows)).double()
+        result = RoundResult(
+            round=-1,
+            n_labeled=-1,
+            rows=rows,
+            source_rows=rows,
+            labels=labels,
+            scores=scores if picked else torch.full_like(scores, math.nan),
+            picked_by=type(self).__name__ if picked else "others",
+            validation={} if validation_accuracy is None else {"accuracy": float(validation_accuracy)},
+            report=as_plain(self.report()) if picked else {},
+        )
+        return self.observe(result)
 
     def report(self) -> dict[str, Any]:
         """Return what the run's record should say about the last selection; plain numbers, text, lists and dicts only.

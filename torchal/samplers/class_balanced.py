@@ -67,6 +67,10 @@ class ClassBalanced(WrapperSampler):
             )
         self.target = tuple(float(share) for share in self.target)
 
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - always, for the classes
+        """Tell that it reads a model: classes are predicted."""
+        return True
+
     def check_model(self, model: object) -> None:
         """Require what predicts classes, and what the sampler reads."""
         super().check_model(model)

@@ -30,7 +30,8 @@ class Combine(CompositeSampler):
     the least wanted candidate has 0. Features are the model's embedding where it has one.
 
     Args:
-        samplers: score each row by itself.
+        samplers: score each row by itself; there may be none where something else counts, and then no model is needed
+            but for the balance.
         strengths: of their scores, one for each; 1 unless given.
         diversity: of the distance to the nearest labeled row or pick.
         density: of the mean cosine with the unlabeled rows, how typical a row is.
@@ -41,8 +42,8 @@ class Combine(CompositeSampler):
         metric: euclidean, cosine or manhattan, of the diversity.
 
     Raises:
-        ConfigError: no samplers, or one that does not score each row by itself; a strength that is not a finite number
-            of at least 0; an unknown metric.
+        ConfigError: nothing counts; a sampler that does not score each row by itself; a strength that is not a finite
+            number of at least 0; an unknown metric.
 
     Reference:
         See `torchal.functional.combined_greedy`.
@@ -56,7 +57,7 @@ class Combine(CompositeSampler):
         (tensor([2, 1]), tensor([3, 2]))
     """
 
-    samplers: Sequence[Sampler]
+    samplers: Sequence[Sampler] = ()
     strengths: Sequence[float] | None = None
     diversity: float = 1.0
     density: float = 0.0
@@ -68,7 +69,7 @@ class Combine(CompositeSampler):
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.check_members()
+        self.check_members(may_be_none=True)
         for sampler in self.samplers:
             if not isinstance(sampler, ScoreSampler):
                 raise ConfigError(f"scores of single rows are multiplied; {type(sampler).__name__} picks rows together")
@@ -77,6 +78,13 @@ class Combine(CompositeSampler):
         self.strengths = tuple(float(strength) for strength in strengths)
         check_strengths((self.diversity, self.density, self.similarity, self.balance))
         check_metric(self.metric)
+        similarity = self.similarity if self.query_rows is not None else 0.0
+        if not (self.samplers or self.diversity or self.density or similarity or self.balance):
+            raise ConfigError("there is nothing to choose by: give samplers, or a diversity or density above 0")
+
+    def needs_model(self, n_labeled: int) -> bool:
+        """Tell whether a member, or the balance, reads a model."""
+        return self.balance > 0 or super().needs_model(n_labeled)
 
     def check_model(self, model: object) -> None:
         """Require what the members read, and probabilities to balance classes by."""

@@ -57,13 +57,14 @@ class CompositeSampler(Sampler):
         """The samplers that this one is made of."""
         return tuple(self.samplers)
 
-    def check_members(self) -> None:
-        """Make `samplers` a tuple, and require at least one of them, each an object of its own.
+    def check_members(self, *, may_be_none: bool = False) -> None:
+        """Make `samplers` a tuple, and require at least one of them unless told otherwise, each an object of its own.
 
         Raises:
             ConfigError: no samplers, something else among them, or the same object twice: it would observe twice.
         """
-        if isinstance(self.samplers, str) or not isinstance(self.samplers, Sequence) or not self.samplers:
+        is_list = isinstance(self.samplers, Sequence) and not isinstance(self.samplers, str)
+        if not is_list or not (self.samplers or may_be_none):
             raise ConfigError(f"samplers must be a list of at least one sampler, got {self.samplers!r}")
         for sampler in self.samplers:
             if isinstance(sampler, type):
@@ -91,6 +92,10 @@ class CompositeSampler(Sampler):
     def needs_validation(self) -> bool:
         """Whether a member needs a validation part."""
         return any(sampler.needs_validation for sampler in self.members)
+
+    def needs_model(self, n_labeled: int) -> bool:
+        """Tell whether a member reads a model once there are so many labels."""
+        return any(sampler.needs_model(n_labeled) for sampler in self.members)
 
     def check_model(self, model: object) -> None:
         """Require what the members read of a model."""
@@ -202,7 +207,7 @@ class WrapperSampler(CompositeSampler):
         """The sampler, alone."""
         return (self.sampler,)
 
-    def check_members(self) -> None:
+    def check_members(self, *, may_be_none: bool = False) -> None:  # noqa: ARG002 - there is one
         """Require that `sampler` is one.
 
         Raises:

@@ -37,6 +37,8 @@ class GraphCut(Sampler):
         tensor([3])
     """
 
+    reads_model = False
+
     redundancy: Redundancy = "balanced"
     similarity: Similarity = "shifted_cosine"
 

@@ -17,6 +17,7 @@ from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.remembered import Remembered, shared_by_samplers
+from torchal.samplers.told import Told
 
 
 @dataclass
@@ -24,7 +25,8 @@ class GraphDensity(Sampler):
     """Picks rows in dense regions of the pool; each pick makes its neighbours less wanted, also in later rounds.
 
     The graph is that of the inputs, whatever the model, and made once. Only rows that this sampler picked, and that
-    were labeled then, count as picked: neither a start set nor what others chose takes anything off its neighbours.
+    were labeled then, count as picked: neither a start set nor what others chose takes anything off its neighbours. In
+    a loop of your own, `tell` it which were.
 
     Args:
         n_neighbors: of each row, in the graph.
@@ -42,6 +44,8 @@ class GraphDensity(Sampler):
         tensor([0, 2])
     """
 
+    reads_model = False
+
     n_neighbors: int = 10
     backend: Backend = "auto"
     _bought: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -50,6 +54,7 @@ class GraphDensity(Sampler):
     _graph: Tensor | None = field(default=None, init=False, repr=False, compare=False)
     _values: Tensor | None = field(default=None, init=False, repr=False, compare=False)
     _n_applied: int = field(default=0, init=False, repr=False, compare=False)
+    _told: Told = field(default_factory=Told, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_whole("n_neighbors", self.n_neighbors, least=1)
@@ -63,11 +68,14 @@ class GraphDensity(Sampler):
         """Pick n candidates by `graph_density_greedy`, from the values that earlier picks have left."""
         check_budget(n, int(view.candidates.sum()))
         graph, values = self._graph_of(view)
+        self._told.warn_of_others(view, by=type(self).__name__)
         return density.graph_density_greedy(graph, n, values=values, candidates=view.candidates)
 
     def observe(self, result: RoundResult) -> None:
         """Remember the rows that were bought of those that this sampler picked; others have no score."""
-        self._bought += result.rows[~result.scores.isnan()].tolist()
+        bought = set(self._bought)
+        self._bought += [row for row in result.rows[~result.scores.isnan()].tolist() if row not in bought]
+        self._told.add(result.rows)
 
     def report(self) -> dict[str, Any]:
         """Return the number of edges, and of picks whose value was taken off their neighbours'."""
@@ -82,13 +90,13 @@ class GraphDensity(Sampler):
         """Take back what `state_dict` returned."""
         check_state(state, "bought", "n_rows", by=type(self).__name__)
         self._bought, self._n_rows = list(state["bought"]), state["n_rows"]
-        self._inputs = None
+        self._inputs, self._told = None, Told()
 
     def _made(self, view: PoolView) -> Tensor:
         def graph() -> Tensor:
             return density.density_graph(view.flat_inputs, self.n_neighbors, backend=self.backend)
 
-        if view.model is None:  # its features are not those of its inputs
+        if view.features_from == "given":  # its features are not those of its inputs
             return graph()
         return shared_by_samplers(view.inputs, ("density_graph", self.n_neighbors, self.backend), graph)
 

@@ -20,6 +20,7 @@ from torchal.pool.view import PoolView
 from torchal.protocols import UNLABELED
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.remembered import Remembered, shared_by_samplers
+from torchal.samplers.told import Told
 
 
 @dataclass
@@ -27,7 +28,8 @@ class Hierarchical(Sampler):
     """Cuts a cluster tree into nodes that the labels show to be pure, and asks where they are least so.
 
     The tree is that of the inputs, whatever the model, and made once; above `max_leaves` rows it is built on `n_coarse`
-    k-means clusters. All labels count, also those that others chose. The model is not looked at.
+    k-means clusters. All labels count, also those that others chose. The model is not looked at. In a loop of your own,
+    `tell` it the labels: the pruning goes on from batch to batch.
 
     Args:
         linkage: ward, average, complete or single.
@@ -57,6 +59,8 @@ class Hierarchical(Sampler):
         tensor([2, 5])
     """
 
+    reads_model = False
+
     linkage: Linkage = "ward"
     metric: Metric = "euclidean"
     max_features: int | None = None
@@ -72,6 +76,7 @@ class Hierarchical(Sampler):
     _known: Tensor | None = field(default=None, init=False, repr=False, compare=False)  # labels in the pruning
     _news: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False, compare=False)
     _n_classes: int = field(default=0, init=False, repr=False, compare=False)
+    _told: Told = field(default_factory=Told, init=False, repr=False, compare=False)
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +102,7 @@ class Hierarchical(Sampler):
         if unknown:
             raise DataError(f"hierarchical sampling reads the labels: the view has {unknown} labeled rows without one")
         tree = self._tree_of(view)
+        self._told.warn_of_others(view, by=type(self).__name__)
         self._n_classes = max(1, self._n_classes, view.n_classes)
         self._catch_up()
         # Labels that were never observed, as those of a view made from tensors or of a simulation, count for this once.
@@ -113,6 +119,7 @@ class Hierarchical(Sampler):
     def observe(self, result: RoundResult) -> None:
         """Remember the labels that were bought, whoever chose the rows."""
         self._news.append((result.rows, result.labels))
+        self._told.add(result.rows)
 
     def report(self) -> dict[str, Any]:
         """Return how many nodes the pruning has, and the upper bound on the error of the labels it gives all rows."""
@@ -184,6 +191,7 @@ class Hierarchical(Sampler):
         self._n_classes = state["n_classes"]
         self._tree = ClusterTree(state["children"], state["leaf_of"]) if "children" in state else None
         self._pruning = self._known = self._inputs = None
+        self._told = Told()
         if "nodes" in state and self._tree is not None:
             self._pruning = Pruning(state["nodes"], state["node_labels"])
             self._known = torch.full((len(self._tree),), UNLABELED)
@@ -225,7 +233,7 @@ class Hierarchical(Sampler):
         return self._tree
 
     def _made(self, view: PoolView) -> ClusterTree:
-        if view.model is None:  # its features are not those of its inputs
+        if view.features_from == "given":  # its features are not those of its inputs
             return self._clustered(view)
         settings = ("cluster_tree", *self._tree_settings().items())
         return shared_by_samplers(view.inputs, settings, lambda: self._clustered(view))

@@ -73,7 +73,7 @@ class InformativeDiverse(Sampler):
             return shared_by_samplers(view.inputs, ("kmeans", k, self.seed, self.max_iterations), cluster)
 
         # the features of a view without a model are not those of its inputs
-        return self._clusters.get(view.inputs, k, cluster if view.model is None else shared)
+        return self._clusters.get(view.inputs, k, cluster if view.features_from == "given" else shared)
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by `fill_quotas`, scored by margin."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from torchal._checks import check_budget
+from torchal import functional
+from torchal._checks import check_budget, check_share
 from torchal.engine.distances import Metric, check_metric
+from torchal.errors import ConfigError
 from torchal.functional.k_center import Cover
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
+from torchal.protocols import HasProbabilities, check_provides
 from torchal.samplers.base import Sampler
 from torchal.samplers.remembered import Remembered
+
+Weights = Literal["entropy", "least_confidence", "margin"]
 
 
 @dataclass
@@ -26,9 +31,14 @@ class KCenterGreedy(Sampler):
 
     Args:
         metric: euclidean, cosine or manhattan.
+        weights: how unsure the model is of a row, by which its distance is multiplied: "entropy", "least_confidence" or
+            "margin" (1 minus the gap of the two largest probabilities); all rows count alike unless given.
+        outliers: the share of the candidates that need not be covered, in [0, 1).
+
+    A least distance between picks, as `k_center_greedy` has it, is no setting here: a sampler picks n rows.
 
     Raises:
-        ConfigError: an unknown metric.
+        ConfigError: an unknown metric or measure, or a share outside [0, 1).
 
     Reference:
         See `torchal.functional.k_center_greedy`.
@@ -43,12 +53,31 @@ class KCenterGreedy(Sampler):
     """
 
     metric: Metric = "euclidean"
+    weights: Weights | None = None
+    outliers: float = 0.0
     _cover: Cover | None = field(default=None, init=False, repr=False, compare=False)
     _covered: Remembered | None = field(default=None, init=False, repr=False, compare=False)
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_metric(self.metric)
+        if self.weights is not None and self.weights not in get_args(Weights):
+            raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, or None; got {self.weights!r}")
+        check_share("outliers", self.outliers)
+
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - whatever is labeled
+        """Tell whether there are weights, which are a model's."""
+        return self.weights is not None
+
+    def check_model(self, model: object) -> None:
+        """Require probabilities where there are weights."""
+        super().check_model(model)
+        if self.weights is not None:
+            check_provides(model, HasProbabilities, needed_by=f"KCenterGreedy(weights={self.weights!r})")
+
+    def reads(self, capability: type) -> bool:
+        """Tell whether this sampler requires a capability."""
+        return super().reads(capability) or (self.weights is not None and capability is HasProbabilities)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes over: not the cover, which it makes again."""
@@ -61,8 +90,16 @@ class KCenterGreedy(Sampler):
         cover = self._cover_of(features, view)
         cover.add((view.labeled & ~cover.is_center).nonzero().squeeze(1))
         self._report = {"features": view.features_from, "n_features": features.shape[1]}
-        selection = cover.pick(n, candidates=view.candidates)
-        if not bool(selection.scores.any()):
+        weights = self._weights_of(view)
+        selection = cover.pick(n, candidates=view.candidates, weights=weights, outliers=self.outliers)
+        if weights is not None and not bool(weights[view.candidates].any()):
+            warnings.warn(
+                f"the model is sure of every candidate: all weights by {self.weights} are 0, and the picks are the "
+                "first rows",
+                UserWarning,
+                stacklevel=2,
+            )
+        elif not bool(selection.scores.any()):
             warnings.warn(
                 f"every candidate lies on a centre: all {n} picks have the distance 0, and are the first rows. Are the "
                 f"features ({view.features_from}) the same for every row?",
@@ -74,6 +111,14 @@ class KCenterGreedy(Sampler):
     def report(self) -> dict[str, Any]:
         """Return what the distances were measured on: the model's embedding, the inputs, or what was given."""
         return dict(self._report)
+
+    def _weights_of(self, view: PoolView) -> Tensor | None:
+        """Return how unsure the model is of each row, (N,), at least 0."""
+        if self.weights is None:
+            return None
+        if self.weights == "margin":
+            return (1 + functional.margin(view.log_probs.exp())).clamp(min=0)
+        return getattr(functional, self.weights)(view.log_probs)  # type: ignore[no-any-return]
 
     def _cover_of(self, features: Tensor, view: PoolView) -> Cover:
         """Return the cover of the round before if it is still right, else a new one."""

@@ -37,6 +37,8 @@ class LogDet(Sampler):
         tensor([2])
     """
 
+    reads_model = False
+
     kernel: DetKernel = "cosine"
     ridge: float = 1.0
 

@@ -43,6 +43,8 @@ class ProbCover(Sampler):
         tensor([1, 3])
     """
 
+    reads_model = False
+
     radius: float | None = None
     metric: BallMetric = "euclidean"
     alpha: float = 0.95

@@ -13,7 +13,7 @@ from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 from torchal.samplers.composite import CompositeSampler
 from torchal.samplers.margin import Margin
-from torchal.samplers.uniform import Uniform
+from torchal.samplers.typiclust import TypiClust
 
 
 @dataclass
@@ -55,19 +55,26 @@ class Switch(CompositeSampler):
         if len(self.samplers) != 2:
             raise ConfigError(f"a switch is between 2 samplers, got {len(self.samplers)}")
 
+    def needs_model(self, n_labeled: int) -> bool:
+        """Tell whether the sampler whose turn it is with so many labels reads a model."""
+        return self.members[self._turn(n_labeled)].needs_model(n_labeled)
+
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by the sampler whose turn it is."""
-        turn = int(int(view.labeled.sum()) >= self.after)
+        turn = self._turn(int(view.labeled.sum()))
         mixed = self.mix(view, n, [1.0 - turn, float(turn)])
         members = self.members_report(mixed.indices, mixed.proposals)
         self._report = {"turn": self.names[turn], "members": members}
         return mixed.selection
+
+    def _turn(self, n_labeled: int) -> int:
+        return int(n_labeled >= self.after)
 
     def report(self) -> dict[str, Any]:
         """Return whose turn it was, and its own report."""
         return self._report
 
 
-def uniform_then_margin() -> Switch:
-    """Return a switch from random rows to margin sampling after 100 labels."""
-    return Switch((Uniform(), Margin()))
+def typiclust_then_margin() -> Switch:
+    """Return a switch from typical rows of clusters to margin sampling after 100 labels."""
+    return Switch((TypiClust(), Margin()))

@@ -39,6 +39,8 @@ class TypiClust(Sampler):
         tensor([2, 5])
     """
 
+    reads_model = False
+
     max_clusters: int = 500
     min_cluster_size: int = 5
     n_neighbors: int = 20

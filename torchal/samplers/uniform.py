@@ -25,6 +25,8 @@ class Uniform(Sampler):
         tensor([1, 3])
     """
 
+    reads_model = False
+
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates from the view's generator."""
         candidates = view.candidates.nonzero().squeeze(1)

@@ -1,0 +1,244 @@
+"""Submodular coverage: rows such that every row of the pool is like one of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchal._checks import check_budget, check_finite, check_float, check_fraction
+from torchal._chunks import exact_arithmetic
+from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
+from torchal.engine.coverage import Coverage, SaturatedCoverage, summed_similarities
+from torchal.engine.features import FeatureReader, Features
+from torchal.engine.sources import HeldRows, Source
+from torchal.errors import DataError, ShapeError
+from torchal.functional.k_center import check_masks
+
+
+class Covering(NamedTuple):
+    """Rows in the order in which they were picked, and how near to the best they are.
+
+    Shapes:
+        indices: (n,) int64, rows of the pool.
+        scores: (n,) float, what each pick added when it was picked.
+    """
+
+    indices: Tensor
+    scores: Tensor
+    value: float
+    """What the picks reach, together with the labeled rows."""
+    bound: float
+    """What no n picks can reach more than."""
+
+
+def facility_location(
+    features: Features,
+    n: int,
+    *,
+    similarity: Similarity = "cosine",
+    gamma: float | None = None,
+    labeled: Tensor | None = None,
+    candidates: Tensor | None = None,
+    weights: Tensor | None = None,
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Covering:
+    r"""Pick, again and again, the row that adds most to the sum of every row's highest similarity with a pick.
+
+    The sum is over all rows, weighted; a similarity below 0 counts as 0. Labeled rows are picks from the start. The
+    picks are those of the plain greedy algorithm, one by one, and reach at least 1 - 1/e of what any n picks could;
+    what they reach in fact, and what no picks can reach more than, is said beside them. Gains that differ by less than
+    the rounding of their similarities count as equal, and the lowest row is picked. When no row adds anything any more,
+    the rest are the lowest rows, with score 0.
+
+    The cost is quadratic in the number of rows: 10^12 similarities of a million rows are the work of hours on a CPU and
+    of minutes on a GPU, several times over, so draw fewer rows first (`SubPool` does). Up to 8192 rows all similarities
+    are held; beyond, no N x N matrix is ever made.
+
+    Args:
+        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        n: how many rows to pick.
+        similarity: cosine; rbf, exp(-gamma d^2) of the euclidean distance d; or euclidean, 1 / (1 + d).
+        gamma: of rbf; 1 / the sum of the columns' variances unless given, half the mean of d^2 being 1 then.
+        labeled: rows that cover others from the start.
+        candidates: the rows that may be picked; those that are not labeled, unless given.
+        weights: how much each row wants to be covered; 1 unless given.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: rows read at once; what fits unless given.
+
+    Shapes:
+        features: (N, D) float. Half precision is computed in float32; rbf in float64 where float32 is too coarse.
+        labeled, candidates: (N,) bool, on the features' device.
+        weights: (N,) float, at least 0, on the features' device.
+
+    Returns:
+        indices (n,) in pick order; scores (n,), what each pick added; value, what is reached, and bound, a number that
+        no n picks can exceed.
+
+    Raises:
+        BudgetError: n is not between 1 and the number of candidates.
+        ConfigError: an unknown similarity; gamma is not above 0, or is given for another similarity.
+        ShapeError: features is no float matrix; a mask or the weights disagree in shape, dtype or device.
+        DataError: no rows; features that are not finite; a row of zeros with cosine similarities; weights that are
+            negative or not finite.
+        DeviceMemoryError: the smallest chunk does not fit on the device.
+
+    Reference:
+        Nemhauser, Wolsey & Fisher, "An analysis of approximations for maximizing submodular set functions",
+        Mathematical Programming 1978, for greedy picks and their share of the best; Minoux, "Accelerated greedy
+        algorithms for maximizing submodular set functions", 1978, for bounds in place of gains; Wei, Iyer & Bilmes,
+        "Submodularity in Data Subset Selection and Active Learning", ICML 2015, for the use in active learning. There
+        the rows are first filtered by uncertainty, which `candidates` or `weights` can do here.
+
+    Complexity:
+        N^2 D / 2 multiply-adds to begin with, and as a rule two to ten times that in all; the plain greedy takes
+        n N^2 D, or N^2 numbers of memory. O(N) memory beyond a copy of at most 2^27 numbers of features, at most 2^26
+        similarities, and chunks.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [2.0, 0.1], [1.0, -0.1], [-1.0, 0.0]])
+        >>> covering = facility_location(x, 2)
+        >>> covering.indices, round(covering.value, 2)
+        (tensor([0, 3]), 3.99)
+    """
+    check_similarity(similarity, gamma)
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+    check_budget(n, int(candidates.sum()))
+    weights = check_weights(weights, n_rows=len(reader), device=reader.home)
+    with exact_arithmetic(reader.device):
+        affinity, source = open_affinity(reader, similarity, gamma=gamma)
+        return greedy_covering(reader, affinity, source, n, labeled=labeled, candidates=candidates, weights=weights)
+
+
+def saturated_coverage(
+    features: Features,
+    n: int,
+    *,
+    saturation: float = 0.1,
+    similarity: Similarity = "cosine",
+    gamma: float | None = None,
+    labeled: Tensor | None = None,
+    candidates: Tensor | None = None,
+    weights: Tensor | None = None,
+    device: torch.device | str | None = None,
+    chunk_rows: int | None = None,
+) -> Covering:
+    r"""Pick, again and again, the row that adds most to the similarities of every row with all picks, up to enough.
+
+    A row has enough when its similarities with the picks sum to a share `saturation` of those with all rows; what is
+    beyond counts no more. So picks represent the dense regions of the pool until these have enough, and then the
+    others. Else as `facility_location`, what is said there of guarantees, ties and costs included; when all rows have
+    enough, the rest are the lowest rows, with score 0.
+
+    Args:
+        features: as in `facility_location`.
+        n: how many rows to pick.
+        saturation: how much is enough, in (0, 1]; with 1 nothing ever is, and the picks are those most like all rows.
+        similarity: cosine; rbf, exp(-gamma d^2) of the euclidean distance d; or euclidean, 1 / (1 + d).
+        gamma: of rbf; 1 / the sum of the columns' variances unless given.
+        labeled: rows whose similarities count from the start.
+        candidates: the rows that may be picked; those that are not labeled, unless given.
+        weights: how much each row wants to be covered; 1 unless given.
+        device: where to compute; where the features are, unless given.
+        chunk_rows: rows read at once; what fits unless given.
+
+    Shapes:
+        features: (N, D) float, as in `facility_location`.
+        labeled, candidates: (N,) bool, on the features' device.
+        weights: (N,) float, at least 0, on the features' device.
+
+    Returns:
+        As `facility_location`.
+
+    Raises:
+        BudgetError: n is not between 1 and the number of candidates.
+        ConfigError: saturation is not in (0, 1]; an unknown similarity; gamma is not above 0, or is given for another
+            similarity.
+        ShapeError: features is no float matrix; a mask or the weights disagree in shape, dtype or device.
+        DataError: no rows; features that are not finite; a row of zeros with cosine similarities; weights that are
+            negative or not finite.
+        DeviceMemoryError: the smallest chunk does not fit on the device.
+
+    Reference:
+        Lin & Bilmes, "A Class of Submodular Functions for Document Summarization", ACL 2011, equation 3, the coverage
+        without the diversity. Similarities below 0 count as 0.
+
+    Complexity:
+        N^2 D multiply-adds to begin with, then as `facility_location`.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [1.0, 0.1], [0.0, 1.0]])
+        >>> saturated_coverage(x, 2, saturation=0.25).indices
+        tensor([2, 4])
+    """
+    check_fraction("saturation", saturation)
+    check_similarity(similarity, gamma)
+    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+    check_budget(n, int(candidates.sum()))
+    weights = check_weights(weights, n_rows=len(reader), device=reader.home)
+    with exact_arithmetic(reader.device):
+        affinity, source = open_affinity(reader, similarity, gamma=gamma)
+        room = saturation * summed_similarities(affinity, source, source)
+        most = room.clone()
+        centers = labeled.to(reader.device).nonzero().squeeze(1)
+        if len(centers):
+            rows = HeldRows(source.select(centers), source.longest_sq, source.in_chunks)
+            room = (room - summed_similarities(affinity, rows, source)).clamp_(min=0)
+        weights = _as_weights(weights, reader, affinity)
+        coverage = SaturatedCoverage(affinity, source, room=room, weights=weights, allowed=candidates.to(reader.device))
+        picked, gains, value, bound = coverage.pick_and_bound(n)
+        start = float(weights.double() @ (most - room))
+    scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
+    return Covering(picked.to(reader.home), scores, start + value, start + bound)
+
+
+def check_weights(weights: Tensor | None, *, n_rows: int, device: torch.device, name: str = "weights") -> Tensor | None:
+    """Return weights of rows, (N,) float of at least 0, or None where none are given.
+
+    Raises:
+        ShapeError: they are no float vector of that length on that device.
+        DataError: one is negative or not finite.
+    """
+    if weights is None:
+        return None
+    check_float(name, weights, ndim=1)
+    if weights.shape != (n_rows,) or weights.device != device:
+        raise ShapeError(f"{name} must be ({n_rows},) on {device}, got {tuple(weights.shape)} on {weights.device}")
+    check_finite(name, weights)
+    if bool((weights < 0).any()):
+        raise DataError(f"{name} must be at least 0: {int((weights < 0).sum())} of {n_rows} are not")
+    return weights.detach()
+
+
+def greedy_covering(
+    reader: FeatureReader,
+    affinity: Affinity,
+    source: Source,
+    n: int,
+    *,
+    labeled: Tensor,
+    candidates: Tensor,
+    weights: Tensor | None,
+) -> Covering:
+    """Pick n candidates of an opened pool; labeled rows are picks from the start."""
+    device, dtype = reader.device, affinity.dtype
+    weights = _as_weights(weights, reader, affinity)
+    centers = labeled.to(device).nonzero().squeeze(1)
+    values = torch.zeros(len(reader), dtype=dtype, device=device)
+    if len(centers):
+        values = highest_with(source, source.select(centers), affinity).clamp_(min=0)
+    coverage = Coverage(affinity, source, source, values=values, weights=weights, allowed=candidates.to(device))
+    picked, gains, value, bound = coverage.pick_and_bound(n)
+    scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
+    return Covering(picked.to(reader.home), scores, value, bound)
+
+
+def _as_weights(weights: Tensor | None, reader: FeatureReader, affinity: Affinity) -> Tensor:
+    """Return weights as the engine takes them; 1 where none are given."""
+    if weights is None:
+        return torch.ones(len(reader), dtype=affinity.dtype, device=reader.device)
+    return weights.to(reader.device, affinity.dtype)
