@@ -75,7 +75,7 @@ def test_gradients_by_hand():
     assert max_det(log_probs, features, 1, labeled=labeled).indices.tolist() == [3]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     n_rows=st.integers(1, 40),
     n_columns=st.integers(1, 12),
@@ -103,7 +103,7 @@ def test_agrees_with_the_determinants(n_rows, n_columns, n_labeled, n_left_out, 
     assert picks.indices.tolist() == rows or n_columns == 1  # where all directions are equal up to rounding
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     n_rows=st.integers(1, 30),
     n_classes=st.integers(1, 4),

@@ -65,7 +65,7 @@ def test_by_hand():
     assert float(second.scores[1]) == pytest.approx(0.5 * 2 * q[1] * moved * 2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     n_rows=st.integers(1, 30),
     n_columns=st.integers(1, 4),

@@ -52,7 +52,7 @@ def test_without_redundancy_it_is_the_rows_most_like_all():
     assert torch.allclose(picks.scores, scores.sort(descending=True).values)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     n_rows=st.integers(1, 25),
     n_columns=st.integers(1, 5),

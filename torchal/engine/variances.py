@@ -242,9 +242,10 @@ class VariancePool:
         n_observed = self.posterior.n_observed
 
         def lower_chunk(where: slice, rows: Rows) -> None:
+            explained = torch.zeros_like(self.values[where])  # taken off at once: a chunk may be started anew
             for first in range(self.n_known, n_observed, _PARTS):
-                explained = self.posterior.explained(rows, first, min(first + _PARTS, n_observed))
-                self.values[where] -= explained.div_(rows.sq) if self.unit else explained
+                explained += self.posterior.explained(rows, first, min(first + _PARTS, n_observed))
+            self.values[where] -= explained.div_(rows.sq) if self.unit else explained
 
         self.source.each(lower_chunk, width=n_observed)
         self.n_known = n_observed

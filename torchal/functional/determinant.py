@@ -121,6 +121,9 @@ def max_det(
     which are never formed: <g, g'> = <u, u'> <h, h'> for the two factors of each. Where BADGE draws, this takes the
     largest. For the linear kernel on features themselves, call `log_det`.
 
+    Ties of equal rows go to the lowest. Where the variances of different gradients are closer than rounding, which the
+    inverse of a small ridge makes larger, either may come first; float64 is for ridges far below 0.01.
+
     Args:
         log_probs: of the classes that the model has seen.
         features: what the last layer reads. Both may be tensors on any device, or memory-mapped files.

@@ -227,9 +227,10 @@ def _pick(pool: _Gradients, loss: _ValidationLoss, n: int, free: Tensor) -> Pick
             gains = (u * _linear(h, gradient)).sum(1).masked_fill_(~free[block], -torch.inf)
             best, where = gains.max(0, keepdim=True)
             moved = torch.linalg.vector_norm(gradient - before)
+            # whether a pass is needed is asked for each pick: that costs far less than one
             if done > first and not bool(best >= (outside + lengths * moved).amax()):
                 break
-            if not bool(best > -torch.inf):
+            if not bool(best > -torch.inf):  # all of the block are picked
                 break
             row = block[where]
             row = ((kind == kind[row]) & free).to(torch.uint8).argmax(0, keepdim=True)  # the lowest of equal ones
