@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,12 +25,11 @@ def rows(size: str, device: str) -> Iterator[Row]:
     labeled = torch.arange(n_rows, device=device) < 100
     once = ["plain: one pass a pick"] if size == "large" else []
     for name, rule in (("MaxDist", max_dist), ("LCMD", lcmd)):
-        largest = name == "LCMD"
         yield from compare(
             f"{name}, {n_rows} x {n_columns}, {n} picks",
             {
-                "ours": lambda rule=rule: rule(x, n, labeled=labeled),
-                "plain: one pass a pick": lambda largest=largest: plain(x, n, labeled, largest=largest),
+                "ours": partial(rule, x, n, labeled=labeled),
+                "plain: one pass a pick": partial(plain, x, n, labeled, largest=name == "LCMD"),
             },
             repeats=1 if size == "large" else 3,
             device=device,
@@ -37,7 +37,7 @@ def rows(size: str, device: str) -> Iterator[Row]:
         )
         yield from compare(
             f"{name} by gradients, {n_rows} x ({n_columns} + {n_classes}), {n} picks",
-            {"ours": lambda rule=rule: rule(x, n, log_probs=log_probs, labeled=labeled)},
+            {"ours": partial(rule, x, n, log_probs=log_probs, labeled=labeled)},
             repeats=1 if size == "large" else 3,
             device=device,
         )

@@ -20,7 +20,7 @@ from torchal.functional.badge import open_gradients, read_factors
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
-_HELD = 1 << 26  # numbers; both factors of gradients are held up to here, 256 MiB in float32
+_HELD = 1 << 27  # numbers; both factors of gradients are held up to here, 512 MiB in float32
 _PICKED = -torch.inf  # the value of a row that may not be picked
 
 
@@ -138,7 +138,7 @@ def lcmd(
 
     Complexity:
         N D (L + n) multiply-adds, or N (C + D) (L + n), in one pass over the rows for each pick. O(N) memory beyond the
-        features, and chunks; gradients' factors are held up to 256 MiB, which saves making them again for each pick.
+        features, and chunks; gradients' factors are held up to 512 MiB, which saves making them again for each pick.
 
     Example:
         >>> x = torch.tensor([[0.0], [10.0], [2.0], [2.1], [2.2], [13.0]])
