@@ -50,7 +50,6 @@ def plain(x, n, labeled=None, weights=None):
 @pytest.fixture
 def small_parts(monkeypatch):
     """No matrix is held, and every pass is made of many tiles."""
-    monkeypatch.setitem(ENGINE, "_HELD", 0)
     monkeypatch.setitem(ENGINE, "values_per_chunk", lambda device: 400)
 
 
@@ -123,11 +122,11 @@ def test_agrees_with_the_reference_and_reaches_the_share_that_theory_grants(simi
     want, gains = reference.greedy(objective, n, centers, rows)
     with pytest.MonkeyPatch.context() as patch:
         if not held:
-            patch.setitem(ENGINE, "_HELD", 0)
             patch.setitem(ENGINE, "values_per_chunk", lambda device: 9)
         picks = facility_location(
             x,
             n,
+            max_held=100 if held else 0,
             similarity=similarity,
             labeled=labeled,
             candidates=candidates,
@@ -163,11 +162,11 @@ def test_saturated_coverage_agrees_with_the_reference(similarity, held, case, sa
     want, gains = reference.greedy(objective, n, centers, rows)
     with pytest.MonkeyPatch.context() as patch:
         if not held:
-            patch.setitem(ENGINE, "_HELD", 0)
             patch.setitem(ENGINE, "values_per_chunk", lambda device: 9)
         picks = saturated_coverage(
             x,
             n,
+            max_held=100 if held else 0,
             saturation=saturation,
             similarity=similarity,
             gamma=0.4 if similarity == "rbf" else None,
@@ -197,7 +196,6 @@ class TestSaturatedCoverage:
     def test_policies(self, eager, held, monkeypatch):
         x = normal(200, 4, dtype=torch.float64)
         monkeypatch.setitem(ENGINE, "_EAGER", eager)
-        monkeypatch.setitem(ENGINE, "_HELD", held)
         table = torch.nn.functional.normalize(x)
         table = (table @ table.T).clamp(min=0)
         room, free, want = 0.05 * table.sum(1), torch.ones(200, dtype=torch.bool), []
@@ -206,7 +204,7 @@ class TestSaturatedCoverage:
             want.append(int((gain >= gain.max() - 1e-9).nonzero()[0]))
             free[want[-1]] = False
             room = (room - table[want[-1]]).clamp(min=0)
-        assert saturated_coverage(x, 60, saturation=0.05).indices.tolist() == want
+        assert saturated_coverage(x, 60, saturation=0.05, max_held=held).indices.tolist() == want
 
     def test_all_rows_once_equal_rows_and_one_row(self):
         picks = saturated_coverage(normal(30, 3), 30, saturation=1.0)
@@ -235,18 +233,17 @@ class TestEngine:
     @pytest.mark.parametrize("held", [0, 1 << 26])
     def test_policies(self, eager, held, monkeypatch):
         monkeypatch.setitem(ENGINE, "_EAGER", eager)
-        monkeypatch.setitem(ENGINE, "_HELD", held)
         labeled = mask(300, range(0, 300, 50))
         weights = normal(300, 1, seed=1)[:, 0].abs()
-        picks = facility_location(self.x, 294, labeled=labeled, weights=weights)
+        picks = facility_location(self.x, 294, labeled=labeled, weights=weights, max_held=held)
         want, gains = plain(self.x, 294, labeled, weights)
         assert picks.indices.tolist() == want
         assert picks.scores.tolist() == pytest.approx(gains, abs=1e-9)
 
     def test_tiles_and_chunks_change_nothing(self, small_parts):
         want, _ = plain(self.x, 60)
-        assert facility_location(self.x, 60).indices.tolist() == want
-        assert facility_location(self.x, 60, chunk_rows=7).indices.tolist() == want
+        assert facility_location(self.x, 60, max_held=0).indices.tolist() == want
+        assert facility_location(self.x, 60, max_held=0, chunk_rows=7).indices.tolist() == want
 
     def test_streamed_rows_and_mapped_files(self, tmp_path, monkeypatch):
         want, _ = plain(self.x, 30)
@@ -327,6 +324,8 @@ class TestRefuses:
             facility_location(self.x, 1, similarity="l1")
         with pytest.raises(ConfigError, match="gamma must be a finite number above 0, got 0"):
             facility_location(self.x, 1, similarity="rbf", gamma=0)
+        with pytest.raises(ConfigError, match="max_held must be a whole number of at least 0, got -1"):
+            facility_location(self.x, 1, max_held=-1)
         with pytest.raises(ConfigError, match="gamma is of 'rbf', the similarity is 'cosine'"):
             facility_location(self.x, 1, gamma=1.0)
 
@@ -358,10 +357,9 @@ class TestOnGpu:
     @pytest.mark.parametrize("similarity", ["cosine", "rbf", "euclidean"])
     @pytest.mark.parametrize("held", [0, 1 << 26])
     def test_the_same_picks(self, similarity, held, monkeypatch):
-        monkeypatch.setitem(ENGINE, "_HELD", held)
         x, labeled = normal(700, 9, dtype=torch.float64), mask(700, [3, 5])
-        want = facility_location(x, 80, similarity=similarity, labeled=labeled)
-        got = facility_location(x.cuda(), 80, similarity=similarity, labeled=labeled.cuda())
+        want = facility_location(x, 80, similarity=similarity, labeled=labeled, max_held=held)
+        got = facility_location(x.cuda(), 80, similarity=similarity, labeled=labeled.cuda(), max_held=held)
         assert got.indices.is_cuda
         assert got.indices.tolist() == want.indices.tolist()
         assert facility_location(x, 80, similarity=similarity, labeled=labeled, device="cuda").indices.equal(

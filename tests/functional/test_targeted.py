@@ -85,12 +85,12 @@ def test_agrees_with_the_reference_and_reaches_the_share_that_theory_grants(meas
     want, gains = submodular.greedy(objective, n, [], rows)
     with pytest.MonkeyPatch.context() as patch:
         if not held:
-            patch.setitem(ENGINE, "_HELD", 0)
             patch.setitem(ENGINE, "values_per_chunk", lambda device: 9)
         picks = similar(
             torch.from_numpy(features),
             n,
             measure=measure,
+            max_held=100 if held else 0,
             similarity=similarity,
             gamma=0.4 if similarity == "rbf" else None,
             strength=strength,
@@ -116,9 +116,8 @@ class TestEngine:
     def test_flqmi_of_many_rows_without_a_matrix(self, monkeypatch):
         x, query = normal(300, 6), normal(40, 6, seed=1)
         want = similar(x, 50, measure="flqmi", query=query)
-        monkeypatch.setitem(ENGINE, "_HELD", 0)
         monkeypatch.setitem(ENGINE, "values_per_chunk", lambda device: 300)
-        got = similar(x, 50, measure="flqmi", query=query, chunk_rows=17)
+        got = similar(x, 50, measure="flqmi", query=query, chunk_rows=17, max_held=0)
         assert got.indices.equal(want.indices)
         assert got.scores.tolist() == pytest.approx(want.scores.tolist())
 

@@ -36,6 +36,8 @@ def test_only_candidates_and_all_of_them():
 
 
 def test_refuses_settings_that_make_no_sense_and_takes_any_model():
+    with pytest.raises(ConfigError, match="max_held must be a whole number of at least 0"):
+        FacilityLocation(max_held=-1)
     with pytest.raises(ConfigError, match="similarity must be one of"):
         FacilityLocation(similarity="inverse")
     with pytest.raises(ConfigError, match="gamma is of 'rbf'"):

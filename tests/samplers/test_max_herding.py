@@ -27,6 +27,8 @@ def test_only_candidates_and_without_any_label():
 
 
 def test_refuses_settings_that_make_no_sense():
+    with pytest.raises(ConfigError, match="max_held must be a whole number of at least 0"):
+        MaxHerding(max_held=-1)
     with pytest.raises(ConfigError, match="bandwidth must be a finite number above 0, got 0"):
         MaxHerding(bandwidth=0)
     with pytest.raises(ConfigError, match="normalize must be true or false, got 'no'"):

@@ -84,6 +84,7 @@ def test_only_candidates_and_all_of_them():
         ({"classes": [1.5]}, "a class must be a whole number of at least 0"),
         ({"strength": 0}, "strength must be a finite number above 0"),
         ({"gamma": 1.0}, "gamma is of 'rbf'"),
+        ({"max_held": 0.5}, "max_held must be a whole number of at least 0"),
     ],
 )
 def test_refuses_settings_that_make_no_sense(settings, match):

@@ -94,6 +94,8 @@ def test_without_a_model_the_given_probabilities_are_taken_as_they_are():
 
 
 def test_refuses_settings_that_make_no_sense_and_models_without_probabilities():
+    with pytest.raises(ConfigError, match="max_held must be a whole number of at least 0"):
+        UncertaintyHerding(max_held=-1)
     with pytest.raises(ConfigError, match="uncertainty must be one of margin, entropy, least_confidence, got 'conf'"):
         UncertaintyHerding(uncertainty="conf")
     for name in ("temperature", "bandwidth"):

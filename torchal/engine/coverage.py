@@ -28,7 +28,9 @@ from torchal.engine.affinity import Affinity, part
 from torchal.engine.distances import Rows
 from torchal.engine.sources import Source
 
-_HELD = 1 << 26  # similarities (256 MiB in float32) that are held where they are all
+MAX_HELD = 2**26
+"""The most similarities that are held, unless told otherwise: 256 MiB in float32, of 8192 rows with each other."""
+
 _FIRST, _MOST = 8, 512  # candidates that are computed anew together
 _EAGER = 4  # of what it takes to make all bounds gains, a part of 1 / 4 is spent on single columns before that is done
 _BLOCKS = 8  # a tile of whole rows or columns may be this many times as large as other temporaries
@@ -46,6 +48,7 @@ class Coverage:
         allowed: (M,) bool, the columns that may be picked.
         caps: (R,) no similarity counts for more.
         bonus: (M,) what a pick adds by itself, at least 0.
+        max_held: of no more similarities than these, all are held.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Coverage:
         allowed: Tensor,
         caps: Tensor | None = None,
         bonus: Tensor | None = None,
+        max_held: int = MAX_HELD,
     ) -> None:
         self._affinity, self._rows, self._columns = affinity, rows, columns
         self._symmetric = rows is columns
@@ -72,7 +76,7 @@ class Coverage:
         if bonus is not None:
             self._bonus += bonus
         self._matrix: Tensor | None = None
-        if n_rows * n_columns <= _HELD:
+        if n_rows * n_columns <= max_held:
             self._matrix = torch.empty(n_columns, n_rows, dtype=affinity.dtype, device=self._device)
         self._most = max(_FIRST, min(_MOST, _BLOCKS * values_per_chunk(self._device) // n_rows))
         self._exact = self._bonus.masked_fill(~allowed, -torch.inf)  # gains, as of the values below
@@ -314,14 +318,24 @@ class SaturatedCoverage(Coverage):
         room: (N,) float64, at least 0: how much each row can still take.
         weights: (N,) at least 0.
         allowed: (N,) bool, the rows that may be picked.
+        max_held: of no more similarities than these, all are held.
     """
 
-    def __init__(self, affinity: Affinity, source: Source, *, room: Tensor, weights: Tensor, allowed: Tensor) -> None:
+    def __init__(
+        self,
+        affinity: Affinity,
+        source: Source,
+        *,
+        room: Tensor,
+        weights: Tensor,
+        allowed: Tensor,
+        max_held: int = MAX_HELD,
+    ) -> None:
         self._room = room.clone()
         self._at_first = room
         self._top = 1 + affinity.error
         values = -room.clamp(max=self._top)
-        super().__init__(affinity, source, source, values=values, weights=weights, allowed=allowed)
+        super().__init__(affinity, source, source, values=values, weights=weights, allowed=allowed, max_held=max_held)
 
     def total(self) -> float:
         """Return the weighted sum of what the rows have taken."""
@@ -344,4 +358,4 @@ def summed_similarities(affinity: Affinity, rows: Source, columns: Source) -> Te
     device = rows.longest_sq.device
     none, ones = torch.zeros(len(rows), device=device), torch.ones(len(rows), device=device)
     allowed = torch.ones(len(columns), dtype=torch.bool, device=device)
-    return Coverage(affinity, rows, columns, values=none, weights=ones, allowed=allowed).gains
+    return Coverage(affinity, rows, columns, values=none, weights=ones, allowed=allowed, max_held=0).gains

@@ -18,6 +18,7 @@ from torchal._checks import (
 )
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.affinity import open_affinity
+from torchal.engine.coverage import MAX_HELD
 from torchal.engine.distances import unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError, ShapeError
@@ -42,6 +43,7 @@ def max_herding(
     normalize: bool = True,
     labeled: Tensor | None = None,
     candidates: Tensor | None = None,
+    max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Covering:
@@ -58,6 +60,7 @@ def max_herding(
         normalize: whether rows are scaled to length 1.
         labeled: rows that cover others from the start.
         candidates: the rows that may be picked; those that are not labeled, unless given.
+        max_held: as in `facility_location`.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; what fits unless given.
 
@@ -71,7 +74,7 @@ def max_herding(
 
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
-        ConfigError: the bandwidth is not above 0.
+        ConfigError: the bandwidth is not above 0, or max_held is no whole number of at least 0.
         ShapeError: features is no float matrix, or a mask disagrees in shape, dtype or device.
         DataError: no rows; features that are not finite; a row of zeros that is to be scaled to length 1.
         DeviceMemoryError: the smallest chunk does not fit on the device.
@@ -97,6 +100,7 @@ def max_herding(
         normalize=normalize,
         labeled=labeled,
         candidates=candidates,
+        max_held=max_held,
         uncertainty=None,
     )
 
@@ -110,6 +114,7 @@ def uncertainty_herding(
     normalize: bool = True,
     labeled: Tensor | None = None,
     candidates: Tensor | None = None,
+    max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Covering:
@@ -128,6 +133,7 @@ def uncertainty_herding(
         normalize: whether rows are scaled to length 1.
         labeled: rows that cover others from the start; of these, the bandwidth.
         candidates: the rows that may be picked; those that are not labeled, unless given.
+        max_held: as in `facility_location`.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; what fits unless given.
 
@@ -141,7 +147,7 @@ def uncertainty_herding(
 
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
-        ConfigError: the bandwidth is not above 0.
+        ConfigError: the bandwidth is not above 0, or max_held is no whole number of at least 0.
         ShapeError: features is no float matrix; a mask or the uncertainty disagrees in shape, dtype or device.
         DataError: no rows; features that are not finite; a row of zeros that is to be scaled to length 1; uncertainties
             that are negative or not finite.
@@ -175,6 +181,7 @@ def uncertainty_herding(
         normalize=normalize,
         labeled=labeled,
         candidates=candidates,
+        max_held=max_held,
         uncertainty=uncertainty,
     )
 
@@ -187,14 +194,25 @@ def _herding(
     normalize: bool,
     labeled: Tensor | None,
     candidates: Tensor | None,
+    max_held: int,
     uncertainty: Tensor | None,
 ) -> Covering:
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
+    check_whole("max_held", max_held, least=0)
     gamma = min(1 / max(bandwidth, 1e-150) ** 2, 1e300)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, "rbf", gamma=gamma, unit=normalize)
-        return greedy_covering(reader, affinity, source, n, labeled=labeled, candidates=candidates, weights=uncertainty)
+        return greedy_covering(
+            reader,
+            affinity,
+            source,
+            n,
+            labeled=labeled,
+            candidates=candidates,
+            weights=uncertainty,
+            max_held=max_held,
+        )
 
 
 def labeled_distance(

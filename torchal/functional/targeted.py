@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_positive
+from torchal._checks import check_budget, check_finite, check_float, check_positive, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
-from torchal.engine.coverage import Coverage
+from torchal.engine.coverage import MAX_HELD, Coverage
 from torchal.engine.distances import Rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import HeldRows, Source
@@ -34,6 +34,7 @@ def similar(
     labeled: Tensor | None = None,
     candidates: Tensor | None = None,
     weights: Tensor | None = None,
+    max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Covering:
@@ -61,6 +62,7 @@ def similar(
         labeled: rows that may not be picked, where `candidates` is not given; they cover nothing here.
         candidates: the rows that may be picked; those that are not labeled, unless given.
         weights: how much each row of V counts, for flvmi and flcg; 1 unless given.
+        max_held: as in `facility_location`.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; what fits unless given.
 
@@ -78,7 +80,7 @@ def similar(
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
         ConfigError: an unknown measure or similarity; the set that the measure needs is missing, or one is given that
-            it has no use for; strength or gamma is not above 0.
+            it has no use for; strength or gamma is not above 0; max_held is no whole number of at least 0.
         ShapeError: a tensor disagrees in shape, dtype or device.
         DataError: no rows, or none in a set; numbers that are not finite; a row of zeros with cosine similarities;
             weights that are negative.
@@ -102,6 +104,7 @@ def similar(
     check_measure(measure, query=query is not None, private=private is not None)
     check_positive("strength", strength)
     check_similarity(similarity, gamma)
+    check_whole("max_held", max_held, least=0)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
@@ -117,7 +120,7 @@ def similar(
         if measure == "flqmi":
             if weights is not None:
                 raise ConfigError("weights are of the pool's rows, and flqmi covers the query alone")
-            coverage = _of_query(affinity, source, others, nearest, allowed)
+            coverage = _of_query(affinity, source, others, bonus=nearest, allowed=allowed, max_held=max_held)
         else:
             counts = torch.ones_like(nearest) if weights is None else weights.to(nearest)
             coverage = Coverage(
@@ -128,6 +131,7 @@ def similar(
                 weights=counts,
                 allowed=allowed,
                 caps=nearest if measure == "flvmi" else None,
+                max_held=max_held,
             )
         start = coverage.total()
         picked, gains, value, bound = coverage.pick_and_bound(n)
@@ -135,11 +139,15 @@ def similar(
     return Covering(picked.to(reader.home), scores, value - start, bound - start)
 
 
-def _of_query(affinity: Affinity, source: Source, query: Rows, bonus: Tensor, allowed: Tensor) -> Coverage:
+def _of_query(
+    affinity: Affinity, source: Source, query: Rows, *, bonus: Tensor, allowed: Tensor, max_held: int
+) -> Coverage:
     """Return the coverage of the query's rows by those of the pool."""
     rows = HeldRows(query, source.longest_sq, source.in_chunks)
     ones = torch.ones_like(query.sq)
-    return Coverage(affinity, rows, source, values=ones * 0, weights=ones, allowed=allowed, bonus=bonus)
+    return Coverage(
+        affinity, rows, source, values=ones * 0, weights=ones, allowed=allowed, bonus=bonus, max_held=max_held
+    )
 
 
 def check_measure(measure: object, *, query: bool, private: bool) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchal import functional
-from torchal._checks import check_budget
+from torchal._checks import check_budget, check_whole
 from torchal.engine.affinity import Similarity, check_similarity
+from torchal.engine.coverage import MAX_HELD
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
@@ -22,6 +23,7 @@ class FacilityLocation(Sampler):
     Args:
         similarity: cosine, rbf or euclidean.
         gamma: of rbf; from the features' variance unless given.
+        max_held: of no more similarities than these, of all rows with each other, all are held: more memory, less time.
 
     Raises:
         ConfigError: an unknown similarity; gamma is not above 0, or is given for another similarity.
@@ -40,10 +42,12 @@ class FacilityLocation(Sampler):
 
     similarity: Similarity = "cosine"
     gamma: float | None = None
+    max_held: int = MAX_HELD
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_similarity(self.similarity, self.gamma)
+        check_whole("max_held", self.max_held, least=0)
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates that `facility_location` picks from the view's features."""
@@ -55,6 +59,7 @@ class FacilityLocation(Sampler):
             gamma=self.gamma,
             labeled=view.labeled,
             candidates=view.candidates,
+            max_held=self.max_held,
         )
         self._report = {"features": view.features_from, "value": picks.value, "bound": picks.bound}
         return Selection(picks.indices, picks.scores)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchal import functional
-from torchal._checks import check_budget, check_flag, check_positive
+from torchal._checks import check_budget, check_flag, check_positive, check_whole
+from torchal.engine.coverage import MAX_HELD
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
@@ -22,6 +23,7 @@ class MaxHerding(Sampler):
     Args:
         bandwidth: the distance at which the kernel is 1/e.
         normalize: whether rows are scaled to length 1.
+        max_held: of no more similarities than these, of all rows with each other, all are held: more memory, less time.
 
     Raises:
         ConfigError: the bandwidth is not above 0, or normalize is neither true nor false.
@@ -40,11 +42,13 @@ class MaxHerding(Sampler):
 
     bandwidth: float = 1.0
     normalize: bool = True
+    max_held: int = MAX_HELD
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive("bandwidth", self.bandwidth)
         check_flag("normalize", self.normalize)
+        check_whole("max_held", self.max_held, least=0)
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates that `max_herding` picks from the view's features."""
@@ -56,6 +60,7 @@ class MaxHerding(Sampler):
             normalize=self.normalize,
             labeled=view.labeled,
             candidates=view.candidates,
+            max_held=self.max_held,
         )
         self._report = {"features": view.features_from, "value": picks.value, "bound": picks.bound}
         return Selection(picks.indices, picks.scores)

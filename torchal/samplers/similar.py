@@ -12,6 +12,7 @@ from torch import Tensor
 from torchal import functional
 from torchal._checks import check_budget, check_positive, check_whole
 from torchal.engine.affinity import Similarity, check_similarity
+from torchal.engine.coverage import MAX_HELD
 from torchal.engine.features import FeatureReader
 from torchal.errors import ConfigError
 from torchal.functional.selection import Selection
@@ -37,6 +38,7 @@ class Similar(Sampler):
         strength: above 1, these rows count more.
         similarity: cosine, rbf or euclidean.
         gamma: of rbf; from the features' variance unless given.
+        max_held: of no more similarities than these, of all rows with each other, all are held: more memory, less time.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -58,6 +60,7 @@ class Similar(Sampler):
     strength: float = 1.0
     similarity: Similarity = "cosine"
     gamma: float | None = None
+    max_held: int = MAX_HELD
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,12 +72,18 @@ class Similar(Sampler):
                 check_whole("a class", label, least=0)
         check_positive("strength", self.strength)
         check_similarity(self.similarity, self.gamma)
+        check_whole("max_held", self.max_held, least=0)
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates that `similar` picks from the view's features."""
         check_budget(n, int(view.candidates.sum()))
         rows, classes = self._wanted(view)
-        settings: dict[str, Any] = {"similarity": self.similarity, "gamma": self.gamma, "candidates": view.candidates}
+        settings: dict[str, Any] = {
+            "similarity": self.similarity,
+            "gamma": self.gamma,
+            "candidates": view.candidates,
+            "max_held": self.max_held,
+        }
         if len(rows):
             some = FeatureReader(view.features).rows(rows)
             settings |= {"measure": self.measure, "strength": self.strength}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from torchal import functional
-from torchal._checks import check_budget, check_flag, check_positive, rows_in
+from torchal._checks import check_budget, check_flag, check_positive, check_whole, rows_in
+from torchal.engine.coverage import MAX_HELD
 from torchal.functional.herding import Uncertainty, check_uncertainty
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
@@ -34,6 +35,7 @@ class UncertaintyHerding(Sampler):
             label of each class stays among those that are fitted.
         bandwidth: of the kernel; the least distance above 0 of two labeled rows unless given, 1 without two.
         normalize: whether rows are scaled to length 1.
+        max_held: of no more similarities than these, of all rows with each other, all are held: more memory, less time.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -54,6 +56,7 @@ class UncertaintyHerding(Sampler):
     temperature: float | None = None
     bandwidth: float | None = None
     normalize: bool = True
+    max_held: int = MAX_HELD
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     requires = (HasProbabilities,)
@@ -64,6 +67,7 @@ class UncertaintyHerding(Sampler):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
         check_flag("normalize", self.normalize)
+        check_whole("max_held", self.max_held, least=0)
 
     def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - whatever is labeled
         """Tell that it does not: before there is a model, every row counts alike."""
@@ -88,6 +92,7 @@ class UncertaintyHerding(Sampler):
             normalize=self.normalize,
             labeled=view.labeled,
             candidates=view.candidates,
+            max_held=self.max_held,
         )
         self._report = {
             "features": view.features_from,
