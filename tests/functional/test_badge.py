@@ -13,8 +13,9 @@ from tests.references import badge as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
 from torchal.engine import greedy, kronecker
 from torchal.engine.features import FeatureReader
+from torchal.engine.gradients import residuals
 from torchal.engine.kronecker import KroneckerSpace, open_factors
-from torchal.functional.badge import _residuals, badge
+from torchal.functional.badge import badge
 
 
 def seeded(seed):
@@ -32,7 +33,7 @@ def made(n_rows, n_classes, n_columns, seed=0, dtype=torch.float64, sharpness=2.
 
 
 def opened(log_probs, features, *, bias=False):
-    make_left = partial(_residuals, dtype=log_probs.dtype)
+    make_left = partial(residuals, dtype=log_probs.dtype)
     among = torch.ones(len(features), dtype=torch.bool)
     return open_factors(FeatureReader(features), FeatureReader(log_probs), make_left, constant=bias, among=among)
 

@@ -1,3 +1,4 @@
+import itertools
 import os
 
 import numpy as np
@@ -577,3 +578,17 @@ def test_cuda_assigns_rows_as_the_cpu_does(metric):
     for found in (there, streamed):
         assert found.centers.cpu().equal(want.centers)
         torch.testing.assert_close(found.distances.cpu(), want.distances)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_radius_is_at_most_twice_the_least_possible(seed):
+    """What Gonzalez proved of farthest-first, against all choices of centres."""
+    x = torch.randn(11, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    distances = torch.cdist(x, x)
+    labeled = torch.arange(11) < seed % 3
+    for n in (1, 2, 4):
+        others = (~labeled).nonzero().squeeze(1).tolist()
+        known = labeled.nonzero().squeeze(1).tolist()
+        least = min(float(distances[[*known, *some]].amin(0).max()) for some in itertools.combinations(others, n))
+        picked = k_center_greedy(x, n, labeled=labeled).indices.tolist()
+        assert float(distances[[*known, *picked]].amin(0).max()) <= 2 * least + 1e-12

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_distributions, check_flag
+from torchal._checks import check_budget, check_flag
 from torchal._chunks import exact_arithmetic
-from torchal.engine.features import FeatureReader, Features
+from torchal.engine.features import Features
+from torchal.engine.gradients import open_gradients, read_factors
 from torchal.engine.greedy import Picks, Pool, draw, sample_by_value
-from torchal.engine.kronecker import KroneckerSpace, open_factors
+from torchal.engine.kronecker import KroneckerSpace
 from torchal.engine.sources import StreamedRows
-from torchal.errors import ConfigError, ShapeError
+from torchal.errors import ConfigError
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
@@ -107,46 +107,6 @@ def check_first(first: object) -> None:
     """Require a first row that is known."""
     if first not in get_args(First):
         raise ConfigError(f"first must be one of {', '.join(get_args(First))}, got {first!r}")
-
-
-def read_factors(
-    log_probs: Features, features: Features, *, device: torch.device | str | None, chunk_rows: int | None
-) -> tuple[FeatureReader, FeatureReader]:
-    """Return readers of features and log_probs.
-
-    Raises:
-        ShapeError: one is no float matrix, or they disagree in rows or device.
-    """
-    right = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    left = FeatureReader(log_probs, device=device, name="log_probs")
-    if len(left) != len(right) or left.home != right.home:
-        raise ShapeError(
-            f"log_probs must be ({len(right)}, C) on {right.home}, as the features are, "
-            f"got {(len(left), left.n_columns)} on {left.home}"
-        )
-    return right, left
-
-
-def open_gradients(
-    right: FeatureReader, left: FeatureReader, *, bias: bool, among: Tensor
-) -> tuple[KroneckerSpace, StreamedRows]:
-    """Return the space and the rows of the gradients that `badge` draws by; the arguments are those of `open_factors`.
-
-    Raises:
-        DataError: a number of the features is NaN or infinite; a row of log_probs does not sum to 1.
-    """
-    return open_factors(right, left, partial(_residuals, dtype=left.dtype), constant=bias, among=among)
-
-
-def _residuals(log_probs: Tensor, start: int, *, dtype: torch.dtype) -> Tensor:
-    """Return p - onehot(argmax p), (R, C), of rows that begin with row `start` and had this dtype."""
-    probs = log_probs.exp()
-    check_distributions(probs, dtype, first_row=start)
-    on_cpu = log_probs.device.type == "cpu"  # where numpy's is several times faster
-    best = torch.from_numpy(log_probs.numpy().argmax(1)) if on_cpu else log_probs.argmax(1)
-    best = best.unsqueeze(1)
-    others = probs.scatter_(1, best, 0).sum(1, keepdim=True)
-    return probs.scatter_(1, best, -others)
 
 
 def _draw(  # noqa: PLR0917 - all of it

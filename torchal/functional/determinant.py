@@ -12,10 +12,10 @@ from torchal._checks import check_budget, check_flag, check_positive
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import CosineSpace, Space, survey
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.gradients import open_gradients, read_factors
 from torchal.engine.sources import StreamedRows
 from torchal.engine.variances import KernelPosterior, LinearPosterior, VariancePool, pick_variances
 from torchal.errors import ConfigError
-from torchal.functional.badge import open_gradients, read_factors
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 

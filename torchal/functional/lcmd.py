@@ -13,10 +13,10 @@ from torchal._checks import check_budget, check_flag
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import Rows, Space, make_space, survey
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.gradients import open_gradients, read_factors
 from torchal.engine.greedy import Picks, Pool, farthest_first
 from torchal.engine.kronecker import KroneckerSpace
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_in_chunk
-from torchal.functional.badge import open_gradients, read_factors
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
