@@ -124,10 +124,11 @@ class LinearPosterior:
 
 
 def _factor(matrix: Tensor) -> Tensor:
-    """Return a Cholesky factor; where rounding has left the matrix indefinite, of one with a little more on the diagonal.
+    """Return a Cholesky factor; of a matrix that rounding has left indefinite, with a little more on its diagonal.
 
-    Rows that are nearly known, at a noise near the rounding of the kernel, leave a difference of numbers that are alike.
+    Rows that are nearly known, at a noise near the rounding of the kernel, leave differences of numbers that are alike.
     """
+    factor: Tensor
     factor, problem = torch.linalg.cholesky_ex(matrix)
     more = torch.finfo(matrix.dtype).eps * matrix.diagonal().abs().max()
     while bool(problem):
