@@ -50,6 +50,7 @@ from torchal.samplers.mixture import Mixture as Mixture
 from torchal.samplers.power_bald import PowerBALD as PowerBALD
 from torchal.samplers.prob_cover import ProbCover as ProbCover
 from torchal.samplers.query_by_committee import QueryByCommittee as QueryByCommittee
+from torchal.samplers.saturated_coverage import SaturatedCoverage as SaturatedCoverage
 from torchal.samplers.seals import Seals as Seals
 from torchal.samplers.similar import Similar as Similar
 from torchal.samplers.simulate import SimulateBatch as SimulateBatch
@@ -144,9 +145,9 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "epig": EPIG,
     "expected_error_reduction": ExpectedErrorReduction,
     "expected_gradient_length": ExpectedGradientLength,
+    "facility_location": FacilityLocation,
     "glister": Glister,
     "graph_cut": GraphCut,
-    "facility_location": FacilityLocation,
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
     "hierarchical_kmeans": HierarchicalKMeans,
@@ -157,13 +158,14 @@ _BY_NAME: dict[str, Callable[[], Sampler]] = {
     "log_det": LogDet,
     "margin": Margin,
     "margin_cluster_mean": MarginClusterMean,
-    "max_dist": MaxDist,
     "max_det": MaxDet,
+    "max_dist": MaxDist,
     "max_herding": MaxHerding,
     "mixture": _default_mixture,
     "power_bald": PowerBALD,
     "prob_cover": ProbCover,
     "query_by_committee": QueryByCommittee,
+    "saturated_coverage": SaturatedCoverage,
     "seals": Seals,
     "similar": Similar,
     "simulate_batch_best_sim": simulate_batch_best_sim,

@@ -9,7 +9,9 @@ from torchal import functional
 from torchal._checks import check_budget, check_whole
 from torchal.engine.affinity import Similarity, check_similarity
 from torchal.engine.coverage import MAX_HELD
+from torchal.engine.features import Features
 from torchal.functional.selection import Selection
+from torchal.functional.submodular import Covering
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 
@@ -50,9 +52,9 @@ class FacilityLocation(Sampler):
         check_whole("max_held", self.max_held, least=0)
 
     def select(self, view: PoolView, n: int) -> Selection:
-        """Pick the n candidates that `facility_location` picks from the view's features."""
+        """Pick the n candidates that add most to what the labeled rows cover."""
         check_budget(n, int(view.candidates.sum()))
-        picks = functional.facility_location(
+        picks = self._covering(
             view.features,
             n,
             similarity=self.similarity,
@@ -63,6 +65,9 @@ class FacilityLocation(Sampler):
         )
         self._report = {"features": view.features_from, "value": picks.value, "bound": picks.bound}
         return Selection(picks.indices, picks.scores)
+
+    def _covering(self, features: Features, n: int, **settings: Any) -> Covering:
+        return functional.facility_location(features, n, **settings)
 
     def report(self) -> dict[str, Any]:
         """Return what the similarities were measured on, what the labels and the batch reach, and at most could."""
