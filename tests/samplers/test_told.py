@@ -126,7 +126,7 @@ def test_another_pool_has_a_start_set_of_its_own():
     sampler.select(view_of(bought(torch.full((50,), -1), torch.arange(10, 20))), 5)
 
 
-def test_supposed_labels_are_none_to_tell_of():
+def test_hypothetical_labels_are_none_to_tell_of():
     pool, targets, validation = make_pool()
     sampler = SimulateBatch([GraphDensity(), Hierarchical()], n_sims=2, train_per_sim=3)
     learner = ActiveLearner(NearestMean(), sampler, pool, validation=validation)
@@ -134,13 +134,13 @@ def test_supposed_labels_are_none_to_tell_of():
         rows = learner.ask(5)
         learner.tell(rows, targets[rows])
     view = make_view(pool)
-    assert not view.is_supposed
-    assert not view.narrowed(view.candidates).is_supposed
+    assert not view.is_hypothetical
+    assert not view.narrowed(view.candidates).is_hypothetical
     refit = view.refit(rows[:2], targets[rows[:2]])
-    assert refit.is_supposed
+    assert refit.is_hypothetical
     several = view.refit(rows[:2, None], targets[rows[:2, None]])
-    assert several.is_supposed
-    assert all(trial.fork(1).is_supposed for trial in several.trials)
+    assert several.is_hypothetical
+    assert all(trial.fork(1).is_hypothetical for trial in several.trials)
 
 
 def test_rows_of_others_are_known_and_take_nothing_off():

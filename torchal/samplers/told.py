@@ -27,7 +27,7 @@ class Told:
 
     def warn_of_others(self, view: PoolView, *, by: str) -> None:
         """Warn where rows of a view were labeled that the sampler was not told of. Call it first of all in `select`."""
-        if view.is_supposed or view.is_cold:  # before there is a model, the first round is not over
+        if view.is_hypothetical or view.is_cold:  # before there is a model, the first round is not over
             return
         labeled, start = view.labeled, self._start
         if start is not None and (
