@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from torchal import ActiveLearner, Pool, embed
 from torchal.errors import DataError, ShapeError
-from torchal.pool.inputs import DatasetInputs, as_inputs, gather, is_streamed, read_rows
+from torchal.pool.inputs import DatasetInputs, SparseInputs, as_inputs, gather, have_distances, is_streamed, read_rows
 from torchal.samplers import Margin
 
 ROWS = torch.arange(12.0).reshape(4, 3)
@@ -93,6 +93,19 @@ def test_what_is_streamed(tmp_path):
     assert isinstance(gather(mapped, torch.tensor([1])), np.ndarray)
     with pytest.raises(DataError, match="must be numbers"):
         as_inputs(np.array(["a"]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(torch.float32, True), (torch.float16, True), (torch.uint8, True), (torch.bool, True), (torch.int64, False)],
+)
+def test_which_rows_have_distances(dtype, expected, tmp_path):
+    rows = torch.ones(4, 3).to(dtype)
+    mapped = np.lib.format.open_memmap(tmp_path / "rows.npy", mode="w+", dtype=rows.numpy().dtype, shape=(4, 3))
+    for inputs in (rows, mapped, DatasetInputs(TensorDataset(rows))):
+        assert have_distances(inputs) == expected
+    assert not have_distances(SparseInputs(rows.float().to_sparse()))
+    assert not have_distances(ByNumber(lambda rows: ["text"] * len(rows)))
 
 
 def test_other_byte_orders_are_read(tmp_path):

@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -257,6 +260,18 @@ def test_needs_a_validation_part_before_the_first_fit():
         Bandit([Margin()]).observe(
             RoundResult(1, 1, torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.zeros(1), "Bandit")
         )
+
+
+def test_rows_of_others_need_no_score_while_there_is_no_model():
+    bandit = Bandit([GraphDensity()])
+    rows = torch.arange(3)
+    before_a_model = RoundResult(0, 3, rows, rows, rows * 0, rows * math.nan, "Switch")
+    assert bandit.observe(before_a_model) is None
+    assert bandit._scores == []
+    bandit.observe(replace(before_a_model, validation={"accuracy": 0.5}))
+    assert bandit._scores == [0.5]
+    with pytest.raises(DataError, match="round 0 has none"):
+        bandit.observe(replace(before_a_model, report={"arm": 0, "pull": 0, "members": {}}))
 
 
 @pytest.mark.parametrize(

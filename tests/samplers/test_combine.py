@@ -66,6 +66,15 @@ def test_needs_no_sampler_where_something_else_counts():
     assert Combine(balance=1.0).needs_model(0)
 
 
+def test_a_member_of_strength_0_is_not_asked():
+    view = make_pool(n_labeled=0)[0].view(None, generator=torch.Generator().manual_seed(0))
+    sampler = Combine([Margin()], strengths=[0])
+    assert not sampler.needs_model(0)
+    assert Combine([Margin(), Entropy()], strengths=[0, 1]).needs_model(0)
+    assert sampler.select(view, 9).indices.equal(Combine().select(view, 9).indices)
+    assert sampler.report() == {"members": {"Margin": {"rows": [], "n_rows": 0}}}
+
+
 def test_balances_what_the_model_predicts():
     log_probs = torch.tensor([[0.9, 0.1]] * 8 + [[0.1, 0.9]] * 4).log()
     view = PoolView.from_tensors(log_probs=log_probs)
@@ -107,6 +116,7 @@ def test_a_balance_needs_probabilities():
     [
         ({"samplers": "margin"}, "at least one sampler, got 'margin'"),
         ({"samplers": [], "diversity": 0.0}, "there is nothing to choose by: give samplers"),
+        ({"strengths": [0], "diversity": 0.0}, "there is nothing to choose by: give samplers"),
         ({"samplers": [KCenterGreedy()]}, "KCenterGreedy picks rows together"),
         ({"strengths": [1.0, 1.0]}, "one strength for each of 1 utilities, got 2"),
         ({"diversity": -1.0}, "at least 0, got -1.0"),

@@ -118,6 +118,18 @@ def test_is_silent_after_each_tell_and_after_a_resume(make):
             sampler = copy.deepcopy(sampler)
 
 
+@named({"graph_density": GraphDensity, "mixture": lambda: Mixture([GraphDensity(), Uniform()])})
+def test_a_start_label_taken_back_is_no_other_pool(make):
+    sampler = make()
+    targets = bought(START, sampler.select(view_of(START), 5).indices)
+    targets[0] = -1
+    with pytest.warns(UserWarning, match=NOT_TOLD.format(5, 8)):
+        sampler.select(view_of(targets), 5)
+    targets[0] = 0  # and has come again, which nobody told it of
+    with pytest.warns(UserWarning, match=NOT_TOLD.format(6, 9)):
+        sampler.select(view_of(targets), 5)
+
+
 def test_another_pool_has_a_start_set_of_its_own():
     sampler = Bandit([Margin(), Uniform()])
     sampler.select(view_of(START), 5)
@@ -126,7 +138,7 @@ def test_another_pool_has_a_start_set_of_its_own():
     sampler.select(view_of(bought(torch.full((50,), -1), torch.arange(10, 20))), 5)
 
 
-def test_supposed_labels_are_none_to_tell_of():
+def test_hypothetical_labels_are_none_to_tell_of():
     pool, targets, validation = make_pool()
     sampler = SimulateBatch([GraphDensity(), Hierarchical()], n_sims=2, train_per_sim=3)
     learner = ActiveLearner(NearestMean(), sampler, pool, validation=validation)
@@ -134,13 +146,13 @@ def test_supposed_labels_are_none_to_tell_of():
         rows = learner.ask(5)
         learner.tell(rows, targets[rows])
     view = make_view(pool)
-    assert not view.is_supposed
-    assert not view.narrowed(view.candidates).is_supposed
+    assert not view.is_hypothetical
+    assert not view.narrowed(view.candidates).is_hypothetical
     refit = view.refit(rows[:2], targets[rows[:2]])
-    assert refit.is_supposed
+    assert refit.is_hypothetical
     several = view.refit(rows[:2, None], targets[rows[:2, None]])
-    assert several.is_supposed
-    assert all(trial.fork(1).is_supposed for trial in several.trials)
+    assert several.is_hypothetical
+    assert all(trial.fork(1).is_hypothetical for trial in several.trials)
 
 
 def test_rows_of_others_are_known_and_take_nothing_off():
@@ -153,6 +165,65 @@ def test_rows_of_others_are_known_and_take_nothing_off():
     sampler.tell(others, others % 3, picked=False)
     sampler.select(view_of(targets), 5)
     assert sampler.state_dict()["bought"] == picks.indices.tolist()
+
+
+@named({"graph_density": GraphDensity, "mixture": lambda: Mixture([GraphDensity(), Uniform()])})
+@pytest.mark.parametrize("picked", [True, False])
+def test_rows_told_before_the_first_select_are_a_start_set(make, picked):
+    sampler, whole = make(), make()
+    sampler.tell(torch.arange(4), START[:4], picked=picked)
+    picks = sampler.select(view_of(START), 5)
+    assert picks.indices.equal(whole.select(view_of(START), 5).indices)
+    sampler.tell(picks, picks.indices % 3)
+    whole.tell(picks, picks.indices % 3)
+    assert str(sampler.state_dict()) == str(whole.state_dict())
+
+
+SAY_WHOSE = MADE_OF_THEM | {
+    "bandit": LEARN["bandit"],
+    "combine": STATELESS["combine"],
+    "by_group": lambda: ByGroup(Margin()),
+}
+
+
+@named(SAY_WHOSE)
+def test_refuses_a_batch_after_the_next_was_picked(make):
+    sampler = make()
+    first = sampler.select(view_of(START), 5)
+    view = view_of(START)
+    second = sampler.select(view.narrowed(view.candidates.index_fill(0, first.indices, False)), 4)
+    state = str(sampler.state_dict())
+    name = type(sampler).__name__
+    with pytest.raises(
+        DataError, match=f"5 of 5 rows, the first of them row {first.indices[0]}, .* 4 that {name} pick"
+    ):
+        sampler.tell(first, first.indices % 3, validation_accuracy=0.5)
+    with pytest.raises(DataError, match=r"1 of 2 rows.* tell it each batch before the next select"):
+        sampler.tell(torch.stack([first.indices[0], second.indices[0]]), torch.zeros(2).long(), validation_accuracy=0.5)
+    assert str(sampler.state_dict()) == state
+    sampler.tell(first, first.indices % 3, picked=False, validation_accuracy=0.5)
+    sampler.tell(second, second.indices % 3, validation_accuracy=0.5)
+
+
+@named(LEARN | SAY_WHOSE)
+def test_a_batch_may_be_told_after_a_resume(make):
+    whole = make()
+    picks = whole.select(view_of(START), 5)
+    resumed = make()
+    resumed.load_state_dict(whole.state_dict())
+    learned = [one.tell(picks, picks.indices % 3, validation_accuracy=0.75) for one in (whole, resumed)]
+    assert learned[0] == learned[1]
+    assert str(resumed.state_dict()) == str(whole.state_dict())
+
+
+@named(SAY_WHOSE)
+def test_a_state_without_a_report_is_read(make):
+    sampler = make()
+    sampler.select(view_of(START), 5)
+    state = sampler.state_dict()
+    del state["report"]
+    sampler.load_state_dict(state)
+    assert sampler.report() == {}
 
 
 @pytest.mark.parametrize("how", ["at once", "in parts", "rows alone", "in a list", "twice"])

@@ -270,6 +270,24 @@ def is_streamed(inputs: object) -> bool:
     return isinstance(inputs, DatasetInputs | Dataset | np.memmap)
 
 
+def have_distances(inputs: Inputs) -> bool:
+    """Tell whether rows are points between which distances mean something: real values, bytes (an image's) or bits.
+
+    Other integers may be ids, as of the words of a text; and what is no tensor or array, or sparse, is not made one. Of
+    rows that are not in memory the first is read.
+    """
+    if isinstance(inputs, SparseInputs):
+        return False
+    rows: Any = inputs
+    if isinstance(inputs, DatasetInputs):
+        rows = inputs[:1].load()
+    elif not isinstance(inputs, Tensor | np.ndarray):
+        rows = inputs[torch.tensor([0])]
+    if isinstance(rows, np.ndarray):
+        return rows.dtype.kind in "bf" or rows.dtype == np.uint8
+    return isinstance(rows, Tensor) and (rows.is_floating_point() or rows.dtype in (torch.bool, torch.uint8))
+
+
 def read_rows(inputs: Any, rows: list[int]) -> Tensor:
     """Return rows of any inputs as one tensor (n, ...) on the CPU."""
     if isinstance(inputs, DatasetInputs):

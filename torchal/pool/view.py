@@ -59,7 +59,7 @@ class PoolView:
     validation: LabeledData | None = field(default=None, repr=False)
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
     trials: tuple[PoolView, ...] = field(default=(), repr=False)
-    is_supposed: bool = field(default=False, repr=False)
+    is_hypothetical: bool = field(default=False, repr=False)
     """Whether labels are in it that were not bought, by `refit`."""
     outputs: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """What was computed when first read; the forks of this view share it."""
@@ -359,7 +359,7 @@ class PoolView:
             raise DataError("the refits saw different classes, so their outputs have different columns")
         masks = ("labeled", "candidates", "targets")
         stacked = {name: torch.stack([getattr(trial, name) for trial in trials]) for name in masks}
-        return replace(self, **stacked, trials=tuple(trials), is_supposed=True, outputs={})  # type: ignore[arg-type]
+        return replace(self, **stacked, trials=tuple(trials), is_hypothetical=True, outputs={})  # type: ignore[arg-type]
 
     def without_labels(self, rows: Tensor) -> PoolView:
         """Return the view as if the labels of these rows had not been bought, by a cold fit of a clone.
@@ -392,7 +392,7 @@ class PoolView:
                 labeled=labeled,
                 targets=targets,
                 candidates=self.candidates & ~labeled,
-                is_supposed=True,
+                is_hypothetical=True,
                 outputs=dict(kept),
             )
             for one, (targets, labeled) in zip(fitted, bought, strict=True)

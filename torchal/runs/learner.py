@@ -21,7 +21,7 @@ from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
 from torchal.functional.represents import represents
 from torchal.pool import interop
-from torchal.pool.inputs import SparseInputs, checked_inputs, gather, is_sparse
+from torchal.pool.inputs import SparseInputs, checked_inputs, gather, have_distances
 from torchal.pool.labels import LabeledData, as_labels
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
@@ -40,6 +40,7 @@ from torchal.samplers.base import Sampler, checked_selection
 
 _WATCHED = ("kappa", "uncertainty")
 _STOP_SET = 2000  # rows of the pool that are watched, Bloodgood & Vijay-Shanker's number
+_MAY_BE_MISSING = {"model", "is_fitted", "last_predictions", "batches", "began_with"}  # in a saved state
 START = "start"
 """`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
 
@@ -50,7 +51,8 @@ class ActiveLearner:
     Labels may come in any order, in part, and on another day (`save` and `load`). The model is fitted again from the
     start, on all labels, when the next rows are asked for, or when `finish_round` is called. Until labels of two
     classes are there, nothing can be fitted: a sampler that reads no model, as `TypiClust`, then picks from the inputs,
-    and for any other rows are drawn at random.
+    and for any other rows are drawn at random. All these batches are one round. If the sampler picked more than one of
+    them, its report is a list under "batches": of each its rows and its report.
 
     Args:
         model: any classifier with `fit` and `predict`; cloned before each fit where it can be. One with `warm_start`
@@ -154,6 +156,8 @@ class ActiveLearner:
         """The finished rounds."""
         self.asked = torch.empty(0, dtype=torch.int64, device=pool.device)
         """(n,) int64, rows that were asked for and are not answered yet."""
+        self.began_with: int | list[int] | None = None
+        """The start that `rounds` began with, how many rows or which; None where there was none."""
         self._recipe = model
         self._select_recipe = select_model
         self._select_model: Classifier | None = None
@@ -163,6 +167,7 @@ class ActiveLearner:
         self._last_model: Classifier | None = None  # where a model with warm_start goes on from
         self._scores: dict[int, float] = {}  # of rows that the sampler picked and no finished round has
         self._bought: list[int] = pool.labeled.nonzero().squeeze(1).tolist()
+        self._batches: list[dict[str, Any]] = []  # of these rows, in their order, what the sampler has observed already
         self._seconds: dict[str, float] = {}
         self._report: dict[str, Any] = {}
 
@@ -237,16 +242,21 @@ class ActiveLearner:
     def ask(self, n: int) -> Tensor:
         """Return n rows whose labels are wanted most, in pick order; (n,) int64.
 
-        If labels came in since the last finished round, that round is finished first.
+        If labels came in since the last finished round, that round is finished first. Before there are labels of two
+        classes, it cannot be; a sampler that reads no model then learns from these labels without a score, and picks
+        from the inputs. Rows are drawn at random if it reads one, or if the inputs are no points with distances: sparse
+        rows, integers but bytes, which may be ids of words, and rows that are no tensors.
 
         Raises:
             BudgetError: n is not between 1 and the number of rows that can be asked.
             RunError: rows that were asked for earlier are not answered; tell their labels, or withdraw them.
         """
         self._check_can_ask(n)
-        if not self.can_fit and (self.sampler.needs_model(self.pool.n_labeled) or is_sparse(self.pool.inputs)):
-            return self.ask_at_random(n)
-        if self.can_fit and self.has_news:
+        if not self.can_fit:
+            if self.sampler.needs_model(self.pool.n_labeled) or not have_distances(self.pool.inputs):
+                return self.ask_at_random(n)
+            self._observe_batch()
+        elif self.has_news:
             self.finish_round()
         model = self.select_model if self.can_fit else None
         view = self.pool.view(model, generator=self._generator(), validation=self.validation)
@@ -258,7 +268,7 @@ class ActiveLearner:
         if self.represents:
             with self.timed("represents"):
                 self._report = self._report | {"represents": _represented(view, rows)}
-        self._scores = dict(zip(rows.tolist(), scores.tolist(), strict=True))
+        self._scores |= zip(rows.tolist(), scores.tolist(), strict=True)
         self.asked = rows
         return self.asked.clone()
 
@@ -342,42 +352,66 @@ class ActiveLearner:
                 for name, part in (("test", self.test), ("validation", self.validation))
             }
         watched = self._watched_now()
-        picked = any(row in self._scores for row in self._bought)
-        scores = [self._scores.get(row, math.nan) for row in self._bought]
-        rows = torch.tensor(self._bought, dtype=torch.int64, device=self.pool.device)
-        result = RoundResult(
-            round=len(self.history),
-            n_labeled=self.pool.n_labeled,
-            rows=rows.cpu(),
-            source_rows=self.pool.source_rows[rows].cpu(),
-            labels=self.pool.targets[rows].cpu(),
-            scores=torch.tensor(scores, dtype=torch.float64),
-            picked_by=type(self.sampler).__name__ if picked else START,
-            **scored,
-            seconds=self._seconds,
-            report=self._report if picked else {},
-            model=as_plain(interop.fit_report(model)),
-            select_model=as_plain({} if self._select_recipe is None else interop.fit_report(self.select_model)),
-            pool=watched,
-            cost=self.spent,
-            true_labels=rows.cpu().new_empty(0) if self.truth is None else self.truth[rows.cpu()],
-        )
+        outcome: dict[str, Any] = {
+            "validation": scored["validation"],
+            "seconds": self._seconds,
+            "model": as_plain(interop.fit_report(model)),
+            "select_model": as_plain({} if self._select_recipe is None else interop.fit_report(self.select_model)),
+            "pool": watched,
+        }
         # The sampler must not see the test part; everything else in the result it may.
-        before = self.sampler.state_dict()
-        try:
-            learned = self.sampler.observe(replace(result, test={}, true_labels=result.true_labels[:0]))
-            if learned:
-                result = replace(result, report=result.report | {"learned": as_plain(learned)})
-        except BaseException:
-            self.sampler.load_state_dict(before)  # the round will be tried again, and must not be observed twice
-            raise
+        report = self._observed(replace(self._result_of(self._unobserved), **outcome))
+        if self._batches:
+            report = {"batches": [*self._batches, {"rows": self._unobserved, "report": report}]}
+        result = replace(self._result_of(self._bought), **outcome, test=scored["test"], report=report)
+        if self.truth is not None:
+            result = replace(result, true_labels=self.truth[result.rows])
         self.history.append(result)
         for row in self._bought:
             self._scores.pop(row, None)
-        self._bought, self._seconds = [], {}
+        self._bought, self._batches, self._seconds = [], [], {}
         if not len(self.asked):  # rows that are still asked for keep their scores and the report
             self._scores, self._report = {}, {}
         return result
+
+    @property
+    def _unobserved(self) -> list[int]:
+        """The rows bought since the last finished round that the sampler has not learned from yet."""
+        return self._bought[sum(len(batch["rows"]) for batch in self._batches) :]
+
+    def _result_of(self, rows: list[int]) -> RoundResult:
+        """Return what is known of rows that were bought, whatever the models fitted on them are like."""
+        picked = any(row in self._scores for row in rows)
+        scores = [self._scores.get(row, math.nan) for row in rows]
+        at = torch.tensor(rows, dtype=torch.int64, device=self.pool.device)
+        return RoundResult(
+            round=len(self.history),
+            n_labeled=self.pool.n_labeled,
+            rows=at.cpu(),
+            source_rows=self.pool.source_rows[at].cpu(),
+            labels=self.pool.targets[at].cpu(),
+            scores=torch.tensor(scores, dtype=torch.float64),
+            picked_by=type(self.sampler).__name__ if picked else START,
+            report=self._report if picked else {},
+            cost=self.spent,
+        )
+
+    def _observed(self, result: RoundResult) -> dict[str, Any]:
+        """Let the sampler learn from a result, and return its report with what that was."""
+        before = self.sampler.state_dict()
+        try:
+            learned = self.sampler.observe(result)
+            return result.report | ({"learned": as_plain(learned)} if learned else {})
+        except BaseException:
+            self.sampler.load_state_dict(before)  # it will be tried again, and must not be observed twice
+            raise
+
+    def _observe_batch(self) -> None:
+        """Let the sampler learn from labels that came in while there is no model, if any did; their round goes on."""
+        rows = self._unobserved
+        if rows:
+            self._batches.append({"rows": rows, "report": self._observed(self._result_of(rows))})
+            self._report = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that happened, in numbers, text and tensors; a cold model is fitted again from it."""
@@ -393,6 +427,8 @@ class ActiveLearner:
             "asked": self.asked.cpu(),
             "scores": dict(self._scores),
             "bought": list(self._bought),
+            "batches": list(self._batches),
+            "began_with": self.began_with,
             "seconds": dict(self._seconds),
             "report": dict(self._report),
             "last_predictions": self._last_predictions,
@@ -404,7 +440,7 @@ class ActiveLearner:
         Raises:
             RunError: the state is of another pool, seed or sampler, or damaged.
         """
-        missing = self.state_dict().keys() - state.keys() - {"model", "is_fitted", "last_predictions"}
+        missing = self.state_dict().keys() - state.keys() - _MAY_BE_MISSING
         if missing:
             raise RunError(f"the saved state is damaged: it has no {', '.join(sorted(missing))}")
         own = {"pool": self._fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
@@ -427,7 +463,8 @@ class ActiveLearner:
         self.history = list(history)
         self.asked = state["asked"].to(self.pool.device)
         self._scores = dict(state["scores"])
-        self._bought = list(state["bought"])
+        self._bought, self._batches = list(state["bought"]), list(state.get("batches", []))
+        self.began_with = state.get("began_with")
         self._seconds = dict(state["seconds"])
         self._report = dict(state["report"])
         self.sampler.load_state_dict(state["sampler_state"])

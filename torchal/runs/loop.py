@@ -9,6 +9,7 @@ from numbers import Integral
 from torch import Tensor
 
 from torchal._checks import as_integers, as_rows
+from torchal._records import differences
 from torchal.errors import BudgetError, ConfigError, DataError
 from torchal.pool.round_result import RoundResult
 from torchal.protocols import UNLABELED, Oracle
@@ -31,12 +32,13 @@ def rounds(
         oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled.
         schedule: batch size and stop rules. The last batch may be smaller, and the pool may run dry.
         start: rows to label first, or how many to draw at random, if the pool has no label yet. With 0 the sampler
-            picks the first batch too, if it reads no model; else that is drawn at random. A loaded learner needs the
-            same start.
+            picks the first batch too, if it reads no model; else that is drawn at random. A learner that was loaded
+            has begun with a start: give the same again, or none.
         on_labels: called after labels came in and before the model is fitted on them, to save what was paid for.
 
     Raises:
-        ConfigError: a start set that is missing, or given beside labels; a target without a validation part.
+        ConfigError: a start that is missing, given beside labels, or not the one that the learner began with; a target
+            without a validation part.
         BudgetError: a start set larger than the pool or the budget.
 
     Rows that the learner asked for earlier are bought first, whatever the budget. Everything is checked when this is
@@ -69,9 +71,18 @@ def check_start(learner: ActiveLearner, schedule: Schedule, start: int | Tensor 
     if schedule.target_metric is not None and schedule.target_metric not in learner.metric_names:
         raise ConfigError(f"no metric is named {schedule.target_metric!r}; there are {', '.join(learner.metric_names)}")
     learner.watch(*schedule.watched)
+    began_with = learner.began_with
+    if began_with is not None:
+        if start is not None and _as_plain(start) != began_with:
+            changed = differences({"start": began_with}, {"start": _as_plain(start)})
+            raise ConfigError(f"a learner goes on with the start that it began with, or none given: {changed}")
+        return
     if learner.history or pool.n_labeled or len(learner.asked):
         if start is not None and not learner.history and pool.n_labeled:
-            raise ConfigError(f"a start set was given, and {pool.n_labeled} rows of the pool are labeled already")
+            given = "a start set was" if _as_plain(start) != 0 else "start=0, for the sampler to begin with, was"
+            raise ConfigError(
+                f"{given} given, and {pool.n_labeled} rows of the pool are labeled already: leave start out"
+            )
         return
     if start is None:
         raise ConfigError("no row of the pool is labeled: give start=, the rows to label first or how many")
@@ -101,7 +112,7 @@ def run_rounds(
     None is yielded wherever a model is about to be fitted: whoever runs several learners may fit theirs together.
     """
 
-    def buy(rows: Tensor) -> None:
+    def buy(rows: Tensor, *, begins: bool = False) -> None:
         with learner.timed("label"):
             labels = as_integers("the oracle's labels", oracle(rows)).to(rows.device)
         if labels.shape != rows.shape:
@@ -111,19 +122,23 @@ def run_rounds(
         known = labels != UNLABELED
         learner.cannot_label(rows[~known])
         learner.tell(rows[known], labels[known])
+        if begins and start is not None:
+            learner.began_with = _as_plain(start)
         on_labels()
 
     n_rows = len(learner.pool)
+    is_new = not resumed and not learner.history and not learner.pool.n_labeled and learner.began_with is None
+    if is_new and start is not None and _as_plain(start) == 0:
+        learner.began_with = 0
     # The batches before the next one: as many as rounds, but for the round of a start set.
-    n_before = int(isinstance(start, Integral) and start == 0)
+    n_before = int((learner.began_with if start is None else _as_plain(start)) == 0)
     if len(learner.asked):
-        buy(learner.asked)
-    if start is not None and not resumed and not learner.history and not learner.pool.n_labeled:
+        buy(learner.asked, begins=is_new)
+    if start is not None and is_new and not learner.pool.n_labeled and not n_before:
         if isinstance(start, Integral):
-            if not n_before:
-                buy(learner.ask_at_random(int(start)))
+            buy(learner.ask_at_random(int(start)), begins=True)
         else:
-            buy(as_rows("start", start, n_rows=n_rows, device=learner.pool.device))
+            buy(as_rows("start", start, n_rows=n_rows, device=learner.pool.device), begins=True)
     if learner.has_news and learner.can_fit:
         yield None
         yield learner.finish_round()
@@ -136,7 +151,7 @@ def run_rounds(
         if learner.has_news and learner.can_fit:  # not if the oracle could label none of them: then others are asked
             yield None
             yield learner.finish_round()
-    if not learner.history:
+    if not (learner.history or _is_over_at_once(schedule, n_before)):
         learner.finish_round()  # raises: the budget is spent and there is still one class
 
 
@@ -145,7 +160,7 @@ def _is_done(learner: ActiveLearner, schedule: Schedule, n_before: int) -> bool:
     if pool.n_labeled >= schedule.labels_in_all(len(pool)) or not bool(pool.candidates.any()):
         return True
     if not learner.history:
-        return False
+        return _is_over_at_once(schedule, n_before)
     last = learner.history[-1]
     if last.round + n_before >= schedule.most_rounds:
         return True
@@ -158,6 +173,16 @@ def _is_done(learner: ActiveLearner, schedule: Schedule, n_before: int) -> bool:
         if value is not None and value >= schedule.target_value:
             return True
     return _is_flat(learner, schedule) or _is_settled(learner, schedule)
+
+
+def _is_over_at_once(schedule: Schedule, n_before: int) -> bool:
+    """Tell whether not even the sampler's first batch, in the place of a start set, is to be bought."""
+    return n_before > 0 and schedule.most_rounds == 0
+
+
+def _as_plain(start: int | Tensor) -> int | list[int]:
+    """Return a start as a state holds it."""
+    return int(start) if isinstance(start, Integral) else as_integers("start", start).tolist()
 
 
 def _is_flat(learner: ActiveLearner, schedule: Schedule) -> bool:

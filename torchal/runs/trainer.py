@@ -201,7 +201,7 @@ class Trainer:
                     with folder.reported():
                         log.add(result)
                 bar.add(_headline(result))
-            if log is not None:
+            if log is not None and learner.history:
                 with folder.reported():
                     log.add_summary(self._hparams())
             checkpoint(finished=True)

@@ -87,6 +87,10 @@ class Bandit(CompositeSampler):
         """True: the accuracy on the validation part is the reward."""
         return True
 
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - always, to pay an arm
+        """Tell that it reads a model, whose accuracy is the reward."""
+        return True
+
     @property
     def arm_names(self) -> list[str]:
         """What the arms are called in reports."""
@@ -121,16 +125,18 @@ class Bandit(CompositeSampler):
         Raises:
             DataError: no validation accuracy; a reward outside [0, 1]; rows of a draw that is not the last one.
         """
-        if "accuracy" not in result.validation:
+        arm, pull = result.report.get("arm"), result.report.get("pull")
+        accuracy = result.validation.get("accuracy")
+        # Rows that no arm picked may have none in a round 0 that goes on, as there is no model yet.
+        if accuracy is None and not (arm is None and result.round == 0):
             raise DataError(
                 f"{type(self).__name__} learns from the validation accuracy; round {result.round} has none"
                 if result.round >= 0
                 else f"{type(self).__name__} learns from the validation accuracy: tell(..., validation_accuracy=...)"
             )
-        arm, pull = result.report.get("arm"), result.report.get("pull")
         if arm is None:
             learned = super().observe(result)
-            self._scores.append(result.validation["accuracy"])
+            self._scores += [] if accuracy is None else [accuracy]
             self._told.add(result.rows)
             return learned
         batch = sorted({row for told in result.report["members"].values() for row in told["rows"]})

@@ -71,6 +71,7 @@ class Sampler(ABC):
     def observe(self, result: RoundResult) -> Mapping[str, Any] | None:  # noqa: ARG002 - most samplers have no state
         """Learn from a finished round: the rows that were bought, and the model's validation scores after them.
 
+        Where the sampler reads no model, also from a batch after which none can be fitted yet: without validation scores.
         `result.report` is what `report` said when the rows were picked. What this returns, if anything, joins it in the
         run's record, under "learned"; plain numbers, text, lists and dicts only.
         """
@@ -90,7 +91,8 @@ class Sampler(ABC):
         a round; all others take it and do nothing. The labels of a batch may come in parts, each by a call.
 
         Args:
-            picks: what `select` returned last, or some of its rows; nobody has to tell of a start set.
+            picks: what `select` returned last, or some of its rows; nobody has to tell of a start set, and rows told
+                before the first `select` are one.
             labels: of these rows.
             picked: False for rows that others chose; a sampler may learn from them too.
             validation_accuracy: of a model fitted with these labels, which a bandit learns from.
@@ -104,7 +106,8 @@ class Sampler(ABC):
 
         Raises:
             ShapeError: rows that repeat, or not as many labels as rows.
-            DataError: a label is negative, as one that was not bought is; a bandit without a validation accuracy.
+            DataError: a label is negative, as one that was not bought is; rows that are not of the last selection, of a
+                sampler that says which row is whose, as a bandit; a bandit without a validation accuracy.
 
         Example:
             >>> from torchal.samplers import GraphDensity
@@ -128,6 +131,8 @@ class Sampler(ABC):
             raise DataError(f"labels must be at least 0: {int((labels < 0).sum())} of {len(labels)} are not")
         if not len(rows):
             return None
+        report = as_plain(self.report()) if picked else {}
+        _check_of_last(rows, report, by=type(self).__name__)
         scores = picks.scores.cpu().double() if isinstance(picks, Selection) else torch.zeros(len(rows)).double()
         result = RoundResult(
             round=-1,
@@ -138,7 +143,7 @@ class Sampler(ABC):
             scores=scores if picked else torch.full_like(scores, math.nan),
             picked_by=type(self).__name__ if picked else "others",
             validation={} if validation_accuracy is None else {"accuracy": float(validation_accuracy)},
-            report=as_plain(self.report()) if picked else {},
+            report=report,
         )
         return self.observe(result)
 
@@ -161,6 +166,20 @@ class Sampler(ABC):
         """
         if state:
             raise ValueError(f"{type(self).__name__} has no state, got {', '.join(map(str, state))}")
+
+
+def _check_of_last(rows: Tensor, report: Mapping[str, Any], *, by: str) -> None:
+    """Require that rows (n,) are of the selection that a report is of, where it says which member named which row."""
+    if not report.get("members"):
+        return
+    named = torch.tensor([row for told in report["members"].values() for row in told.get("rows", [])]).long().unique()
+    others = rows[~torch.isin(rows, named)]
+    if len(others):
+        raise DataError(
+            f"{len(others)} of {len(rows)} rows, the first of them row {int(others[0])}, are not among the "
+            f"{len(named)} that {by} picked last, and whose they are is known of these only: tell it each batch before "
+            "the next select, and of rows that others chose with picked=False"
+        )
 
 
 def check_state(state: Mapping[str, Any], *keys: str, by: str) -> None:

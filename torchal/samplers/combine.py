@@ -79,12 +79,12 @@ class Combine(CompositeSampler):
         check_strengths((self.diversity, self.density, self.similarity, self.balance))
         check_metric(self.metric)
         similarity = self.similarity if self.query_rows is not None else 0.0
-        if not (self.samplers or self.diversity or self.density or similarity or self.balance):
+        if not (self._counting or self.diversity or self.density or similarity or self.balance):
             raise ConfigError("there is nothing to choose by: give samplers, or a diversity or density above 0")
 
     def needs_model(self, n_labeled: int) -> bool:
-        """Tell whether a member, or the balance, reads a model."""
-        return self.balance > 0 or super().needs_model(n_labeled)
+        """Tell whether a member that counts, or the balance, reads a model."""
+        return self.balance > 0 or any(self.members[i].needs_model(n_labeled) for i in self._counting)
 
     def check_model(self, model: object) -> None:
         """Require what the members read, and probabilities to balance classes by."""
@@ -115,19 +115,27 @@ class Combine(CompositeSampler):
             metric=self.metric,
             **(self._balance(view) if self.balance else {}),
         )
-        members = self.members_report(selection.indices, [selection.indices] * len(self.samplers), with_reports=False)
+        named = [selection.indices if i in self._counting else selection.indices[:0] for i in range(len(self.samplers))]
+        members = self.members_report(selection.indices, named, with_reports=False)
         self._report = {"members": members}
         return selection
 
+    @property
+    def _counting(self) -> list[int]:
+        """The numbers of the members with a strength above 0."""
+        assert self.strengths is not None
+        return [i for i, strength in enumerate(self.strengths) if strength > 0]
+
     def report(self) -> dict[str, Any]:
-        """Return which rows each member has scored: all of the batch."""
+        """Return which rows each member has scored: all of the batch, if it counts."""
         return self._report
 
     def _utilities(self, view: PoolView) -> tuple[list[Tensor], list[float]]:
         """Return what each row is worth by itself, and the strengths of that."""
         assert self.strengths is not None
-        utilities, strengths = [], list(self.strengths)
-        for i, sampler in enumerate(self.samplers):
+        utilities, strengths = [], [self.strengths[i] for i in self._counting]
+        for i in self._counting:
+            sampler = self.samplers[i]
             assert isinstance(sampler, ScoreSampler)
             utilities.append(non_negative(sampler.score(view.fork(i)), candidates=view.candidates))
         if self.density:

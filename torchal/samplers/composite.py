@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_budget
+from torchal._records import as_plain
 from torchal.errors import ConfigError, DataError
 from torchal.functional.selection import Selection
 from torchal.pool.round_result import RoundResult
@@ -46,11 +47,12 @@ class CompositeSampler(Sampler):
 
     A subclass is a dataclass with a field `samplers` that calls `check_members` first of all; its `select` asks
     members, by `mix` or one by one, and puts `members_report` into its report under "members", from which `observe`
-    tells each member which of the rows bought it has named. An `observe` of its own calls this one too. One member
-    alone is wrapped by a `WrapperSampler`.
+    tells each member which of the rows bought it has named. That report is in its field `_report`, which is part of the
+    state. An `observe` of its own calls this one too. One member alone is wrapped by a `WrapperSampler`.
     """
 
     samplers: Sequence[Sampler]
+    _report: dict[str, Any]
 
     @property
     def members(self) -> tuple[Sampler, ...]:
@@ -177,8 +179,9 @@ class CompositeSampler(Sampler):
         return {"members": learned} if learned else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the members' states."""
-        return {"names": self.names, "members": [sampler.state_dict() for sampler in self.members]}
+        """Return the members' states, and the report of the last selection: its rows may be told later."""
+        members = [sampler.state_dict() for sampler in self.members]
+        return {"names": self.names, "members": members, "report": as_plain(self.report())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned.
@@ -191,6 +194,7 @@ class CompositeSampler(Sampler):
             raise DataError(f"the state is of {', '.join(state['names'])}; the members are {', '.join(self.names)}")
         for sampler, own in zip(self.members, state["members"], strict=True):
             sampler.load_state_dict(own)
+        object.__setattr__(self, "_report", state.get("report", {}))  # there is none in a state of earlier versions
 
 
 class WrapperSampler(CompositeSampler):

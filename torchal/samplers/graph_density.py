@@ -73,8 +73,9 @@ class GraphDensity(Sampler):
 
     def observe(self, result: RoundResult) -> None:
         """Remember the rows that were bought of those that this sampler picked; others have no score."""
-        bought = set(self._bought)
-        self._bought += [row for row in result.rows[~result.scores.isnan()].tolist() if row not in bought]
+        if self._n_rows is not None:  # before its first selection it has picked nothing, whatever it is told
+            bought = set(self._bought)
+            self._bought += [row for row in result.rows[~result.scores.isnan()].tolist() if row not in bought]
         self._told.add(result.rows)
 
     def report(self) -> dict[str, Any]:

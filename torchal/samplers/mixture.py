@@ -45,6 +45,12 @@ class Mixture(CompositeSampler):
         equal = [1 / n_members] * n_members
         self.weights = checked_weights(equal if self.weights is None else self.weights, n_members=n_members)
 
+    def needs_model(self, n_labeled: int) -> bool:
+        """Tell whether a member that is asked reads a model once there are so many labels."""
+        assert self.weights is not None
+        pairs = zip(self.members, self.weights, strict=True)
+        return any(weight > 0 and sampler.needs_model(n_labeled) for sampler, weight in pairs)
+
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by `CompositeSampler.mix`."""
         assert self.weights is not None

@@ -85,6 +85,10 @@ class SimulateBatch(CompositeSampler):
         """Whether simulations are compared by their validation accuracy, or a member needs it."""
         return self.keep != "frequent" or super().needs_validation
 
+    def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - always, to draw labels from
+        """Tell that it reads a model, whose labels are simulated."""
+        return True
+
     def check_model(self, model: object) -> None:
         """Require probabilities to draw labels from, and a model that can be cloned to be fitted on them."""
         super().check_model(model)

@@ -26,17 +26,19 @@ class Told:
         self._rows = torch.cat([self._rows, rows.cpu()])
 
     def warn_of_others(self, view: PoolView, *, by: str) -> None:
-        """Warn where rows of a view were labeled that the sampler was not told of. Call it first of all in `select`."""
-        if view.is_supposed or view.is_cold:  # before there is a model, the first round is not over
+        """Warn where rows of a view were labeled that the sampler was not told of.
+
+        Call it in `select` itself, since the warning points at whoever called that, and after the checks that the pool
+        is that of before.
+        """
+        if view.is_hypothetical:
             return
         labeled, start = view.labeled, self._start
-        if start is not None and (
-            start.shape != labeled.shape or start.device != labeled.device or bool((start & ~labeled).any())
-        ):
-            start, self._rows = None, self._rows[:0]  # another pool
-        if start is None:
+        if start is None or self._is_of_another_pool(labeled):
+            self._rows = self._rows if start is None else self._rows[:0]
             self._start = labeled.clone()
             return
+        self._start = start & labeled  # a label that was taken back and comes again is news
         rows = (labeled & ~start).nonzero().squeeze(1)
         n_others = int((~torch.isin(rows, self._rows.to(rows.device))).sum())
         if n_others:
@@ -46,3 +48,12 @@ class Told:
                 UserWarning,
                 stacklevel=3,
             )
+
+    def _is_of_another_pool(self, labeled: Tensor) -> bool:
+        """Tell whether none of the rows known is labeled any more, or there are not as many rows."""
+        start = self._start
+        assert start is not None
+        if start.shape != labeled.shape or start.device != labeled.device:
+            return True
+        known = start.index_fill(0, self._rows[self._rows < len(start)].to(start.device), True)
+        return bool(known.any()) and not bool((known & labeled).any())
