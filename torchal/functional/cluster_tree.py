@@ -207,7 +207,9 @@ def hac_clusters(
     check_hac(mean_size, max_rows, metric)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     with exact_arithmetic(reader.device):
-        seen = survey(reader, metric)._replace(whole=False)  # or cosines would be exact, but not distances
+        seen = survey(reader, metric)
+        if metric == "cosine":  # exact values would be of cos |cos|, which rounds the small distances; euclidean ones
+            seen = seen._replace(whole=False)  # of whole numbers are to be exact, so that equal ones stay equal
         n_rows = len(reader)
         # in whole numbers: 11 // 1.1 is 9 in float arithmetic
         n_clusters = max(1, int(n_rows / Fraction(mean_size).limit_denominator(1_000_000)))
