@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -28,6 +29,12 @@ class Segments(NamedTuple):
 
     groups: Tensor
     ids: list[Any]
+
+    @property
+    def digest(self) -> str:
+        """A few letters that tell different segments apart."""
+        parts = (self.groups.cpu().numpy().tobytes(), repr(self.ids).encode())
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
 
 
 class Aggregated(NamedTuple):
