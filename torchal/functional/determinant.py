@@ -56,7 +56,8 @@ def log_det(
         kernel: cosine; or linear, x^T y, divided by its mean k(x, x) over all rows, so that only the ratios of lengths
             count.
         ridge: what is added to k(x, x), which is 1 on average (by the cosine, 1 but for rows of zeros): the variance of
-            noise. The smaller, the less is a row worth that is a combination of picks. It counts as at least 4 (D + 4) e times the largest k(x, x).
+            noise. The smaller, the less is a row worth that is a combination of picks. It counts as at least
+            4 (D + 4) e times the largest k(x, x).
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; as many as fit into a cache (CPU) or 128 MiB (GPU), unless given.
 
