@@ -206,8 +206,8 @@ def hac_clusters(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
-        if metric == "cosine":  # exact values would be of cos |cos|, which rounds the small distances; euclidean ones
-            seen = seen._replace(whole=False)  # of whole numbers are to be exact, so that equal ones stay equal
+        if metric == "cosine":  # or values of whole numbers would be exact, but not the distances made of them
+            seen = seen._replace(whole=False)
         n_rows = len(reader)
         # in whole numbers: 11 // 1.1 is 9 in float arithmetic
         n_clusters = max(1, int(n_rows / Fraction(mean_size).limit_denominator(1_000_000)))
