@@ -145,6 +145,12 @@ def check_positive(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a finite number above 0, got {value!r}")
 
 
+def check_at_least(name: str, value: object, *, least: float) -> None:
+    """Require a finite number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) < math.inf:
+        raise ConfigError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
+
+
 def rows_in(fraction: float, n_rows: int) -> int:
     """Return how many of n rows a fraction is, rounded down: 0.29 of 100 is 29, which float arithmetic makes 28.
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import pdist
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
@@ -55,6 +57,24 @@ def test_agrees_with_the_loop(n_rows, n_columns, seed, mean_size, cosine, double
     x = normal(n_rows, n_columns + cosine, seed=seed, dtype=torch.float64 if double else torch.float32)
     metric = "cosine" if cosine else "euclidean"
     assert hac(x, mean_size=mean_size, metric=metric).tolist() == reference.hac_clusters(x, mean_size, metric)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=2), min_size=2, max_size=12),
+    shift=st.sampled_from([0, 1000]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_ties_of_whole_numbers_are_those_of_scipy(rows, shift, dtype):
+    x = torch.tensor(rows, dtype=dtype)
+    joins = hierarchy.linkage(pdist(x.double().numpy()), "average")
+    want = hierarchy.fcluster(joins, max(1, len(rows) // 2), "maxclust")
+    assert hac(x + shift, mean_size=2).tolist() == reference.numbered(want.tolist())
+
+
+def test_a_shift_of_whole_numbers_changes_nothing():
+    x = torch.tensor([[2.0, 0], [1, 2], [1, 0], [1, 2], [1, 0], [1, 3]])
+    assert hac(x, mean_size=2).equal(hac(x + 1000, mean_size=2))
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

@@ -209,6 +209,20 @@ def test_rows_of_zeros_have_no_variance():
     assert log_det(torch.zeros(3, 2), 3, kernel="linear").indices.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("ridge", [0.01, 1.0])
+def test_rows_of_zeros_come_last_by_the_cosine_too(ridge):
+    x = normal(50, 3)
+    with_zeros = torch.cat([torch.zeros(2, 3), x, torch.zeros(1, 3)])
+    want, picks = log_det(x, 50, ridge=ridge), log_det(with_zeros, 53, ridge=ridge)
+    assert picks.indices.tolist() == [*(want.indices + 2).tolist(), 0, 1, 52]
+    assert torch.allclose(picks.scores[:50], want.scores)
+    assert picks.scores[50:].tolist() == pytest.approx([math.log(ridge)] * 3)
+    assert log_det(with_zeros, 9, labeled=torch.arange(53) < 3, ridge=ridge).indices.equal(
+        log_det(x, 9, labeled=torch.arange(50) < 1, ridge=ridge).indices + 2
+    )
+    assert log_det(torch.zeros(3, 2), 3).indices.tolist() == [0, 1, 2]
+
+
 def test_every_candidate_and_one_row():
     x = normal(30, 4)
     assert log_det(x, 30).indices.sort().values.tolist() == list(range(30))
@@ -287,8 +301,6 @@ def test_bad_input(n, changed, error, match):
 def test_bad_input_of_one_of_them():
     with pytest.raises(ConfigError, match="kernel must be one of cosine, linear, got 'rbf'"):
         log_det(FEATURES, 1, kernel="rbf")
-    with pytest.raises(DataError, match="row 3 is all zeros"):
-        log_det(FEATURES.index_fill(0, torch.tensor(3), 0.0), 1)
     with pytest.raises(ConfigError, match="bias must be true or false, got 'no'"):
         max_det(LOG_PROBS, FEATURES, 1, bias="no")
     with pytest.raises(DataError, match=r"row 0 sums to .* after exp, not to 1"):

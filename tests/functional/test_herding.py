@@ -273,9 +273,18 @@ class TestRefuses:
             uncertainty_herding(self.x * math.nan, 1, uncertainty=self.unsure, labeled=mask(6, [0, 1]))
         with pytest.raises(DataError, match="features must be finite"):
             max_herding(self.x * math.nan, 1)
-        with pytest.raises(DataError, match="row 0 is all zeros"):
-            max_herding(self.x * 0, 1)
-        assert max_herding(self.x * 0, 1, normalize=False).indices.tolist() == [0]
+
+
+def test_a_row_of_zeros_is_at_a_distance_of_1():
+    x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [-2.0, 0.0]])
+    picks = max_herding(x, 3, bandwidth=1.0)
+    assert picks.indices.tolist() == [0, 1, 2]
+    assert picks.scores.tolist() == pytest.approx([1 + 2 / math.e, 1 - 1 / math.e, 1 - 1 / math.e])
+    assert max_herding(x, 1, bandwidth=0.01, labeled=mask(3, [1])).indices.tolist() == [0]
+    assert labeled_distance(x, mask(3, [0, 1])) == 1
+    assert uncertainty_herding(x, 1, uncertainty=torch.tensor([0.1, 0.1, 0.9]), bandwidth=0.1).indices.tolist() == [2]
+    for normalize in (False, True):
+        assert max_herding(x * 0, 2, normalize=normalize).indices.tolist() == [0, 1]
 
 
 @pytest.mark.gpu

@@ -206,6 +206,7 @@ def test_rows_that_may_not_be_picked_make_no_cluster_large():
         (torch.zeros(3, 2), 1, {"log_probs": torch.zeros(3, 2)}, DataError, "sums to 2 after exp"),
         (torch.zeros(3, 2), 1, {"log_probs": torch.full((3, 2), math.nan)}, DataError, "sums to nan"),
         (torch.zeros(3, 2), 1, {"bias": 1}, ConfigError, "bias must be true or false"),
+        (torch.zeros(3, 2), 1, {"bias": True}, ConfigError, "bias=True is of gradients, which need log_probs"),
     ],
 )
 def test_refuses_what_it_cannot_use(pick, x, n, more, error, message):

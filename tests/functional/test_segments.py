@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.references import segments as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
 from torchal.functional import aggregate, top_n, top_of_groups
-from torchal.functional.segments import as_segments
+from torchal.functional.segments import Segments, as_segments
 
 SCORES = torch.tensor([0.1, 0.9, 0.5, 0.4, 0.6, 0.2])
 IDS = [7, 3, 7, 3, 7, 5]
@@ -78,6 +78,33 @@ def test_ids_are_whole_numbers_or_text(ids):
     assert found.ids == [ids[0], ids[1]]
     assert all(type(name) in {int, str} for name in found.ids)
     assert as_segments(found, n_rows=3) == found
+
+
+def test_texts_may_be_long_and_hold_any_letter():
+    assert as_segments(["a", "a\0", "a", ""], n_rows=4).groups.tolist() == [0, 1, 0, 2]
+    names = [f"{i}.jpg" for i in range(20_000)]
+    names[7] = 2_000_000 * "x"  # an array of all of them, as wide as the widest, would take 160 GB
+    found = as_segments(names, n_rows=len(names))
+    assert found.groups.equal(torch.arange(20_000))
+    assert found.ids == names
+
+
+def test_digests_tell_segments_apart():
+    found = [as_segments(ids, n_rows=2).digest for ids in (["a", "b"], ["a", "a"], ["1", "2"], [1, 2], ["a, b", "a"])]
+    assert len(set(found)) == 5
+    assert as_segments(np.array(["a", "b"]), n_rows=2).digest == found[0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "ids"),
+    [([0, 5, 1], "ab"), ([0, 1, -1], "ab"), ([0, 1, 0], "abc"), ([0, 1, 2], "ab"), ([1, 0, 1], "ab"), ([], "a")],
+)
+def test_segments_that_were_made_by_others_are_looked_at(groups, ids):
+    with pytest.raises(ShapeError, match=f"numbered 0 to {len(ids) - 1} for {len(ids)} ids"):
+        as_segments(Segments(torch.tensor(groups, dtype=torch.int64), list(ids)), n_rows=len(groups))
+    with pytest.raises(ShapeError, match=r"the groups of segments must be \(n,\) integers, got torch.float32"):
+        as_segments(Segments(torch.zeros(3), ["a"]), n_rows=3)
+    assert as_segments(Segments(torch.tensor([0, 1, 0]), ["a", "b"]), n_rows=3).groups.tolist() == [0, 1, 0]
 
 
 def test_a_group_without_candidates_is_never_wanted():

@@ -311,6 +311,19 @@ class TestEdges:
             assert picks.scores[:50].tolist() == pytest.approx([2] * 50, abs=1e-2)
 
 
+@pytest.mark.parametrize("max_held", [0, coverage.MAX_HELD])
+@pytest.mark.parametrize("pick", [facility_location, saturated_coverage])
+def test_a_row_of_zeros_is_like_nothing(pick, max_held):
+    x = normal(30, 3)
+    with_zeros = torch.cat([torch.zeros(1, 3), x, torch.zeros(1, 3)])
+    want, picks = pick(x, 5, max_held=max_held), pick(with_zeros, 5, max_held=max_held)
+    assert picks.indices.equal(want.indices + 1)
+    assert picks.value == pytest.approx(want.value)
+    everything = pick(with_zeros, 32, max_held=max_held)
+    assert everything.scores[(everything.indices == 0) | (everything.indices == 31)].tolist() == [0, 0]
+    assert pick(with_zeros, 1, labeled=mask(32, [0]), max_held=max_held).indices.equal(picks.indices[:1])
+
+
 class TestRefuses:
     x = normal(6, 2)
 
@@ -334,8 +347,6 @@ class TestRefuses:
             facility_location(self.x[0], 1)
         with pytest.raises(DataError, match="features must be finite"):
             facility_location(torch.full((3, 2), math.nan), 1)
-        with pytest.raises(DataError, match="row 1 is all zeros"):
-            facility_location(torch.tensor([[1.0], [0.0]]), 1)
         with pytest.raises(DataError, match="no rows"):
             facility_location(self.x[:0], 1)
 

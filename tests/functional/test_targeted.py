@@ -138,6 +138,17 @@ class TestEdges:
         assert similar(x, 5, measure="flqmi", query=x[:3]).indices.equal(want.indices)
 
 
+@pytest.mark.parametrize("measure", ["flqmi", "flvmi", "flcg"])
+def test_a_row_of_zeros_is_like_nothing(measure):
+    x, query = normal(30, 3), normal(4, 3, seed=1)
+    name = "private" if measure == "flcg" else "query"
+    zeros = torch.zeros(1, 3)
+    want = similar(x, 8, measure=measure, **{name: query})
+    got = similar(torch.cat([zeros, x]), 8, measure=measure, **{name: torch.cat([query, zeros])})
+    assert got.indices.equal(want.indices + 1)
+    assert got.value == pytest.approx(want.value)
+
+
 class TestRefuses:
     x = normal(6, 2)
 
@@ -166,8 +177,6 @@ class TestRefuses:
             similar(self.x, 1, measure="flqmi", query=self.x[:0])
         with pytest.raises(DataError, match="private must be finite"):
             similar(self.x, 1, measure="flcg", private=self.x * math.nan)
-        with pytest.raises(DataError, match="a row of query is all zeros"):
-            similar(self.x, 1, measure="flvmi", query=self.x * 0)
 
 
 @pytest.mark.gpu

@@ -5,7 +5,17 @@ import torch
 from sklearn.svm import LinearSVC
 
 from tests.contracts import SamplerContract, make_pool, make_view
-from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Schedule, ShapeError, functional, rounds
+from torchal import (
+    ActiveLearner,
+    CapabilityError,
+    ConfigError,
+    DataError,
+    PoolView,
+    Schedule,
+    ShapeError,
+    functional,
+    rounds,
+)
 from torchal.protocols import HasPosterior, HasProbabilities
 from torchal.samplers import BALD, ByGroup, Entropy, Margin, ScoreSampler, Uniform
 
@@ -107,6 +117,21 @@ def test_what_the_sampler_needs_and_learns_is_passed_on():
     other.load_state_dict(sampler.state_dict())
     assert other.sampler.times == sampler.sampler.times == 2
     assert copy.deepcopy(ByGroup(groups=GROUPS)).groups.ids == ByGroup(groups=GROUPS).groups.ids
+
+
+def test_samplers_of_other_groups_are_other_samplers():
+    one, same = ByGroup(groups=GROUPS), ByGroup(groups=list(GROUPS))
+    others = [ByGroup(), ByGroup(groups=GROUPS[::-1]), ByGroup(groups=torch.arange(60) // 7), ByGroup(Margin())]
+    assert one == same == copy.deepcopy(one)
+    assert repr(one) == repr(same)
+    same.load_state_dict(one.state_dict())
+    for other in others:
+        assert one != other
+        assert repr(one) != repr(other)
+        with pytest.raises(DataError, match="the state is of "):
+            other.load_state_dict(one.state_dict())
+    with pytest.raises(DataError, match=f"the groups {one.groups_digest}; this sampler has {others[1].groups_digest}"):
+        others[1].load_state_dict(one.state_dict())
 
 
 def test_refuses_what_it_cannot_group():

@@ -5,7 +5,7 @@ import torch
 from sklearn.naive_bayes import GaussianNB
 
 from tests.contracts import NearestMean, make_pool, make_view
-from torchal import ActiveLearner, CapabilityError, ConfigError, PoolView, Schedule, functional, rounds
+from torchal import ActiveLearner, CapabilityError, ConfigError, DataError, PoolView, Schedule, functional, rounds
 from torchal.samplers import ClusterMargin, Margin
 
 SETTINGS = {"mean_size": 4.0, "oversampling": 2.0}
@@ -91,7 +91,8 @@ def test_what_is_only_looked_at_is_not_kept(clusterings):
     sampler = ClusterMargin(**SETTINGS)
     view, other = make_view(pool), make_view(pool.with_labels(*some_labels(pool, targets)), model=Drifting())
     first = sampler.select(view, 5)
-    sampler.select(other, 5)
+    with pytest.warns(UserWarning, match="ClusterMargin learns .* not told of 3 of"):
+        sampler.select(other, 5)
     assert sampler.select(view, 5).indices.equal(first.indices)
     assert len(clusterings) == 2  # the first ones are still known, as long as their features are there
 
@@ -140,6 +141,70 @@ def test_a_copy_goes_on_and_another_pool_has_other_clusters(clusterings):
     for other in (make_pool(n_rows=70)[0], make_pool(seed=1)[0]):
         rows = sampler.select(make_view(other), 5).indices
         assert rows.equal(ClusterMargin(**SETTINGS).select(make_view(other), 5).indices)
+
+
+def embedded(targets, seed):
+    """Return a view as one makes it in a loop of one's own, of the embedding of a new model."""
+    x = torch.randn(len(targets), 3, generator=seeded(seed))
+    scores = torch.randn(len(targets), 3, generator=seeded(seed + 1))
+    return PoolView.from_tensors(features=x, scores=scores, targets=targets.clone())
+
+
+def bought(sampler, targets, n_rounds, seed=0):
+    """Return the labels after some rounds in which a sampler is told of its picks."""
+    for step in range(n_rounds):
+        picks = sampler.select(embedded(targets, seed + step), 3)
+        targets = targets.index_fill(0, picks.indices, 1)
+        sampler.tell(picks, targets[picks.indices])
+    return targets
+
+
+START = torch.full((40,), -1).index_fill_(0, torch.tensor([3, 11]), 0)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, "load"])
+def test_in_a_loop_of_one_s_own_the_first_clusters_are_kept_too(clusterings, again):
+    sampler = ClusterMargin(**SETTINGS)
+    targets = bought(sampler, START, 3)
+    assert len(clusterings) == 1
+    if again == "load":
+        other = ClusterMargin(**SETTINGS)
+        other.load_state_dict(sampler.state_dict())
+    else:
+        other = again(sampler)
+    targets = bought(other, targets, 2, seed=50)
+    assert len(clusterings) == 1
+    other.select(embedded(START, 7), 3)  # what was bought is not labeled there
+    other.select(embedded(targets[:-1], 8), 3)
+    assert len(clusterings) == 3
+
+
+def test_says_when_it_was_not_told(clusterings):
+    view = embedded(START, 0)
+    for recluster in (False, True):
+        sampler = ClusterMargin(recluster=recluster, **SETTINGS)
+        picks = sampler.select(view, 3).indices
+        view = embedded(START.index_fill(0, picks, 1), 1)
+        if recluster:  # each round has its own clusters: there is nothing to be told
+            sampler.select(view, 3)
+            continue
+        with pytest.warns(UserWarning, match="ClusterMargin learns .* not told of 3 of 5 labeled rows"):
+            sampler.select(view, 3)
+        view = embedded(START, 0)
+
+
+def test_after_a_restart_it_knows_its_pool_and_its_settings():
+    pool, targets, _ = make_pool()
+    sampler = ClusterMargin(**SETTINGS)
+    learner = ActiveLearner(Drifting(), sampler, pool)
+    run(learner, targets, 3)
+    again = ClusterMargin(**SETTINGS)
+    again.load_state_dict(sampler.state_dict())
+    view, other = make_view(learner.pool, model=Drifting()), make_view(make_pool(seed=1)[0])
+    assert again.select(view, 5).indices.equal(sampler.select(view, 5).indices)
+    assert again.select(other, 5).indices.equal(ClusterMargin(**SETTINGS).select(other, 5).indices)
+    with pytest.raises(DataError, match=r"made with {'mean_size': 4.0, .*}, this sampler has {'mean_size': 5.0, "):
+        ClusterMargin(mean_size=5.0, oversampling=2.0).load_state_dict(sampler.state_dict())
 
 
 def test_all_candidates_and_no_other_row():

@@ -23,8 +23,7 @@ class OnlyPredicts:
 
 
 @BOTH
-@pytest.mark.parametrize("space", ["features", "gradients"])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("space", "bias"), [("features", False), ("gradients", False), ("gradients", True)])
 def test_picks_what_the_function_picks(sampler, function, space, bias):
     view = make_view(make_pool()[0])
     more = {"log_probs": view.log_probs} if space == "gradients" else {}
@@ -80,7 +79,11 @@ def test_warns_where_all_rows_are_alike(sampler, function):
 @BOTH
 @pytest.mark.parametrize(
     ("settings", "match"),
-    [({"space": "inputs"}, "features, gradients, got 'inputs'"), ({"bias": "no"}, "bias must be true or false")],
+    [
+        ({"space": "inputs"}, "features, gradients, got 'inputs'"),
+        ({"bias": "no"}, "bias must be true or false"),
+        ({"bias": True, "space": "features"}, "bias=True is of space='gradients'"),
+    ],
 )
 def test_refuses_unknown_settings(sampler, function, settings, match):
     with pytest.raises(ConfigError, match=match):

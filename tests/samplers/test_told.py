@@ -9,6 +9,7 @@ from torchal.pool.labels import LabeledData
 from torchal.samplers import (
     Bandit,
     ByGroup,
+    ClusterMargin,
     Combine,
     Entropy,
     GraphDensity,
@@ -25,6 +26,7 @@ NOT_TOLD = "was not told of {} of {} labeled rows: in a loop of your own call sa
 LEARN = {
     "graph_density": GraphDensity,
     "hierarchical": Hierarchical,
+    "cluster_margin": ClusterMargin,
     "bandit": lambda: Bandit([Margin(), GraphDensity()]),
 }
 MADE_OF_THEM = {

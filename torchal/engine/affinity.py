@@ -21,7 +21,7 @@ _TOLD_APART = 1e-4  # kernels whose numbers float32 rounds by more than this are
 
 
 class Affinity:
-    """The similarity of rows that a space made ready: the cosine, from -1 to 1.
+    """The similarity of rows that a space made ready: the cosine, from -1 to 1; of a row of zeros 0 with every row.
 
     Args:
         space: makes rows ready.
@@ -76,13 +76,13 @@ def open_affinity(
         reader: the rows.
         similarity: cosine; rbf, which is exp(-gamma d^2); or euclidean, which is 1 / (1 + d).
         gamma: of rbf; 1 / the sum of the columns' variances unless given.
-        unit: whether rows are scaled to length 1 before their distance is taken.
+        unit: whether rows are scaled to length 1 before their distance is taken; a row of zeros stays.
 
     Raises:
-        DataError: features that are not finite; a row of zeros, which has no direction, for cosine or `unit`.
+        DataError: features that are not finite.
     """
     unit = unit or similarity == "cosine"
-    seen = survey(reader, "cosine" if unit else "euclidean")
+    seen = survey(reader, "euclidean")
     dtype = torch.promote_types(reader.dtype, torch.float32)
     for computed in (dtype, torch.float64):
         space = (

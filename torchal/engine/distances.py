@@ -30,6 +30,7 @@ from torchal.engine.features import FeatureReader
 from torchal.errors import CapabilityError, ConfigError, DataError
 
 Metric: TypeAlias = Literal["euclidean", "cosine", "manhattan"]
+ProductMetric: TypeAlias = Literal["euclidean", "cosine"]  # those whose values are one matrix product
 Backend: TypeAlias = Literal["auto", "faiss", "torch"]
 
 
@@ -508,10 +509,10 @@ def has_triton(x: Tensor) -> bool:
     return x.is_cuda and find_spec("triton") is not None
 
 
-def check_metric(metric: object) -> None:
-    """Require a metric that is known."""
-    if metric not in get_args(Metric):
-        raise ConfigError(f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}")
+def check_metric(metric: object, *, among: Any = Metric) -> None:
+    """Require a metric that is known, one of a literal type."""
+    if metric not in get_args(among):
+        raise ConfigError(f"metric must be one of {', '.join(get_args(among))}, got {metric!r}")
 
 
 def check_backend(backend: object) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_float, check_groups
-from torchal.errors import ConfigError
+from torchal._checks import check_at_least, check_budget, check_float, check_groups
 from torchal.functional.k_center import check_masks
 from torchal.functional.quotas import rank_within
 from torchal.functional.selection import Selection, top_n
@@ -72,7 +70,7 @@ def cluster_margin(
     """
     check_float("scores", scores, ndim=1)
     check_groups("clusters", clusters, n_rows=len(scores), device=scores.device)
-    check_oversampling(oversampling)
+    check_at_least("oversampling", oversampling, least=1)
     _, candidates = check_masks(None, candidates, n_rows=len(scores), device=scores.device)
     n_candidates = int(candidates.sum())
     check_budget(n, n_candidates)
@@ -89,10 +87,3 @@ def cluster_margin(
     chosen = chosen[sizes[group[chosen]].argsort(stable=True)]
     chosen = chosen[turns[chosen].argsort(stable=True)][:n]
     return Selection(rows[chosen], values[chosen])
-
-
-def check_oversampling(oversampling: object) -> None:
-    """Require a finite number of at least 1."""
-    number = isinstance(oversampling, Real) and not isinstance(oversampling, bool)
-    if not number or not 1 <= float(oversampling) < math.inf:  # type: ignore[arg-type]
-        raise ConfigError(f"oversampling must be a finite number of at least 1, got {oversampling!r}")

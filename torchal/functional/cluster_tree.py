@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from fractions import Fraction
-from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -13,16 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchal._checks import check_finite, check_float, check_whole
+from torchal._checks import check_at_least, check_finite, check_float, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
-from torchal.engine.distances import Metric, Rows, Space, check_metric, make_space, survey, unit_rows
+from torchal.engine.distances import Metric, ProductMetric, Rows, Space, check_metric, make_space, survey, unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import StreamedRows, split
 from torchal.errors import ConfigError, DataError
 from torchal.functional.hierarchy import ClusterTree
 from torchal.functional.kmeans import kmeans
 
-LinkageMetric: TypeAlias = Literal["euclidean", "cosine"]
 Linkage: TypeAlias = Literal["ward", "average", "complete", "single"]
 
 _SCIPY_METRICS = {"euclidean": "euclidean", "cosine": "cosine", "manhattan": "cityblock"}
@@ -150,7 +148,7 @@ def hac_clusters(
     features: Features,
     *,
     mean_size: float = 10.0,
-    metric: LinkageMetric = "euclidean",
+    metric: ProductMetric = "euclidean",
     max_rows: int = 10_000,
     generator: torch.Generator,
     device: torch.device | str | None = None,
@@ -207,7 +205,9 @@ def hac_clusters(
     check_hac(mean_size, max_rows, metric)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     with exact_arithmetic(reader.device):
-        seen = survey(reader, metric)._replace(whole=False)  # or cosines would be exact, but not distances
+        seen = survey(reader, metric)
+        if metric == "cosine":  # or values of whole numbers would be exact, but not the distances made of them
+            seen = seen._replace(whole=False)
         n_rows = len(reader)
         # in whole numbers: 11 // 1.1 is 9 in float arithmetic
         n_clusters = max(1, int(n_rows / Fraction(mean_size).limit_denominator(1_000_000)))
@@ -287,9 +287,6 @@ def _nearest_on_average(source: StreamedRows, space: Space, drawn: Tensor, found
 
 def check_hac(mean_size: object, max_rows: object, metric: object) -> None:
     """Require settings of `hac_clusters` that are in range."""
-    number = isinstance(mean_size, Real) and not isinstance(mean_size, bool)
-    if not number or not 1 <= float(mean_size) < math.inf:  # type: ignore[arg-type]
-        raise ConfigError(f"mean_size must be a finite number of at least 1, got {mean_size!r}")
+    check_at_least("mean_size", mean_size, least=1)
     check_whole("max_rows", max_rows, least=2)
-    if metric not in get_args(LinkageMetric):
-        raise ConfigError(f"metric must be one of {', '.join(get_args(LinkageMetric))}, got {metric!r}")
+    check_metric(metric, among=ProductMetric)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -11,14 +10,12 @@ from torch import Tensor
 from torchal._checks import check_budget, check_fraction, check_whole, rows_in
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.balls import Balls, Ruler, check_edges, find_balls, slices
-from torchal.engine.distances import unit_rows
+from torchal.engine.distances import ProductMetric, check_metric, unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError
 from torchal.functional.k_center import Cover, check_masks
 from torchal.functional.kmeans import kmeans
 from torchal.functional.selection import Selection
-
-BallMetric: TypeAlias = Literal["euclidean", "cosine"]
 
 MAX_EDGES = 2**28
 """The most rows that balls hold in all, unless told otherwise: 1 GiB, and 1.5 GiB while they are found."""
@@ -35,7 +32,7 @@ def prob_cover(
     radius: float,
     labeled: Tensor | None = None,
     candidates: Tensor | None = None,
-    metric: BallMetric = "euclidean",
+    metric: ProductMetric = "euclidean",
     max_edges: int = MAX_EDGES,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -127,7 +124,7 @@ class BallCover:
         features: Features,
         *,
         radius: float,
-        metric: BallMetric = "euclidean",
+        metric: ProductMetric = "euclidean",
         max_edges: int = MAX_EDGES,
         device: torch.device | str | None = None,
         chunk_rows: int | None = None,
@@ -174,8 +171,7 @@ def check_ball_settings(radius: object, metric: object, max_edges: object) -> No
     if isinstance(radius, bool) or not isinstance(radius, Real) or not float(radius) > 0:
         raise ConfigError(f"radius must be a number above 0, got {radius!r}")
     check_whole("max_edges", max_edges, least=1)
-    if metric not in get_args(BallMetric):
-        raise ConfigError(f"metric must be one of {', '.join(get_args(BallMetric))}, got {metric!r}")
+    check_metric(metric, among=ProductMetric)
 
 
 class _Coverage:
@@ -227,7 +223,7 @@ def purity_radius(
     n_clusters: int,
     generator: torch.Generator,
     alpha: float = 0.95,
-    metric: BallMetric = "euclidean",
+    metric: ProductMetric = "euclidean",
     max_balls: int = 10_000,
     max_iterations: int = 100,
     device: torch.device | str | None = None,

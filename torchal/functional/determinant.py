@@ -42,6 +42,9 @@ def log_det(
     at least 1 - 1/e of the largest that any n rows have. The picks are those of the plain greedy algorithm, one by one,
     but made in blocks (`torchal.engine.variances`).
 
+    A row of zeros, as a blank image or a document without a known word is, has no variance, by the cosine neither,
+    which is 0 with every row, also with itself: its gain is that of the ridge alone, the lowest there is.
+
     Ties of equal rows go to the lowest. Where the variances of different rows are closer than rounding, either may come
     first: closer than 4 (D + 4) e k(x, x), with e = 2^-23 for float32, 2^-52 for float64.
 
@@ -52,8 +55,9 @@ def log_det(
         candidates: the rows that may be picked; those that are not labeled, unless given.
         kernel: cosine; or linear, x^T y, divided by its mean k(x, x) over all rows, so that only the ratios of lengths
             count.
-        ridge: what is added to k(x, x), which is 1 on average: the variance of noise. The smaller, the less is a row
-            worth that is a combination of picks. It counts as at least 4 (D + 4) e times the largest k(x, x).
+        ridge: what is added to k(x, x), which is 1 on average (by the cosine, 1 but for rows of zeros): the variance of
+            noise. The smaller, the less is a row worth that is a combination of picks. It counts as at least
+            4 (D + 4) e times the largest k(x, x).
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; as many as fit into a cache (CPU) or 128 MiB (GPU), unless given.
 
@@ -67,7 +71,7 @@ def log_det(
     Raises:
         BudgetError: n is not between 1 and the number of candidates.
         ShapeError: features is no float matrix, or a mask disagrees in shape, dtype or device.
-        DataError: no rows; features that are not finite; a row of zeros with the cosine.
+        DataError: no rows; features that are not finite.
         ConfigError: an unknown kernel, or a ridge that is not above 0.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
@@ -94,8 +98,9 @@ def log_det(
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(reader.device):
         source, unit = _rows(reader, kernel)
-        prior = torch.ones_like(source.sq) if kernel == "cosine" else source.sq
-        mean, noise, bound = _scales(prior, ridge, reader.n_columns)
+        usual = torch.ones_like(source.sq) if kernel == "cosine" else source.sq
+        mean, noise, bound = _scales(usual, ridge, reader.n_columns)
+        prior = torch.where(source.sq > 0, usual, 0)
         known = labeled.nonzero().squeeze(1).to(reader.device)
         posterior = LinearPosterior(reader.n_columns, noise, n + len(known), reader.device)
         values = torch.where(candidates.to(reader.device), prior, -torch.inf)
@@ -198,7 +203,7 @@ def _rows(reader: FeatureReader, kernel: DetKernel) -> tuple[StreamedRows, bool]
 
     That is cheaper done with the products of a pass than with the rows, unless their squares do not fit into float32.
     """
-    peak = survey(reader, "cosine" if kernel == "cosine" else "euclidean").peak
+    peak = survey(reader, "euclidean").peak
     dtype = torch.promote_types(reader.dtype, torch.float32)
     largest = 100 if dtype == torch.float32 else 1000  # powers of two, or it is infinite itself
     scale = 1.0 if 1e-6 < peak < 1e6 or not peak else 2.0 ** min(-math.frexp(peak)[1], largest)

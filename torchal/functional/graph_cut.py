@@ -10,10 +10,10 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_finite
 from torchal._chunks import exact_arithmetic
-from torchal.engine.distances import kinds
+from torchal.engine.distances import kinds, unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Picks
-from torchal.errors import ConfigError, DataError
+from torchal.errors import ConfigError
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
@@ -46,6 +46,9 @@ def graph_cut(
     second two for each pair, so that much more than 1/2 is needed for the second to count in a large pool. "balanced"
     is N / (2 L + 2 n): a pick gains N times what it is like the pool on average, less what it is like S, were S full.
 
+    A row of zeros, as a blank image or a document without a known word is, has no direction: its cosine with every row
+    is 0, also with itself, so its shifted cosine is 1/2.
+
     Ties of equal rows go to the lowest. Gains are sums in float64, but of similarities as exact as the features' dtype
     (float32 for half precision); where different rows' gains are closer than that, either may come first.
 
@@ -70,7 +73,7 @@ def graph_cut(
         BudgetError: n is not between 1 and the number of candidates.
         ConfigError: an unknown similarity, or a redundancy that is neither "balanced" nor at least 0.
         ShapeError: features is no float matrix, or a mask disagrees in shape, dtype or device.
-        DataError: no rows; features that are not finite; a row of zeros, which has no direction.
+        DataError: no rows; features that are not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
@@ -120,10 +123,13 @@ def check_graph_cut(redundancy: object, similarity: object) -> None:
 
 
 def _survey(reader: FeatureReader) -> tuple[Tensor, Tensor]:
-    """Return the length of each row, and a number that equal rows share, (N,) float64 both.
+    """Return the length of each row, 0 and inf where it has no place in float64, and a number that equal rows share.
+
+    Shapes:
+        both: (N,) float64.
 
     Raises:
-        DataError: features that are not finite; a row of zeros.
+        DataError: features that are not finite.
     """
     lengths, kind = torch.empty(2, len(reader), dtype=torch.float64, device=reader.device)
 
@@ -131,10 +137,7 @@ def _survey(reader: FeatureReader) -> tuple[Tensor, Tensor]:
         x = reader.read(start, stop).double()
         check_finite("features", x, first_row=start)
         peak = x.abs().amax(1)
-        if bool((peak == 0).any()):
-            row = start + int((peak == 0).nonzero()[0])
-            raise DataError(f"a cosine needs rows with a direction; row {row} is all zeros")
-        x = x / peak.unsqueeze(1)  # or squares might overflow or vanish
+        x = x / peak.masked_fill(peak == 0, 1).unsqueeze(1)  # or squares might overflow or vanish
         lengths[start:stop] = torch.linalg.vector_norm(x, dim=1) * peak
         kind[start:stop] = kinds(x)
 
@@ -154,12 +157,26 @@ class _Cut:
 
     def __init__(self, reader: FeatureReader, lengths: Tensor, *, shifted: bool, weight: float) -> None:
         self.reader = reader
-        self.lengths = lengths
         self.shifted = shifted
         self.weight = weight
-        short, long = (float(length) for length in lengths.aminmax())
+        self.zeros = lengths == 0
+        self.lengths = lengths.masked_fill(self.zeros, 1)  # as good as any: their products are 0
+        short, long = (float(length) for length in self.lengths.aminmax())
         small = 1e-15 < short <= long < 1e15  # so that products fit into float32
         self.dtype = torch.promote_types(reader.dtype, torch.float32 if small else torch.float64)
+        self.scaled = not 1e-280 < short <= long < 1e280  # each row in each pass, or products do not fit into float64
+        if self.scaled:
+            self.lengths.fill_(1)
+
+    def own(self) -> Tensor:
+        """Return the similarity of each row with itself, (N,) float64."""
+        cosines = (~self.zeros).double()
+        return cosines.add_(1).div_(2) if self.shifted else cosines
+
+    def read(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Return rows start to stop, which `lengths` divides, until the next read."""
+        x = self.reader.read(start, stop).to(dtype)
+        return unit_rows(x) if self.scaled else x
 
     def similarities(self, total: Tensor, count: float, dtype: torch.dtype) -> Tensor:
         """Return each row's sum of similarities, (N,) float64, with `count` unit rows that sum to `total` (D,)."""
@@ -167,7 +184,7 @@ class _Cut:
         products = torch.empty_like(self.lengths)
 
         def multiply(start: int, stop: int) -> None:
-            products[start:stop] = self.reader.read(start, stop).to(dtype) @ total
+            products[start:stop] = self.read(start, stop, dtype) @ total
 
         self.reader.in_chunks(len(products), self.reader.chunk_rows(), multiply)
         products.div_(self.lengths)
@@ -179,7 +196,7 @@ class _Cut:
 
         def add(start: int, stop: int) -> None:
             weights = 1 / self.lengths[start:stop]
-            sums.addmm_(torch.stack([weights, weights * labeled[start:stop]]), self.reader.read(start, stop).double())
+            sums.addmm_(torch.stack([weights, weights * labeled[start:stop]]), self.read(start, stop, torch.float64))
 
         self.reader.in_chunks(len(self.lengths), self.reader.chunk_rows(), add)
         return sums[0], sums[1]
@@ -189,7 +206,7 @@ class _Cut:
         everything, known = self.sums(labeled)
         count = len(labeled) - 2 * self.weight * int(labeled.sum())
         gains = self.similarities(everything - 2 * self.weight * known, count, torch.float64)
-        gains.sub_(self.weight).masked_fill_(~candidates, _PICKED)  # each row is like itself
+        gains.sub_(self.own(), alpha=self.weight).masked_fill_(~candidates, _PICKED)
         picked = torch.empty(n, dtype=torch.int64, device=gains.device)
         scores = gains.new_empty(n)
         for step in range(n):
@@ -199,6 +216,6 @@ class _Cut:
             picked[step : step + 1], scores[step : step + 1] = row, gains[row]
             gains[row] = _PICKED
             if step + 1 < n and self.weight:
-                unit = self.reader.rows(row).double().squeeze(0) / self.lengths[row]
+                unit = unit_rows(self.reader.rows(row).double()).squeeze(0)
                 gains.sub_(self.similarities(unit, 1, self.dtype), alpha=2 * self.weight)
         return picked, scores

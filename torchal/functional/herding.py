@@ -57,7 +57,8 @@ def max_herding(
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
         n: how many rows to pick.
         bandwidth: the distance at which the kernel is 1/e.
-        normalize: whether rows are scaled to length 1.
+        normalize: whether rows are scaled to length 1. A row of zeros, as a blank image is, has no direction and stays
+            as it is, at a distance of 1 from all others.
         labeled: rows that cover others from the start.
         candidates: the rows that may be picked; those that are not labeled, unless given.
         max_held: as in `facility_location`.
@@ -76,7 +77,7 @@ def max_herding(
         BudgetError: n is not between 1 and the number of candidates.
         ConfigError: the bandwidth is not above 0, or max_held is no whole number of at least 0.
         ShapeError: features is no float matrix, or a mask disagrees in shape, dtype or device.
-        DataError: no rows; features that are not finite; a row of zeros that is to be scaled to length 1.
+        DataError: no rows; features that are not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
@@ -130,7 +131,7 @@ def uncertainty_herding(
         uncertainty: how much each row counts; of probabilities that `calibrated_temperature` made true.
         bandwidth: of the kernel; the least distance above 0 of two labeled rows unless given, and 1 where there are no
             such two.
-        normalize: whether rows are scaled to length 1.
+        normalize: as in `max_herding`.
         labeled: rows that cover others from the start; of these, the bandwidth.
         candidates: the rows that may be picked; those that are not labeled, unless given.
         max_held: as in `facility_location`.
@@ -149,8 +150,7 @@ def uncertainty_herding(
         BudgetError: n is not between 1 and the number of candidates.
         ConfigError: the bandwidth is not above 0, or max_held is no whole number of at least 0.
         ShapeError: features is no float matrix; a mask or the uncertainty disagrees in shape, dtype or device.
-        DataError: no rows; features that are not finite; a row of zeros that is to be scaled to length 1; uncertainties
-            that are negative or not finite.
+        DataError: no rows; features that are not finite; uncertainties that are negative or not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
@@ -230,7 +230,7 @@ def labeled_distance(
     Args:
         features: as in `max_herding`.
         labeled: the rows that are compared.
-        normalize: whether rows are scaled to length 1.
+        normalize: as in `max_herding`.
         default: what is returned where no two labeled rows differ.
         device: where to compute; where the features are, unless given.
 

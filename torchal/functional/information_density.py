@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from torchal._checks import check_finite, check_float, check_mask, check_positive
+from torchal._checks import check_at_least, check_finite, check_float, check_mask, check_positive
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Rows, Space, make_space, survey, unit_rows
 from torchal.engine.features import FeatureReader, Features
@@ -186,8 +185,7 @@ def check_beta(beta: object) -> None:
     Raises:
         ConfigError: it is something else.
     """
-    if isinstance(beta, bool) or not isinstance(beta, Real) or not 0 <= float(beta) < math.inf:
-        raise ConfigError(f"beta must be a finite number of at least 0, got {beta!r}")
+    check_at_least("beta", beta, least=0)
 
 
 def _cosines(reader: FeatureReader, weights: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torchal.engine.gradients import open_gradients, read_factors
 from torchal.engine.greedy import Picks, Pool, farthest_first
 from torchal.engine.kronecker import KroneckerSpace
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_in_chunk
+from torchal.errors import ConfigError
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
@@ -65,7 +66,7 @@ def max_dist(
         BudgetError: n is not between 1 and the number of candidates.
         ShapeError: features or log_probs are no float matrix, or the tensors disagree in rows, dtype or device.
         DataError: no rows; features that are not finite; a row of log_probs that does not sum to 1.
-        ConfigError: a `bias` that is not true or false.
+        ConfigError: a `bias` that is not true or false, or true without log_probs.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
@@ -169,6 +170,8 @@ def _pick(
 ) -> Selection:
     """Check, and pick n rows by a rule: a function of a pool, its first centres (L,) with L > 0, and n."""
     check_flag("bias", given.bias)
+    if given.bias and given.log_probs is None:
+        raise ConfigError("bias=True is of gradients, which need log_probs; distances of features have no bias")
     if given.log_probs is None:
         reader, left = FeatureReader(features, device=device, chunk_rows=chunk_rows), None
     else:

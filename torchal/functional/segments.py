@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -28,6 +29,12 @@ class Segments(NamedTuple):
 
     groups: Tensor
     ids: list[Any]
+
+    @property
+    def digest(self) -> str:
+        """A few letters that tell different segments apart."""
+        parts = (self.groups.cpu().numpy().tobytes(), repr(self.ids).encode())
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
 
 
 class Aggregated(NamedTuple):
@@ -57,41 +64,65 @@ def as_segments(segments: Ids | Segments, *, n_rows: int, device: torch.device |
         device: where the numbers are wanted.
 
     Raises:
-        ShapeError: not one id for each row, or ids that are neither whole numbers nor text, or some of either.
+        ShapeError: not one id for each row, or ids that are neither whole numbers nor text, or some of either; a
+            `Segments` whose groups are not numbered as they first come, or not as many as its ids.
 
     Example:
         >>> as_segments(["cat.jpg", "dog.jpg", "cat.jpg"], n_rows=3)
         Segments(groups=tensor([0, 1, 0]), ids=['cat.jpg', 'dog.jpg'])
     """
     if isinstance(segments, Segments):
-        index, ids = segments
+        found = _checked(segments)
+    elif isinstance(segments, str):
+        raise ShapeError(f"segments must be a list of ids, got the text {segments!r}")
     else:
-        found, inverse = _distinct(segments)
-        order = torch.arange(len(inverse), device=inverse.device)
-        first = order.new_full((len(found),), len(order)).scatter_reduce_(0, inverse, order, "amin")
-        as_they_come = first.argsort()
-        number = torch.empty_like(as_they_come)
-        number[as_they_come] = torch.arange(len(found), device=number.device)
-        index, ids = number[inverse], [found[i] for i in as_they_come.tolist()]
-    if len(index) != n_rows:
-        raise ShapeError(f"segments must have one id for each of {n_rows} rows, got {len(index)}")
-    return Segments(index.to(device), ids)
+        found = _numbered(segments)
+    if len(found.groups) != n_rows:
+        raise ShapeError(f"segments must have one id for each of {n_rows} rows, got {len(found.groups)}")
+    return Segments(found.groups.to(device), found.ids)
 
 
-def _distinct(ids: Any) -> tuple[list[Any], Tensor]:
-    """Return the distinct ids, and which of them each row has."""
-    if isinstance(ids, str):
-        raise ShapeError(f"segments must be a list of ids, got the text {ids!r}")
+def _checked(segments: Segments) -> Segments:
+    """Return segments that somebody made, after looking at their numbers.
+
+    Raises:
+        ShapeError: the groups are not numbered from 0 on as they first come, or not as many as there are ids.
+    """
+    groups, ids = as_integers("the groups of segments", segments.groups), list(segments.ids)
+    so_far = groups.cummax(0).values
+    n_groups = int(so_far[-1]) + 1 if len(groups) else 0
+    new = so_far.diff(prepend=so_far.new_full((1,), -1))  # the first row is of group 0, a new group is the next one
+    if n_groups != len(ids) or bool(((groups < 0) | (new > 1)).any()):
+        raise ShapeError(
+            f"the groups of segments must be numbered 0 to {len(ids) - 1} for {len(ids)} ids, in the order in which "
+            f"they first come; got {groups[:10].tolist()}{'...' if len(groups) > 10 else ''}"
+        )
+    return Segments(groups, ids)
+
+
+def _numbered(ids: Any) -> Segments:
+    """Return ids, whole numbers or text, as segments of any length."""
     if not isinstance(ids, Tensor):
-        ids = ids if isinstance(ids, np.ndarray) else list(ids)
+        if not isinstance(ids, np.ndarray):
+            ids = list(ids)
+        elif ids.dtype.kind not in "iu":
+            ids = ids.tolist()
+    if isinstance(ids, list):
         n_texts = sum(isinstance(value, str) for value in ids)
         if n_texts and n_texts < len(ids):
             raise ShapeError(f"segments must be all text or all whole numbers: {n_texts} of {len(ids)} are text")
         if n_texts:
-            names, inverse = np.unique(np.asarray(ids, dtype=np.str_), return_inverse=True)
-            return names.tolist(), torch.from_numpy(inverse)
-    numbers, index = as_integers("segments", ids).unique(return_inverse=True)
-    return numbers.tolist(), index
+            # not by numpy: its arrays of text give every id the room of the longest, and end each at a NUL
+            names: dict[str, int] = {}
+            index = np.fromiter((names.setdefault(name, len(names)) for name in ids), np.int64, len(ids))
+            return Segments(torch.from_numpy(index), [str(name) for name in names])
+    numbers, inverse = as_integers("segments", ids).unique(return_inverse=True)
+    order = torch.arange(len(inverse), device=inverse.device)
+    first = order.new_full((len(numbers),), len(order)).scatter_reduce_(0, inverse, order, "amin")
+    as_they_come = first.argsort()
+    place = torch.empty_like(as_they_come)
+    place[as_they_come] = torch.arange(len(numbers), device=place.device)
+    return Segments(place[inverse], numbers[as_they_come].tolist())
 
 
 def aggregate(

@@ -54,6 +54,9 @@ def facility_location(
     the rounding of their similarities count as equal, and the lowest row is picked. When no row adds anything any more,
     the rest are the lowest rows, with score 0.
 
+    A row of zeros, as a blank image or a document without a known word is, has no direction: its cosine with every row
+    is 0, also with itself. So it adds nothing, and nothing covers it.
+
     The cost is quadratic in the number of rows: 10^12 similarities of a million rows are the work of hours on a CPU and
     of minutes on a GPU, several times over, so draw fewer rows first (`SubPool` does). Up to 8192 rows all similarities
     are held, of more where `max_held` says so; else no N x N matrix is ever made.
@@ -85,8 +88,7 @@ def facility_location(
         ConfigError: an unknown similarity; gamma is not above 0, or is given for another similarity; max_held is no
             whole number of at least 0.
         ShapeError: features is no float matrix; a mask or the weights disagree in shape, dtype or device.
-        DataError: no rows; features that are not finite; a row of zeros with cosine similarities; weights that are
-            negative or not finite.
+        DataError: no rows; features that are not finite; weights that are negative or not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
@@ -174,8 +176,7 @@ def saturated_coverage(
         ConfigError: saturation is not in (0, 1]; an unknown similarity; gamma is not above 0, or is given for another
             similarity; max_held is no whole number of at least 0.
         ShapeError: features is no float matrix; a mask or the weights disagree in shape, dtype or device.
-        DataError: no rows; features that are not finite; a row of zeros with cosine similarities; weights that are
-            negative or not finite.
+        DataError: no rows; features that are not finite; weights that are negative or not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:

@@ -48,7 +48,7 @@ def similar(
     - flcg: the sum over v in V of max(0, max s(v, A) - strength max s(v, P)). What represents the pool far from P; with
       strength 1 it is `facility_location` with P as its labeled rows.
 
-    Ties and costs are those of `facility_location`.
+    Ties and costs are those of `facility_location`, and so is the cosine of a row of zeros: 0 with every row.
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
@@ -82,8 +82,7 @@ def similar(
         ConfigError: an unknown measure or similarity; the set that the measure needs is missing, or one is given that
             it has no use for; strength or gamma is not above 0; max_held is no whole number of at least 0.
         ShapeError: a tensor disagrees in shape, dtype or device.
-        DataError: no rows, or none in a set; numbers that are not finite; a row of zeros with cosine similarities;
-            weights that are negative.
+        DataError: no rows, or none in a set; numbers that are not finite; weights that are negative.
         DeviceMemoryError: the smallest chunk does not fit on the device.
 
     Reference:
@@ -111,7 +110,7 @@ def similar(
     weights = check_weights(weights, n_rows=len(reader), device=reader.home)
     name, some = ("private", private) if measure == "flcg" else ("query", query)
     assert some is not None
-    _check_set(name, some, reader, similarity)
+    _check_set(name, some, reader)
     allowed = candidates.to(reader.device)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
@@ -166,7 +165,7 @@ def check_measure(measure: object, *, query: bool, private: bool) -> None:
         raise ConfigError(f"{measure} has no use for a {other} set")
 
 
-def _check_set(name: str, rows: Tensor, reader: FeatureReader, similarity: Similarity) -> None:
+def _check_set(name: str, rows: Tensor, reader: FeatureReader) -> None:
     check_float(name, rows, ndim=2)
     if rows.shape[1] != reader.n_columns or rows.device != reader.home:
         raise ShapeError(
@@ -175,5 +174,3 @@ def _check_set(name: str, rows: Tensor, reader: FeatureReader, similarity: Simil
     if not len(rows):
         raise DataError(f"{name} has no rows")
     check_finite(name, rows)
-    if similarity == "cosine" and bool((rows == 0).all(1).any()):
-        raise DataError(f"cosine similarities need rows with a direction; a row of {name} is all zeros")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_whole
+from torchal._checks import check_budget, check_groups, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.near_in_group import group_rows, least_mean_distances
-from torchal.errors import DataError, ShapeError
 from torchal.functional.k_center import check_masks
 from torchal.functional.kmeans import euclidean_rows, kmeans
 from torchal.functional.quotas import rank_within
@@ -164,13 +163,7 @@ def typical_rows(
     reader = FeatureReader(features)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
-    if clusters.shape != labeled.shape or clusters.dtype != torch.int64 or clusters.device != reader.home:
-        raise ShapeError(
-            f"clusters must be ({len(reader)},) int64 on {reader.home}, "
-            f"got {tuple(clusters.shape)} {clusters.dtype} on {clusters.device}"
-        )
-    if bool((clusters < 0).any()):
-        raise DataError(f"clusters must be at least 0: {int((clusters < 0).sum())} of {len(reader)} are not")
+    check_groups("clusters", clusters, n_rows=len(reader), device=reader.home)
     rows = (labeled | candidates).nonzero().squeeze(1)
     groups = group_rows(rows, clusters[rows])
     had = torch.zeros_like(groups.sizes).index_add_(0, groups.group, labeled[groups.rows].long())

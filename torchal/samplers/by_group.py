@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from torchal._checks import check_budget, check_whole
-from torchal.errors import ConfigError
+from torchal.errors import ConfigError, DataError
 from torchal.functional.segments import How, Ids, Segments, as_segments, check_how, top_of_groups
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
-from torchal.samplers.base import Sampler, ScoreSampler
+from torchal.samplers.base import Sampler, ScoreSampler, check_state
 from torchal.samplers.composite import WrapperSampler
 from torchal.samplers.entropy import Entropy
 
@@ -52,6 +52,9 @@ class ByGroup(WrapperSampler):
     how: How = "max"
     k: int | None = None
     per_group: int | None = None
+    groups_digest: str | None = field(
+        default=None, init=False
+    )  # in the place of the groups, where samplers are compared
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,7 @@ class ByGroup(WrapperSampler):
         if self.groups is not None:
             n_rows = len(self.groups.groups if isinstance(self.groups, Segments) else self.groups)
             self.groups = as_segments(self.groups, n_rows=n_rows)
+            self.groups_digest = self.groups.digest
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates by `top_of_groups`."""
@@ -94,3 +98,18 @@ class ByGroup(WrapperSampler):
     def report(self) -> dict[str, Any]:
         """Return the groups of the last batch in their order, how many rows each gave, and the sampler's own report."""
         return self._report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sampler's state, and of which groups it is."""
+        return super().state_dict() | {"groups": self.groups_digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            DataError: the state is of other groups, or of another sampler.
+        """
+        check_state(state, "groups", by=type(self).__name__)
+        if state["groups"] != self.groups_digest:
+            raise DataError(f"the state is of the groups {state['groups']}; this sampler has {self.groups_digest}")
+        super().load_state_dict(state)

@@ -23,7 +23,7 @@ class LCMD(MaxDist):
         bias: as in `MaxDist`.
 
     Raises:
-        ConfigError: an unknown space, or a `bias` that is not true or false.
+        ConfigError: an unknown space; a `bias` that is not true or false, or true with features.
 
     Reference:
         See `torchal.functional.lcmd`.

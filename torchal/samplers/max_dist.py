@@ -30,7 +30,7 @@ class MaxDist(Sampler):
         bias: of gradients, whether that by the layer's bias counts too.
 
     Raises:
-        ConfigError: an unknown space, or a `bias` that is not true or false.
+        ConfigError: an unknown space; a `bias` that is not true or false, or true with features.
 
     Reference:
         See `torchal.functional.max_dist`.
@@ -51,6 +51,8 @@ class MaxDist(Sampler):
         if self.space not in get_args(SelectionSpace):
             raise ConfigError(f"space must be one of {', '.join(get_args(SelectionSpace))}, got {self.space!r}")
         check_flag("bias", self.bias)
+        if self.bias and self.space == "features":
+            raise ConfigError("bias=True is of space='gradients'; distances of features have no bias")
 
     def check_model(self, model: object) -> None:
         """Require probabilities for gradients."""

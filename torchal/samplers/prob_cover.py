@@ -9,7 +9,8 @@ import torch
 
 from torchal import functional
 from torchal._checks import check_budget, check_fraction, check_whole
-from torchal.functional.coverage import MAX_EDGES, BallMetric, check_ball_settings
+from torchal.engine.distances import ProductMetric
+from torchal.functional.coverage import MAX_EDGES, check_ball_settings
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
@@ -46,7 +47,7 @@ class ProbCover(Sampler):
     reads_model = False
 
     radius: float | None = None
-    metric: BallMetric = "euclidean"
+    metric: ProductMetric = "euclidean"
     alpha: float = 0.95
     seed: int = 0
     max_edges: int = MAX_EDGES
