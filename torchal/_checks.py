@@ -158,7 +158,8 @@ def rows_in(fraction: float, n_rows: int) -> int:
         >>> rows_in(0.29, 100), int(0.29 * 100)
         (29, 28)
     """
-    return int(n_rows * Fraction(fraction).limit_denominator(1_000_000))
+    # A double is within 1e-17 of the decimal that was written, and no other fraction with such denominators is.
+    return int(n_rows * Fraction(fraction).limit_denominator(1_000_000_000))
 
 
 def check_groups(name: str, groups: Tensor, *, n_rows: int, device: torch.device) -> None:

@@ -328,3 +328,15 @@ class TestOnAGpu:
         log_probs, x = made(2000, 4, 8)
         want = max_det(log_probs, x, 100)
         assert max_det(log_probs.to("cuda"), x.to("cuda"), 100).indices.cpu().equal(want.indices)
+
+
+def test_a_ridge_near_rounding_and_more_labeled_rows_than_directions():
+    """What the labeled rows leave of the kernel is rounding alone."""
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        log_probs = torch.randn(1300, 3, generator=generator, dtype=torch.float64).log_softmax(1)
+        x = torch.randn(1300, 3, generator=generator, dtype=torch.float64)
+        for ridge in (1e-12, 1e-14):
+            picks = max_det(log_probs, x, 5, labeled=torch.arange(1300) < 1200, ridge=ridge)
+            assert len(picks.indices.unique()) == 5
+            assert picks.scores.isfinite().all()

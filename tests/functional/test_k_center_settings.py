@@ -237,6 +237,9 @@ def test_the_first_pick_is_the_heaviest_and_of_those_far_from_the_mean():
     assert k_center_greedy(LINE, 1, outliers=0.2).indices.tolist() == [0]  # 5 from the mean; 10 as far: the lowest
     assert k_center_greedy(LINE, 1, outliers=0.4).indices.tolist() == [1]
     assert k_center_greedy(LINE, 1, min_distance=100.0).indices.tolist() == [0]  # there was no centre to be near to
+    nothing = torch.zeros(len(LINE))
+    assert len(k_center_greedy(LINE, 2, min_distance=1.0, weights=nothing).indices) == 0
+    assert k_center_greedy(LINE, 2, weights=nothing).indices.tolist() == [0, 1]
 
 
 def test_the_smallest_pools():

@@ -15,6 +15,8 @@ from torchal.engine import greedy
 from torchal.engine.distances import Space
 from torchal.functional import k_center_greedy, kmeans, kmeans_plus_plus, nearest_rows
 
+WITHIN = kmeans.__globals__
+
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
@@ -237,11 +239,17 @@ def test_the_best_of_several_starts():
     assert several < 0.8 * max(single)
 
 
-def test_several_starts_of_many_rows():
+@pytest.mark.parametrize(("n_rows", "k"), [(9_000, 9), (108_000, 9), (108_000, 200)])
+def test_there_are_as_many_starts_as_asked_for(n_rows, k, monkeypatch):
     corners = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0)) * 20
-    x = (corners[:, None] + torch.randn(9, 12_000, 2, generator=seeded(0))).flatten(0, 1)
-    best = float((x - corners.repeat_interleave(12_000, 0)).square().sum())
-    assert float(kmeans(x, 9, generator=seeded(0), n_starts=5).inertia) == pytest.approx(best, rel=1e-2)
+    x = corners.repeat_interleave(n_rows // 9, 0) + torch.randn(n_rows, 2, generator=seeded(0))
+    starts, started = [], WITHIN["_started"]
+    monkeypatch.setitem(WITHIN, "_started", lambda *arguments: starts.append(1) or started(*arguments))
+    inertia = float(kmeans(x, k, generator=seeded(0), n_starts=4, max_iterations=5).inertia)
+    assert len(starts) == 4
+    if k == 9:
+        best = float((x - corners.repeat_interleave(n_rows // 9, 0)).square().sum())
+        assert inertia == pytest.approx(best, rel=1e-2)
 
 
 def test_an_empty_cluster_starts_anew(monkeypatch):

@@ -129,7 +129,7 @@ def farthest_first(
         best = pool.largest(beyond)
         if best < least or best == _PICKED:
             break
-        if best <= pool.nothing:  # only copies of centres are left, and no pick changes their values
+        if best <= pool.nothing:  # only copies of centres, or rows of weight 0, are left
             picked = ((pool.values >= 0) & (pool.values <= pool.nothing)).nonzero().squeeze(1)[:missing]
             values = pool.values.new_zeros(len(picked))
             pool.values[picked] = _PICKED

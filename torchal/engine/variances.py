@@ -79,7 +79,7 @@ class LinearPosterior:
         images = self.apply(x)
         covariances = (x @ images.T).add_(images @ x.T).div_(2)
         covariances.diagonal().add_(self.noise)
-        factor = torch.linalg.cholesky(covariances)
+        factor = _factor(covariances)
         new = torch.linalg.solve_triangular(factor, images, upper=False)
         self.n_observed += len(new)
         self._directions = torch.cat([self._directions, new])
@@ -99,7 +99,7 @@ class LinearPosterior:
         for rows in parts:
             x = rows.x.double()
             precision.addmm_(x.T, x, alpha=1 / self.noise)
-        factor = torch.linalg.cholesky(precision)
+        factor = _factor(precision)
         root: Tensor = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False)
         self._matrix = root.T @ root
         return root
@@ -121,6 +121,22 @@ class LinearPosterior:
             return x @ torch.addmv(one, directions.T, directions @ one, alpha=-1)
 
         return covariances_with
+
+
+def _factor(matrix: Tensor) -> Tensor:
+    """Return a Cholesky factor; of a matrix that rounding has left indefinite, with a little more on its diagonal.
+
+    Rows that are nearly known, at a noise near the rounding of the kernel, leave differences of numbers that are alike.
+    """
+    factor: Tensor
+    factor, problem = torch.linalg.cholesky_ex(matrix)
+    more = torch.finfo(matrix.dtype).eps * matrix.diagonal().abs().max()
+    while bool(problem):
+        matrix = matrix.clone()
+        matrix.diagonal().add_(more)
+        factor, problem = torch.linalg.cholesky_ex(matrix)
+        more = more * 10
+    return factor
 
 
 class KernelPosterior:
@@ -150,7 +166,7 @@ class KernelPosterior:
             inverse = self._inverse[:first, :first]
             known = inverse @ self._space.dots(Rows(self._rows.x.double(), self._rows.sq), new)
             covariances.addmm_(known.T, known, alpha=-1)
-        factor = torch.linalg.cholesky(covariances)
+        factor = _factor(covariances)
         unit = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         new_inverse = torch.linalg.solve_triangular(factor, unit, upper=False)
         self._inverse[first:last, first:last] = new_inverse

@@ -317,6 +317,9 @@ class Cover:
             pool.values = torch.where(allowed, pool.weighed(values), -torch.inf)
             picked, values = farthest_first(pool, n, least, finish=False, beyond=beyond)
             return picked, space.distance(values) * scale
+        if min_distance is not None and not bool(heaviest > 0):
+            none = allowed.nonzero().squeeze(1)[:0]
+            return none, self._values[none].double()
         among = allowed & (weights == heaviest)
         first, distance = self._farthest_from_mean(among, min(beyond, int(among.sum()) - 1))
         pool.values = torch.where(allowed, pool.values, -torch.inf).index_fill_(0, first, -torch.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ _MANY = 5_000  # rows, from which on centres have momentum; below that every ste
 _SAMPLED = 25_000  # rows, at least, of a sample that is clustered first
 _SAMPLED_PER_CLUSTER = 250
 _SAMPLED_VALUES = 2**27  # most numbers of the sample, 0.5 GB
-_SHARE = 4  # the samples of all starts are at most a quarter of the rows
+_SHARE = 4  # a quarter of the rows is the most that a sample has, and all its starts read unless told otherwise
 _STARTS = 3
 _MOMENTUM = 0.9  # of the centres: twenty of Lloyd's steps become about ten, and most steps left out were the smallest
 _LEAST_GAIN = 1e-5  # of the inertia: what other starts differ by is hundreds of times as much
@@ -123,10 +124,10 @@ def kmeans(
     """Cluster rows around k means: a start by `kmeans_plus_plus`, then Lloyd's iterations.
 
     Of 5 000 rows or more, centres keep some of the speed they had, as in accelerated gradient descent, until the
-    inertia grows: the iterations are about half as many, and end no higher. Of 100 000 rows or more a sample is
-    clustered first, from up to three starts or `n_starts`, and all rows go on from the best of them, until a step gains
-    less than a part in 100 000: a million rows take about a third of the time of Lloyd's iterations from a start of
-    their own. With so many clusters that a quarter of the rows would be too small a sample, there is none.
+    inertia grows, and stop where a step gains less than a part in 100 000: about half as many iterations end about as
+    low. Of 100 000 rows or more a sample is clustered first, from up to three starts, or `n_starts` if these are more,
+    and all rows go on from the best of them: a million rows take about a third of the time of Lloyd's iterations from a
+    start of their own. With so many clusters that a quarter of the rows would be too small a sample, there is none.
 
     A cluster that has lost all its rows starts anew at the row farthest from its centre. With fewer than k different
     rows, some clusters share a centre, and all but the first of them are empty.
@@ -136,8 +137,8 @@ def kmeans(
         k: number of clusters, at most the number of rows with a positive weight.
         generator: the randomness of the starts.
         weights: of the rows; 1 unless given.
-        max_iterations: steps of the centres. Of 100 000 rows or more: half as many on the sample, then a third as many
-            on all, but not fewer than 10 and 5 where so many are allowed.
+        max_iterations: steps of the centres. Of 100 000 rows or more: half as many, on the sample if there is one, and
+            then a third as many on all, but not fewer than 10 and 5 where so many are allowed.
         tolerance: stop when the squared distance that the centres move, in all, is below this fraction of the mean
             variance of a column.
         n_starts: the best of so many, by their inertia. Few clusters that are far apart need several: a start may have
@@ -200,23 +201,29 @@ def _find_centers(  # noqa: PLR0917 - as `_draw_start`
     fewer = max(max_iterations // 2, min(max_iterations, 10))
     most = int((weights > 0).sum()) // _SHARE
     if most < _SAMPLED:
-        tries = [_started(source, space, k, weights, generator) for _ in range(n_starts)]
-        for lloyd in tries:
-            lloyd.run(max_iterations, tolerance, accelerate=len(weights) >= _MANY)
-        return min(tries, key=lambda lloyd: float(lloyd.inertia)).centers
+        tries = (_started(source, space, k, weights, generator) for _ in range(n_starts))
+        return _best_of(tries, max_iterations, tolerance, accelerate=len(weights) >= _MANY)
     n_sampled = min(max(_SAMPLED, _SAMPLED_PER_CLUSTER * k), most, _SAMPLED_VALUES // source.n_columns)
     rows, copies = draw_stratified(weights, n_sampled, generator).unique(return_counts=True)
     if len(rows) < 0.8 * _SAMPLED_PER_CLUSTER * k:  # many clusters, or few rows that have nearly all the weight
-        return _started(source, space, k, weights, generator).run(fewer, tolerance, accelerate=True)
+        tries = (_started(source, space, k, weights, generator) for _ in range(n_starts))
+        return _best_of(tries, fewer, tolerance, accelerate=True)
     some = HeldRows(source.select(rows), source.longest_sq, source.in_chunks)
-    tries = [
-        _started(some, space, k, copies.to(weights.dtype), generator)
-        for _ in range(min(max(_STARTS, n_starts), most // n_sampled))
-    ]
-    for lloyd in tries:
-        lloyd.run(fewer, tolerance, accelerate=True)
-    best = _Lloyd(source, space, weights, min(tries, key=lambda lloyd: float(lloyd.inertia)).centers)
+    n_tries = max(n_starts, min(_STARTS, most // n_sampled))
+    tries = (_started(some, space, k, copies.to(weights.dtype), generator) for _ in range(n_tries))
+    best = _Lloyd(source, space, weights, _best_of(tries, fewer, tolerance, accelerate=True))
     return best.run(max(max_iterations // 3, min(max_iterations, 5)), tolerance, accelerate=True)
+
+
+def _best_of(tries: Iterable[_Lloyd], max_iterations: int, tolerance: float, *, accelerate: bool) -> Rows:
+    """Return the centres with the lowest inertia, each run to its end."""
+    best, least = None, math.inf
+    for lloyd in tries:
+        centers = lloyd.run(max_iterations, tolerance, accelerate=accelerate)
+        if best is None or float(lloyd.inertia) < least:
+            best, least = centers, float(lloyd.inertia)
+    assert best is not None
+    return best
 
 
 def _started(source: Source, space: Space, k: int, weights: Tensor, generator: torch.Generator) -> _Lloyd:

@@ -46,7 +46,7 @@ class Switch(CompositeSampler):
     """
 
     samplers: Sequence[Sampler]
-    after: int = 100
+    after: int = 50
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,5 +76,5 @@ class Switch(CompositeSampler):
 
 
 def typiclust_then_margin() -> Switch:
-    """Return a switch from typical rows of clusters to margin sampling after 100 labels."""
+    """Return a switch from typical rows of clusters to margin sampling after 50 labels."""
     return Switch((TypiClust(), Margin()))
