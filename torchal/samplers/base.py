@@ -71,7 +71,7 @@ class Sampler(ABC):
     def observe(self, result: RoundResult) -> Mapping[str, Any] | None:  # noqa: ARG002 - most samplers have no state
         """Learn from a finished round: the rows that were bought, and the model's validation scores after them.
 
-        Where the sampler reads no model, also from a batch after which none can be fitted yet: without validation scores.
+        Where the sampler reads no model, also from a batch that leaves it one class: without validation scores then.
         `result.report` is what `report` said when the rows were picked. What this returns, if anything, joins it in the
         run's record, under "learned"; plain numbers, text, lists and dicts only.
         """
