@@ -76,6 +76,7 @@ def test_the_pruning_only_gets_finer_and_all_labels_count():
     assert int((sampler._known >= 0).sum()) == learner.pool.n_labeled
 
 
+@pytest.mark.filterwarnings("ignore:.* was not told of")  # labels that were taken back and come again
 def test_labels_that_were_not_observed_count_for_one_selection_only():
     pool = make_pool(n_rows=100, n_labeled=33)[0]
     sampler = Hierarchical()
