@@ -277,7 +277,7 @@ class TestStudies:
         (["select_model=linear_svm", "sampler=entropy"], ["predict_proba; LinearSVM has none"]),
         (["data.imbalance=100"], ["imbalance=100 leaves no row of class"]),
         (["data.imbalance=0.5"], ["at least 1, got 0.5"]),
-        (["data.imbalance_kind=cliff"], ["long_tail, step; got 'cliff'"]),
+        (["data.imbalance_kind=cliff"], ["long_tail, step, last; got 'cliff'"]),
         (["data.ood=[rose]"], ["ood names rose", "setosa, versicolor, virginica"]),
         (["data.ood=[0,1]"], ["at least two classes"]),
         (["cost=-1"], ["not negative, got -1"]),
