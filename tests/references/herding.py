@@ -8,8 +8,13 @@ from tests.references import submodular
 
 def herding(points, weights, bandwidth, n, labeled, candidates):
     """Return n picks and what each adds to the weighted sum of the highest kernel values exp(-d^2 / bandwidth^2)."""
+    return submodular.greedy(objective(points, weights, bandwidth), n, labeled, candidates)
+
+
+def objective(points, weights, bandwidth):
+    """Return the weighted sum of the highest kernel values, as a function of a list of rows."""
     table = submodular.similarities(points, "rbf", 1 / bandwidth**2)
-    return submodular.greedy(lambda picked: submodular.value(table, picked, weights), n, labeled, candidates)
+    return lambda picked: submodular.value(table, picked, weights)
 
 
 def least_distance(points, rows):

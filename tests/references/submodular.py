@@ -61,6 +61,16 @@ def greedy(objective, n, labeled, candidates):
     return picked, gains
 
 
+def is_clear(objective, picks, labeled, candidates):
+    """Tell whether no gain that decided a pick was so near another that rounding, or `TIED`, may see it otherwise."""
+    for i in range(len(picks)):
+        known = [*labeled, *picks[:i]]
+        added = [objective([*known, row]) - objective(known) for row in candidates if row not in picks[:i]]
+        if any(1e-14 < max(added) - gain < 10 * TIED for gain in added):
+            return False
+    return True
+
+
 def best(objective, n, labeled, candidates):
     """Return the most that any n candidates reach together with the labeled rows."""
     return max(objective([*labeled, *rows]) for rows in itertools.combinations(candidates, n))
