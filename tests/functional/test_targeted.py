@@ -106,6 +106,14 @@ def test_agrees_with_the_reference_and_reaches_the_share_that_theory_grants(meas
     assert most <= picks.bound
 
 
+def test_gains_of_rounding_alone_are_ties():
+    """At a right angle to the whole query, and farther than that: neither is like it."""
+    x = torch.tensor([[-1.0, -3.0, -1.0], [-1.0, -1.0, -1.0]], dtype=torch.float64)
+    query = torch.tensor([[-1.0, 2.0, -1.0], [0.5, 0.5, -1.0]], dtype=torch.float64)
+    for max_held in (0, 100):
+        assert similar(x, 1, measure="flqmi", query=query, max_held=max_held).indices.tolist() == [0]
+
+
 class TestEngine:
     def test_flcg_of_strength_1_is_facility_location_with_labeled_rows(self):
         x, labeled = normal(200, 6), mask(200, range(0, 200, 20))

@@ -80,7 +80,8 @@ class Coverage:
             self._matrix = torch.empty(n_columns, n_rows, dtype=affinity.dtype, device=self._device)
         self._most = max(_FIRST, min(_MOST, _BLOCKS * values_per_chunk(self._device) // n_rows))
         self._exact = self._bonus.masked_fill(~allowed, -torch.inf)  # gains, as of the values below
-        self._doubt = self._weights.double().square().sum().sqrt() * 2 * affinity.error
+        self._bonus_doubt = 0.0 if bonus is None else 2 * affinity.error * max(1.0, float(self._bonus.max()))
+        self._doubt = self._weights.double().square().sum().sqrt() * 2 * affinity.error + self._bonus_doubt
         self._filled, self._spent = False, 0
         self._compute_all()
 
@@ -291,7 +292,7 @@ class Coverage:
             square.add_(self._weights[rows].square() @ counts.to(tile.dtype))
 
         self._look_at_all(column, look)
-        return square.sqrt_().mul_(2 * self._affinity.error)
+        return square.sqrt_().mul_(2 * self._affinity.error).add_(self._bonus_doubt)
 
     def _look_at_all(self, columns: Tensor, work: Callable[[slice, Tensor], None]) -> None:
         """Call work(rows, tile) with similarities of some columns (k,) and all rows, capped, part by part, (k, r)."""
