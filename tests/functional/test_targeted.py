@@ -106,12 +106,14 @@ def test_agrees_with_the_reference_and_reaches_the_share_that_theory_grants(meas
     assert most <= picks.bound
 
 
-def test_gains_of_rounding_alone_are_ties():
+def test_gains_of_rounding_alone_are_ties(monkeypatch):
     """At a right angle to the whole query, and farther than that: neither is like it."""
-    x = torch.tensor([[-1.0, -3.0, -1.0], [-1.0, -1.0, -1.0]], dtype=torch.float64)
+    monkeypatch.setitem(ENGINE, "values_per_chunk", lambda device: 9)
+    x = -torch.ones(5, 3, dtype=torch.float64)
+    x[3, 1] = -3
     query = torch.tensor([[-1.0, 2.0, -1.0], [0.5, 0.5, -1.0]], dtype=torch.float64)
-    for max_held in (0, 100):
-        assert similar(x, 1, measure="flqmi", query=query, max_held=max_held).indices.tolist() == [0]
+    picks = similar(x, 1, measure="flqmi", query=query, strength=0.5, candidates=mask(5, [3, 4]), max_held=0)
+    assert picks.indices.tolist() == [3]
 
 
 class TestEngine:
