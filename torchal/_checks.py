@@ -162,6 +162,17 @@ def rows_in(fraction: float, n_rows: int) -> int:
     return int(n_rows * Fraction(fraction).limit_denominator(1_000_000_000))
 
 
+def check_row_weights(name: str, weights: Tensor, *, n_rows: int, device: torch.device) -> None:
+    """Require a weight for each row, (N,) float on the given device, finite and at least 0."""
+    check_float(name, weights, ndim=1)
+    if len(weights) != n_rows or weights.device != device:
+        raise ShapeError(f"{name} must be ({n_rows},) on {device}, got {tuple(weights.shape)} on {weights.device}")
+    check_finite(name, weights)
+    negative = int((weights < 0).sum())
+    if negative:
+        raise DataError(f"{name} must be at least 0: {negative} of {n_rows} are not, down to {float(weights.min()):g}")
+
+
 def check_groups(name: str, groups: Tensor, *, n_rows: int, device: torch.device) -> None:
     """Require the number of a group for each row, (N,) int64 on the given device, none of them negative."""
     if groups.shape != (n_rows,) or groups.dtype != torch.int64 or groups.device != device:

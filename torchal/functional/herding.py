@@ -14,6 +14,7 @@ from torchal._checks import (
     check_finite,
     check_log_probs,
     check_positive,
+    check_row_weights,
     check_whole,
 )
 from torchal._chunks import exact_arithmetic, values_per_chunk
@@ -23,7 +24,7 @@ from torchal.engine.distances import unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
-from torchal.functional.submodular import Covering, check_weights, greedy_covering
+from torchal.functional.submodular import Covering, greedy_covering
 from torchal.functional.uncertainty import entropy
 
 Uncertainty: TypeAlias = Literal["margin", "entropy", "least_confidence"]
@@ -171,7 +172,7 @@ def uncertainty_herding(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     if uncertainty is None:
         raise ShapeError("uncertainty must be a torch.Tensor, got NoneType; without one, this is max_herding")
-    check_weights(uncertainty, n_rows=len(reader), device=reader.home, name="uncertainty")
+    check_row_weights("uncertainty", uncertainty, n_rows=len(reader), device=reader.home)
     if bandwidth is None:
         bandwidth = 1.0 if labeled is None else labeled_distance(features, labeled, normalize=normalize, device=device)
     return _herding(

@@ -11,10 +11,9 @@ from torch import Tensor
 from torchal._checks import (
     as_rows,
     check_budget,
-    check_finite,
-    check_float,
     check_mask,
     check_positive,
+    check_row_weights,
     check_share,
     rows_in,
 )
@@ -23,7 +22,7 @@ from torchal.engine.distances import Backend, Metric, check_metric, make_space, 
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Pool, farthest_first
 from torchal.engine.sources import StreamedRows, nearest_centers
-from torchal.errors import DataError, ShapeError
+from torchal.errors import ShapeError
 from torchal.functional.selection import Selection
 
 _SMALL_FACTOR = 1e-12  # weights whose squares are smaller beside the largest one are multiplied in float64
@@ -133,7 +132,7 @@ def k_center_greedy(
     check_budget(n, int(candidates.sum()))
     _check_settings(outliers, min_distance)
     if weights is not None:
-        check_weights(weights, n_rows=len(reader), device=reader.home)
+        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     cover = Cover(reader, metric=metric, backend=backend)
     cover.add(labeled.nonzero().squeeze(1))
     return cover.pick(n, candidates=candidates, weights=weights, outliers=outliers, min_distance=min_distance)
@@ -148,17 +147,6 @@ def _check_settings(outliers: object, min_distance: object) -> None:
     check_share("outliers", outliers)
     if min_distance is not None:
         check_positive("min_distance", min_distance)
-
-
-def check_weights(weights: Tensor, *, n_rows: int, device: torch.device) -> None:
-    """Require (N,) float weights on the given device, finite and at least 0."""
-    check_float("weights", weights, ndim=1)
-    if len(weights) != n_rows or weights.device != device:
-        raise ShapeError(f"weights must be ({n_rows},) on {device}, got {tuple(weights.shape)} on {weights.device}")
-    check_finite("weights", weights)
-    negative = int((weights < 0).sum())
-    if negative:
-        raise DataError(f"weights must be at least 0: {negative} of {n_rows} are not, down to {float(weights.min()):g}")
 
 
 def check_masks(
@@ -264,7 +252,7 @@ class Cover:
         """
         _check_settings(outliers, min_distance)
         if weights is not None:
-            check_weights(weights, n_rows=len(self), device=self._reader.home)
+            check_row_weights("weights", weights, n_rows=len(self), device=self._reader.home)
             weights = weights.to(self._reader.device)
         if candidates is None:
             allowed = ~self._is_center

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_whole
+from torchal._checks import check_budget, check_finite, check_float, check_row_weights, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Rows, Space, make_space, survey
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Picks, Pool, draw, draw_stratified, sample_by_value
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_centers, nearest_in_chunk, split
-from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.errors import ConfigError, ShapeError
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection
 
@@ -401,14 +401,7 @@ def _checked_weights(weights: Tensor | None, reader: FeatureReader) -> tuple[Ten
     dtype = torch.promote_types(reader.dtype, torch.float32)
     if weights is None:
         return torch.ones(len(reader), dtype=dtype, device=reader.home), 1.0
-    check_float("weights", weights, ndim=1)
-    if len(weights) != len(reader) or weights.device != reader.home:
-        raise ShapeError(
-            f"weights must have shape ({len(reader)},) on {reader.home}, got {tuple(weights.shape)} on {weights.device}"
-        )
-    check_finite("weights", weights)
-    if bool((weights < 0).any()):
-        raise DataError(f"weights must not be negative: {int((weights < 0).sum())} of {len(weights)} are")
+    check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     exponent = max(-1000, math.frexp(float(weights.max()))[1])
     return (weights.double() * 2.0**-exponent).to(dtype), 2.0**exponent
 

@@ -7,13 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_fraction, check_whole
+from torchal._checks import check_budget, check_fraction, check_row_weights, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
 from torchal.engine.coverage import MAX_HELD, Coverage, SaturatedCoverage, summed_similarities
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import HeldRows, Source
-from torchal.errors import DataError, ShapeError
 from torchal.functional.k_center import check_masks
 
 
@@ -57,9 +56,9 @@ def facility_location(
     A row of zeros, as a blank image or a document without a known word is, has no direction: its cosine with every row
     is 0, also with itself. So it adds nothing, and nothing covers it.
 
-    The cost is quadratic in the number of rows: 10^12 similarities of a million rows are the work of hours on a CPU and
-    of minutes on a GPU, several times over, so draw fewer rows first (`SubPool` does). Up to 8192 rows all similarities
-    are held, of more where `max_held` says so; else no N x N matrix is ever made.
+    The cost is quadratic in the number of rows: a million of them have 10^12 similarities, so draw fewer first
+    (`SubPool` does). Up to 8192 rows all similarities are held, of more where `max_held` says so; else no N x N matrix
+    is ever made.
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
@@ -69,8 +68,8 @@ def facility_location(
         labeled: rows that cover others from the start.
         candidates: the rows that may be picked; those that are not labeled, unless given.
         weights: how much each row wants to be covered; 1 unless given.
-        max_held: of no more similarities than these, N^2, all are held, 4 bytes each (8 in float64); up to three
-            times as fast, and 2**29 is enough for 23 000 rows.
+        max_held: of no more similarities than these, N^2, all are held, 4 bytes each (8 in float64): two to three times
+            as fast at 20 000 rows, for which 2**29 is enough.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; what fits unless given.
 
@@ -99,7 +98,7 @@ def facility_location(
         the rows are first filtered by uncertainty, which `candidates` or `weights` can do here.
 
     Complexity:
-        N^2 D / 2 multiply-adds to begin with, and as a rule two to ten times that in all; the plain greedy takes
+        N^2 D / 2 multiply-adds to begin with, and several times that in all; the plain greedy takes
         n N^2 D, or N^2 numbers of memory. O(N) memory beyond a copy of at most 2^27 numbers of features, `max_held`
         similarities, and chunks.
 
@@ -114,7 +113,8 @@ def facility_location(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
-    weights = check_weights(weights, n_rows=len(reader), device=reader.home)
+    if weights is not None:
+        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
         return greedy_covering(
@@ -197,7 +197,8 @@ def saturated_coverage(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
-    weights = check_weights(weights, n_rows=len(reader), device=reader.home)
+    if weights is not None:
+        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
         room = saturation * summed_similarities(affinity, source, source)
@@ -213,24 +214,6 @@ def saturated_coverage(
         start = float(weights.double() @ (most - room))
     scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Covering(picked.to(reader.home), scores, start + value, start + bound)
-
-
-def check_weights(weights: Tensor | None, *, n_rows: int, device: torch.device, name: str = "weights") -> Tensor | None:
-    """Return weights of rows, (N,) float of at least 0, or None where none are given.
-
-    Raises:
-        ShapeError: they are no float vector of that length on that device.
-        DataError: one is negative or not finite.
-    """
-    if weights is None:
-        return None
-    check_float(name, weights, ndim=1)
-    if weights.shape != (n_rows,) or weights.device != device:
-        raise ShapeError(f"{name} must be ({n_rows},) on {device}, got {tuple(weights.shape)} on {weights.device}")
-    check_finite(name, weights)
-    if bool((weights < 0).any()):
-        raise DataError(f"{name} must be at least 0: {int((weights < 0).sum())} of {n_rows} are not")
-    return weights.detach()
 
 
 def greedy_covering(
@@ -269,4 +252,4 @@ def _as_weights(weights: Tensor | None, reader: FeatureReader, affinity: Affinit
     """Return weights as the engine takes them; 1 where none are given."""
     if weights is None:
         return torch.ones(len(reader), dtype=affinity.dtype, device=reader.device)
-    return weights.to(reader.device, affinity.dtype)
+    return weights.detach().to(reader.device, affinity.dtype)

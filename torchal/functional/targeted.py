@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_positive, check_whole
+from torchal._checks import check_budget, check_finite, check_float, check_positive, check_row_weights, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
 from torchal.engine.coverage import MAX_HELD, Coverage
@@ -16,7 +16,7 @@ from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import HeldRows, Source
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
-from torchal.functional.submodular import Covering, check_weights
+from torchal.functional.submodular import Covering
 
 Measure: TypeAlias = Literal["flqmi", "flvmi", "flcg"]
 
@@ -107,7 +107,8 @@ def similar(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
-    weights = check_weights(weights, n_rows=len(reader), device=reader.home)
+    if weights is not None:
+        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     name, some = ("private", private) if measure == "flcg" else ("query", query)
     assert some is not None
     _check_set(name, some, reader)
@@ -121,7 +122,7 @@ def similar(
                 raise ConfigError("weights are of the pool's rows, and flqmi covers the query alone")
             coverage = _of_query(affinity, source, others, bonus=nearest, allowed=allowed, max_held=max_held)
         else:
-            counts = torch.ones_like(nearest) if weights is None else weights.to(nearest)
+            counts = torch.ones_like(nearest) if weights is None else weights.detach().to(nearest)
             coverage = Coverage(
                 affinity,
                 source,

@@ -52,9 +52,8 @@ class ByGroup(WrapperSampler):
     how: How = "max"
     k: int | None = None
     per_group: int | None = None
-    groups_digest: str | None = field(
-        default=None, init=False
-    )  # in the place of the groups, where samplers are compared
+    groups_digest: str | None = field(default=None, init=False)
+    """In the place of the groups, where samplers are compared."""
     _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
