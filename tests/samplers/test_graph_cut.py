@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -22,6 +24,21 @@ def test_by_hand():
     view = PoolView.from_tensors(features=features, targets=torch.tensor([0, -1, -1, -1]))
     assert GraphCut(redundancy=0).select(view, 1).indices.tolist() == [1]
     assert GraphCut(redundancy=2).select(view, 2).indices.tolist() == [2, 3]
+
+
+def test_reports_what_is_gained_and_what_no_batch_could_gain():
+    view = make_view(make_pool()[0])
+    sampler = GraphCut(redundancy=0.5)
+    gains = sampler.select(view, 3).scores
+    assert sampler.report()["value"] == pytest.approx(float(gains.sum()))
+    pools = (torch.isin(torch.arange(60), rows) for rows in view.candidates.nonzero().squeeze(1).split(3))
+    settings = {"redundancy": 0.5, "labeled": view.labeled}
+    most = max(float(functional.graph_cut(view.features, 3, candidates=p, **settings).scores.sum()) for p in pools)
+    assert most <= sampler.report()["bound"] <= sampler.report()["value"] / (1 - math.exp(-1))
+    for others in ({}, {"redundancy": 0.6}, {"redundancy": 0.5, "similarity": "cosine"}):
+        unsure = GraphCut(**others)
+        unsure.select(view, 3)
+        assert unsure.report().keys() == {"features", "value"}
 
 
 def test_no_label_is_needed():

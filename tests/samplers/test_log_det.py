@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -21,6 +23,23 @@ def test_by_hand():
     view = PoolView.from_tensors(features=features, targets=torch.tensor([0, -1, -1, -1]))
     assert LogDet().select(view, 2).indices.tolist() == [1, 2]
     assert LogDet(kernel="linear").select(view, 1).indices.tolist() == [2]
+
+
+@pytest.mark.parametrize("kernel", ["cosine", "linear"])
+def test_reports_what_is_gained_and_what_no_batch_could_gain(kernel):
+    view = make_view(make_pool()[0])
+    sampler = LogDet(kernel=kernel)
+    gains = sampler.select(view, 3).scores
+    report = sampler.report()
+    assert report["value"] == pytest.approx(float(gains.sum()))
+    most = max(
+        float(functional.log_det(view.features, 3, kernel=kernel, labeled=view.labeled, candidates=mask).scores.sum())
+        for mask in (torch.isin(torch.arange(60), rows) for rows in view.candidates.nonzero().squeeze(1).split(3))
+    )
+    assert most <= report["bound"] <= report["value"] / (1 - math.exp(-1))
+    low = LogDet(kernel=kernel, ridge=0.1)
+    low.select(view, 3)
+    assert "bound" not in low.report()  # gains may be negative
 
 
 def test_no_label_is_needed():

@@ -26,6 +26,7 @@ from torch import Tensor
 from torchal._chunks import values_per_chunk
 from torchal.engine.affinity import Affinity, part
 from torchal.engine.distances import Rows
+from torchal.engine.greedy import greedy_bound
 from torchal.engine.sources import Source
 
 MAX_HELD = 2**26
@@ -136,11 +137,10 @@ class Coverage:
         start, at_first = self.total(), float(self.largest_bounds(n).sum())
         picked, gains = self.pick(n)
         gained = float(gains.sum())
-        by_greed = gained / (1 - (1 - 1 / n) ** n)  # at most gained / (1 - 1/e)
         left = gained + float(self.largest_bounds(n).sum())
         value = self.total() + float(self._bonus[picked].sum())
         rounding = 4 * self._affinity.error * float(self._weights.sum()) + 4 * self._slack
-        return picked, gains, value, max(value, start + min(by_greed, left, at_first)) + rounding
+        return picked, gains, value, max(value, start + min(greedy_bound(gains), left, at_first)) + rounding
 
     def _best(self) -> tuple[Tensor, Tensor]:
         """Return the column with the largest gain, (1,), and it; the first of those that rounding tells apart."""

@@ -475,3 +475,12 @@ def draw_without_replacement(chances: Tensor, n: int, generator: torch.Generator
     uniform = torch.rand(len(chances), generator=generator, device=generator.device, dtype=torch.float64)
     times = -(1 - uniform).log().to(chances.device) / chances
     return times.topk(n, largest=False).indices
+
+
+def greedy_bound(gains: Tensor) -> float:
+    """Return what no n picks can gain more than, of a monotone submodular function with these greedy gains (n,).
+
+    Greedy picks gain at least 1 - (1 - 1/n)^n of it, which is above 1 - 1/e (Nemhauser, Wolsey & Fisher, 1978).
+    """
+    n = len(gains)
+    return float(gains.sum(dtype=torch.float64)) / (1 - (1 - 1 / n) ** n)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows
+from torchal._checks import as_integers, as_rows, check_finite
 from torchal.errors import DataError, ShapeError
-from torchal.pool.inputs import gather
+from torchal.pool.inputs import checked_inputs, gather
 from torchal.protocols import Inputs
 
 
@@ -61,3 +61,20 @@ def check_labels(labels: Tensor, n_classes: int) -> None:
     """Require labels in [0, n_classes)."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         raise DataError(f"labels must lie in [0, {n_classes}), got {int(labels.min())} to {int(labels.max())}")
+
+
+def checked_part(name: str, part: LabeledData | None, n_classes: int) -> LabeledData | None:
+    """Return a part as tensors, after checking that it can be scored; None where there is none.
+
+    Raises:
+        DataError: it is empty or not finite, has not one label for each row, or a label outside [0, n_classes).
+    """
+    if part is None:
+        return None
+    inputs = checked_inputs(f"the {name} inputs", part[0])
+    device = inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
+    if len(inputs) == 0 or len(inputs) != len(part[1]):
+        raise DataError(f"the {name} part has {len(inputs)} inputs and {len(part[1])} targets")
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        check_finite(f"the {name} inputs", inputs)
+    return LabeledData(inputs, as_labels(part[1], n=len(inputs), n_classes=n_classes, device=device))

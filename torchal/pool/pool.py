@@ -7,6 +7,7 @@ translated. A label that was not bought is nowhere in here.
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from torchal._checks import as_integers, as_rows, check_finite, check_mask
 from torchal.errors import DataError, ShapeError
-from torchal.pool.inputs import as_inputs, checked_inputs, is_sparse
+from torchal.pool.inputs import SparseInputs, as_inputs, checked_inputs, is_sparse
 from torchal.pool.labels import LabeledData, buy, check_labels, training_data
 from torchal.pool.view import PoolView
 from torchal.protocols import UNLABELED, Classifier, Inputs
@@ -163,6 +164,20 @@ class Pool:
     def training_data(self) -> tuple[Inputs, Tensor]:
         """Return the labeled rows, in ascending order, and their labels (L,)."""
         return training_data(self.inputs, self.targets, self.labeled)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the pool's size and of up to 1 024 of its rows, to know it again."""
+        n_rows, inputs = len(self), self.inputs
+        digest = hashlib.sha256(f"{n_rows} {self.n_classes} {getattr(inputs, 'shape', None)}".encode())
+        rows = torch.linspace(0, n_rows - 1, min(n_rows, 1024), dtype=torch.float64).long()
+        if isinstance(inputs, Tensor):
+            some = inputs[rows.to(inputs.device)].cpu().contiguous()
+            digest.update(some.view(torch.uint8).numpy().tobytes() if some.ndim else b"")
+        elif isinstance(inputs, SparseInputs):
+            matrix = inputs[rows].matrix
+            for part in (matrix.indptr.astype("int64"), matrix.indices.astype("int64"), matrix.data):
+                digest.update(part.tobytes())
+        return digest.hexdigest()[:16]
 
     def _changed(self, **changes: Tensor) -> Pool:
         """Return a copy with other masks, without the checks: they read all inputs, which have not changed."""

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_budget, check_finite, check_flag
+from torchal._checks import as_integers, as_rows, check_budget, check_flag
 from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError
 from torchal.functional.represents import represents
 from torchal.pool import interop
-from torchal.pool.inputs import SparseInputs, checked_inputs, gather, have_distances
-from torchal.pool.labels import LabeledData, as_labels
+from torchal.pool.inputs import SparseInputs, gather, have_distances
+from torchal.pool.labels import LabeledData, checked_part
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
@@ -129,8 +129,8 @@ class ActiveLearner:
         self.sampler = sampler
         self.pool = pool
         self.seed = int(seed)
-        self.validation = _checked_part("validation", validation, pool.n_classes)
-        self.test = _checked_part("test", test, pool.n_classes)
+        self.validation = checked_part("validation", validation, pool.n_classes)
+        self.test = checked_part("test", test, pool.n_classes)
         for part in (pool, self.validation, self.test):
             if part is not None:
                 interop.check_reads(model, part.inputs)
@@ -416,7 +416,7 @@ class ActiveLearner:
     def state_dict(self) -> dict[str, Any]:
         """Return all that happened, in numbers, text and tensors; a cold model is fitted again from it."""
         return self._warm_state() | {
-            "pool": self._fingerprint(),
+            "pool": self.pool.fingerprint(),
             "seed": self.seed,
             "sampler": type(self.sampler).__name__,
             "sampler_state": self.sampler.state_dict(),
@@ -443,7 +443,7 @@ class ActiveLearner:
         missing = self.state_dict().keys() - state.keys() - _MAY_BE_MISSING
         if missing:
             raise RunError(f"the saved state is damaged: it has no {', '.join(sorted(missing))}")
-        own = {"pool": self._fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
+        own = {"pool": self.pool.fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
         for name, value in own.items():
             if state[name] != value:
                 raise RunError(f"the saved state is of another {name}: it was {state[name]!r}, is {value!r}")
@@ -547,21 +547,6 @@ class ActiveLearner:
             self._scores.pop(row, None)
         self.asked = self.asked[~torch.isin(self.asked, rows)]
 
-    def _fingerprint(self) -> str:
-        """Return a digest of the pool's size and of up to 1 024 of its rows, to know it again."""
-        n_rows = len(self.pool)
-        inputs = self.pool.inputs
-        digest = hashlib.sha256(f"{n_rows} {self.pool.n_classes} {getattr(inputs, 'shape', None)}".encode())
-        rows = torch.linspace(0, n_rows - 1, min(n_rows, 1024), dtype=torch.float64).long()
-        if isinstance(inputs, Tensor):
-            some = inputs[rows.to(inputs.device)].cpu().contiguous()
-            digest.update(some.view(torch.uint8).numpy().tobytes() if some.ndim else b"")
-        elif isinstance(inputs, SparseInputs):
-            matrix = inputs[rows].matrix
-            for part in (matrix.indptr.astype("int64"), matrix.indices.astype("int64"), matrix.data):
-                digest.update(part.tobytes())
-        return digest.hexdigest()[:16]
-
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Count the seconds of a phase towards the round that is going on."""
@@ -605,16 +590,3 @@ def _checked_costs(costs: object, pool: Pool) -> Tensor:
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
         raise ConfigError(f"costs must be finite and not negative, got {float(values.min())} to {float(values.max())}")
     return values.expand(len(pool))
-
-
-def _checked_part(name: str, part: LabeledData | None, n_classes: int) -> LabeledData | None:
-    """Return a part as tensors, after checking that it can be scored."""
-    if part is None:
-        return None
-    inputs = checked_inputs(f"the {name} inputs", part[0])
-    device = inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
-    if len(inputs) == 0 or len(inputs) != len(part[1]):
-        raise DataError(f"the {name} part has {len(inputs)} inputs and {len(part[1])} targets")
-    if isinstance(inputs, Tensor) and inputs.is_floating_point():
-        check_finite(f"the {name} inputs", inputs)
-    return LabeledData(inputs, as_labels(part[1], n=len(inputs), n_classes=n_classes, device=device))

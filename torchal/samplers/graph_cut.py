@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torchal import functional
 from torchal._checks import check_budget
+from torchal.engine.greedy import greedy_bound
 from torchal.functional.graph_cut import Redundancy, Similarity, check_graph_cut
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 
 
-@dataclass(frozen=True)
+@dataclass
 class GraphCut(Sampler):
     """Picks rows that are like all rows of the pool, and unlike the labeled rows and each other.
 
@@ -41,6 +43,7 @@ class GraphCut(Sampler):
 
     redundancy: Redundancy = "balanced"
     similarity: Similarity = "shifted_cosine"
+    _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_graph_cut(self.redundancy, self.similarity)
@@ -52,7 +55,7 @@ class GraphCut(Sampler):
             BudgetError: n is not between 1 and the number of candidates.
         """
         check_budget(n, int(view.candidates.sum()))
-        return functional.graph_cut(
+        selection = functional.graph_cut(
             view.features,
             n,
             redundancy=self.redundancy,
@@ -60,3 +63,11 @@ class GraphCut(Sampler):
             labeled=view.labeled,
             candidates=view.candidates,
         )
+        self._report = {"features": view.features_from, "value": float(selection.scores.sum())}
+        if self.redundancy != "balanced" and self.redundancy <= 0.5 and self.similarity == "shifted_cosine":
+            self._report["bound"] = greedy_bound(selection.scores)
+        return selection
+
+    def report(self) -> dict[str, Any]:
+        """Return what was measured, what the batch gains, and, where it is known, what no batch can exceed."""
+        return dict(self._report)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torchal import functional
 from torchal._checks import check_budget
+from torchal.engine.greedy import greedy_bound
 from torchal.functional.determinant import DetKernel, check_det
 from torchal.functional.selection import Selection
 from torchal.pool.view import PoolView
 from torchal.samplers.base import Sampler
 
 
-@dataclass(frozen=True)
+@dataclass
 class LogDet(Sampler):
     """Picks rows that are unlike each other and unlike the labeled rows, by the determinant of their kernel matrix.
 
@@ -41,6 +43,7 @@ class LogDet(Sampler):
 
     kernel: DetKernel = "cosine"
     ridge: float = 1.0
+    _report: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_det(self.kernel, self.ridge)
@@ -52,7 +55,7 @@ class LogDet(Sampler):
             BudgetError: n is not between 1 and the number of candidates.
         """
         check_budget(n, int(view.candidates.sum()))
-        return functional.log_det(
+        selection = functional.log_det(
             view.features,
             n,
             labeled=view.labeled,
@@ -60,3 +63,11 @@ class LogDet(Sampler):
             kernel=self.kernel,
             ridge=self.ridge,
         )
+        self._report = {"features": view.features_from, "value": float(selection.scores.sum())}
+        if self.ridge >= 1:
+            self._report["bound"] = greedy_bound(selection.scores)
+        return selection
+
+    def report(self) -> dict[str, Any]:
+        """Return what was measured, what the batch gains, and, with a ridge of at least 1, what no batch can exceed."""
+        return dict(self._report)
