@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from torchal._checks import (
-    check_budget,
     check_distributions,
     check_finite,
     check_log_probs,
@@ -24,7 +23,7 @@ from torchal.engine.distances import unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
-from torchal.functional.submodular import Covering, greedy_covering
+from torchal.functional.submodular import Covering, checked_pool, greedy_covering
 from torchal.functional.uncertainty import entropy
 
 Uncertainty: TypeAlias = Literal["margin", "entropy", "least_confidence"]
@@ -198,9 +197,7 @@ def _herding(
     max_held: int,
     uncertainty: Tensor | None,
 ) -> Covering:
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    check_whole("max_held", max_held, least=0)
+    labeled, candidates = checked_pool(reader, n, labeled, candidates, None, max_held=max_held)
     gamma = min(1 / max(bandwidth, 1e-150) ** 2, 1e300)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, "rbf", gamma=gamma, unit=normalize)

@@ -109,12 +109,8 @@ def facility_location(
         (tensor([0, 3]), 3.99)
     """
     check_similarity(similarity, gamma)
-    check_whole("max_held", max_held, least=0)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    if weights is not None:
-        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+    labeled, candidates = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
         return greedy_covering(
@@ -193,12 +189,8 @@ def saturated_coverage(
     """
     check_fraction("saturation", saturation)
     check_similarity(similarity, gamma)
-    check_whole("max_held", max_held, least=0)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    if weights is not None:
-        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+    labeled, candidates = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
         room = saturation * summed_similarities(affinity, source, source)
@@ -214,6 +206,24 @@ def saturated_coverage(
         start = float(weights.double() @ (most - room))
     scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Covering(picked.to(reader.home), scores, start + value, start + bound)
+
+
+def checked_pool(
+    reader: FeatureReader,
+    n: int,
+    labeled: Tensor | None,
+    candidates: Tensor | None,
+    weights: Tensor | None,
+    *,
+    max_held: object,
+) -> tuple[Tensor, Tensor]:
+    """Return which rows are labeled and which may be picked, after the checks that all functions of coverage share."""
+    check_whole("max_held", max_held, least=0)
+    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+    check_budget(n, int(candidates.sum()))
+    if weights is not None:
+        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+    return labeled, candidates
 
 
 def greedy_covering(

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_positive, check_row_weights, check_whole
+from torchal._checks import check_finite, check_float, check_positive
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
 from torchal.engine.coverage import MAX_HELD, Coverage
@@ -15,8 +15,7 @@ from torchal.engine.distances import Rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import HeldRows, Source
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.functional.k_center import check_masks
-from torchal.functional.submodular import Covering
+from torchal.functional.submodular import Covering, checked_pool
 
 Measure: TypeAlias = Literal["flqmi", "flvmi", "flcg"]
 
@@ -103,12 +102,8 @@ def similar(
     check_measure(measure, query=query is not None, private=private is not None)
     check_positive("strength", strength)
     check_similarity(similarity, gamma)
-    check_whole("max_held", max_held, least=0)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    if weights is not None:
-        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+    labeled, candidates = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
     name, some = ("private", private) if measure == "flcg" else ("query", query)
     assert some is not None
     _check_set(name, some, reader)
