@@ -35,6 +35,7 @@ MAX_HELD = 2**26
 _FIRST, _MOST = 8, 512  # candidates that are computed anew together
 _EAGER = 4  # of what it takes to make all bounds gains, a part of 1 / 4 is spent on single columns before that is done
 _BLOCKS = 8  # a tile of whole rows or columns may be this many times as large as other temporaries
+_STRIP = 128  # columns that are written together where a tile is turned
 
 
 class Coverage:
@@ -185,35 +186,37 @@ class Coverage:
         gains = torch.zeros_like(self._bonus)
         n_columns = len(gains)
         if self._matrix is not None and self._filled:
-            size = max(1, _BLOCKS * values_per_chunk(self._device) // len(self._values))
+            size = max(1, values_per_chunk(self._device) // len(self._values))
             for first in range(0, n_columns, size):
                 columns = slice(first, first + size)
-                gains[columns] = self._added(self._matrix[columns], slice(None))
+                gains[columns] = self._added(self._matrix[columns].clone(), slice(None))
         else:
-            side = math.isqrt(values_per_chunk(self._device))
+            side, at_first = math.isqrt(values_per_chunk(self._device)), not bool(self._values.any())
             for first in range(0, n_columns, side):
-                self._compute_some(gains, slice(first, min(first + side, n_columns)))
+                self._compute_some(gains, slice(first, min(first + side, n_columns)), at_first=at_first)
             self._filled = True
         self._exact = torch.where(self._exact > -torch.inf, gains + self._bonus, -torch.inf)
         self._slack, self._drifted = 0.0, False
         self._note(self._exact.max(), len(self._rows))
 
-    def _compute_some(self, gains: Tensor, columns: slice) -> None:
-        """Add all that the similarities of some columns say to the gains: of a pool with itself, those not seen yet."""
+    def _compute_some(self, gains: Tensor, columns: slice, *, at_first: bool) -> None:
+        """Add all that the similarities of some columns say to the gains: of a pool with itself, those not seen yet.
+
+        Where no row has a value, as at first, what a similarity adds is the same for both of its rows.
+        """
         there = part(self._columns, columns.start, columns.stop, self._device)
         side = columns.stop - columns.start
 
         def look(rows: slice, *, mirrored: bool) -> None:
             tile = self._affinity.between(there, part(self._rows, rows.start, rows.stop, self._device))
-            own = self._added(tile, rows)
-            others = self._added(tile, columns, across=True) if mirrored else None
             if self._matrix is not None:
                 self._matrix[columns, rows] = tile
-            gains[columns] += own
+                if mirrored:
+                    _turn(tile, self._matrix[rows, columns])
+            others = self._added(tile if at_first else tile.clone(), columns, across=True) if mirrored else None
+            gains[columns] += self._added(tile, rows)
             if others is not None:
                 gains[rows] += others
-                if self._matrix is not None:
-                    self._matrix[rows, columns] = tile.T
 
         in_chunks, n_rows = self._rows.in_chunks, len(self._rows)
         if self._symmetric:
@@ -224,13 +227,13 @@ class Coverage:
             in_chunks(n_rows, side, lambda start, stop: look(slice(start, stop), mirrored=False))
 
     def _added(self, tile: Tensor, rows: slice, *, across: bool = False) -> Tensor:
-        """Return what the columns of a tile (m, r) add to the values of rows, (m,); across, of (r, m)."""
+        """Return what the columns of a tile (m, r) add to the values of rows, (m,); across, of (r, m); in place."""
         values, weights = self._values[rows], self._weights[rows]
         caps = None if self._caps is None else self._caps[rows]
         if across:
             values = values.unsqueeze(1)
             caps = None if caps is None else caps.unsqueeze(1)
-        rise = self._rise(tile.clone() if caps is None else torch.minimum(tile, caps), values)
+        rise = self._rise(tile if caps is None else torch.minimum(tile, caps, out=tile), values)
         return (weights @ rise if across else rise @ weights).double()
 
     def _lower(self, raised: Tensor) -> None:
@@ -278,7 +281,7 @@ class Coverage:
 
         def look(rows: slice, tile: Tensor) -> None:
             rise = self._rise(tile, self._values[rows])
-            gains.add_(rise.mul_(self._weights[rows]).sum(1, dtype=torch.float64))
+            gains.add_(rise.mul_(self._weights[rows]).sum(1).double())
 
         self._look_at_all(columns, look)
         return gains
@@ -305,6 +308,12 @@ class Coverage:
         else:
             there = self._columns.select(columns)
             self._rows.each(lambda rows, here: capped(rows, self._affinity.between(there, here)), width=len(columns))
+
+
+def _turn(tile: Tensor, into: Tensor) -> None:
+    """Write a tile (m, r) into another (r, m), in strips: a CPU's cache holds the lines that a strip goes to."""
+    for start in range(0, len(tile), _STRIP):
+        into[:, start : start + _STRIP] = tile[start : start + _STRIP].T
 
 
 class SaturatedCoverage(Coverage):
