@@ -1,6 +1,7 @@
 """A small run with state, and ways to die in the middle of it. Run as a program: FOLDER MOMENT ROUND."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tests.contracts import NearestMean, make_pool
-from torchal import LabeledData, Schedule, Trainer
+from torchal import LabeledData, RunError, Schedule, Trainer
 from torchal.runs import results
 from torchal.samplers import Sampler, Uniform
 
@@ -130,6 +131,25 @@ def run_slowly(folder):
         return targets[rows]
 
     run(folder, oracle=oracle)
+
+
+def run_on_a_full_disk(folder, tensorboard):
+    """Run, with no room for a file of more than four rounds from the fifth batch on; return what the error says."""
+    targets = make_pool(n_labeled=0)[1]
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    asked = []
+
+    def oracle(rows):
+        asked.append(rows)
+        if len(asked) == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        return targets[rows]
+
+    try:
+        run(folder, oracle=oracle, tensorboard=tensorboard)
+    except RunError as error:
+        return str(error)
+    return "no error"
 
 
 if __name__ == "__main__":

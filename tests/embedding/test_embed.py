@@ -1,8 +1,7 @@
-"""Run as a program, it embeds into a folder: FOLDER, with pauses; or FOLDER lines, killed at one line after another."""
+"""Run as a program, it embeds into a FOLDER, with pauses."""
 
 import gc
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
+from tests import forks
 from tests.contracts import HostCopies
 from torchal.embedding import npy_stream
 from torchal.embedding.capture import capture
@@ -1180,10 +1180,7 @@ class TestResume:
         assert contents(tmp_path) == undisturbed
 
     def test_after_a_kill_at_any_line(self, tmp_path, undisturbed):
-        command = [sys.executable, "-m", "tests.embedding.test_embed", str(tmp_path), "lines"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        passes = json.loads(done.stdout)
+        passes = forks.answer(run_and_be_killed_at_every_line, tmp_path)
         assert len(passes) > 12
         assert passes[0] == 6
         assert passes[-1] == 0
@@ -1229,19 +1226,17 @@ def run_and_be_killed(folder, line):
 
 
 def run_and_be_killed_at_every_line(folder):
-    """Print how many passes it took to go on, for each line."""
-    passes, run_on = [], True
-    for line in itertools.count(step=11):
+    """Return how many passes it took to go on, for each line."""
+    passes, run_on, lines = [], True, itertools.count(step=11)
+    while run_on:
+        line = next(lines)
         place = folder / str(line)
         run_on = run_and_be_killed(place, line)
         module = Counting()
         run(module, make_rows(), out=place / "features.npy")
         passes.append(module.n_passes)
-        if not run_on:
-            break
-    print(json.dumps(passes))  # noqa: T201
+    return passes
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    run_and_be_killed_at_every_line(where) if sys.argv[2:] == ["lines"] else run_slowly(where)
+    run_slowly(Path(sys.argv[1]))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import torch
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
 from experiments import machine, names
+from experiments import run as command
+from tests import forks
 from tests.experiments.test_run import QUICK, ROOT, SMALL, run  # noqa: F401 - a fixture
 from torchal import ConfigError
 from torchal.runs.results import find_runs
@@ -39,13 +42,20 @@ def full_data(folder):
 
 def start(*arguments):
     """Start the command in a group of processes of its own."""
-    env = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    words = [sys.executable, "-m", "experiments.run", *arguments]
-    return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+    return forks.start(run_alone, *arguments)
+
+
+def run_alone(*arguments):
+    """Be the command."""
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    sys.argv = ["run.py", *arguments]
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    sys.exit(command.main())
 
 
 def finish(*arguments):
-    """Run the command, and return what it prints."""
+    """Run the command as a program, and return what it prints."""
     words = [sys.executable, "-m", "experiments.run", *arguments]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -54,12 +64,12 @@ def finish(*arguments):
 
 def kill_soon(process, folder, seconds):
     """Kill all processes of a command some time after it has finished a first round."""
-    while not list(folder.rglob("rounds.jsonl")) and process.poll() is None:
+    while not list(folder.rglob("rounds.jsonl")) and process.is_alive():
         time.sleep(0.02)
     time.sleep(seconds)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
 
 
 def kill_after_progress(process, folder, seconds):
@@ -69,13 +79,13 @@ def kill_after_progress(process, folder, seconds):
         return sum(file.stat().st_size for file in folder.rglob("rounds.jsonl"))
 
     before = written()
-    while written() == before and process.poll() is None:
+    while written() == before and process.is_alive():
         time.sleep(0.01)
     time.sleep(seconds)
-    ran_on = process.poll() is None
+    ran_on = process.is_alive()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
     return ran_on
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from tests import killed_run
+from tests import forks, killed_run
 from tests.contracts import NearestMean, make_pool
 from torchal import BudgetError, CapabilityError, ConfigError, LabeledData, Pool, RunError, Schedule, Trainer
 from torchal.models import MLP, LogisticRegression, TorchClassifier
@@ -31,11 +31,6 @@ def told(run):
     for record in records:
         del record["seconds"]
     return records
-
-
-def start_process(folder, moment, number=3):
-    command = [sys.executable, "-m", "tests.killed_run", str(folder), moment, str(number)]
-    return subprocess.Popen(command, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +120,14 @@ class TestFolder:
         assert told(killed_run.run(tmp_path, schedule=schedule, start=np.arange(6))) == told(undisturbed)
 
     def test_a_second_process_is_refused_while_the_first_runs(self, tmp_path):
-        first = start_process(tmp_path, "slowly")
+        first = forks.start(killed_run.run_slowly, tmp_path)
         try:
             wait_for_rounds(tmp_path, 1)
             with pytest.raises(RunError, match="in use by another process"):
                 killed_run.run(tmp_path)
         finally:
             first.kill()
-            first.wait()
+            first.join()
 
     def test_progress_says_rounds_and_accuracy(self, tmp_path, capsys):
         killed_run.run(tmp_path, progress=True)
@@ -144,18 +139,25 @@ class TestFolder:
 class TestKilled:
     @pytest.mark.parametrize(("moment", "number"), killed_run.PLACES)
     def test_goes_on_as_if_never_killed(self, moment, number, tmp_path, undisturbed):
-        process = start_process(tmp_path, moment, number)
-        assert process.wait(60) == -signal.SIGKILL
-        before = RunFolder(tmp_path).read()
+        assert forks.exit_code(killed_run.run_until, tmp_path, moment, number) == -signal.SIGKILL
+        self.check_what_there_is(tmp_path, number, undisturbed)
+
+    def test_goes_on_after_a_program_of_its_own(self, tmp_path, undisturbed):
+        command = [sys.executable, "-m", "tests.killed_run", str(tmp_path), "line", "3"]
+        assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+        self.check_what_there_is(tmp_path, 3, undisturbed)
+
+    def check_what_there_is(self, folder, number, undisturbed):
+        before = RunFolder(folder).read()
         assert not before.finished
         assert told(before) == told(undisturbed)[: len(before.rounds)]
         assert len(before.rounds) in (number, number + 1)
-        resumed = killed_run.run(tmp_path)
+        resumed = killed_run.run(folder)
         assert told(resumed) == told(undisturbed)
         assert resumed.finished
 
     def test_labels_that_were_paid_for_are_not_asked_again(self, tmp_path, undisturbed):
-        start_process(tmp_path, "labeled").wait(60)
+        assert forks.exit_code(killed_run.run_until, tmp_path, "labeled", 3) == -signal.SIGKILL
         targets, asked = make_pool(n_labeled=0)[1], []
 
         def oracle(rows):
@@ -230,21 +232,21 @@ class TestKilled:
     def test_at_random_moments_until_it_is_done(self, tmp_path, undisturbed):
         chance = random.Random(0)
         for kill in range(3):
-            process = start_process(tmp_path, "slowly")
+            process = forks.start(killed_run.run_slowly, tmp_path)
             wait_for_rounds(tmp_path, 2 * kill + 1)
             time.sleep(chance.uniform(0, 0.1))
             process.kill()
-            process.wait()
+            process.join()
         assert told(killed_run.run(tmp_path)) == told(undisturbed)
 
 
 def wait_for_rounds(folder, n):
     file = folder / "rounds.jsonl"
-    for _ in range(600):
+    for _ in range(1200):
         if file.exists() and file.read_bytes().count(b"\n") >= n:
             return
         time.sleep(0.05)
-    raise AssertionError(f"{folder} did not come to {n} rounds in 30 s")
+    raise AssertionError(f"{folder} did not come to {n} rounds in 60 s")
 
 
 class TestBadInput:
@@ -271,32 +273,9 @@ class TestBadInput:
 
     @pytest.mark.parametrize("tensorboard", ["tensorboard", "no tensorboard"])
     def test_a_full_disk_is_reported_and_what_was_saved_stays_loadable(self, tensorboard, tmp_path, undisturbed):
-        script = (
-            "import resource, signal, sys\n"
-            "from tests import killed_run\n"
-            "from torchal import RunError\n"
-            "targets = killed_run.make_pool(n_labeled=0)[1]\n"
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "asked = []\n"
-            "def oracle(rows):\n"
-            "    asked.append(rows)\n"
-            "    if len(asked) == 5:\n"  # from the fifth batch on, no file grows beyond what holds four rounds
-            "        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
-            "    return targets[rows]\n"
-            "try:\n"
-            "    killed_run.run(sys.argv[1], oracle=oracle, tensorboard=sys.argv[2] == 'tensorboard')\n"
-            "except RunError as error:\n"
-            "    print(error)\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path), tensorboard],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert f"cannot write to {tmp_path}" in done.stdout
-        assert "4 rounds are saved there and stay loadable" in done.stdout
+        said = forks.answer(killed_run.run_on_a_full_disk, tmp_path, tensorboard == "tensorboard")
+        assert f"cannot write to {tmp_path}" in said
+        assert "4 rounds are saved there and stay loadable" in said
         assert told(RunFolder(tmp_path).read()) == told(undisturbed)[:4]
         assert told(killed_run.run(tmp_path)) == told(undisturbed)
 

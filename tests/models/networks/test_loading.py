@@ -1,3 +1,4 @@
+import multiprocessing
 import random
 from functools import partial
 
@@ -186,6 +187,7 @@ class TestClassifier:
         fitted = TorchClassifier(num_workers=workers, epochs=1).fit(X, Y)
         with pytest.raises(error, match=match):
             fitted.predict(data)
+        assert not multiprocessing.active_children()  # the workers went with the error
 
     def test_values_that_are_not_finite_are_named(self, tmp_path):
         bad = X.clone()

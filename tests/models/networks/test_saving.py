@@ -1,14 +1,14 @@
-import subprocess
-import sys
-import textwrap
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 
+from tests import forks
 from torchal import ActiveLearner, Pool, RunError, Schedule, Trainer
 from torchal.errors import CapabilityError, DataError
-from torchal.models import MLP, TorchClassifier
+from torchal.models import MLP, Callback, TorchClassifier
 from torchal.samplers import Margin
 
 X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
@@ -149,42 +149,32 @@ class TestWarmStartInTheLoop:
             ActiveLearner(SGDClassifier(warm_start=True), Margin(), Pool.unlabeled(X, n_classes=2))
 
 
-KILLED = textwrap.dedent(
-    """
-    import os, signal, sys, torch
-    from torchal import Pool, Schedule, Trainer
-    from torchal.models import Callback, TorchClassifier
-    from torchal.samplers import Margin
+class Kill(Callback):
+    """Ends the process in the middle of the fourth fit."""
 
-    class Kill(Callback):
-        fits = 0
-        def on_epoch_end(self, epoch):
-            Kill.fits += epoch.number == 1
-            if Kill.fits == 4 and epoch.number == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
+    fits = 0
 
-    X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
-    Y = (X[:, 0] > 0).long()
-    model = TorchClassifier(epochs=3, warm_start=sys.argv[2] == "warm", callbacks=[Kill()], device="cpu")
-    trainer = Trainer(model, Margin(), schedule=Schedule(batch_size=5, budget=40), run_dir=sys.argv[1],
-                      config={"the": "same"}, progress=False)
-    trainer.fit(Pool.unlabeled(X, n_classes=2), lambda rows: Y[rows], start=torch.arange(10))
-    """
-)
+    def on_epoch_end(self, epoch):
+        Kill.fits += epoch.number == 1
+        if Kill.fits == 4 and epoch.number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(folder, warm, callbacks=()):
+    model = TorchClassifier(epochs=3, warm_start=warm, callbacks=callbacks, device="cpu")
+    schedule, config = Schedule(batch_size=5, budget=40), {"the": "same"}
+    trainer = Trainer(model, Margin(), schedule=schedule, run_dir=folder, config=config, progress=False)
+    return trainer.fit(Pool.unlabeled(X, n_classes=2), lambda rows: Y[rows], start=torch.arange(10))
+
+
+def run_and_be_killed(folder, warm):
+    run(folder, warm, [Kill()])
 
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_killed_in_the_middle_of_a_fit_a_run_goes_on_with_the_same_picks(tmp_path, warm):
-    def run(folder):
-        model = TorchClassifier(epochs=3, warm_start=warm, device="cpu")
-        schedule = Schedule(batch_size=5, budget=40)
-        config = {"the": "same"}
-        trainer = Trainer(model, Margin(), schedule=schedule, run_dir=folder, config=config, progress=False)
-        return trainer.fit(Pool.unlabeled(X, n_classes=2), lambda rows: Y[rows], start=torch.arange(10))
-
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), "warm" if warm else "cold"]
-    assert subprocess.run(command, check=False).returncode == -9
-    whole, resumed = run(tmp_path / "whole"), run(tmp_path / "killed")
+    assert forks.exit_code(run_and_be_killed, tmp_path / "killed", warm) == -signal.SIGKILL
+    whole, resumed = run(tmp_path / "whole", warm), run(tmp_path / "killed", warm)
     assert resumed.finished
     for one, other in zip(whole.rounds, resumed.rounds, strict=True):
         assert one.rows.equal(other.rows)

@@ -107,7 +107,10 @@ class LoadedRows:
         self._requests.of_epoch = [(epoch, batch.tolist()) for batch in rows.split(list(sizes))]
         for batch in self._loader:
             if isinstance(batch, TorchalError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    del batch  # whose traceback holds this frame: workers that a circle keeps end after a timeout only
             # the loader pins behind workers only: it would refuse rows that are on the device already
             pinned = batch.pin_memory() if self._pins and batch.device.type == "cpu" else batch
             moved: Tensor = pinned.to(self._device, self._dtype, non_blocking=True)
