@@ -12,8 +12,9 @@ INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --c
 run: $(VENV)/.installed
 	$(VENV_PYTHON) -m experiments.run data=digits model=logistic sampler=margin,entropy,uniform seed=0,1,2,3,4 runs="$(RUNS)" -m
 
+# bytecode is kept: the processes that tests start would compile everything again
 test: $(VENV)/.installed-dev
-	$(VENV_PYTHON) -m pytest --numprocesses auto --maxprocesses 8
+	PYTHONDONTWRITEBYTECODE= $(VENV_PYTHON) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # SETTINGS="avx2 one-thread" runs some of them
 test-portable: $(VENV)/.installed-dev $(VENV)-oldest/.installed

@@ -1,11 +1,12 @@
 """Functions in processes of their own, forked from one that has imported everything: a fresh one spends seconds on it.
 
-A child has its own folder, arguments, descriptors and exit code, as a program has. What a program does while Python
-and its imports start is not in it: each kind of killed run is also tried once in a fresh process.
+A child has its own folder, descriptors, settings and exit code, as a program has. What happens while Python starts and
+imports is not in it: each kind of killed run is also tried once as a program.
 """
 
 import multiprocessing
 import os
+import traceback
 from importlib.util import find_spec
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -16,18 +17,18 @@ _FORKS.set_forkserver_preload(
 
 def start(function, *arguments):
     """Start a function of a module, in a group of processes of its own."""
-    process = _FORKS.Process(target=_call, args=(function, arguments))
+    process = _FORKS.Process(target=_in_a_group, args=(function, arguments))
     process.start()
     return process
 
 
-def _call(function, arguments):
+def _in_a_group(function, arguments):
     os.setsid()
     function(*arguments)
 
 
 def exit_code(function, *arguments, seconds=60):
-    """Return the exit code of a function that ends in this time; minus the signal where one killed it."""
+    """Return how a function ends, within this time; minus the signal where one killed it."""
     process = start(function, *arguments)
     process.join(seconds)
     if process.exitcode is None:
@@ -38,15 +39,20 @@ def exit_code(function, *arguments, seconds=60):
 
 
 def answer(function, *arguments):
-    """Return what a function of a module returns."""
+    """Return what a function returns; an error of it fails the test, with its traceback."""
     receiver, sender = _FORKS.Pipe(duplex=False)
     process = start(_send, sender, function, arguments)
     sender.close()
     try:
-        return receiver.recv()
+        value, error = receiver.recv()
     finally:
         process.join()
+    assert not error, error
+    return value
 
 
 def _send(sender, function, arguments):
-    sender.send(function(*arguments))
+    try:
+        sender.send((function(*arguments), ""))
+    except BaseException:
+        sender.send((None, traceback.format_exc()))

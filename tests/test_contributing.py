@@ -45,7 +45,8 @@ def run(folder, *command):
 
 def test_the_new_strategy_and_data_set_pass_the_tests(checkout):
     folder, _ = checkout
-    parts = ["tests/samplers", "torchal/functional/confidence_ratio.py", "torchal/data/moons.py"]
+    parts = [f"tests/samplers/test_{name}.py" for name in ("samplers", "confidence_ratio", "epsilon_greedy")]
+    parts += ["torchal/functional/confidence_ratio.py", "torchal/data/moons.py"]
     chosen = ["-k", "confidence_ratio or epsilon_greedy or moons or agree"]
     done = run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, *parts)
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,5 @@
 import csv
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -8,17 +9,21 @@ from scipy.stats import ttest_rel
 
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
+from experiments import run as command
 from experiments import table
 from tests.experiments.test_run import QUICK, run  # noqa: F401 - a fixture
 from torchal.runs.curves import area_under_curve
 from torchal.runs.results import find_runs
 
 
-@pytest.fixture
-def runs(run, tmp_path):  # noqa: F811
-    run(*QUICK, "sampler=margin,uniform", "trials=3", "schedule.max_rounds=2", "-m")
-    run(*QUICK, "data=wine", "sampler=uniform", "trials=2", "schedule.max_rounds=2", "-m")
-    return tmp_path / "runs"
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for words in (["sampler=margin,uniform", "trials=3"], ["data=wine", "sampler=uniform", "trials=2"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["run.py", *QUICK, *words, "schedule.max_rounds=2", f"runs={folder}", "-m"])
+            assert command.main() == 0
+    return folder
 
 
 def test_writes_what_the_runs_came_to(runs, tmp_path, capsys):
