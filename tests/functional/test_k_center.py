@@ -1,5 +1,6 @@
 import itertools
 import os
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ def test_any_numbers_are_picked_greedily_up_to_the_stated_bound(metric, block_ro
     def reference_sizes(rows, metric):
         if metric == "cosine":
             return [4]  # 1 - cos |cos| changes at most twice as fast as 1 - cos
-        mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        mean = [Fraction(sum(column), len(rows)) for column in zip(*rows, strict=True)]
         return [2 * reference.distance(row, mean, metric) for row in rows]
 
     check()

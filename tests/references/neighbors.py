@@ -3,10 +3,9 @@
 from tests.references.k_center import as_fractions, distance
 
 
-def knn(features, k, metric):
-    """Return for each row a list of (exact value, row) of all other rows, ascending: the first k are neighbours."""
-    rows = as_fractions(features)
-    return [sorted((distance(a, b, metric), j) for j, b in enumerate(rows) if j != i)[:k] for i, a in enumerate(rows)]
+def knn(distances, k):
+    """Return for each row a list of (exact value, row) of the k nearest other rows, ascending."""
+    return [sorted((far, j) for j, far in enumerate(row) if j != i)[:k] for i, row in enumerate(distances)]
 
 
 def distances(features, metric):
@@ -15,7 +14,6 @@ def distances(features, metric):
     return [[distance(a, b, metric) for b in rows] for a in rows]
 
 
-def among(features, k, metric, rows):
-    """Return for each row a list of (exact value, row) of the k nearest of some rows."""
-    points = as_fractions(features)
-    return [sorted((distance(a, points[j], metric), j) for j in rows)[:k] for a in points]
+def among(distances, k, rows):
+    """Return for each row a list of (exact value, row) of the k nearest of some rows, ascending."""
+    return [sorted((row[j], j) for j in rows)[:k] for row in distances]
