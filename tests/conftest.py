@@ -18,6 +18,14 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Leave it to the system when it writes: a killed process loses nothing by that. Those that tests start wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 def pytest_collection_modifyitems(items):
     if "TORCHAL_SHUFFLE" in os.environ:  # a seed, the same for all processes: no test may need another to go before it
         random.Random(int(os.environ["TORCHAL_SHUFFLE"])).shuffle(items)
