@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
@@ -75,13 +75,13 @@ class Classes:
         """
         if self.names is None and isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point():
             codes, classes = labels.to("cpu", torch.int64), self
+            self._check_range(codes.aminmax() if len(codes) else ())
         else:
             values = as_values("labels", labels)
             classes = self._with(values) if self.grows else self
             codes = classes._codes(values)
         if len(codes) != n:
             raise ShapeError(f"there must be one label for each of {n} rows, got {len(codes)}")
-        self._check_numbers(codes, labels)
         return codes, classes
 
     def decode(self, codes: Tensor) -> Any:
@@ -123,9 +123,12 @@ class Classes:
 
     def _codes(self, values: list[Any]) -> Tensor:
         if self.names is None:
-            return torch.tensor([UNLABELED if v is None else _whole(v, self.n) for v in values], dtype=torch.int64)
-        numbers = {name: number for number, name in enumerate(self.names)}
-        unknown = Counter(v for v in values if v is not None and not (_is_hashable(v) and v in numbers))
+            numbers = [None if value is None else _whole(value, self.n) for value in values]
+            told = [number for number in numbers if number is not None]
+            self._check_range((min(told), max(told)) if told else ())
+            return torch.tensor([UNLABELED if number is None else number for number in numbers], dtype=torch.int64)
+        known = {name: number for number, name in enumerate(self.names)}
+        unknown = Counter(value for value in values if value is not None and value not in known)
         if unknown:
             first = next(iter(unknown))
             close = difflib.get_close_matches(str(first), [str(name) for name in self.names], n=1)
@@ -133,12 +136,11 @@ class Classes:
                 f"{sum(unknown.values())} of {len(values)} labels are none of the {len(self.names)} classes "
                 f"({_shown(list(self.names))}): {_shown(list(unknown))}" + (f"; {close[0]!r}?" if close else "")
             )
-        return torch.tensor([UNLABELED if v is None else numbers[v] for v in values], dtype=torch.int64)
+        return torch.tensor([UNLABELED if v is None else known[v] for v in values], dtype=torch.int64)
 
-    def _check_numbers(self, codes: Tensor, labels: Any) -> None:
-        told = codes if isinstance(labels, Tensor) else codes[codes != UNLABELED]
-        if self.names is None and len(told) and not 0 <= int(told.min()) <= int(told.max()) < self.n:
-            raise DataError(f"labels must lie in [0, {self.n}), got {int(told.min())} to {int(told.max())}")
+    def _check_range(self, ends: Sequence[Any]) -> None:
+        if ends and not 0 <= int(ends[0]) <= int(ends[1]) < self.n:
+            raise DataError(f"labels must lie in [0, {self.n}), got {int(ends[0])} to {int(ends[1])}")
 
 
 def as_values(name: str, labels: Any) -> list[Any]:
@@ -157,10 +159,12 @@ def as_values(name: str, labels: Any) -> list[Any]:
         values = list(labels) if read is None else list(read())
     except TypeError as error:
         raise ShapeError(f"{name} must be one for each row, got {type(labels).__name__}") from error
-    values = [value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value for value in values]
+    values = [value.item() if hasattr(value, "item") and not getattr(value, "ndim", 0) else value for value in values]
     for value in values:
-        if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
+        if isinstance(value, list | tuple) or getattr(value, "ndim", None):
             raise ShapeError(_of_several(name, (len(values), len(value))))
+        if type(value).__hash__ is None:
+            raise ShapeError(f"{name} must be text, numbers or truth values, got {type(value).__name__}")
     return [None if _is_missing(value) else value for value in values]
 
 
@@ -175,10 +179,6 @@ def _is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in _MISSING:
         return True
     return isinstance(value, float) and math.isnan(value)
-
-
-def _is_hashable(value: Any) -> bool:
-    return type(value).__hash__ is not None
 
 
 def _check_name(value: Any) -> None:

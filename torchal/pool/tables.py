@@ -155,13 +155,12 @@ def _as_objects(texts: Any) -> Any:
     array = np.array(texts, dtype=object)
     if array.ndim > 2:
         raise ShapeError(f"an array of texts or objects must be (N,) or (N, D), got shape {array.shape}")
-    if array.ndim == 1:
-        others = [number for number, text in enumerate(array) if not isinstance(text, str)]
-        if others:
-            kind = type(array[others[0]]).__name__
-            raise DataError(
-                f"inputs must be all texts: {len(others)} of {len(array)} are not, row {others[0]} is {kind}"
-            )
+    others = [number for number, text in enumerate(array) if not isinstance(text, str)] if array.ndim == 1 else []
+    if others:
+        kind = type(array[others[0]]).__name__
+        raise DataError(
+            f"inputs must be texts: {len(others)} of {len(array)} are not, the first is row {others[0]}, of type {kind}"
+        )
     return array
 
 
