@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchal._checks import check_at_least, check_finite, check_float, check_whole
+from torchal._checks import check_at_least, check_finite, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Metric, ProductMetric, Rows, Space, check_metric, make_space, survey, unit_rows
-from torchal.engine.features import FeatureReader, Features
+from torchal.engine.features import FeatureReader, Features, as_matrix
 from torchal.engine.sources import StreamedRows, split
 from torchal.errors import ConfigError, DataError
 from torchal.functional.hierarchy import ClusterTree
@@ -79,7 +79,7 @@ def cluster_tree(
     check_linkage(linkage, metric)
     check_whole("max_leaves", max_leaves, least=1)
     check_whole("n_coarse", n_coarse, least=1)
-    check_float("features", features, ndim=2)
+    features = as_matrix("features", features)
     if not features.numel():
         raise DataError(f"features must have at least one row and column, got shape {tuple(features.shape)}")
     check_finite("features", features)

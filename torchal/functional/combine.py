@@ -9,7 +9,16 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_budget, check_distributions, check_finite, check_float, check_log_probs
+from torchal._checks import (
+    ArrayLike,
+    as_log_probs,
+    as_rows,
+    as_tensor,
+    check_budget,
+    check_distributions,
+    check_finite,
+    check_float,
+)
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.combined import Balance, CombinedPool, Diversity, pick_combined
 from torchal.engine.distances import Metric, Rows, Space, check_metric, make_space, survey, unit_rows
@@ -28,12 +37,12 @@ def combined_greedy(
     strengths: Sequence[float] = (),
     features: Features | None = None,
     diversity: float = 1.0,
-    log_probs: Tensor | None = None,
+    log_probs: ArrayLike | None = None,
     balance: float = 1.0,
     target: Tensor | None = None,
     counts: Tensor | None = None,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     metric: Metric = "euclidean",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -113,6 +122,8 @@ def combined_greedy(
     check_strengths(strengths, n_utilities=len(utilities))
     check_strengths((diversity, balance))
     reader = None if features is None else FeatureReader(features, device=device, chunk_rows=chunk_rows)
+    utilities = [as_tensor(f"utilities[{i}]", utility) for i, utility in enumerate(utilities)]
+    log_probs = None if log_probs is None else as_log_probs(log_probs)
     n_rows, home = _size(utilities, reader, log_probs)
     labeled, candidates = check_masks(labeled, candidates, n_rows=n_rows, device=home)
     check_budget(n, int(candidates.sum()))
@@ -141,7 +152,7 @@ def combined_greedy(
 
 def query_similarity(
     features: Features,
-    queries: Tensor,
+    queries: ArrayLike,
     *,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -172,8 +183,8 @@ def query_similarity(
         >>> query_similarity(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]), torch.tensor([0]))
         tensor([1.0000, 0.5000, 0.0000])
     """
-    n_rows = len(features)
-    home = features.device if isinstance(features, Tensor) else torch.device("cpu")
+    reader = FeatureReader(features)
+    n_rows, home = len(reader), reader.home
     queries = as_rows("queries", queries, n_rows=n_rows, device=home)
     if not len(queries):
         raise ShapeError("queries must name at least one row, got none")
@@ -205,7 +216,6 @@ def _size(
     for name, utility in given.items():
         check_float(name, utility, ndim=1)
     if log_probs is not None:
-        check_log_probs(log_probs)
         given["log_probs"] = log_probs
     sizes = {name: (len(tensor), tensor.device) for name, tensor in given.items()}
     if reader is not None:

@@ -7,7 +7,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_fraction, check_whole, rows_in
+from torchal._checks import ArrayLike, check_budget, check_fraction, check_whole, rows_in
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.balls import Balls, Ruler, check_edges, find_balls, slices
 from torchal.engine.distances import ProductMetric, check_metric, unit_rows
@@ -30,8 +30,8 @@ def prob_cover(
     n: int,
     *,
     radius: float,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     metric: ProductMetric = "euclidean",
     max_edges: int = MAX_EDGES,
     device: torch.device | str | None = None,

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite
+from torchal._checks import ArrayLike, check_budget, check_finite
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import kinds, unit_rows
 from torchal.engine.features import FeatureReader, Features
@@ -29,8 +29,8 @@ def graph_cut(
     *,
     redundancy: Redundancy = "balanced",
     similarity: Similarity = "shifted_cosine",
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Selection:
