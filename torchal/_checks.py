@@ -268,7 +268,7 @@ def as_groups(name: str, groups: ArrayLike, *, n_rows: int, device: torch.device
 def as_integers(name: str, values: object) -> Tensor:
     """Return whole numbers, in a tensor, an array or a list, as (n,) int64; no values at all may have any dtype."""
     try:
-        tensor = torch.as_tensor(values)
+        tensor = torch.as_tensor(as_torch_takes(values) if isinstance(values, np.ndarray) else values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(f"{name} must be (n,) integers, got {type(values).__name__}: {error}") from error
     whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)

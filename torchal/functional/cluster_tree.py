@@ -27,7 +27,7 @@ _SCIPY_METRICS = {"euclidean": "euclidean", "cosine": "cosine", "manhattan": "ci
 
 
 def cluster_tree(
-    features: Tensor,
+    features: Features,
     *,
     linkage: Linkage = "ward",
     metric: Metric = "euclidean",

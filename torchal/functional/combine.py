@@ -33,7 +33,7 @@ from torchal.functional.selection import Selection
 def combined_greedy(
     n: int,
     *,
-    utilities: Sequence[Tensor] = (),
+    utilities: Sequence[ArrayLike] = (),
     strengths: Sequence[float] = (),
     features: Features | None = None,
     diversity: float = 1.0,

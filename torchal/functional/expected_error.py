@@ -30,8 +30,8 @@ def expected_error_reduction(
     features: Features,
     *,
     labeled: ArrayLike,
-    rows: Tensor | None = None,
-    pool: Tensor | None = None,
+    rows: ArrayLike | None = None,
+    pool: ArrayLike | None = None,
     loss: Loss = "log",
     l2: float = 1.0,
     fit_intercept: bool = True,
@@ -306,7 +306,7 @@ def _largest(reader: FeatureReader, rows: Tensor) -> float:
     return largest
 
 
-def _checked_rows(rows: Tensor | None, pool: Tensor | None, labeled: Tensor) -> tuple[Tensor, Tensor]:
+def _checked_rows(rows: ArrayLike | None, pool: ArrayLike | None, labeled: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rows to score and the rows to average over."""
     others = (~labeled).nonzero().squeeze(1)
     n_rows, device = len(labeled), labeled.device

@@ -332,7 +332,7 @@ def check_uncertainty(uncertainty: object) -> None:
 
 def calibrated_temperature(
     log_probs: ArrayLike,
-    targets: Tensor,
+    targets: ArrayLike,
     *,
     temperatures: tuple[float, ...] = TEMPERATURES,
     n_bins: int = 15,

@@ -179,7 +179,7 @@ class LabelCounts:
         K C numbers for K leaves.
     """
 
-    def __init__(self, tree: ClusterTree, targets: Tensor, n_classes: int) -> None:
+    def __init__(self, tree: ClusterTree, targets: ArrayLike, n_classes: int) -> None:
         targets = as_row_labels("targets", targets, n_rows=len(tree), device=tree.device)
         check_whole("n_classes", n_classes, least=1)
         if int(targets.max()) >= n_classes:
