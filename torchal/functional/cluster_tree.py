@@ -165,7 +165,7 @@ def hac_clusters(
     then goes to the cluster whose rows have the least mean squared distance from it.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file.
+        features: a tensor on any device, an array, or a memory-mapped file.
         mean_size: the least number of rows in a cluster, on average, of all rows of the pool.
         metric: euclidean, or cosine, which is 1 - cos.
         max_rows: cluster all rows up to this many; 8 max_rows^2 bytes are needed, 0.8 GB for 10 000.

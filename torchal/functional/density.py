@@ -31,7 +31,7 @@ def density_graph(
     row has no edge to itself, and a weight that is 0 in float64 is no edge.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file.
+        features: a tensor on any device, an array, or a memory-mapped file.
         n_neighbors: of each row, before edges of both directions are united.
         backend: who computes the distances; see `knn_graph`.
         device: where to compute; where the features are, unless given.

@@ -67,7 +67,8 @@ def k_center_greedy(
     those that are farthest at the end are none of the picks. Of rows at the same distance, the lowest is picked.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, a NumPy array, or a memory-mapped file; all may be larger than the device's
+            memory. Whole numbers are read as floats, chunk by chunk.
         n: how many rows to pick; at most so many where `min_distance` is given.
         labeled: the first centres.
         candidates: the rows that may be picked; those that are not labeled, unless given.

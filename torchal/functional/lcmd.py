@@ -44,7 +44,7 @@ def max_dist(
     as there.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; for gradients, what the last layer reads.
+        features: a tensor on any device, an array, or a memory-mapped file; for gradients, what the last layer reads.
         n: how many rows to pick.
         log_probs: of the classes that the model has seen, for gradients.
         labeled: the first centres.
