@@ -69,7 +69,7 @@ def combined_greedy(
         n: how many rows to pick.
         utilities: what each row is worth by itself.
         strengths: of the utilities, one for each.
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         diversity: strength of the distance; 0 is as no features.
         log_probs: of each row's class.
         balance: strength of the balance; 0 is as no log_probs.

@@ -54,7 +54,7 @@ def prob_cover(
     they might be more than `max_edges`.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         radius: of the balls, above 0, in the units of the metric; infinite balls hold everything.
         labeled: the first centres.

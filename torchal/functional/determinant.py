@@ -49,7 +49,7 @@ def log_det(
     first: closer than 4 (D + 4) e k(x, x), with e = 2^-23 for float32, 2^-52 for float64.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         labeled: rows that are known already, as if they had been picked before.
         candidates: the rows that may be picked; those that are not labeled, unless given.

@@ -53,7 +53,7 @@ def graph_cut(
     (float32 for half precision); where different rows' gains are closer than that, either may come first.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         redundancy: lambda of the paper, at least 0; or "balanced".
         similarity: shifted_cosine, (1 + cos) / 2; or cosine, which may be negative.

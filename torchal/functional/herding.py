@@ -56,7 +56,7 @@ def max_herding(
     holds here too.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         bandwidth: the distance at which the kernel is 1/e.
         normalize: whether rows are scaled to length 1. A row of zeros, as a blank image is, has no direction and stays

@@ -37,7 +37,7 @@ def information_density(
     is, has no direction: its cosine with every row is 0, also with itself.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         among: the rows that all are compared with, as the unlabeled ones; all unless given.
         similarity: "cosine", in [-1, 1]; "rbf", exp(-gamma d^2) of the euclidean distance d; "inverse", 1 / (1 + d).
         gamma: of "rbf"; 1 / the sum of the columns' variances unless given, half the mean of d^2 being 1 then.

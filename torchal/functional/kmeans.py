@@ -46,7 +46,7 @@ def kmeans_plus_plus(
     equals one that was drawn, the rest are drawn in proportion to the weights.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to draw.
         generator: the randomness.
         weights: what each squared distance is multiplied with; 0 for a row that must not be drawn. 1 unless given.

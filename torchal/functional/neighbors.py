@@ -70,7 +70,7 @@ def knn_graph(
     k-th place, as of many duplicates, any may be returned.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         k: neighbours of each row.
         metric: euclidean; cosine, which is 1 - cos; or manhattan.
         backend: "faiss", "torch", or "auto": faiss for manhattan distances on a CPU where it is installed, else torch,

@@ -61,7 +61,7 @@ def facility_location(
     is ever made.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         similarity: cosine; rbf, exp(-gamma d^2) of the euclidean distance d; or euclidean, 1 / (1 + d).
         gamma: of rbf; 1 / the sum of the columns' variances unless given, half the mean of d^2 being 1 then.

@@ -50,7 +50,7 @@ def similar(
     Ties and costs are those of `facility_location`, and so is the cosine of a row of zeros: 0 with every row.
 
     Args:
-        features: a tensor on any device, an array, or a memory-mapped file; they may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         measure: flqmi, flvmi or flcg.
         query: rows that picks should be like, as those of a rare class; for flqmi and flvmi.
