@@ -155,6 +155,24 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     return sources.read_images(options.images, weights=options.weights, backbone=options.backbone, size=options.size, cache=folder)
 
 
+_FORMATS = ("label-studio",)
+
+
+def _write_for(tool: str, questions: Any, out: Path, classes: list[str]) -> Path:
+    raise NotImplementedError
+
+
+def _answers(options: argparse.Namespace) -> Any:
+    """Return what all files with labels say; None where there are none."""
+    from torchal.exchange import tables
+    from torchal.exchange.answers import Answers
+
+    found = [tables.read_answers(path, id_column=options.id or "id", label_column=options.label) for path in options.labels]
+    if not found:
+        return None
+    return Answers(*(sum((list(getattr(one, name)) for one in found), []) for name in ("ids", "labels", "by", "skipped")))
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

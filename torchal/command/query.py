@@ -117,7 +117,7 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     memory = Memory.load(request.folder)
     if memory is not None:
         source = memory.arrange(source, request.folder)
-    labels = _labels_of(source, answers, request.classes)
+    labels = labels_of(source, answers, request.classes)
     name = _strategy(request, memory, labels, told)
     learner = _learner(source, request, samplers.from_name(name))
     if memory is not None:
@@ -143,8 +143,8 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     return told
 
 
-def _labels_of(source: Source, answers: Answers | None, classes: list[str] | None) -> dict[str, str | None]:
-    """Return what the files say, by id: a label, or None where nobody can tell.
+def labels_of(source: Source, answers: Answers | None, classes: list[str] | None) -> dict[str, str | None]:
+    """Return what files say of a source's rows, by id: a label, or None where nobody can tell.
 
     Raises:
         DataError: ids that are none of the source's, or labels that are none of the classes.

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from torchal._checks import check_finite
+from torchal._checks import as_torch_takes, check_finite
 from torchal._chunks import Chunker, values_per_chunk
 from torchal.errors import DataError, ShapeError
 from torchal.models.checks import (
@@ -41,7 +41,6 @@ from torchal.pool.inputs import (
     DatasetInputs,
     SparseInputs,
     as_inputs,
-    as_torch_takes,
     is_sparse,
     is_streamed,
     read_rows,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, get_worker_info
 
+from torchal._checks import as_torch_takes
 from torchal._csr import without_notes
 from torchal.errors import CapabilityError, DataError, ShapeError, TorchalError
 from torchal.pool.tables import TableInputs, is_table
@@ -449,9 +450,3 @@ def _probe(name: str, inputs: Any) -> None:
 
 def _shown(rows: Any) -> str:
     return f"{type(rows).__name__} of length {len(rows)}"
-
-
-def as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array in the machine's own byte order; torch shares no memory that is read-only or runs backwards."""
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return np.require(array, requirements=["C", "W"])
