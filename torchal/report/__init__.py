@@ -1,0 +1,1 @@
+from torchal.report.coordinates import map_coordinates
