@@ -57,7 +57,9 @@ class TestMapCoordinates:
     def test_a_column_of_large_numbers_does_not_drown_the_second_axis(self):
         x = cloud(300, 4, dtype=torch.float32)
         x[:, 0] *= 1e4
-        assert_same_up_to_signs(map_coordinates(x, generator=seeded()).xy.double(), reference(x)[0], atol=0.1, rtol=1e-3)
+        assert_same_up_to_signs(
+            map_coordinates(x, generator=seeded()).xy.double(), reference(x)[0], atol=0.1, rtol=1e-3
+        )
 
     @settings(deadline=None, max_examples=50)
     @given(data=st.data(), n=st.integers(2, 12), d=st.integers(1, 6))

@@ -401,8 +401,10 @@ def _draw_frame(
     shares: list[float] = [] if explained is None else [float(share) for share in explained]
     if shares and len(shares) != 2:
         raise ShapeError(f"explained must be (2,), got {len(shares)} numbers")
-    names = [f"component {axis + 1}" + (f" ({100 * s:.3g} % of the variance)" if shares else "")
-             for axis, s in enumerate(shares or [0.0, 0.0])]
+    names = [
+        f"component {axis + 1}" + (f" ({100 * s:.3g} % of the variance)" if shares else "")
+        for axis, s in enumerate(shares or [0.0, 0.0])
+    ]
     small.write(image, ((left + right - small.width(names[0])) / 2, bottom + 14), names[0], theme.quiet)
     upright = Image.new("RGB", (small.width(names[1]) + 4, small.height + 6), theme.ground)
     small.write(upright, (2, 2), names[1], theme.quiet)
@@ -418,4 +420,6 @@ def _draw_frame(
             f"{'are' if n_outside > 1 else 'is'} drawn at the edge"
         )
     for number, text in enumerate(caption):
-        small.write(image, (left, bottom + 58 + number * (small.height + 8)), small.fit(text, _LEGEND[1] - left), theme.quiet)
+        small.write(
+            image, (left, bottom + 58 + number * (small.height + 8)), small.fit(text, _LEGEND[1] - left), theme.quiet
+        )
