@@ -43,7 +43,7 @@ def map_coordinates(
     """Project the rows on their first two principal components.
 
     Of more rows than `sample`, the components are those of so many drawn at random, of wide features fewer: as many as
-    256 MiB hold in float32, but at least 1 024. All rows are projected, in one pass. An axis points to where its largest
+    256 MiB hold in float32, but at least 1 024. All rows are projected, in one pass. An axis points where its largest
     loading is positive, the first of those that are equal up to a thousandth, so that a map is not mirrored from one
     time to the next. Where the rows do not differ along an axis, up to rounding, all lie at 0 on it, and it explains
     nothing: both axes where all rows are equal or there is but one, the second where there is one column.
@@ -128,7 +128,7 @@ def _draw(reader: FeatureReader, sample: int, generator: torch.Generator) -> Ten
 
 def _components(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the directions (D, 2) of the largest variance of centred rows (S, D), and their shares of it, (2,)."""
-    n_rows, n_columns = rows.shape
+    n_columns = rows.shape[1]
     components = rows.new_zeros(n_columns, 2)
     explained = rows.new_zeros(2, dtype=torch.float64)
     largest = torch.stack(rows.aminmax()).abs().max()
@@ -173,5 +173,5 @@ def _krylov_basis(rows: Tensor, generator: torch.Generator) -> Tensor:
 def _turned(direction: Tensor) -> Tensor:
     """Return a direction (D,), of the two that it may have, with its largest loading positive."""
     size = direction.abs()
-    first = (size > 0.999 * size.max()).nonzero()[0, 0]
-    return direction * direction[first].sign()
+    first = int((size > 0.999 * size.max()).nonzero()[0])
+    return direction if bool(direction[first] > 0) else -direction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,54 +15,57 @@ _BINS = 20
 _TICKS = 500  # of rows that are asked for, below the histogram
 
 
+class _Counts(NamedTuple):
+    """A column of bars."""
+
+    title: str
+    colour: str
+    counts: Mapping[str, float]
+    total: float
+
+    def share(self, one: str) -> float:
+        return self.counts.get(one, 0) / self.total
+
+
 def class_table(labeled: Mapping[str, float] | None, predicted: Mapping[str, float] | None) -> str:
     """Return a table of bars, one for each class: its labels so far, and the rows of the pool predicted to be of it.
 
-    Of more than 30 classes, those with the most rows are shown, and the others together.
+    Bars are as long as the class's share of its column. Of more than 30 classes, those with the largest shares are
+    shown, and the others together, without a bar.
     """
-    columns = {"Labeled so far": labeled, "Predicted in the pool": predicted}
-    shown = {title: counts for title, counts in columns.items() if counts is not None}
-    names = list(dict.fromkeys(name for counts in shown.values() for name in counts))
+    given = (("Labeled so far", "mine", labeled), ("Predicted in the pool", "guess", predicted))
+    columns = [_Counts(title, colour, of, sum(of.values()) or 1) for title, colour, of in given if of is not None]
+    names = list(dict.fromkeys(one for column in columns for one in column.counts))
     others: list[str] = []
     if len(names) > _BARS:
-        weight = {one: max(_share(counts, one) for counts in shown.values()) for one in names}
-        kept = set(sorted(names, key=lambda one: -weight[one])[: _BARS - 1])
+        order = sorted(names, key=lambda one: -max(column.share(one) for column in columns))
+        kept = set(order[: _BARS - 1])
         others = [one for one in names if one not in kept]
         names = [one for one in names if one in kept]
-    largest = max(
-        (counts.get(one, 0) / (sum(counts.values()) or 1) for counts in shown.values() for one in names), default=0
-    )
-    rows = [_class_row(name(one), [counts.get(one, 0) for counts in shown.values()], shown, largest) for one in names]
+    longest = max((column.share(one) for column in columns for one in names), default=0) or 1
+    rows = []
+    for one in names:
+        bars = [(column, column.counts.get(one, 0), 100 * column.share(one) / longest) for column in columns]
+        rows.append(_class_row(name(one), bars))
     if others:
-        sums = [sum(counts.get(one, 0) for one in others) for counts in shown.values()]
-        rows.append(_class_row(f"<em>{plural(len(others), 'other class', 'other classes')}</em>", sums, shown, None))
-    heads = "".join(f'<th scope="col">{title}</th>' for title in shown)
+        sums = [(column, sum(column.counts.get(one, 0) for one in others), None) for column in columns]
+        rows.append(_class_row(f"<em>{plural(len(others), 'other class', 'other classes')}</em>", sums))
+    heads = "".join(f'<th scope="col">{column.title}</th>' for column in columns)
     return (
         '<table class="classes"><caption class="unseen">Rows of each class</caption>'
         f'<thead><tr><th scope="col">Class</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
 
 
-def _share(counts: Mapping[str, float], one: str) -> float:
-    return counts.get(one, 0) / (sum(counts.values()) or 1)
-
-
-def _class_row(
-    title: str, values: Sequence[float], columns: Mapping[str, Mapping[str, float]], largest: float | None
-) -> str:
-    cells = []
-    for value, (head, counts) in zip(values, columns.items(), strict=True):
-        share = value / (sum(counts.values()) or 1)
-        kind = "mine" if head.startswith("Labeled") else "guess"
-        bar = (
-            ""
-            if largest is None
-            else (
-                f'<span class="track"><span class="bar {kind}" style="width:{100 * share / (largest or 1):.1f}%"></span></span>'
-            )
-        )
-        cells.append(f'<td>{bar}<span class="count">{value:,.0f} <small>{percent(share)}</small></span></td>')
-    return f'<tr><th scope="row">{title}</th>{"".join(cells)}</tr>'
+def _class_row(title: str, cells: Sequence[tuple[_Counts, float, float | None]]) -> str:
+    """Return a row of the table: for each column a count, and how long its bar is in percent, if it has one."""
+    parts = []
+    for column, count, length in cells:
+        bar = "" if length is None else f'<span class="bar {column.colour}" style="width:{length:.1f}%"></span>'
+        track = f'<span class="track">{bar}</span>' if bar else ""
+        share = percent(count / column.total)
+        parts.append(f'<td>{track}<span class="count">{count:,.0f} <small>{share}</small></span></td>')
+    return f'<tr><th scope="row">{title}</th>{"".join(parts)}</tr>'
 
 
 def confidence_figure(confidence: NDArray[Any], asked: Sequence[float]) -> str:
@@ -84,7 +87,8 @@ def confidence_figure(confidence: NDArray[Any], asked: Sequence[float]) -> str:
         f'<path d="M{left + share * (right - left):.1f} {foot + 3:.0f}v9"/>' for share in sorted(asked)[:_TICKS]
     )
     labels = "".join(
-        f'<text x="{left + share * (right - left):.0f}" y="{foot + 28:.0f}" text-anchor="{anchor}">{100 * share:.0f} %</text>'
+        f'<text x="{left + share * (right - left):.0f}" y="{foot + 28:.0f}" text-anchor="{anchor}">'
+        f"{100 * share:.0f} %</text>"
         for share, anchor in ((0.0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1.0, "end"))
     )
     at = left + mean * (right - left)

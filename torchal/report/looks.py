@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -17,7 +18,7 @@ from torchal.errors import ConfigError
 Colour: TypeAlias = tuple[int, int, int]
 Shape: TypeAlias = Literal["disc", "square", "triangle"]
 
-# Okabe & Ito's colours but for black, which the asked rows have, and yellow, which white swallows; a purple in its place
+# Okabe & Ito's colours but for black, which the asked rows have, and yellow, which white swallows: purple instead
 _COLOURS: tuple[Colour, ...] = (
     (0, 114, 178),
     (213, 94, 0),
@@ -106,7 +107,12 @@ def ring(radius: float, width: float) -> Image.Image:
 
 def weights(mask: Image.Image) -> NDArray[np.float32]:
     """Return a mask's values from 0 to 1."""
-    return np.asarray(mask, dtype=np.float32) / 255
+    return np.asarray(mask, dtype=np.float32) / np.float32(255)
+
+
+def paste(image: Image.Image, mask: Image.Image, colour: Colour, centre: Sequence[float]) -> None:
+    """Colour an image through a mask that lies with its middle on a pixel."""
+    image.paste(colour, (round(centre[0]) - mask.width // 2, round(centre[1]) - mask.height // 2), mask)
 
 
 class Letters:

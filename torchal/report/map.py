@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from io import BytesIO
 from os import PathLike
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from torchal._checks import as_rows
 from torchal.errors import ConfigError, DataError, ShapeError
-from torchal.report.looks import LOOKS, THEMES, Colour, Letters, Theme, mark, ring, weights
+from torchal.report.legend import COLUMN, Labels, MapClass, draw_legend, map_classes
+from torchal.report.looks import THEMES, Letters, Theme, mark, paste, ring, weights
 
-Labels: TypeAlias = "Sequence[str] | Sequence[int] | Tensor | NDArray[Any]"
 _Box: TypeAlias = tuple[float, float, float, float]
 
 _WIDTH, _HEIGHT = 1600, 1200  # to be shown at half this size
 _PANEL = (84, 104, 1204, 1056)  # left, top, right, bottom
-_LEGEND = 1240, 1568  # left and right
+_UNTITLED = 80  # pixels that a map without a title lacks
 _MARGIN = 26  # pixels between the rows that lie farthest out and the frame
 _NUMBERED = 20  # rings with their rank beside them
 _FEW_ROWS = 20  # with fewer, none lies outside
-
-
-class _Class(NamedTuple):
-    """A class in the legend: which labeled rows are of it, by their places in `labeled`."""
-
-    name: str
-    look: tuple[Colour, Literal["disc", "square", "triangle"]]
-    places: NDArray[np.int64]
 
 
 def draw_map(
@@ -73,7 +63,7 @@ def draw_map(
             stay from round to round. Labels that are numbers then count these from 0. The classes among the labels, by
             name, unless given.
         asked: the numbers of the rows that are asked for, the most wanted first.
-        title: what stands above the map.
+        title: what stands above the map; where it is empty, the picture is less high.
         explained: the share of the variance along each axis, for their names.
         theme: of the colours, for a light or a dark page.
         font: the file of a font for all text, TrueType or OpenType.
@@ -85,7 +75,7 @@ def draw_map(
         explained: (2,).
 
     Returns:
-        1600 x 1200 pixels, to be shown at half that size; `as_png` makes a file of it.
+        1600 x 1200 pixels (1600 x 1120 without a title), to be shown at half that size; `as_png` makes a file of it.
 
     Raises:
         ShapeError: xy is not (N, 2); row numbers repeat or are no rows; labels do not match the labeled rows.
@@ -106,7 +96,7 @@ def draw_map(
     points = _points(xy)
     n_rows = len(points)
     known, wanted = (_rows(name, rows, n_rows) for name, rows in (("labeled", labeled), ("asked", asked)))
-    groups = _classes(labels, classes, len(known), given=labeled is not None, rest=look.rest)
+    groups = map_classes(labels, classes, len(known), given=labeled is not None, rest=look.rest)
     ordinary = np.ones(n_rows, dtype=bool)
     ordinary[known] = False
     if not ordinary[wanted].all():
@@ -119,14 +109,14 @@ def draw_map(
     _shade(canvas, pixels[ordinary], look)
     image = Image.fromarray(canvas.round().astype(np.uint8))
     for centre in np.unique(pixels[outside & ordinary], axis=0).tolist():
-        _paste(image, mark("disc", 4), look.dense, centre)  # a few at the edge would not be seen as grey
+        paste(image, mark("disc", 4), look.dense, centre)  # a few at the edge would not be seen as grey
     _draw_labeled(image, pixels[known], groups, look)
     letters = Letters(26, font)
     _draw_asked(image, pixels[wanted], look, letters)
-    counts = {"asked": len(wanted), "others": int(ordinary.sum())}
-    _draw_legend(image, groups, look, letters, counts=counts)
+    n_others = int(ordinary.sum())
+    draw_legend(image, groups, look, letters, top=_PANEL[1], n_asked=len(wanted), n_others=n_others)
     _draw_frame(image, title, explained, look, letters, font=font, n_rows=n_rows, n_outside=int(outside.sum()))
-    return image
+    return image if title else image.crop((0, _UNTITLED, _WIDTH, _HEIGHT))
 
 
 def as_png(image: Image.Image) -> bytes:
@@ -160,58 +150,6 @@ def _points(xy: Tensor | NDArray[Any]) -> NDArray[np.float64]:
 def _rows(name: str, rows: object, n_rows: int) -> NDArray[np.int64]:
     checked = as_rows(name, [] if rows is None else rows, n_rows=n_rows, device=torch.device("cpu"))
     return checked.numpy()
-
-
-def _classes(
-    labels: Labels | None, classes: Sequence[str] | None, n_labeled: int, *, given: bool, rest: Colour
-) -> list[_Class]:
-    """Return the classes of the legend in their order."""
-    if not given:
-        if labels is not None or classes is not None:
-            raise ConfigError("labels and classes are those of labeled rows: labeled must say which rows these are")
-        return []
-    if labels is None:
-        if classes is not None:
-            raise ConfigError("classes are those of labels, and there are none")
-        return [_Class("labeled", LOOKS[0], np.arange(n_labeled))]
-    values = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(values) != n_labeled:
-        raise ShapeError(f"labels must be one for each labeled row: there are {len(values)} for {n_labeled} rows")
-    names = _names(values, classes)
-    order = [str(name) for name in classes] if classes is not None else sorted(set(names), key=_natural)
-    if len(set(order)) < len(order):
-        raise DataError(f"classes must be distinct: {len(order) - len(set(order))} of {len(order)} are repeats")
-    place = {name: index for index, name in enumerate(order)}
-    unknown = sorted(set(names).difference(place))
-    if unknown:
-        raise DataError(f"labels must be among the {len(order)} classes: {len(unknown)} are not, as {unknown[0]!r}")
-    codes = np.array([place[name] for name in names], dtype=np.int64)
-    counts = np.bincount(codes, minlength=len(order))
-    shown = np.arange(len(order))
-    if len(order) > len(LOOKS):
-        shown = np.sort(np.argsort(-counts, kind="stable")[: len(LOOKS) - 1])
-    found = [_Class(order[code], LOOKS[i], np.flatnonzero(codes == code)) for i, code in enumerate(shown)]
-    if len(order) > len(shown):
-        others = np.flatnonzero(~np.isin(codes, shown))
-        found.append(_Class(f"{len(order) - len(shown)} other classes", (rest, "disc"), others))
-    return found
-
-
-def _names(values: list[Any], classes: Sequence[str] | None) -> list[str]:
-    """Return labels as names; with classes, whole numbers count these."""
-    whole = bool(values) and all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-    if classes is None or not whole:
-        return [str(value) for value in values]
-    low, high = min(values), max(values)
-    if low < 0 or high >= len(classes):
-        raise DataError(f"labels must lie in [0, {len(classes)}), the number of classes, got {low} to {high}")
-    return [str(classes[value]) for value in values]
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return what sorts "9" before "10"."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(0, int(part), part) if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part or i]
 
 
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -262,7 +200,7 @@ def _shade(canvas: NDArray[np.float32], pixels: NDArray[np.int64], theme: Theme)
     cells = np.clip(pixels[:, 1] - top, 0, height - 1) * width + np.clip(pixels[:, 0] - left, 0, width - 1)
     counts = torch.from_numpy(np.bincount(cells, minlength=height * width).reshape(1, 1, height, width)).float()
     dot = torch.from_numpy(weights(mark("disc", max(1.6, 6.2 - 0.9 * math.log10(len(pixels))))))
-    covered = F.conv2d(counts, dot[None, None], padding="same")[0, 0].clamp_(min=0)
+    covered = torch.nn.functional.conv2d(counts, dot[None, None], padding="same")[0, 0].clamp_(min=0)
     full = covered[covered >= 0.99]
     # The darkest grey is for a place that is fuller than nearly all others; one row alone has the lightest.
     most = max(4.0, float(np.quantile(full.numpy(), 0.995)))
@@ -274,11 +212,7 @@ def _shade(canvas: NDArray[np.float32], pixels: NDArray[np.int64], theme: Theme)
     panel += seen * (grey - panel)
 
 
-def _paste(image: Image.Image, mask: Image.Image, colour: Colour, centre: Sequence[float]) -> None:
-    image.paste(colour, (round(centre[0]) - mask.width // 2, round(centre[1]) - mask.height // 2), mask)
-
-
-def _draw_labeled(image: Image.Image, pixels: NDArray[np.int64], classes: list[_Class], theme: Theme) -> None:
+def _draw_labeled(image: Image.Image, pixels: NDArray[np.int64], classes: list[MapClass], theme: Theme) -> None:
     """Draw dots of all classes by turns, in the order of the rows, so that no class hides another."""
     radius = 8.0 if len(pixels) <= 300 else 6.5 if len(pixels) <= 3000 else 5.0
     owner = np.zeros(len(pixels), dtype=np.int64)
@@ -290,8 +224,8 @@ def _draw_labeled(image: Image.Image, pixels: NDArray[np.int64], classes: list[_
     dots = [mark(one.look[1], radius) for one in classes]
     for place in np.sort(first).tolist():
         number, centre = int(owner[place]), pixels[place].tolist()
-        _paste(image, rims[number], theme.ground, centre)
-        _paste(image, dots[number], classes[number].look[0], centre)
+        paste(image, rims[number], theme.ground, centre)
+        paste(image, dots[number], classes[number].look[0], centre)
 
 
 def _draw_asked(image: Image.Image, pixels: NDArray[np.int64], theme: Theme, letters: Letters) -> None:
@@ -300,8 +234,8 @@ def _draw_asked(image: Image.Image, pixels: NDArray[np.int64], theme: Theme, let
     width = radius / 4
     rim, line = ring(radius, width + 4), ring(radius, width)
     for centre in pixels[::-1].tolist():
-        _paste(image, rim, theme.ground, centre)
-        _paste(image, line, theme.asked, centre)
+        paste(image, rim, theme.ground, centre)
+        paste(image, line, theme.asked, centre)
     draw = ImageDraw.Draw(image)
     reach = radius + width
     numbered = pixels[:_NUMBERED].tolist()
@@ -344,42 +278,6 @@ def _overlap(a: _Box, b: _Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _draw_legend(
-    image: Image.Image, classes: list[_Class], theme: Theme, letters: Letters, *, counts: dict[str, int]
-) -> None:
-    """Write what the marks mean, and how many rows each stands for."""
-    left, right = _LEGEND
-    step = letters.height + 12
-    y = float(_PANEL[1])
-
-    def line(masks: list[tuple[Image.Image, Colour]], name: str, count: int) -> None:
-        nonlocal y
-        middle = left + 16, y + letters.height / 2 + 1
-        for mask, colour in masks:
-            _paste(image, mask, colour, middle)
-        number = f"{count:,}"
-        room = right - left - 44 - letters.width(number) - 16
-        letters.write(image, (left + 44, y), letters.fit(name, room), theme.text)
-        letters.write(image, (right - letters.width(number), y), number, theme.quiet)
-        y += step
-
-    if counts["asked"]:
-        line([(ring(12, 3), theme.asked)], "to label", counts["asked"])
-        y += step / 3
-    if classes and [one.name for one in classes] != ["labeled"]:
-        letters.write(image, (left, y), "labeled", theme.quiet)
-        total = f"{sum(len(one.places) for one in classes):,}"
-        letters.write(image, (right - letters.width(total), y), total, theme.quiet)
-        y += step
-    for number, one in enumerate(classes, 1):
-        name = letters.spell(one.name)
-        line([(mark(one.look[1], 8), one.look[0])], name or f"class {number}", len(one.places))
-    y += step / 3 if classes else 0
-    if counts["others"]:
-        grey = mark("disc", 10)
-        line([(grey, theme.dense)], "other rows" if classes or counts["asked"] else "rows", counts["others"])
-
-
 def _draw_frame(
     image: Image.Image,
     title: str,
@@ -396,8 +294,10 @@ def _draw_frame(
     lively = "darker" if theme is THEMES["light"] else "brighter"
     ImageDraw.Draw(image).rounded_rectangle((left, top, right - 1, bottom - 1), 6, outline=theme.frame, width=2)
     large, small = Letters(42, font), Letters(24, font)
-    heading = large.spell(title) or "Map of the pool"
-    large.write(image, (left, 34), large.fit(heading, _LEGEND[1] - left), theme.text)
+    heading = large.spell(title)
+    if heading is None:  # the font lacks letters, and a title with holes is worse than a plain one
+        heading = "Map of the pool"
+    large.write(image, (left, 34), large.fit(heading, COLUMN[1] - left), theme.text)
     shares: list[float] = [] if explained is None else [float(share) for share in explained]
     if shares and len(shares) != 2:
         raise ShapeError(f"explained must be (2,), got {len(shares)} numbers")
@@ -421,5 +321,5 @@ def _draw_frame(
         )
     for number, text in enumerate(caption):
         small.write(
-            image, (left, bottom + 58 + number * (small.height + 8)), small.fit(text, _LEGEND[1] - left), theme.quiet
+            image, (left, bottom + 58 + number * (small.height + 8)), small.fit(text, COLUMN[1] - left), theme.quiet
         )

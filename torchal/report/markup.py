@@ -41,15 +41,15 @@ def number(value: float) -> str:
 
     Example:
         >>> number(0.123456), number(1234567), number(float("-inf"))
-        ('0.1235', '1,234,567', '−∞')
+        ('0.1235', '1,234,567', '&minus;∞')
     """
     if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e15):
-        return f"{int(value):,}".replace("-", "−")
+        return f"{int(value):,}".replace("-", "&minus;")
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return f"{value:.4g}".replace("-", "−")
+        return "∞" if value > 0 else "&minus;∞"
+    return f"{value:.4g}".replace("-", "&minus;")
 
 
 def percent(share: float) -> str:

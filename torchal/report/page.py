@@ -144,7 +144,8 @@ def _checked_confidence(confidence: Tensor | NDArray[Any] | Sequence[float]) -> 
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"confidence must be from 0 to 1: {int(bad.sum())} of {len(values)} are not, the first is {values[row]:g}, row {row}"
+            f"confidence must be from 0 to 1: {int(bad.sum())} of {len(values)} are not, "
+            f"the first is {values[row]:g}, row {row}"
         )
     return np.clip(values, 0, 1)
 
@@ -161,12 +162,13 @@ def _map(light: bytes | None, dark: bytes | None) -> str:
             raise DataError(f"{setting} must be a PNG file, got {len(content)} bytes that begin with {content[:8]!r}")
         sources.append("" if content is None else "data:image/png;base64," + base64.b64encode(content).decode("ascii"))
     width, height = struct.unpack(">II", light[16:24])
-    night = f'<source media="(prefers-color-scheme: dark) and (not print)" srcset="{sources[1]}">' if sources[1] else ""
+    night = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{sources[1]}">' if sources[1] else ""
     alt = "Map of the pool: a point for each row; the rows to label are rings, the first of them with their rank."
     return (
         '<section class="card"><h2>Map of the pool</h2>'
         '<figure class="map" role="group" aria-label="Map of the pool" tabindex="0">'
-        f'<picture>{night}<img src="{sources[0]}" width="{width}" height="{height}" alt="{alt}"></picture></figure></section>'
+        f'<picture>{night}<img src="{sources[0]}" width="{width}" height="{height}" alt="{alt}"></picture>'
+        "</figure></section>"
     )
 
 
@@ -180,7 +182,8 @@ def _head(title: str, questions: list[Question]) -> str:
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#questions">To the rows</a>\n'
-        f'<header><h1>{name(title)}</h1><p class="lead">{plural(len(questions), "row")} to label, picked by {by}</p></header>'
+        f"<header><h1>{name(title)}</h1>"
+        f'<p class="lead">{plural(len(questions), "row")} to label, picked by {by}</p></header>'
     )
 
 

@@ -64,15 +64,17 @@ figure { margin: 0; }
 .key.tick { width: 2px; height: 11px; margin-left: 10px; background: var(--tick); }
 table { border-collapse: collapse; width: 100%; font-size: 0.93rem; }
 th { text-align: left; font-weight: 600; }
-.classes th, .classes td { padding: 4px 12px 4px 0; vertical-align: middle; }
+.classes { table-layout: fixed; }
+.classes th, .classes td { padding: 3px 12px 3px 0; vertical-align: top; line-height: 1.2; }
 .classes thead th { color: var(--quiet); font-weight: 400; font-size: 0.85rem; vertical-align: bottom; }
-.classes tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 3ch; max-width: 14ch; }
-.classes td { width: 45%; }
-.track { display: block; height: 8px; border-radius: 4px; background: var(--track); overflow: hidden; }
+.classes tbody th { font-weight: 400; overflow-wrap: anywhere; }
+.classes thead th:first-child { width: 26%; }
+.classes td { padding-top: 6px; }
+.track { display: block; height: 7px; border-radius: 4px; background: var(--track); overflow: hidden; }
 .bar { display: block; height: 100%; border-radius: 4px; }
 .bar.mine { background: var(--mine); }
 .bar.guess { background: var(--guess); }
-.count { font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+.count { font-size: 0.82rem; font-variant-numeric: tabular-nums; }
 .controls { display: flex; flex-wrap: wrap; gap: 10px 20px; align-items: end; margin-bottom: 12px; }
 .controls label { display: grid; gap: 2px; font-size: 0.85rem; color: var(--quiet); }
 .controls input, .controls select {
@@ -80,7 +82,7 @@ th { text-align: left; font-weight: 600; }
   padding: 6px 10px; min-width: 0; max-width: 100%;
 }
 .controls input[type="search"] { width: min(280px, 78vw); }
-.controls input[type="range"] { padding: 0; border: 0; width: 130px; height: 36px; accent-color: var(--accent); }
+.controls input[type="range"] { padding: 0; border: 0; width: 130px; height: 38px; accent-color: var(--accent); }
 .controls output { margin-left: auto; color: var(--quiet); font-size: 0.9rem; }
 .box {
   overflow: auto; max-height: max(480px, 88vh); border: 1px solid var(--edge); border-radius: 8px; position: relative;
@@ -100,7 +102,8 @@ th { text-align: left; font-weight: 600; }
 .questions .what { min-width: 180px; }
 .questions .what.reading { min-width: min(340px, 62vw); }
 .questions .name { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 0.85rem; }
-.questions .name bdi { overflow-wrap: anywhere; display: inline-block; min-width: 8ch; max-width: 26ch; }
+.questions .name bdi { display: inline-block; min-width: 6ch; max-width: 26ch; overflow-wrap: anywhere; }
+.questions .brief { white-space: nowrap; }
 .questions button {
   all: unset; cursor: pointer; padding: 2px 0; font: inherit; border-radius: 4px; white-space: nowrap;
 }
@@ -108,7 +111,10 @@ th { text-align: left; font-weight: 600; }
 .questions [aria-sort="ascending"] button::after { content: " \\2191"; color: var(--accent); opacity: 1; }
 .questions [aria-sort="descending"] button::after { content: " \\2193"; color: var(--accent); opacity: 1; }
 .questions button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.picture { display: block; width: var(--side); height: var(--side); object-fit: contain; background: var(--track); border-radius: 6px; }
+.picture {
+  display: block; width: var(--side); height: var(--side); object-fit: contain; background: var(--track);
+  border-radius: 6px; box-shadow: 0 0 0 1px var(--edge);
+}
 .picture.tiny { image-rendering: pixelated; }
 .picture.none {
   display: grid; place-items: center; text-align: center; padding: 6px; font-size: 0.8rem; line-height: 1.3;

@@ -15,6 +15,7 @@ _SHORT = 240  # letters of a text that are read without a click,
 _LONG = 4000  # and with one,
 _OPENED = 1000  # in so many rows
 _TINY = 64  # pixels; pictures with fewer are shown with square ones
+_BRIEF = 24  # letters of an id that stays on one line
 _CHOICES = 60  # predicted labels that a menu offers
 
 
@@ -29,8 +30,8 @@ class Column:
 
 
 _COLUMNS = (
-    Column("Id", lambda q: name(q.id), kind="name"),
-    Column("Model’s guess", lambda q: None if q.predicted is None else name(q.predicted)),
+    Column("Id", lambda q: _id(q.id), kind="name"),
+    Column("Model&#x27;s guess", lambda q: None if q.predicted is None else name(q.predicted)),
     Column("Sure", lambda q: None if q.probability is None else _sure(q.probability), lambda q: q.probability),
     Column("Score", lambda q: None if q.score is None else number(q.score), lambda q: q.score),
     Column("Nearest label", lambda q: _nearest(q)),
@@ -89,7 +90,7 @@ class QuestionTable:
         if 1 < len(guesses) <= _CHOICES:
             options = "".join(f'<option value="{escape(one)}">{escape(one)}</option>' for one in sorted(guesses))
             parts.append(
-                f'<label>Model’s guess<select id="guess"><option value="">all</option>{options}</select></label>'
+                f'<label>Model&#x27;s guess<select id="guess"><option value="">all</option>{options}</select></label>'
             )
         if self._pictures:
             parts.append('<label>Size of pictures<input type="range" id="side" min="48" max="256" value="104"></label>')
@@ -145,11 +146,15 @@ def _sure(probability: float) -> str:
     return percent(probability) + bar
 
 
+def _id(text: str) -> str:
+    return f'<span class="brief">{name(text)}</span>' if len(text) <= _BRIEF else name(text)
+
+
 def _nearest(question: Question) -> str | None:
     if question.nearest_label is None and question.nearest_id is None:
         return None
     label = "" if question.nearest_label is None else name(question.nearest_label)
-    row = "" if question.nearest_id is None else f'<small class="name">{name(question.nearest_id)}</small>'
+    row = "" if question.nearest_id is None else f'<small class="name">{_id(question.nearest_id)}</small>'
     return f"{label} {row}"
 
 
