@@ -167,11 +167,12 @@ def _krylov_basis(rows: Tensor, generator: torch.Generator) -> Tensor:
     for _ in range(_POWERS):
         block = torch.linalg.qr(rows.T @ (rows @ block)).Q
         blocks.append(block)
-    return torch.linalg.qr(torch.cat(blocks, 1)).Q
+    basis: Tensor = torch.linalg.qr(torch.cat(blocks, 1)).Q
+    return basis
 
 
 def _turned(direction: Tensor) -> Tensor:
     """Return a direction (D,), of the two that it may have, with its largest loading positive."""
     size = direction.abs()
     first = int((size > 0.999 * size.max()).nonzero()[0])
-    return direction if bool(direction[first] > 0) else -direction
+    return direction * direction[first].sign()

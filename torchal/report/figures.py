@@ -64,7 +64,9 @@ def _class_row(title: str, cells: Sequence[tuple[_Counts, float, float | None]])
         bar = "" if length is None else f'<span class="bar {column.colour}" style="width:{length:.1f}%"></span>'
         track = f'<span class="track">{bar}</span>' if bar else ""
         share = percent(count / column.total)
-        parts.append(f'<td>{track}<span class="count">{count:,.0f} <small>{share}</small></span></td>')
+        parts.append(
+            f'<td><span class="cell">{track}<span class="count">{count:,.0f} <small>{share}</small></span></span></td>'
+        )
     return f'<tr><th scope="row">{title}</th>{"".join(parts)}</tr>'
 
 

@@ -83,7 +83,8 @@ def draw_map(
         ConfigError: an unknown theme, or a font that cannot be read; labels or classes without labeled rows.
 
     Complexity:
-        O(N) time and memory: 0.2 s for a million rows. Each labeled row takes about 3 microseconds more.
+        O(N) time and memory, and a time for each labeled row: half a second for a million rows, 20 microseconds for
+        each label on a CPU core.
 
     Example:
         >>> xy = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
@@ -115,7 +116,7 @@ def draw_map(
     _draw_asked(image, pixels[wanted], look, letters)
     n_others = int(ordinary.sum())
     draw_legend(image, groups, look, letters, top=_PANEL[1], n_asked=len(wanted), n_others=n_others)
-    _draw_frame(image, title, explained, look, letters, font=font, n_rows=n_rows, n_outside=int(outside.sum()))
+    _draw_frame(image, title, explained, look, font=font, n_rows=n_rows, n_outside=int(outside.sum()))
     return image if title else image.crop((0, _UNTITLED, _WIDTH, _HEIGHT))
 
 
@@ -144,7 +145,7 @@ def _points(xy: Tensor | NDArray[Any]) -> NDArray[np.float64]:
             f"xy must be finite: {int((~finite).sum())} of {len(array)} rows are not, "
             f"the first is row {int(np.flatnonzero(~finite)[0])}"
         )
-    return array.astype(np.float64)
+    return np.asarray(array, dtype=np.float64)
 
 
 def _rows(name: str, rows: object, n_rows: int) -> NDArray[np.int64]:
@@ -153,7 +154,7 @@ def _rows(name: str, rows: object, n_rows: int) -> NDArray[np.int64]:
 
 
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return which range of an axis to show: all of it but for what lies far out."""
+    """Return which range of an axis to show, of values from -1 to 1: all of it but for what lies far out."""
     least, most = float(values.min()), float(values.max())
     if len(values) >= _FEW_ROWS:
         share = 0.001 if len(values) >= 1000 else 0.01
@@ -163,7 +164,7 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
         if high > low:
             reach = 0.15 * (high - low)
             least, most = max(least, low - reach), min(most, high + reach)
-    if most > least:
+    if most - least > 1e-12:  # of values up to 1: what is nearer is rounding
         return least, most
     return least - 1, most + 1
 
@@ -198,18 +199,19 @@ def _shade(canvas: NDArray[np.float32], pixels: NDArray[np.int64], theme: Theme)
         return
     height, width = panel.shape[:2]
     cells = np.clip(pixels[:, 1] - top, 0, height - 1) * width + np.clip(pixels[:, 0] - left, 0, width - 1)
-    counts = torch.from_numpy(np.bincount(cells, minlength=height * width).reshape(1, 1, height, width)).float()
-    dot = torch.from_numpy(weights(mark("disc", max(1.6, 6.2 - 0.9 * math.log10(len(pixels))))))
-    covered = torch.nn.functional.conv2d(counts, dot[None, None], padding="same")[0, 0].clamp_(min=0)
-    full = covered[covered >= 0.99]
-    # The darkest grey is for a place that is fuller than nearly all others; one row alone has the lightest.
-    most = max(4.0, float(np.quantile(full.numpy(), 0.995)))
+    counts = np.bincount(cells, minlength=height * width).reshape(height, width).astype(np.float32)
+    dot = weights(mark("disc", max(1.6, 6.2 - 0.9 * math.log10(len(pixels)))))
+    edge = len(dot) // 2
+    padded = np.pad(counts, edge)
+    covered = np.zeros_like(counts)  # by how many dots; a part of one at its edge
+    for down, across in np.argwhere(dot > 0).tolist():
+        covered += dot[down, across] * padded[down : down + height, across : across + width]
+    # The darkest grey is for a place that is fuller than nearly all others.
+    most = max(4.0, float(np.quantile(covered[counts > 0], 0.995)))
     alone = max(0.12, 0.75 - 0.12 * math.log10(len(pixels)))  # how dark one row is: few are to be seen well
-    tone = covered.clamp(max=1) * (alone + (1 - alone) * (covered.clamp(min=1).log() / math.log(most)).clamp(max=1))
-    seen = covered.clamp(max=1)[..., None].numpy()
-    share = (tone / covered.clamp(min=1e-6, max=1))[..., None].numpy()
-    grey = np.asarray(theme.sparse, np.float32) * (1 - share) + np.asarray(theme.dense, np.float32) * share
-    panel += seen * (grey - panel)
+    tone = alone + (1 - alone) * np.minimum(1, np.log(np.maximum(1, covered)) / math.log(most))[..., None]
+    grey = np.asarray(theme.sparse, np.float32) * (1 - tone) + np.asarray(theme.dense, np.float32) * tone
+    panel += np.minimum(1, covered)[..., None] * (grey - panel)
 
 
 def _draw_labeled(image: Image.Image, pixels: NDArray[np.int64], classes: list[MapClass], theme: Theme) -> None:
@@ -283,7 +285,6 @@ def _draw_frame(
     title: str,
     explained: Sequence[float] | Tensor | None,
     theme: Theme,
-    letters: Letters,
     *,
     font: str | PathLike[str] | None,
     n_rows: int,

@@ -25,6 +25,7 @@ from torchal.report.table import QuestionTable
 # Nothing is fetched, whatever is in a row: the pictures are in the page, and so is the one script.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_BESIDE = 12  # classes whose bars have room beside the map
 _PROBLEMS = 20  # pictures that the page itself says cannot be shown
 
 
@@ -99,13 +100,15 @@ def write_page(
         _check_counts(setting, counts)
     sure = None if confidence is None else _checked_confidence(confidence)
     picture = _map(map_png, dark_map_png)  # refused before the pictures are read, which takes a while
+    balance, few = _classes(classes, predicted), len({**(classes or {}), **(predicted or {})}) <= _BESIDE
     table = QuestionTable(ordered, folder=Path(folder), thumbnails=thumbnails)
     parts = [
         _head(title, ordered),
         "<main>",
         _warnings([*warnings, *table.problems[:_PROBLEMS]], len(table.problems) - _PROBLEMS),
         _tiles(ordered, classes, predicted, sure),
-        _columns(picture, _classes(classes, predicted), _sureness(sure, ordered)),
+        _columns(picture, balance if few else "", _sureness(sure, ordered)),
+        "" if few else balance,
         f'<section class="card" id="questions"><h2 id="questions-title">Rows to label</h2>{table.html}</section>',
         _notes(notes, command),
         f"</main><footer><p>{plural(len(ordered), 'row')} to label, written by torchal. "
@@ -147,7 +150,8 @@ def _checked_confidence(confidence: Tensor | NDArray[Any] | Sequence[float]) -> 
             f"confidence must be from 0 to 1: {int(bad.sum())} of {len(values)} are not, "
             f"the first is {values[row]:g}, row {row}"
         )
-    return np.clip(values, 0, 1)
+    clipped: NDArray[Any] = np.clip(values, 0, 1)
+    return clipped
 
 
 def _map(light: bytes | None, dark: bytes | None) -> str:

@@ -65,16 +65,19 @@ figure { margin: 0; }
 table { border-collapse: collapse; width: 100%; font-size: 0.93rem; }
 th { text-align: left; font-weight: 600; }
 .classes { table-layout: fixed; }
-.classes th, .classes td { padding: 3px 12px 3px 0; vertical-align: top; line-height: 1.2; }
+.classes th, .classes td { padding: 2px 12px 2px 0; vertical-align: top; line-height: 1.3; }
 .classes thead th { color: var(--quiet); font-weight: 400; font-size: 0.85rem; vertical-align: bottom; }
 .classes tbody th { font-weight: 400; overflow-wrap: anywhere; }
-.classes thead th:first-child { width: 26%; }
-.classes td { padding-top: 6px; }
-.track { display: block; height: 7px; border-radius: 4px; background: var(--track); overflow: hidden; }
+.classes thead th:first-child { width: 22%; }
+.classes td:last-child { padding-right: 0; }
+.cell { display: flex; align-items: center; gap: 8px; }
+.cell .track { flex: 1; min-width: 24px; }
+.cell .count { min-width: 8.5ch; }
+.track { display: block; height: 8px; border-radius: 4px; background: var(--track); overflow: hidden; }
 .bar { display: block; height: 100%; border-radius: 4px; }
 .bar.mine { background: var(--mine); }
 .bar.guess { background: var(--guess); }
-.count { font-size: 0.82rem; font-variant-numeric: tabular-nums; }
+.count { font-size: 0.85rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .controls { display: flex; flex-wrap: wrap; gap: 10px 20px; align-items: end; margin-bottom: 12px; }
 .controls label { display: grid; gap: 2px; font-size: 0.85rem; color: var(--quiet); }
 .controls input, .controls select {

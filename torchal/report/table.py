@@ -29,12 +29,29 @@ class Column:
     kind: str = ""
 
 
+def _sure(probability: float) -> str:
+    bar = f'<span class="track sure"><span class="bar guess" style="width:{100 * probability:.1f}%"></span></span>'
+    return percent(probability) + bar
+
+
+def _id(text: str) -> str:
+    return f'<span class="brief">{name(text)}</span>' if len(text) <= _BRIEF else name(text)
+
+
+def _nearest(question: Question) -> str | None:
+    if question.nearest_label is None and question.nearest_id is None:
+        return None
+    label = "" if question.nearest_label is None else name(question.nearest_label)
+    row = "" if question.nearest_id is None else f'<small class="name">{_id(question.nearest_id)}</small>'
+    return f"{label} {row}"
+
+
 _COLUMNS = (
     Column("Id", lambda q: _id(q.id), kind="name"),
     Column("Model&#x27;s guess", lambda q: None if q.predicted is None else name(q.predicted)),
     Column("Sure", lambda q: None if q.probability is None else _sure(q.probability), lambda q: q.probability),
     Column("Score", lambda q: None if q.score is None else number(q.score), lambda q: q.score),
-    Column("Nearest label", lambda q: _nearest(q)),
+    Column("Nearest label", _nearest),
     Column("Distance", lambda q: None if q.distance is None else number(q.distance), lambda q: q.distance),
     Column("Stands for", lambda q: None if q.represents is None else number(q.represents), lambda q: q.represents),
     Column("Picked by", lambda q: name(q.picked_by)),
@@ -139,23 +156,6 @@ def _sorted_by(value: float | None) -> str:
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return ""
     return {float("inf"): "Infinity", float("-inf"): "-Infinity"}.get(value, repr(value))
-
-
-def _sure(probability: float) -> str:
-    bar = f'<span class="track sure"><span class="bar guess" style="width:{100 * probability:.1f}%"></span></span>'
-    return percent(probability) + bar
-
-
-def _id(text: str) -> str:
-    return f'<span class="brief">{name(text)}</span>' if len(text) <= _BRIEF else name(text)
-
-
-def _nearest(question: Question) -> str | None:
-    if question.nearest_label is None and question.nearest_id is None:
-        return None
-    label = "" if question.nearest_label is None else name(question.nearest_label)
-    row = "" if question.nearest_id is None else f'<small class="name">{_id(question.nearest_id)}</small>'
-    return f"{label} {row}"
 
 
 def _file(image: str) -> str:
