@@ -25,6 +25,7 @@ from torchal.report.table import QuestionTable
 # Nothing is fetched, whatever is in a row: the pictures are in the page, and so is the one script.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD = 33  # bytes before the pixels
 _BESIDE = 12  # classes whose bars have room beside the map
 _PROBLEMS = 20  # pictures that the page itself says cannot be shown
 
@@ -160,19 +161,22 @@ def _map(light: bytes | None, dark: bytes | None) -> str:
         if dark is not None:
             raise ConfigError("dark_map_png is for readers who prefer dark colours: map_png is needed too")
         return ""
-    sources = []
-    for setting, content in (("map_png", light), ("dark_map_png", dark)):
-        if content is not None and (not content.startswith(_PNG) or len(content) < 33):
-            raise DataError(f"{setting} must be a PNG file, got {len(content)} bytes that begin with {content[:8]!r}")
-        sources.append("" if content is None else "data:image/png;base64," + base64.b64encode(content).decode("ascii"))
-    width, height = struct.unpack(">II", light[16:24])
-    night = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{sources[1]}">' if sources[1] else ""
     alt = "Map of the pool: a point for each row; the rows to label are rings, the first of them with their rank."
+    images = []
+    for setting, content, look in (("map_png", light, "day"), ("dark_map_png", dark, "night")):
+        if content is None:
+            continue
+        if not content.startswith(_PNG) or len(content) < _PNG_HEAD:
+            raise DataError(f"{setting} must be a PNG file, got {len(content)} bytes that begin with {content[:8]!r}")
+        width, height = struct.unpack(">II", content[16:24])
+        uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+        # Not <picture>: what is chosen there for a dark screen is also what gets printed.
+        look = f"{look} pair" if dark is not None else look
+        images.append(f'<img class="{look}" src="{uri}" width="{width}" height="{height}" alt="{alt}">')
     return (
         '<section class="card"><h2>Map of the pool</h2>'
         '<figure class="map" role="group" aria-label="Map of the pool" tabindex="0">'
-        f'<picture>{night}<img src="{sources[0]}" width="{width}" height="{height}" alt="{alt}"></picture>'
-        "</figure></section>"
+        f"{''.join(images)}</figure></section>"
     )
 
 

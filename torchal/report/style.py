@@ -51,6 +51,11 @@ a.skip:focus { left: 16px; top: 16px; width: auto; padding: 8px 12px; background
 figure { margin: 0; }
 .map { overflow-x: auto; }
 .map img { display: block; width: 100%; min-width: 560px; height: auto; border-radius: 6px; }
+.map .night { display: none; }
+@media screen and (prefers-color-scheme: dark) {
+  .map .night { display: block; }
+  .map .day.pair { display: none; }
+}
 .histogram { display: block; width: 100%; max-width: 560px; height: auto; font-size: 12px; }
 .histogram text { fill: var(--quiet); }
 .histogram .strong { fill: var(--text); }
@@ -104,7 +109,7 @@ th { text-align: left; font-weight: 600; }
 .questions tbody tr:nth-child(even) { background: var(--stripe); }
 .questions .what { min-width: 180px; }
 .questions .what.reading { min-width: min(340px, 62vw); }
-.questions .name { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 0.85rem; }
+.questions .name { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 0.9em; }
 .questions .name bdi { display: inline-block; min-width: 6ch; max-width: 26ch; overflow-wrap: anywhere; }
 .questions .brief { white-space: nowrap; }
 .questions button {
@@ -162,15 +167,17 @@ footer { padding-block: 8px 40px; color: var(--quiet); font-size: 0.85rem; }
   .card, .tiles div { border-color: #ccc; }
   .card { padding: 10px 0; border: 0; }
   .box { overflow: visible; max-height: none; border: 0; }
-  .map img { min-width: 0; max-height: 150mm; object-fit: contain; }
+  .map img { min-width: 0; max-height: 130mm; object-fit: contain; }
+  .histogram { max-width: 110mm; }
   .columns.two { grid-template-columns: minmax(0, 1fr); }
   .controls, a.skip { display: none; }
   .questions { --side: 22mm; font-size: 8pt; }
   .questions th, .questions td { padding: 4px 6px; }
-  .questions .what, .questions .what.reading { min-width: 0; }
-  .questions thead th { position: static; white-space: normal; }
+  .questions .what { min-width: 0; }
+  .questions .what.reading { min-width: 62mm; }
+  .questions thead th { position: static; white-space: normal; box-shadow: none; border-bottom: 1px solid #888; }
   .questions button::after { content: none; }
-  tr, figure, .tiles { break-inside: avoid; }
+  tr, figure, .tiles, .classes { break-inside: avoid; }
   h2 { break-after: avoid; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
