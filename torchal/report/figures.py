@@ -33,7 +33,7 @@ def class_table(labeled: Mapping[str, float] | None, predicted: Mapping[str, flo
     Bars are as long as the class's share of its column. Of more than 30 classes, those with the largest shares are
     shown, and the others together, without a bar.
     """
-    given = (("Labeled so far", "mine", labeled), ("Predicted in the pool", "guess", predicted))
+    given = (("Labeled so far", "mine", labeled), ("Predicted", "guess", predicted))
     columns = [_Counts(title, colour, of, sum(of.values()) or 1) for title, colour, of in given if of is not None]
     names = list(dict.fromkeys(one for column in columns for one in column.counts))
     others: list[str] = []

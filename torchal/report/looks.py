@@ -18,7 +18,7 @@ from torchal.errors import ConfigError
 Colour: TypeAlias = tuple[int, int, int]
 Shape: TypeAlias = Literal["disc", "square", "triangle"]
 
-# Okabe & Ito's colours but for black, which the asked rows have, and yellow, which white swallows: purple instead
+# Okabe & Ito's colours but for black, which the asked rows have, and yellow, which white swallows: violet instead
 _COLOURS: tuple[Colour, ...] = (
     (0, 114, 178),
     (213, 94, 0),
@@ -26,7 +26,7 @@ _COLOURS: tuple[Colour, ...] = (
     (204, 121, 167),
     (86, 180, 233),
     (230, 159, 0),
-    (117, 76, 163),
+    (124, 58, 220),
 )
 _SHAPES: tuple[Shape, ...] = ("disc", "square", "triangle")
 

@@ -26,6 +26,7 @@ _PANEL = (84, 104, 1204, 1056)  # left, top, right, bottom
 _UNTITLED = 80  # pixels that a map without a title lacks
 _MARGIN = 26  # pixels between the rows that lie farthest out and the frame
 _NUMBERED = 20  # rings with their rank beside them
+_REACH = 0.3  # of the range that most rows lie in: how far beyond it the farthest may lie and still be inside
 _FEW_ROWS = 20  # with fewer, none lies outside
 
 
@@ -49,7 +50,7 @@ def draw_map(
 
     Each axis has the scale at which its rows fill the frame, so distances along different axes do not compare. It
     reaches from the 0.1 to the 99.9 percentile (from the 1 to the 99 percentile with fewer than 1 000 rows), and as far
-    as 15 % of that beyond on each side, if rows lie there. Rows that lie farther out are drawn at the edge, and the
+    as 30 % of that beyond on each side, if rows lie there. Rows that lie farther out are drawn at the edge, and the
     caption says how many; of fewer than 20 rows, none do.
 
     Pillow's built-in font has the letters of English only. Names lose their accents in it, and those that it cannot
@@ -105,10 +106,8 @@ def draw_map(
         raise DataError(f"rows that are asked for must not be labeled: {len(row)} are, the first is row {row[0]}")
     ordinary[wanted] = False
     pixels, outside = _to_pixels(points)
-    canvas = np.empty((_HEIGHT, _WIDTH, 3), dtype=np.float32)
-    canvas[:] = look.ground
-    _shade(canvas, pixels[ordinary], look)
-    image = Image.fromarray(canvas.round().astype(np.uint8))
+    image = Image.new("RGB", (_WIDTH, _HEIGHT), look.ground)
+    image.paste(Image.fromarray(_shaded(pixels[ordinary], look)), _PANEL[:2])
     for centre in np.unique(pixels[outside & ordinary], axis=0).tolist():
         paste(image, mark("disc", 4), look.dense, centre)  # a few at the edge would not be seen as grey
     _draw_labeled(image, pixels[known], groups, look)
@@ -128,7 +127,7 @@ def as_png(image: Image.Image) -> bytes:
         b'\\x89PNG'
     """
     buffer = BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -162,7 +161,7 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
         low = float(np.quantile(values, share, method="higher"))
         high = float(np.quantile(values, 1 - share, method="lower"))
         if high > low:
-            reach = 0.15 * (high - low)
+            reach = _REACH * (high - low)
             least, most = max(least, low - reach), min(most, high + reach)
     if most - least > 1e-12:  # of values up to 1: what is nearer is rounding
         return least, most
@@ -190,28 +189,35 @@ def _to_pixels(points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[
     return pixels, outside
 
 
-def _shade(canvas: NDArray[np.float32], pixels: NDArray[np.int64], theme: Theme) -> None:
-    """Paint the panel, darker where more rows lie."""
+def _shaded(pixels: NDArray[np.int64], theme: Theme) -> NDArray[np.uint8]:
+    """Return the panel, darker where more rows lie, as (height, width, 3)."""
     left, top, right, bottom = _PANEL
-    panel = canvas[top:bottom, left:right]
+    width, height = right - left, bottom - top
+    panel = np.empty((height, width, 3), dtype=np.uint8)
     panel[:] = theme.panel
     if not len(pixels):
-        return
-    height, width = panel.shape[:2]
-    cells = np.clip(pixels[:, 1] - top, 0, height - 1) * width + np.clip(pixels[:, 0] - left, 0, width - 1)
-    counts = np.bincount(cells, minlength=height * width).reshape(height, width).astype(np.float32)
+        return panel
     dot = weights(mark("disc", max(1.6, 6.2 - 0.9 * math.log10(len(pixels)))))
     edge = len(dot) // 2
-    padded = np.pad(counts, edge)
-    covered = np.zeros_like(counts)  # by how many dots; a part of one at its edge
+    wide = width + 2 * edge
+    cells = np.bincount((pixels[:, 1] - top) * wide + pixels[:, 0] - left)
+    full = np.flatnonzero(cells)
+    counts = cells[full].astype(np.float32)
+    # By how many dots each pixel is covered; a part of one at its edge. The cells differ, so += counts each of them.
+    covered = np.zeros((height + 2 * edge) * wide, dtype=np.float32)
     for down, across in np.argwhere(dot > 0).tolist():
-        covered += dot[down, across] * padded[down : down + height, across : across + width]
+        covered[full + (down * wide + across)] += dot[down, across] * counts
+    covered = covered.reshape(-1, wide)[edge : edge + height, edge : edge + width]
+    seen = covered > 0
+    values = covered[seen]
     # The darkest grey is for a place that is fuller than nearly all others.
-    most = max(4.0, float(np.quantile(covered[counts > 0], 0.995)))
+    most = max(4.0, float(np.quantile(values[values >= 1], 0.995)))
     alone = max(0.12, 0.75 - 0.12 * math.log10(len(pixels)))  # how dark one row is: few are to be seen well
-    tone = alone + (1 - alone) * np.minimum(1, np.log(np.maximum(1, covered)) / math.log(most))[..., None]
-    grey = np.asarray(theme.sparse, np.float32) * (1 - tone) + np.asarray(theme.dense, np.float32) * tone
-    panel += np.minimum(1, covered)[..., None] * (grey - panel)
+    tone = (alone + (1 - alone) * np.minimum(1, np.log(np.maximum(1, values)) / math.log(most)))[:, None]
+    grey = np.asarray(theme.sparse) * (1 - tone) + np.asarray(theme.dense) * tone
+    share = np.minimum(1, values)[:, None]
+    panel[seen] = (panel[seen] * (1 - share) + grey * share).round()
+    return panel
 
 
 def _draw_labeled(image: Image.Image, pixels: NDArray[np.int64], classes: list[MapClass], theme: Theme) -> None:

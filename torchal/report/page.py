@@ -171,8 +171,8 @@ def _map(light: bytes | None, dark: bytes | None) -> str:
         width, height = struct.unpack(">II", content[16:24])
         uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
         # Not <picture>: what is chosen there for a dark screen is also what gets printed.
-        look = f"{look} pair" if dark is not None else look
-        images.append(f'<img class="{look}" src="{uri}" width="{width}" height="{height}" alt="{alt}">')
+        kind = f"{look} pair" if dark is not None else look
+        images.append(f'<img class="{kind}" src="{uri}" width="{width}" height="{height}" alt="{alt}">')
     return (
         '<section class="card"><h2>Map of the pool</h2>'
         '<figure class="map" role="group" aria-label="Map of the pool" tabindex="0">'
