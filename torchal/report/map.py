@@ -163,7 +163,7 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
         if high > low:
             reach = _REACH * (high - low)
             least, most = max(least, low - reach), min(most, high + reach)
-    if most - least > 1e-12:  # of values up to 1: what is nearer is rounding
+    if most - least > 1e-12 * max(abs(least), abs(most)):  # what is nearer is rounding
         return least, most
     return least - 1, most + 1
 
