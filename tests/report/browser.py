@@ -14,6 +14,15 @@ from pathlib import Path
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WHY_SKIPPED = f"needs a Chromium: {', '.join(NAMES)} on the PATH, or one that `playwright install chromium` brought"
 
+# The protocol wants its pipes as descriptors 3 and 4, which may be taken by each other.
+_WITH_PIPES = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for place, pipe in enumerate(pipes):
+    os.dup2(pipe, 3 + place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 def find_browser():
     """Return the path of a Chromium, or None; TORCHAL_BROWSER names one, or is empty for none."""
@@ -57,16 +66,23 @@ class Browser:
             "--force-color-profile=srgb",
             "about:blank",
         ]
-        # the protocol wants its pipes as descriptors 3 and 4
-        shell = ["/bin/sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh"]
+        wrapper = [sys.executable, "-c", _WITH_PIPES, str(to_browser), str(from_browser)]
         with Path(self._folder.name, "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*shell, *arguments], stdout=log, stderr=log, pass_fds=(to_browser, from_browser)
+                [*wrapper, *arguments], stdout=log, stderr=log, pass_fds=(to_browser, from_browser)
             )
         os.close(to_browser)
         os.close(from_browser)
         self._read, self._number, self._session = b"", 0, None
         self.events = []
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self):
+        """Take a tab, and hear of what happens in it."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):

@@ -95,7 +95,7 @@ class TestLetters:
         (top, left), (foot, right) = ink.min(0), ink.max(0)
         assert top >= 10
         assert foot <= 10 + letters.height
-        assert 8 <= left
+        assert left >= 8
         assert right <= 11 + letters.width("Agjy")
         assert foot - top >= 14
 

@@ -1,5 +1,6 @@
 import base64
 import os
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -28,7 +29,8 @@ def saved(path, image, **settings_):
 
 class TestThumbnail:
     @pytest.mark.parametrize(
-        ("size", "expected"), [((1000, 500), (256, 128)), ((300, 900), (85, 256)), ((100, 80), (100, 80)), ((1, 1), (1, 1))]
+        ("size", "expected"),
+        [((1000, 500), (256, 128)), ((300, 900), (85, 256)), ((100, 80), (100, 80)), ((1, 1), (1, 1))],
     )
     def test_is_scaled_down_and_never_up(self, tmp_path, size, expected):
         assert opened(thumbnail(saved(tmp_path / "a.png", Image.new("RGB", size)))).size == expected
@@ -58,7 +60,9 @@ class TestThumbnail:
         image = opened(thumbnail(saved(tmp_path / "b.gif", palette, transparency=0)))
         assert image.getpixel((9, 9))[3] == 0
 
-    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"])
+    @pytest.mark.parametrize(
+        "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"]
+    )
     def test_all_kinds_of_pixels_are_shown(self, tmp_path, mode):
         image = Image.new(mode, (300, 300))
         kind = "TIFF" if mode not in ("P", "HSV") else "PNG"
@@ -126,7 +130,5 @@ class TestThumbnail:
         content = content[: data.draw(st.integers(0, len(content)))]
         path = tmp_path_factory.getbasetemp() / "damaged"
         path.write_bytes(content)
-        try:
+        with suppress(DataError):  # no other error
             opened(thumbnail(path))
-        except DataError as error:
-            assert str(error)

@@ -34,7 +34,7 @@ def class_table(labeled: Mapping[str, float] | None, predicted: Mapping[str, flo
     shown, and the others together, without a bar.
     """
     given = (("Labeled so far", "mine", labeled), ("Predicted", "guess", predicted))
-    columns = [_Counts(title, colour, of, sum(of.values()) or 1) for title, colour, of in given if of is not None]
+    columns = [_Counts(title, colour, of, sum(of.values()) or 1) for title, colour, of in given if of]
     names = list(dict.fromkeys(one for column in columns for one in column.counts))
     others: list[str] = []
     if len(names) > _BARS:

@@ -217,7 +217,7 @@ SCRIPT = """\
   const search = find("search"), guess = find("guess"), side = find("side"), count = find("count");
   let texts = null;
   const show = () => {
-    texts = texts || rows.map((row) => row.textContent.toLowerCase());
+    texts = texts || rows.map((row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase());
     const words = search.value.toLowerCase().split(/\\s+/).filter(Boolean);
     let seen = 0;
     rows.forEach((row, i) => {
