@@ -6,6 +6,8 @@ import pytest
 
 from tests.report.browser import WHY_SKIPPED, Browser, find_browser
 from tests.report.pages import HOSTILE, write_rich_page
+from torchal.exchange import Question
+from torchal.report import write_page
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason=WHY_SKIPPED)
 
@@ -116,6 +118,27 @@ class TestPage:
         type_into(browser, "guess", "")
         assert browser.value(count) == "30 of 30 rows"
 
+    def test_of_many_rows_the_first_are_seen_and_all_are_printed(self, browser, tmp_path):
+        questions = [Question(id=f"r{rank}", rank=rank, score=1.0, picked_by="Margin") for rank in range(1, 701)]
+        write_page(tmp_path / "many.html", title="Many", questions=questions)
+        browser.open(tmp_path / "many.html")
+        shown = "[...document.querySelectorAll('.questions tbody tr')].filter((row) => row.offsetParent).length"
+        count = "document.getElementById('count').textContent"
+        assert browser.value(shown) == 300
+        assert browser.value(count) == "700 of 700 rows, the first 300 shown"
+        browser.value("document.getElementById('more').click()")
+        assert browser.value(shown) == 600
+        assert browser.value("document.getElementById('more').textContent") == "Show 100 more"
+        click(browser, 0)  # the last are the first now
+        assert browser.value(shown) == 300
+        assert column(browser, 0)[0] == "700"
+        type_into(browser, "search", "r69")
+        assert browser.value(shown) == 11
+        assert browser.value("document.getElementById('more').hidden")
+        type_into(browser, "search", "")
+        browser.call("Emulation.setEmulatedMedia", media="print")
+        assert browser.value(shown) == 700
+
     def test_pictures_grow(self, browser, page):
         browser.open(page)
         width = "document.querySelector('.questions .picture').getBoundingClientRect().width"
@@ -123,12 +146,14 @@ class TestPage:
         type_into(browser, "side", "200")
         assert browser.value(width) == 200
 
-    def test_without_scripts_it_is_a_plain_table(self, browser, page):
+    def test_without_scripts_it_is_a_plain_table(self, browser, tmp_path):
+        page, _ = write_rich_page(tmp_path, n=310, thumbnails=0)
         browser.call("Emulation.setScriptExecutionDisabled", value=True)
         try:
             browser.open(page)
             assert browser.value("document.querySelectorAll('.questions button').length") == 0
             assert browser.value("document.getElementById('controls').getBoundingClientRect().height") == 0
-            assert len(column(browser, 0)) == 30
+            shown = "[...document.querySelectorAll('.questions tbody tr')].filter((row) => row.offsetParent).length"
+            assert browser.value(shown) == 310
         finally:
             browser.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -53,9 +53,10 @@ def write_page(
     telephone, and can be printed. Its table is sorted and filtered by a script inside; without scripts it is a plain
     table. The same input makes the same bytes.
 
-    A question takes about 0.6 kB besides its text, a picture about 10 kB, or 2 kB where it has few pixels: 10 000
-    questions and 200 photographs make 8 MB, which a browser opens in two seconds. Of texts of more than 240 letters
-    the first 1 000 rows hold 4 000 letters, to be read by a click, and the others 240.
+    A question takes about 0.6 kB besides its text, a picture 10 to 20 kB, or 2 kB where it has few pixels: 10 000
+    questions and 200 photographs make 10 MB, which a browser opens in one or two seconds. It shows 300 rows, and more
+    when asked; all are sorted, filtered and printed. Of texts of more than 240 letters the first 1 000 rows hold 4 000
+    letters, to be read by a click, and the others 240.
 
     Args:
         path: the file to write; folders on the way are made.
@@ -114,7 +115,7 @@ def write_page(
         _notes(notes, command),
         f"</main><footer><p>{plural(len(ordered), 'row')} to label, written by torchal. "
         "This page is whole in itself and fetches nothing.</p></footer>",
-        f"<script>\n{SCRIPT}</script>\n</body></html>\n",
+        "</body></html>\n",
     ]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def _head(title: str, questions: list[Question]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n<script>\n{SCRIPT}</script>\n</head>\n<body>\n"
         '<a class="skip" href="#questions">To the rows</a>\n'
         f"<header><h1>{name(title)}</h1>"
         f'<p class="lead">{plural(len(questions), "row")} to label, picked by {by}</p></header>'

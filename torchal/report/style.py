@@ -119,6 +119,13 @@ th { text-align: left; font-weight: 600; }
 .questions [aria-sort="ascending"] button::after { content: " \\2191"; color: var(--accent); opacity: 1; }
 .questions [aria-sort="descending"] button::after { content: " \\2193"; color: var(--accent); opacity: 1; }
 .questions button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+#more {
+  display: block; margin: 12px auto 0; padding: 8px 18px; font: inherit; color: var(--accent); cursor: pointer;
+  background: var(--card); border: 1px solid var(--accent); border-radius: 8px;
+}
+@media screen {
+  .later, .scripted .questions:not(.ready) tbody tr:nth-child(n+301) { display: none; }
+}
 .picture {
   display: block; width: var(--side); height: var(--side); object-fit: contain; background: var(--track);
   border-radius: 6px; box-shadow: 0 0 0 1px var(--edge);
@@ -170,7 +177,7 @@ footer { padding-block: 8px 40px; color: var(--quiet); font-size: 0.85rem; }
   .map img { min-width: 0; max-height: 130mm; object-fit: contain; }
   .histogram { max-width: 110mm; }
   .columns.two { grid-template-columns: minmax(0, 1fr); }
-  .controls, a.skip { display: none; }
+  .controls, #more, a.skip { display: none; }
   .questions { --side: 22mm; font-size: 8pt; }
   .questions th, .questions td { padding: 4px 6px; }
   .questions .what { min-width: 0; }
@@ -183,54 +190,69 @@ footer { padding-block: 8px 40px; color: var(--quiet); font-size: 0.85rem; }
 }
 """
 
-# Without it the page is whole, but for sorting, filtering and the size of the pictures.
+# Without it the page is whole, but for sorting, filtering and the size of the pictures. Browsers take seconds to lay
+# out a table of thousands of rows, so that with it the first 300 are seen, and more where they are asked for; all are
+# printed. It stands in the head, for the table is laid out while it is being read.
 SCRIPT = """\
-(() => {
-  const table = document.querySelector("table.questions");
-  if (!table) return;
-  const body = table.tBodies[0], rows = [...body.rows], find = (id) => document.getElementById(id);
-  const letters = new Intl.Collator("en", {numeric: true});
+document.documentElement.classList.add("scripted");
+document.addEventListener("DOMContentLoaded", () => {
+  const table = document.querySelector("table.questions"), body = table.tBodies[0], rows = [...body.rows];
+  const heads = [...table.tHead.rows[0].cells], find = (id) => document.getElementById(id), step = 300;
+  const search = find("search"), guess = find("guess"), side = find("side"), count = find("count"), more = find("more");
+  const letters = new Intl.Collator("en", {numeric: true}), say = (number) => number.toLocaleString("en");
+  let order = rows, most = step, texts = null;
   const value = (row, column) => {
     const cell = row.cells[column], given = cell.dataset.v;
     return given === undefined ? cell.textContent.trim() : given;
   };
-  [...table.tHead.rows[0].cells].forEach((head, column) => {
-    const numeric = head.classList.contains("number"), button = document.createElement("button");
+  const show = () => {
+    const words = search.value.toLowerCase().split(/\\s+/).filter(Boolean);
+    const read = (row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+    if (words.length && !texts) texts = new Map(rows.map((row) => [row, read(row)]));
+    let fitting = 0;
+    for (const row of order) {
+      const right = !guess || guess.selectedIndex < 1 || row.dataset.guess === guess.value;
+      const fits = right && words.every((word) => texts.get(row).includes(word));
+      fitting += fits;
+      row.hidden = !fits;
+      row.classList.toggle("later", fits && fitting > most);
+    }
+    count.textContent = say(fitting) + " of " + say(rows.length) + " rows" +
+      (fitting > most ? ", the first " + say(most) + " shown" : "");
+    more.hidden = fitting <= most;
+    more.textContent = "Show " + say(Math.min(step, fitting - most)) + " more";
+  };
+  const sort = (head, column) => {
+    const numeric = head.classList.contains("number"), now = head.getAttribute("aria-sort");
+    const up = now ? now === "descending" : !numeric || column === 0;
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const keyed = rows.map((row, place) => [value(row, column), place, row]);
+    keyed.sort(([a, i], [b, j]) => {
+      if (a === "" || b === "") return (a === "") - (b === "") || i - j;
+      const first = numeric ? (Number(a) > Number(b)) - (Number(a) < Number(b)) : letters.compare(a, b);
+      return (up ? first : -first) || i - j;
+    });
+    order = keyed.map((one) => one[2]);
+    most = step;
+    show();
+    body.replaceChildren(...order);
+  };
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
-    button.addEventListener("click", () => {
-      const now = head.getAttribute("aria-sort");
-      const up = now ? now === "descending" : !numeric || column === 0;
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const keyed = rows.map((row, place) => [value(row, column), place, row]);
-      keyed.sort(([a, i], [b, j]) => {
-        if (a === "" || b === "") return (a === "") - (b === "") || i - j;
-        const order = numeric ? (Number(a) > Number(b)) - (Number(a) < Number(b)) : letters.compare(a, b);
-        return (up ? order : -order) || i - j;
-      });
-      body.append(...keyed.map((one) => one[2]));
-    });
+    button.addEventListener("click", () => sort(head, column));
   });
-  table.tHead.rows[0].cells[0].setAttribute("aria-sort", "ascending");
-  const search = find("search"), guess = find("guess"), side = find("side"), count = find("count");
-  let texts = null;
-  const show = () => {
-    texts = texts || rows.map((row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase());
-    const words = search.value.toLowerCase().split(/\\s+/).filter(Boolean);
-    let seen = 0;
-    rows.forEach((row, i) => {
-      const right = !guess || guess.selectedIndex < 1 || row.dataset.guess === guess.value;
-      const fits = right && words.every((word) => texts[i].includes(word));
-      row.hidden = !fits;
-      seen += fits;
-    });
-    count.textContent = seen.toLocaleString("en") + " of " + rows.length.toLocaleString("en") + " rows";
-  };
-  search.addEventListener("input", show);
-  if (guess) guess.addEventListener("change", show);
+  heads[0].setAttribute("aria-sort", "ascending");
+  const again = () => { most = step; show(); };
+  search.addEventListener("input", again);
+  if (guess) guess.addEventListener("change", again);
   if (side) side.addEventListener("input", () => table.style.setProperty("--side", side.value + "px"));
+  more.addEventListener("click", () => { most += step; show(); });
+  show();
   find("controls").hidden = false;
-})();
+  table.classList.add("ready");
+});
 """

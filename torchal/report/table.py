@@ -98,7 +98,9 @@ class QuestionTable:
         self.html = (
             f'{self._controls(questions)}<div class="box" role="region" aria-labelledby="questions-title" tabindex="0">'
             '<table class="questions"><caption class="unseen">Rows to label, the most wanted first</caption>'
-            f"<thead><tr>{''.join(heads)}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
+            f"<thead><tr>{''.join(heads)}</tr></thead><tbody>\n"
+            + "\n".join(rows)
+            + '\n</tbody></table></div>\n<button type="button" id="more" hidden></button>'
         )
 
     def _controls(self, questions: Sequence[Question]) -> str:
