@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from torchal.errors import CapabilityError, ShapeError
-from torchal.pool.inputs import DatasetInputs, SparseInputs, gather, is_sparse
+from torchal.pool.dataset_inputs import DatasetInputs
+from torchal.pool.inputs import SparseInputs, gather, is_sparse
 from torchal.protocols import (
     Classifier,
     HasBatchedFit,
@@ -149,8 +150,16 @@ def check_reads(model: object, inputs: object) -> None:
     """Require a model that reads inputs of this kind, as far as its attributes say so.
 
     Raises:
-        CapabilityError: the inputs are sparse, and the model takes tensors that are not.
+        CapabilityError: the inputs are sparse, and the model takes tensors that are not; or rows are mappings, and the
+            model does not read data sets by itself, as `TorchClassifier` does.
     """
+    if isinstance(inputs, DatasetInputs) and not _takes_inputs(model):
+        names = inputs.names()
+        if names:
+            raise CapabilityError(
+                f"{type(model).__name__} cannot read rows that are mappings ({', '.join(names)}); use a network in "
+                "torchal.TorchClassifier, or DatasetInputs(..., to_row=), which makes one tensor of each"
+            )
     if isinstance(inputs, SparseInputs) and _takes_tensors(model) and not getattr(model, "takes_sparse", False):
         raise CapabilityError(
             f"{type(model).__name__} cannot read sparse rows; make them dense with .toarray(), or use a model that "
