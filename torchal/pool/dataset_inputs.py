@@ -93,8 +93,9 @@ class DatasetInputs:
     def read(self, rows: list[int], *, training: bool = False, seed: tuple[int, ...] = (0,)) -> Rows:
         """Return rows as one tensor (n, ...), or as several by name.
 
-        What is random in reading a row follows from the seed and the row alone, and in collating rows from the seed and
-        the first of them; the global generators stay as they are.
+        What is random in reading a row follows from the seed and the row alone, and in what is done to all of them at
+        once, as `collate` and other libraries' data sets do, from the seed and the first; the global generators stay as
+        they are.
 
         Raises:
             DataError: an item cannot be read, or not made a tensor; it says which, and why.
@@ -133,11 +134,13 @@ class DatasetInputs:
 
     def _items(self, dataset: Any, numbers: list[int], seed: tuple[int, ...]) -> list[Any]:
         """Return rows of the data set: tensors, mappings of tensors, or, to be collated, what they are."""
+        at_once = _read_at_once(dataset, numbers, seed)
         items = []
-        for number in numbers:
-            _seed_all(*seed, number)
+        for i, number in enumerate(numbers):
             try:
-                items.append(self._as_row(dataset[number]))
+                if at_once is None:
+                    _seed_all(*seed, number)
+                items.append(self._as_row(dataset[number] if at_once is None else at_once[i]))
             except Exception as error:
                 raise DataError(f"row {number} of {_named(dataset)} cannot be read: {_reason(error)}") from error
         return items
@@ -202,6 +205,18 @@ def as_one_tensor(rows: Rows) -> Tensor:
     return rows
 
 
+def _read_at_once(dataset: Any, numbers: list[int], seed: tuple[int, ...]) -> list[Any] | None:
+    """Return the items of another library's data set in one call, which takes it a tenth of the time, or None."""
+    if isinstance(dataset, Dataset) or not hasattr(dataset, "__getitems__"):
+        return None
+    _seed_all(*seed, numbers[0])
+    try:
+        items: list[Any] = dataset.__getitems__(numbers)
+    except Exception:
+        return None
+    return items if len(items) == len(numbers) else None
+
+
 def _stacked(items: list[Any], numbers: list[int]) -> Rows:
     """Return rows (n, ...) that have one shape, name by name where they have names."""
     first = items[0]
@@ -209,11 +224,10 @@ def _stacked(items: list[Any], numbers: list[int]) -> Rows:
         _check_alike(items, numbers, "", "give the data set a transform that resizes")
         return torch.stack(items)
     for number, item in zip(numbers, items, strict=True):
-        names = [sorted(one) if isinstance(one, dict) else [type(one).__name__] for one in (first, item)]
-        if names[0] != names[1]:
+        if not (isinstance(item, dict) and isinstance(first, dict) and item.keys() == first.keys()):
+            has = [", ".join(sorted(one)) if isinstance(one, dict) else "one tensor" for one in (first, item)]
             raise DataError(
-                f"all rows must have the same names: row {numbers[0]} has {', '.join(names[0])}, row {number} has "
-                f"{', '.join(names[1])}"
+                f"all rows must have the same names: row {numbers[0]} has {has[0]}, row {number} has {has[1]}"
             )
     columns = {name: [item[name] for item in items] for name in first}
     for name, values in columns.items():

@@ -234,7 +234,7 @@ class _MasksByPlace:
         return torch.stack(masks)
 
 
-def _uniform_by_place(words: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _uniform_by_place(words: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return numbers between 0 and 1, each a hash of the words and of its place alone.
 
     Reference:
