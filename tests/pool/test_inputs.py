@@ -101,7 +101,7 @@ def broken(row):
         (
             Made(lambda row: {"x": [1] * (row + 1)}),
             ShapeError,
-            r"of 'x': row 0 has \(1,\), row 5 has \(6,\); .*collate=",
+            r"of 'x': row 0 has \(1,\), row 5 has \(6,\); give",
         ),
         (DatasetInputs(Made(lambda row: row), to_row=lambda row: [row]), DataError, "to_row must return .*, got list"),
         (ByNumber(lambda rows: "x"), DataError, "6 rows for 6|2 rows for 2 numbers, ByNumber gave str of length 1"),
