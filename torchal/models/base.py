@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -316,6 +316,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Let scikit-learn check what is not a tensor; its complaints about values become a DataError."""
         if issparse(X) and not self.takes_sparse:
             raise DataError(f"{type(self).__name__} does not read a sparse matrix; X.toarray() is dense")
+        if isinstance(X, Mapping):
+            raise DataError(f"X must be rows, got a {type(X).__name__} of {len(X)} columns; see torchal.DatasetInputs")
         settings: dict[str, Any] = {"dtype": self._array_dtypes(), "allow_nd": True, "reset": bool(y)}
         settings["accept_sparse"] = "csr" if self.takes_sparse else False
         try:

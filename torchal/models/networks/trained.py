@@ -266,7 +266,7 @@ def _on_cpu(value: Any) -> Any:
 
 
 def _plain(shape: RowShape) -> Any:
-    """Return a shape in lists, which JSON would have too."""
+    """Return a shape as it is saved, in lists."""
     return [*shape] if isinstance(shape, tuple) else {name: [*one] for name, one in shape.items()}
 
 
