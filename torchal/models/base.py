@@ -316,7 +316,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Let scikit-learn check what is not a tensor; its complaints about values become a DataError."""
         if issparse(X) and not self.takes_sparse:
             raise DataError(f"{type(self).__name__} does not read a sparse matrix; X.toarray() is dense")
-        if isinstance(X, Mapping):
+        if isinstance(X, Mapping) and not issparse(X):  # SciPy's dok_array is one
             raise DataError(f"X must be rows, got a {type(X).__name__} of {len(X)} columns; see torchal.DatasetInputs")
         settings: dict[str, Any] = {"dtype": self._array_dtypes(), "allow_nd": True, "reset": bool(y)}
         settings["accept_sparse"] = "csr" if self.takes_sparse else False

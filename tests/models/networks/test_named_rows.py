@@ -263,6 +263,10 @@ class TestShapes:
         with pytest.raises(ShapeError, match=r"X has rows of .*, fitted were rows of \{'input_ids': \(None,\)"):
             fitted.predict(other)
 
+    def test_columns_are_no_rows(self):
+        with pytest.raises(DataError, match="X must be rows, got a dict of 2 columns; see torchal.DatasetInputs"):
+            make().fit(INPUTS.read([0, 1]).tensors, LABELS[:2])
+
     def test_rows_of_the_same_kind_that_another_collate_made(self, fitted):
         items = DatasetInputs([{"attention_mask": [1, 1], "input_ids": [3, 4]}])
         assert fitted.predict(items).shape == (1,)
