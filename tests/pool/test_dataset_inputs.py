@@ -235,6 +235,32 @@ class TestMappings:
         assert DatasetInputs(TensorDataset(ROWS)).names() == []
 
 
+class TestJoined:
+    def test_other_rows_come_behind(self):
+        texts = DatasetInputs(Texts(6), collate=pad)
+        more = DatasetInputs(Foreign(Texts(5, seed=1).items), collate=pad)
+        both = texts[torch.tensor([4, 2])].joined(more[1:])
+        assert len(both) == 6
+        expected = pad([texts.dataset[4], texts.dataset[2], *more.dataset.items[1:]])
+        assert both.read(list(range(6))).tensors["input_ids"].equal(expected["input_ids"])
+
+    @pytest.mark.parametrize(
+        ("more", "match"),
+        [
+            (DatasetInputs(Texts(3)), "to_row=, collate= or train= can only be joined by others with the same"),
+            (DatasetInputs([{"other": [1]}], collate=dict), "can only be joined"),
+            (DatasetInputs(Texts(3), collate=lambda items: {"ids": torch.ones(len(items))}), "can only be joined"),
+        ],
+    )
+    def test_what_is_read_otherwise_is_refused(self, more, match):
+        with pytest.raises(DataError, match=match):
+            DatasetInputs(Texts(6), collate=pad).joined(more)
+
+    def test_other_names_are_refused(self):
+        with pytest.raises(DataError, match="rows of the pool have the names a, the new ones one tensor"):
+            DatasetInputs([{"a": 1}]).joined(DatasetInputs(list(ROWS)))
+
+
 class Foreign:
     """A data set that is none of torch, and reads a batch at once, as one of Hugging Face does."""
 

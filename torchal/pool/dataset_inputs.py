@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, get_worker_info
 
 from torchal._batch import NamedRows, Rows, array_as_tensor, is_numeric, without_labels
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError, TorchalError
@@ -88,6 +88,30 @@ class DatasetInputs:
         chosen = object.__new__(DatasetInputs)
         chosen.__dict__.update(self.__dict__)
         chosen._rows = numbers[rows.cpu() if isinstance(rows, Tensor) else rows].reshape(-1)
+        return chosen
+
+    def joined(self, more: DatasetInputs) -> DatasetInputs:
+        """Return these with other rows behind them.
+
+        Raises:
+            DataError: one has another way to read rows than the other, or rows with other names.
+        """
+        same = more.to_row is self.to_row and more.collate is self.collate
+        if not same or (more.train is None) != (self.train is None):
+            raise DataError(
+                "rows of a data set with to_row=, collate= or train= can only be joined by others with the same"
+            )
+        names, others = self.names(), more.names()
+        if sorted(names) != sorted(others):
+            shown = [", ".join(some) or "one tensor" for some in (names, others)]
+            raise DataError(f"rows of the pool have the names {shown[0]}, the new ones {shown[1]}")
+        parts: Any = (self, more)
+        chosen = object.__new__(DatasetInputs)
+        chosen.__dict__.update(self.__dict__)
+        chosen.dataset = ConcatDataset([part.dataset for part in parts])
+        chosen.train = None if self.train is None else ConcatDataset([part.train for part in parts])
+        numbers = [torch.arange(len(part.dataset)) if part._rows is None else part._rows for part in parts]
+        chosen._rows = torch.cat([numbers[0], numbers[1] + len(self.dataset)])
         return chosen
 
     def read(self, rows: list[int], *, training: bool = False, seed: tuple[int, ...] = (0,)) -> Rows:

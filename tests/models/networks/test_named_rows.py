@@ -264,7 +264,7 @@ class TestShapes:
             fitted.predict(other)
 
     def test_columns_are_no_rows(self):
-        with pytest.raises(DataError, match="X must be rows, got a dict of 2 columns; see torchal.DatasetInputs"):
+        with pytest.raises(DataError, match=r"X must be rows, got a dict of 2 columns; see torchal\.DatasetInputs"):
             make().fit(INPUTS.read([0, 1]).tensors, LABELS[:2])
 
     def test_rows_of_the_same_kind_that_another_collate_made(self, fitted):
