@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from tests.token_nets import Texts, TokenNet, pad
 from torchal import ActiveLearner, DatasetInputs, Pool, embed
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
-from torchal.models import LogisticRegression
+from torchal.models import Committee, LogisticRegression
 from torchal.pool.dataset_inputs import is_dataset
 from torchal.pool.inputs import as_inputs, have_distances, is_streamed
 from torchal.samplers import Margin
@@ -315,7 +315,7 @@ class TestPool:
             with pytest.raises(CapabilityError, match=r"mappings \(input_ids, attention_mask\) are no one array"):
                 load()
 
-    @pytest.mark.parametrize("model", [GaussianNB(), LogisticRegression()])
+    @pytest.mark.parametrize("model", [GaussianNB(), LogisticRegression(), Committee()])
     def test_a_model_of_one_array_is_refused_before_anybody_labels(self, model):
         pool = Pool.unlabeled(DatasetInputs(Texts(6), collate=pad), n_classes=2)
         with pytest.raises(CapabilityError, match=rf"{type(model).__name__} cannot read rows .* mappings \(input_ids"):
