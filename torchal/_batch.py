@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchal._checks import as_torch_takes
 from torchal.errors import CapabilityError
 
 LABEL_NAMES = ("label", "labels")
@@ -151,7 +152,7 @@ def moved(value: Any, device: torch.device, dtype: torch.dtype | None, *, non_bl
 
 def array_as_tensor(array: NDArray[Any]) -> Tensor:
     """Return an array as a tensor; a copy where torch cannot share it: read-only, backwards, foreign byte order."""
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    return torch.from_numpy(as_torch_takes(array))
 
 
 def is_numeric(array: NDArray[Any]) -> bool:

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from torchal._batch import each_tensor
-from torchal._checks import check_finite
+from torchal._checks import as_torch_takes, check_finite
 from torchal._chunks import Chunker
 from torchal.errors import DataError, ShapeError
 from torchal.models.checks import (
@@ -42,7 +42,6 @@ from torchal.pool.dataset_inputs import DatasetInputs, as_one_tensor, is_dataset
 from torchal.pool.inputs import (
     SparseInputs,
     as_inputs,
-    as_torch_takes,
     is_sparse,
     is_streamed,
     read_rows,

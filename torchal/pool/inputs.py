@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from torchal._batch import Rows
+from torchal._checks import as_torch_takes
 from torchal._csr import without_notes
 from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.pool.dataset_inputs import DatasetInputs, is_dataset
@@ -310,9 +311,3 @@ def _probe(name: str, inputs: Any) -> None:
 
 def _shown(rows: Any) -> str:
     return f"{type(rows).__name__} of length {len(rows)}"
-
-
-def as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array in the machine's own byte order; torch shares no memory that is read-only or runs backwards."""
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return np.require(array, requirements=["C", "W"])

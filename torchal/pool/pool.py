@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_mask
+from torchal._checks import as_integers, as_mask, as_rows
 from torchal.errors import DataError, ShapeError
 from torchal.pool.classes import Classes
 from torchal.pool.inputs import SparseInputs, as_inputs, checked_inputs, is_sparse, joined
@@ -105,8 +105,8 @@ class Pool:
             put("n_classes", int(self.targets.max()) + 1)
         if isinstance(self.n_classes, bool) or not isinstance(self.n_classes, Integral) or self.n_classes < 2:
             raise DataError(f"n_classes must be a whole number of at least 2, got {self.n_classes!r}")
-        check_mask("labeled", self.labeled, n_rows=n_rows, device=device)
-        check_mask("skipped", self.skipped, n_rows=n_rows, device=device)
+        put("labeled", as_mask("labeled", self.labeled, n_rows=n_rows, device=device))
+        put("skipped", as_mask("skipped", self.skipped, n_rows=n_rows, device=device))
         if self.source_rows.shape != (n_rows,):
             raise ShapeError(f"source_rows must have shape ({n_rows},), got {tuple(self.source_rows.shape)}")
         extra = int((self.targets[~self.labeled] != UNLABELED).sum())

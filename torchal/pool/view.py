@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_mask, check_whole
-from torchal.engine.features import Features
+from torchal._checks import as_integers, as_mask, as_rows, check_whole
+from torchal.engine.features import Features, device_of
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
 from torchal.pool.classes import Classes
-from torchal.pool.given import as_bought, as_last_layer, as_outputs, as_tensor, check_outputs, device_of
+from torchal.pool.given import as_bought, as_last_layer, as_outputs, as_tensor, check_outputs
 from torchal.pool.labels import LabeledData, buy, training_data
 from torchal.protocols import (
     UNLABELED,
@@ -86,7 +86,8 @@ class PoolView:
         In a loop over such views, `Sampler.tell` the sampler what was labeled after each `select`.
 
         Shapes:
-            features: (N, D) float; a mapped file, as `torchal.embed` makes it, is read chunk by chunk.
+            features: (N, D) float, or whole numbers; an array is not copied, and a mapped file, as `torchal.embed`
+                makes it, is read chunk by chunk.
             scores: (N, C) float decision values, or (N, 1) or (N,) for two classes; a mapped file is read whole, as
                 are log_probs.
             log_probs: (N, C) float.
@@ -175,7 +176,7 @@ class PoolView:
             >>> view.narrowed(torch.tensor([True, False, False])).candidates
             tensor([ True, False, False])
         """
-        check_mask("candidates", candidates, n_rows=len(self), device=self.candidates.device)
+        candidates = as_mask("candidates", candidates, n_rows=len(self), device=self.candidates.device)
         n_others = int((candidates & ~self.candidates).sum())
         if n_others:
             raise ShapeError(f"{n_others} of {int(candidates.sum())} rows are no candidates of this view")

@@ -295,6 +295,15 @@ class LabelBook(ABC):
         """Give back all rows that were asked for and not answered."""
         self._drop(self.asked)
 
+    def scores_of(self, rows: Any) -> list[float | None]:
+        """Return how much the sampler wanted each of some rows that wait for an answer; None of those that it did not.
+
+        Shapes:
+            rows: (n,) int64.
+        """
+        rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
+        return [self._scores.get(row) for row in rows.tolist()]
+
     def export_asked(self, path: str | os.PathLike[str]) -> None:
         """Write the rows that wait for a label as CSV: row, source_row, score, and an empty column label."""
         with Path(path).open("w", newline="", encoding="utf-8") as file:
