@@ -214,12 +214,13 @@ def _with_classes(pool: Pool, names: Iterable[str | None]) -> Pool:
     return pool.with_classes(Classes((*known, *more), max(2, len(known) + len(more)), grows=True))
 
 
-def _in_order(name: str) -> tuple[float, str]:
+def _in_order(name: str | None) -> tuple[float, str]:
     """Return by what names of classes are put in order: as numbers where they are."""
+    text = str(name)
     try:
-        return float(name), name
+        return float(text), text
     except ValueError:
-        return math.inf, name
+        return math.inf, text
 
 
 def _tell(learner: ActiveLearner, source: Source, labels: dict[str, str | None], request: Request) -> bool:
