@@ -90,7 +90,11 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "--columns", type=_listed, help="the columns of a table to look at, apart by commas; all unless given"
     )
     more.add_argument("--column", help="the column with the texts")
-    more.add_argument("--weights", type=Path, help="the network of the images: TorchScript, or weights of --backbone")
+    more.add_argument(
+        "--weights",
+        type=Path,
+        help="the network of the images: of torch.export, TorchScript, or the weights of --backbone",
+    )
     more.add_argument("--backbone", help="one of torchvision's networks, as resnet18, whose weights --weights has")
     more.add_argument("--size", type=_whole, default=224, help="pixels that images are scaled to (224)")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
     notes += [
         f"Blanks became the median: {name} ({told['missing']} rows)." for name, told in about.get("imputed", {}).items()
     ]
-    texts = frame.astype(str)
+    texts = frame.map(str)
     labels = None if target_at is None else [_cell(value) for value in frame.iloc[:, target_at]]
     given = texts.iloc[:, [i for i in range(names.n_columns) if i != target_at]]
     digests = [_hash("\x1f".join(row)) for row in given.itertuples(index=False, name=None)]
@@ -151,11 +152,12 @@ def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Sour
 
 
 def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int, cache: Path) -> Source:
-    """Find the images of a folder, and embed them by a network: the input of its last linear layer.
+    """Find the images of a folder, and embed them by a network.
 
     Args:
         folder: with image files in it or further below; their paths from here are the ids.
-        weights: a TorchScript module, or the weights of one of torchvision's networks.
+        weights: a module saved by torch.export or as TorchScript, whose answer is the embedding; or the weights of one
+            of torchvision's networks, of which it is what goes into the last linear layer.
         backbone: the name of that network.
         size: images are scaled to squares of so many pixels.
         cache: where the embedding is kept; it goes on where it was stopped.
@@ -174,14 +176,14 @@ def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int,
         raise DataError(f"{folder} has no image files")
     ids = [file.relative_to(folder).as_posix() for file in files]
     module = _network(weights, backbone)
-    normalize = _preprocessing(size)
     told = "\n".join(
         f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}" for name, file in zip(ids, files, strict=True)
     )
     digests = [_hash(line) for line in told.split("\n")]
     out = cache / f"images-{_hash(told + str(size) + _file_digest(weights) + str(backbone))}.npy"
     cache.mkdir(parents=True, exist_ok=True)
-    outputs = embed(module, ImageFiles(files, transform=normalize), batch_size=_BATCH, out=out, progress=True)
+    images = ImageFiles(files, transform=_preprocessing(size))
+    outputs = embed(module, images, layer="embedding" if backbone is None else None, batch_size=_BATCH, out=out)
     features = torch.from_numpy(np.array(outputs.features)).flatten(1)
     return Source("images", ids, features, digests, images=[str(file) for file in files])
 
@@ -340,17 +342,11 @@ def _words(path: Path, texts: list[str]) -> tuple[Tensor, str]:
 
 
 def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
-    """Return a network that is saved as TorchScript, or of torchvision with these weights."""
+    """Return a network that is saved as a whole, or one of torchvision with these weights."""
     if not weights.is_file():
         raise DataError(f"there is no file {weights}")
     if backbone is None:
-        try:
-            return torch.jit.load(str(weights), map_location="cpu").eval()  # type: ignore[no-any-return]
-        except RuntimeError as error:
-            raise DataError(
-                f"{weights} is no TorchScript module; for the weights of one of torchvision's networks, name it by "
-                f"--backbone, as --backbone resnet18 ({str(error).splitlines()[0]})"
-            ) from error
+        return _Saved(weights)
     check_installed("torchvision", extra="vision")
     import torchvision
 
@@ -364,6 +360,40 @@ def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
     except Exception as error:
         raise DataError(f"{weights} has no weights of {backbone}: {' '.join(str(error).split())[:300]}") from error
     return module.eval()  # type: ignore[no-any-return]
+
+
+class _Saved(torch.nn.Module):
+    """A module saved by torch.export or as TorchScript, whose answer is the embedding."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Identity()
+        errors = []
+        for load in (_load_script, _load_exported):
+            try:
+                self.saved = load(weights)
+                return
+            except Exception as error:
+                errors.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise DataError(
+            f"{weights} is a module neither of torch.export nor of TorchScript ({'; '.join(errors)}); for the weights of "
+            "one of torchvision's networks, name it by --backbone, as --backbone resnet18"
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embedding, (n, D)."""
+        answer: Tensor = self.embedding(self.saved(images).flatten(1))
+        return answer
+
+
+def _load_script(weights: Path) -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.export follows it; people have such files
+        return torch.jit.load(str(weights), map_location="cpu").eval()  # type: ignore[no-any-return]
+
+
+def _load_exported(weights: Path) -> torch.nn.Module:
+    return torch.export.load(weights).module()
 
 
 def _preprocessing(size: int) -> Any:
