@@ -60,9 +60,7 @@ class TestThumbnail:
         image = opened(thumbnail(saved(tmp_path / "b.gif", palette, transparency=0)))
         assert image.getpixel((9, 9))[3] == 0
 
-    @pytest.mark.parametrize(
-        "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "F", "I;16"]
-    )
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "F", "I;16"])
     def test_all_kinds_of_pixels_are_shown(self, tmp_path, mode):
         image = Image.new(mode, (300, 300))
         kind = {"P": "PNG", "YCbCr": "JPEG"}.get(mode, "TIFF")
