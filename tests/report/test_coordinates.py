@@ -42,7 +42,7 @@ class TestMapCoordinates:
     @pytest.mark.parametrize("d", [2, 3, 40, 600])
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-5)])
     def test_finds_what_scikit_learn_finds(self, d, dtype, tolerance):
-        x = cloud(500, d, dtype=dtype)
+        x = cloud(300, d, dtype=dtype)
         xy, explained = map_coordinates(x, generator=seeded())
         expected, shares = reference(x)
         assert xy.dtype == dtype
