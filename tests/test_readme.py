@@ -47,6 +47,7 @@ def test_the_python_examples_run_one_after_another(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("([20, 40, 60, 80, 100], [0.")
     assert (tmp_path / "to_label.csv").exists()
+    assert (tmp_path / "to_label.html").exists()
     assert (tmp_path / "runs" / "mine" / "rounds.jsonl").exists()
 
 

@@ -1,5 +1,6 @@
 """Pages to look at in tests: what is asked, as hostile as it gets, and how to read what was written."""
 
+from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
@@ -85,12 +86,20 @@ def read_page(path):
     return reader.root
 
 
+@cache
+def small_maps():
+    """Return a map in light and one in dark colours."""
+    xy = np.random.default_rng(0).normal(size=(99, 2))
+    return [as_png(draw_map(xy, asked=[1], theme=theme)) for theme in ("light", "dark")]
+
+
 def write_rich_page(folder, *, n=30, hostile=False, **settings):
     """Write a page with all that it can have into a folder, and return its path and its questions."""
     bad = HOSTILE if hostile else ""
     questions = []
     for rank in range(1, n + 1):
-        Image.new("L", (8, 8), 8 * rank % 256).save(folder / f"{rank}.png")
+        if rank <= settings.get("thumbnails", n):
+            Image.new("L", (8, 8), 8 * rank % 256).save(folder / f"{rank}.png")
         questions.append(
             Question(
                 id=f"row-{rank:03d}{bad}",
@@ -107,15 +116,14 @@ def write_rich_page(folder, *, n=30, hostile=False, **settings):
                 image=f"{rank}.png",
             )
         )
-    rng = np.random.default_rng(0)
-    maps = [as_png(draw_map(rng.normal(size=(99, 2)), asked=[1], theme=theme)) for theme in ("light", "dark")]
+    maps = small_maps()
     given = {
         "title": f"Rows to label{bad}",
         "map_png": maps[0],
         "dark_map_png": maps[1],
         "classes": {f"cat{bad}": 3, "dog": 1, "a-very-long-name-of-a-class-without-a-blank-" * 3: 0},
         "predicted": {f"cat{bad}": 60, "dog": 39},
-        "confidence": rng.uniform(0.4, 1, 99),
+        "confidence": np.random.default_rng(0).uniform(0.4, 1, 99),
         "notes": [f"Why these rows. {bad}"],
         "command": f"torchal query --out 'a b' {bad} " + "--long-option value " * 12,
         "warnings": [f"Mind the gap. {bad}"],

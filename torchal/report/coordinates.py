@@ -43,10 +43,11 @@ def map_coordinates(
     """Project the rows on their first two principal components.
 
     Of more rows than `sample`, the components are those of so many drawn at random, of wide features fewer: as many as
-    256 MiB hold in float32, but at least 1 024. All rows are projected, in one pass. An axis points where its largest
-    loading is positive, the first of those that are equal up to a thousandth, so that a map is not mirrored from one
-    time to the next. Where the rows do not differ along an axis, up to rounding, all lie at 0 on it, and it explains
-    nothing: both axes where all rows are equal or there is but one, the second where there is one column.
+    256 MiB hold in float32, but at least 1 024. All rows are projected, in one pass. An axis points where the sum of
+    its loadings is positive, so that a map is hardly ever mirrored from one sample to the next; where they cancel out,
+    up to a thousandth, the first of the largest is positive. Where the rows do not differ along an axis, up to
+    rounding, all lie at 0 on it, and it explains nothing: both axes where all rows are equal or there is but one, the
+    second where there is one column.
 
     Args:
         features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
@@ -172,7 +173,11 @@ def _krylov_basis(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _turned(direction: Tensor) -> Tensor:
-    """Return a direction (D,), of the two that it may have, with its largest loading positive."""
-    size = direction.abs()
-    first = int((size > 0.999 * size.max()).nonzero()[0])
-    return direction * direction[first].sign()
+    """Return a direction (D,), of the two that it may have, with loadings whose sum is positive.
+
+    The largest loading would tell them apart too, but another may be the largest in another sample.
+    """
+    total, size = direction.sum(), direction.abs()
+    if bool(total.abs() < 1e-3 * size.sum()):
+        total = direction[int((size > 0.999 * size.max()).nonzero()[0])]
+    return direction * total.sign()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ class Letters:
             if font is None:
                 self._font = ImageFont.load_default(size=size)
             else:
-                self._font = ImageFont.truetype(font, size)
+                self._font = ImageFont.truetype(os.fspath(font), size)
         except OSError as error:
             raise ConfigError(f"{font} cannot be read as a font: {error}") from error
         except ImportError as error:

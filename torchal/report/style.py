@@ -90,6 +90,7 @@ th { text-align: left; font-weight: 600; }
   padding: 6px 10px; min-width: 0; max-width: 100%;
 }
 .controls input[type="search"] { width: min(280px, 78vw); }
+.controls select { width: auto; max-width: min(280px, 78vw); }
 .controls input[type="range"] { padding: 0; border: 0; width: 130px; height: 38px; accent-color: var(--accent); }
 .controls output { margin-left: auto; color: var(--quiet); font-size: 0.9rem; }
 .box {
@@ -110,8 +111,8 @@ th { text-align: left; font-weight: 600; }
 .questions .what { min-width: 180px; }
 .questions .what.reading { min-width: min(340px, 62vw); }
 .questions .name { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: 0.9em; }
-.questions .name bdi { display: inline-block; min-width: 6ch; max-width: 26ch; overflow-wrap: anywhere; }
-.questions .brief { white-space: nowrap; }
+.questions .name bdi { display: inline-block; min-width: 18ch; max-width: 26ch; overflow-wrap: anywhere; }
+.questions .brief bdi { min-width: 0; white-space: nowrap; }
 .questions button {
   all: unset; cursor: pointer; padding: 2px 0; font: inherit; border-radius: 4px; white-space: nowrap;
 }
@@ -157,6 +158,7 @@ footer { padding-block: 8px 40px; color: var(--quiet); font-size: 0.85rem; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px; }
   .tiles div { padding: 10px 14px; }
   .tiles dd { font-size: 1.35rem; }
+  .classes thead th:first-child { width: 28%; }
   .questions { --side: 88px; }
   .questions th, .questions td { padding: 8px 10px; }
   .questions .what { min-width: 108px; }
