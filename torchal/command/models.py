@@ -26,7 +26,7 @@ def _mlp() -> Any:
 def _forest() -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(300, random_state=0, n_jobs=-1)
+    return RandomForestClassifier(random_state=0)
 
 
 def _boosting() -> Any:

@@ -140,7 +140,7 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     if request.stop:
         told.notes += advice(learner, make_model(request.model), request.budget, seed=request.seed)
     with told.timed("write"):
-        _write(learner, source, request, told, (xy, explained, sure, predicted))
+        _write(learner, request, told, (xy, explained, sure, predicted))
     return told
 
 
@@ -371,7 +371,6 @@ def _confidence(learner: ActiveLearner, seed: int) -> tuple[Tensor | None, dict[
 
 def _write(
     learner: ActiveLearner,
-    source: Source,
     request: Request,
     told: Outcome,
     looks: tuple[Tensor, Tensor | None, Tensor | None, dict[str, int] | None],

@@ -368,17 +368,16 @@ class _Saved(torch.nn.Module):
     def __init__(self, weights: Path) -> None:
         super().__init__()
         self.embedding = torch.nn.Identity()
-        errors = []
-        for load in (_load_script, _load_exported):
+        try:
+            self.saved = _load_script(weights)
+        except RuntimeError:
             try:
-                self.saved = load(weights)
-                return
+                self.saved = torch.export.load(weights).module()
             except Exception as error:
-                errors.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise DataError(
-            f"{weights} is a module neither of torch.export nor of TorchScript ({'; '.join(errors)}); for the weights of "
-            "one of torchvision's networks, name it by --backbone, as --backbone resnet18"
-        )
+                raise DataError(
+                    f"{weights} is a module neither of torch.export nor of TorchScript; for the weights of one of "
+                    "torchvision's networks, name it by --backbone, as --backbone resnet18"
+                ) from error
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embedding, (n, D)."""
@@ -390,10 +389,6 @@ def _load_script(weights: Path) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export follows it; people have such files
         return torch.jit.load(str(weights), map_location="cpu").eval()  # type: ignore[no-any-return]
-
-
-def _load_exported(weights: Path) -> torch.nn.Module:
-    return torch.export.load(weights).module()
 
 
 def _preprocessing(size: int) -> Any:
