@@ -16,6 +16,7 @@ from torchal.command import main as command
 from torchal.command import query as query_module
 from torchal.command.main import main
 from torchal.command.memory import Memory
+from torchal.report.map import draw_map
 
 DIGITS = load_digits()
 N_ROWS = 300
@@ -25,6 +26,10 @@ N_ROWS = 300
 def folder(tmp_path, monkeypatch):
     """Return a folder with digits as features, and the labels of sixty of them."""
     monkeypatch.chdir(tmp_path)
+    picture = Image.new("RGB", (8, 8))
+    monkeypatch.setattr(
+        query_module, "draw_map", lambda *_, **__: picture
+    )  # which has tests of its own, and takes time
     np.save("digits.npy", (DIGITS.data[:N_ROWS] / 16).astype("float32"))
     write_labels("labels.csv", range(60))
     return tmp_path
@@ -90,13 +95,14 @@ class TestAnswer:
             assert row["predicted"] == f"digit {at.argmax()}"
             assert float(row["probability"]) == pytest.approx(at.max(), rel=1e-5)
 
-    def test_a_map_a_page_and_a_folder_lie_beside_it(self, folder, capsys):
+    def test_a_map_a_page_and_a_folder_lie_beside_it(self, folder, monkeypatch, capsys):
+        monkeypatch.setattr(query_module, "draw_map", draw_map)
         assert query() == 0
         assert {path.name for path in folder.iterdir()} >= {"next.csv", "next.png", "next.html", "next.torchal"}
         with Image.open("next.png") as picture:
             assert picture.size[0] >= 1000
         page = Path("next.html").read_text()
-        assert "10 rows to label" in page
+        assert "<title>digits.npy" in page
         assert "torchal query --features digits.npy" in page
         said = capsys.readouterr().out
         assert "10 rows picked by margin, of 300: 60 are labeled, and logistic was fitted on them." in said

@@ -503,6 +503,65 @@ class TestSeveralPeople:
         assert learner.pool.skipped.nonzero().squeeze(1).tolist() == sorted(nobody)
 
 
+class TestFiles:
+    def fill_in(self, path, answers, *, order=None):
+        """Fill in the file of what was asked, as a person does: some rows, in another order, with a column more."""
+        table = pd.read_csv(path, dtype=str)
+        table["label"] = [answers.get(int(row), "") for row in table["row"]]
+        table["who"] = "me"
+        table = table if order is None else table.iloc[order]
+        table.to_csv(path, index=False)
+
+    def test_comes_back_filled_in(self, tmp_path):
+        learner, truth = make()
+        rows = learner.ask(5)
+        path = tmp_path / "to_label.csv"
+        learner.export_asked(path)
+        self.fill_in(path, {int(row): truth[row] for row in rows[:3]}, order=[4, 2, 0, 1, 3])
+        assert sorted(learner.tell_csv(path).tolist()) == sorted(rows[:3].tolist())
+        assert learner.asked.equal(rows[3:])
+        assert not len(learner.tell_csv(path))  # the same file again says nothing new
+        self.fill_in(path, {int(row): truth[row] for row in rows})
+        assert sorted(learner.tell_csv(path).tolist()) == sorted(rows[3:].tolist())
+        assert learner.pool.labels.decode(learner.pool.targets[rows]) == [truth[row] for row in rows]
+
+    def test_numbers_and_other_columns(self, tmp_path):
+        x, _ = data()
+        pool = Pool.unlabeled(x, n_classes=2, source_rows=torch.arange(100, 160))
+        learner = ActiveLearner(GaussianNB(), Margin(), pool)
+        path = tmp_path / "labels.csv"
+        path.write_text("source_row;label\n159;1\n100;0.0\n130;\n")
+        assert learner.tell_csv(path, column="source_row").tolist() == [59, 0]
+        assert learner.pool.targets[[59, 0, 30]].tolist() == [1, 0, -1]
+        pool = Pool.unlabeled(x, n_classes=2, source_rows=torch.zeros(60).long())
+        twice = ActiveLearner(GaussianNB(), Margin(), pool)
+        with pytest.raises(DataError, match="several rows of the pool have the same source_row"):
+            twice.tell_csv(path, column="source_row")
+
+    def test_all_that_is_wrong_is_listed_and_nothing_taken(self, tmp_path):
+        learner, truth = make()
+        other = "spam" if truth[0] == "ham" else "ham"
+        path = tmp_path / "labels.csv"
+        path.write_text(f"row,label\n0,{other}\n20,ham\n21,eggs\n60,ham\nx,\n")
+        with pytest.raises(DataError) as caught:
+            learner.tell_csv(path)
+        said = str(caught.value)
+        assert "4 problems" in said
+        assert f"row 0 was told {truth[0]!r}, the file says {other!r} (see relabel)" in said
+        assert "row 21: 1 of 1 labels are none of the 2 classes" in said
+        assert "there is no row 60" in said
+        assert "there is no row x" in said
+        assert learner.pool.n_labeled == 12
+
+    def test_of_several_people(self, tmp_path):
+        learner, _ = make()
+        path = tmp_path / "labels.csv"
+        for who, label in (("Anna", "ham"), ("Ben", "spam")):
+            path.write_text(f"row,label\n20,{label}\n21,ham\n")
+            learner.tell_csv(path, by=who)
+        assert [d.row for d in learner.disagreements()] == [20]
+
+
 class TestMoreRows:
     SAMPLERS = {
         "margin": Margin,

@@ -127,6 +127,7 @@ def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
         stop=options.stop,
         command=given,
     )
+    request.title = next(str(path) for path in _sources_of(options).values())
     source = _source(options, request.folder)
     if options.coordinates is not None:
         request.coordinates = read_coordinates(options.coordinates, n_rows=len(source))
@@ -166,7 +167,7 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     from torchal.command import sources
     from torchal.errors import ConfigError
 
-    kind = next(kind for kind in ("features", "table", "texts", "images") if getattr(options, kind) is not None)
+    kind = next(iter(_sources_of(options)))
     belong = {
         "ids": "features",
         "target": "table",
@@ -214,6 +215,12 @@ def _answers(options: argparse.Namespace) -> Any:
         [who for one in found for who in one.by],
         [skip for one in found for skip in one.skipped],
     )
+
+
+def _sources_of(options: argparse.Namespace) -> dict[str, Path]:
+    """Return which rows are wanted: one kind, and where they are."""
+    kinds = ("features", "table", "texts", "images")
+    return {kind: getattr(options, kind) for kind in kinds if getattr(options, kind) is not None}
 
 
 def _listed(text: str) -> list[str]:

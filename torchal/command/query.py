@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +57,7 @@ class Request:
         coordinates: (N, 2) of a map; the first two principal components where None.
         stop: whether to say if it is time to stop.
         command: as it was typed.
+        title: of the page.
     """
 
     budget: int
@@ -69,6 +70,7 @@ class Request:
     coordinates: Tensor | None = None
     stop: bool = False
     command: Sequence[str] = ()
+    title: str = "Rows to label"
 
     @property
     def folder(self) -> Path:
@@ -381,30 +383,20 @@ def _write(
     labeled = pool.labeled.nonzero().squeeze(1)
     words = [str(word) for word in pool.labels.decode(pool.targets[labeled])]
     classes = [str(name) for name in pool.classes or ()]
-    maps = {}
-    themes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    for theme in themes:
-        picture = draw_map(
-            xy,
-            labeled=labeled if len(labeled) else None,
-            labels=words if len(labeled) else None,
-            classes=classes if len(labeled) else None,
-            asked=learner.asked,
-            explained=explained,
-            theme=theme,
-        )
-        maps[theme] = as_png(picture)
+    looks_like: dict[str, Any] = {"asked": learner.asked, "explained": explained}
+    if len(labeled):
+        looks_like |= {"labeled": labeled, "labels": words, "classes": classes}
     png, page = request.out.with_suffix(".png"), request.out.with_suffix(".html")
     request.out.parent.mkdir(parents=True, exist_ok=True)
     write_questions(told.questions, request.out)
-    write_atomically(png, maps["light"])
+    write_atomically(png, as_png(draw_map(xy, **looks_like)))
     command = shlex.join(["torchal", *request.command]) if request.command else None
     told.warnings += write_page(
         page,
-        title=f"{len(told.questions)} rows to label",
+        title=request.title,
         questions=told.questions,
-        map_png=maps["light"],
-        dark_map_png=maps["dark"],
+        map_png=as_png(draw_map(xy, title="", **looks_like)),
+        dark_map_png=as_png(draw_map(xy, title="", theme="dark", **looks_like)),
         classes=_counts(learner) if len(labeled) else None,
         predicted=predicted,
         confidence=sure,

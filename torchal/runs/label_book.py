@@ -7,18 +7,21 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchal._checks import as_rows
-from torchal.errors import ConfigError, DataError
+from torchal.errors import ConfigError, DataError, ShapeError
+from torchal.exchange.tables import read_answers
 from torchal.pool.classes import Classes
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
 from torchal.protocols import UNLABELED
 from torchal.runs.opinions import Agreement, Consensus, Disagreement, Opinions
+
+_LISTED = 100  # problems of a file
 
 
 class Correction(NamedTuple):
@@ -294,6 +297,58 @@ class LabelBook(ABC):
     def withdraw(self) -> None:
         """Give back all rows that were asked for and not answered."""
         self._drop(self.asked)
+
+    def tell_csv(
+        self, path: str | os.PathLike[str], *, column: Literal["row", "source_row"] = "row", by: str | None = None
+    ) -> Tensor:
+        """Take labels from a CSV or Parquet file, as `export_asked` writes it and a person fills it in.
+
+        Rows may come in any order, and others may be left out. A blank label is none yet; one that is there already
+        counts as told. Other columns are not looked at.
+
+        Args:
+            path: the file, with the columns `label` and `column`.
+            column: what tells the rows: their numbers in the pool, or where the data came from.
+            by: who says so, see `tell`.
+
+        Returns:
+            The rows whose labels are new, (n,) int64.
+
+        Raises:
+            DataError: the file cannot be read; rows that there are not; labels that are none of the classes, or not
+                those that were told before. All of it is listed, and nothing is taken.
+        """
+        answers = read_answers(os.fspath(path), id_column=column, label_column="label")
+        numbers = range(len(self.pool)) if column == "row" else self.pool.source_rows.tolist()
+        places = {str(number): row for row, number in enumerate(numbers)}
+        if len(places) < len(self.pool):
+            raise DataError("several rows of the pool have the same source_row: tell them by column='row'")
+        problems, new = [], {}
+        for name, text in zip(answers.ids, answers.labels, strict=True):
+            if name not in places:
+                problems.append(f"there is no {column} {name}")
+            elif text is not None:
+                row, label = places[name], self.pool.labels.read(text)
+                before = self._word(int(self.pool.targets[row]))
+                if by is None and bool(self.pool.labeled[row]) and before != label:
+                    problems.append(f"{column} {name} was told {before!r}, the file says {label!r} (see relabel)")
+                elif by is not None or not bool(self.pool.labeled[row]):
+                    new[row] = label
+                    problems += self._not_a_class(name, column, label)
+        if problems:
+            more = f"\n- and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+            listed = "".join(f"\n- {problem}" for problem in problems[:_LISTED])
+            raise DataError(f"{os.fspath(path)} cannot be taken, {len(problems)} problems:{listed}{more}")
+        rows = torch.tensor(list(new), dtype=torch.int64, device=self.pool.device)
+        self.tell(rows, list(new.values()), by=by)
+        return rows
+
+    def _not_a_class(self, name: str, column: str, label: Any) -> list[str]:
+        try:
+            self.pool.labels.encode([label], n=1)
+        except (DataError, ShapeError) as error:
+            return [f"{column} {name}: {error}"]
+        return []
 
     def scores_of(self, rows: Any) -> list[float | None]:
         """Return how much the sampler wanted each of some rows that wait for an answer; None of those that it did not.
