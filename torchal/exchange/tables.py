@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torchal._checks import check_installed
 from torchal._records import write_atomically
 from torchal.errors import ConfigError
-from torchal.exchange.answers import Answers, Collector, read_bytes
+from torchal.exchange.answers import Answers, Collector
+from torchal.exchange.files import read_bytes
 from torchal.exchange.questions import Question, check_questions
 
 _ALWAYS = (
@@ -53,11 +54,16 @@ def write_questions(questions: Sequence[Question], path: str | Path) -> Path:
     raise ConfigError(f"questions are written to .csv or .parquet, got {str(path)!r}")
 
 
-def write_csv(questions: Sequence[Question], path: str | Path) -> Path:
+def write_csv(questions: Sequence[Question], path: str | Path, *, renamed: Mapping[str, str] | None = None) -> Path:
     """Write questions as a CSV file in UTF-8, with an empty column "label" to be filled in.
 
     A number that nobody knows is an empty cell. The columns of text, image, x and y are there where a question has one.
     The file is replaced as a whole, or not at all.
+
+    Args:
+        questions: what is asked.
+        path: the file.
+        renamed: other names for some of the columns.
 
     Returns:
         The path.
@@ -74,7 +80,7 @@ def write_csv(questions: Sequence[Question], path: str | Path) -> Path:
     names = _columns(questions)
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # its line ends, \r\n, also have it quote a lone \r inside a cell
-    writer.writerow(names)
+    writer.writerow([(renamed or {}).get(name, name) for name in names])
     writer.writerows([getattr(question, name) for name in names] for question in questions)
     write_atomically(Path(path), text.getvalue().encode())
     return Path(path)
