@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from torchal.errors import ConfigError, DataError
 from torchal.exchange.answers import Answers, Collector, text_of
 from torchal.exchange.files import read_bytes, read_json, write_json
 from torchal.exchange.questions import Question, check_questions, images_of
-from torchal.exchange.tables import as_parquet, write_csv
+from torchal.exchange.tables import as_parquet, rows_of, write_csv
 
 _METADATA = ("rank", "score", "picked_by", "nearest_id", "nearest_label", "distance", "represents", "x", "y")
 
@@ -82,7 +81,7 @@ def read_dataset(folder: str | Path, *, id_column: str = "id", label_column: str
         tables: list[Any] = [_arrow_table(file) for file in files]
     else:
         files = sorted(folder.rglob("*.parquet"))
-        tables = [_parquet_table(file) for file in files]
+        tables = [_parquet_table(file, names) for file in files]
     if not files:
         raise DataError(f"{folder} holds no data set: no Parquet files, and no state.json as save_to_disk writes it")
     for file, table in zip(files, tables, strict=True):
@@ -91,10 +90,8 @@ def read_dataset(folder: str | Path, *, id_column: str = "id", label_column: str
             there = ", ".join(map(repr, table.column_names[:40]))
             found.problem(f"{file.name} has no column {', '.join(map(repr, missing))}; there are {there}")
             continue
-        classes = _class_names(table, label_column)
-        rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
-        for i, (row, label) in enumerate(rows):
-            found.add(row, _named(label, classes), where=f"row {i} of {file.name}")
+        for i, (row, label) in enumerate(rows_of(table, names)):
+            found.add(row, label, where=f"row {i} of {file.name}")
     return found.answers()
 
 
@@ -111,37 +108,22 @@ def _arrow_table(file: Path) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.ipc.open_stream(io.BytesIO(read_bytes(file))).read_all()
+        return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()  # nothing is read before it is looked at
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file} is no Arrow file that can be read: {error}") from error
 
 
-def _parquet_table(file: Path) -> Any:
+def _parquet_table(file: Path, names: tuple[str, str]) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(io.BytesIO(read_bytes(file)))
+        opened = pq.ParquetFile(file)
+        there = opened.schema_arrow.names
+        # beside these may be pictures; with none of them, all are read for their names
+        return opened.read(columns=[name for name in there if name in names] or None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file} is no Parquet file that can be read: {error}") from error
-
-
-def _class_names(table: Any, column: str) -> list[str] | None:
-    """Return the names of a `ClassLabel`, which stand in the file's schema beside the numbers."""
-    written = (table.schema.metadata or {}).get(b"huggingface")
-    if written is None:
-        return None
-    try:
-        feature = json.loads(written)["info"]["features"][column]
-        return list(feature["names"]) if feature.get("_type") == "ClassLabel" else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _named(label: Any, classes: list[str] | None) -> Any:
-    if classes is None or not isinstance(label, int):
-        return label
-    return classes[label] if 0 <= label < len(classes) else None  # -1 is no label yet
 
 
 def write_argilla(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,32 @@ def _of_parquet(content: bytes, names: tuple[str, str], found: Collector) -> Ite
         if not _has_columns(names, file.schema_arrow.names, found):
             return
         table = file.read(columns=list(dict.fromkeys(names)))
-        columns = [table.column(name).to_pylist() for name in names]
+        rows = list(rows_of(table, names))
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         found.problem(
             f"it is no Parquet file that can be read: {str(error).splitlines()[0] if str(error) else error!r}"
         )
         return
-    for i, (row, label) in enumerate(zip(*columns, strict=True)):
+    for i, (row, label) in enumerate(rows):
         yield f"row {i}", row, label
+
+
+def rows_of(table: Any, names: tuple[str, str]) -> Iterator[tuple[Any, Any]]:
+    """Return ids and labels in a table of pyarrow; numbers of a `ClassLabel` of Hugging Face become its names."""
+    classes = _class_names(table.schema.metadata or {}, names[1])
+    ids, labels = (table.column(name).to_pylist() for name in names)
+    if classes is not None:  # -1 is no label yet
+        labels = [classes[i] if isinstance(i, int) and 0 <= i < len(classes) else None for i in labels]
+    return zip(ids, labels, strict=True)
+
+
+def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
+    """Return the names of the classes, which stand in the file beside its schema; None where they do not."""
+    try:
+        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        return [str(name) for name in feature["names"]] if feature["_type"] == "ClassLabel" else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _of_text(content: bytes, names: tuple[str, str], found: Collector) -> Iterator[tuple[str, Any, Any]]:
