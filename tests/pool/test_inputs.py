@@ -91,8 +91,7 @@ def test_what_is_streamed(tmp_path):
     assert not is_streamed(ROWS.numpy())
     assert read_rows(mapped, [1, 0]).equal(ROWS[[1, 0]])
     assert isinstance(gather(mapped, torch.tensor([1])), np.ndarray)
-    with pytest.raises(DataError, match="must be numbers"):
-        as_inputs(np.array(["a"]))
+    assert not is_streamed(as_inputs(np.array(["a"])))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,10 @@ def broken(row):
         (torch.rand(6), ShapeError, r"got shape \(6,\); one feature is"),
         (torch.rand(6, 0), ShapeError, r"at least one column, got shape \(6, 0\)"),
         (np.ma.masked_array(np.ones((6, 2)), mask=[[True, False]] * 6), DataError, "6 masked values"),
-        (np.array([["a"]] * 6), DataError, "must be numbers, got an array of <U1"),
+        (np.array([[["a"]]] * 6), ShapeError, r"texts or objects must be .*, got shape \(6, 1, 1\)"),
+        (np.array(["a", None], dtype=object), DataError, "1 of 2 are not, the first is row 1, of type NoneType"),
+        (["a", 1.0], DataError, "1 of 2 are not, the first is row 1, of type float"),
+        ([], ShapeError, "a row axis and at least one more"),
         (np.zeros(6, [("a", "f4")]), DataError, "must be numbers, got an array of"),
         (np.zeros((6, 2), "M8[s]"), DataError, "must be numbers, got an array of datetime64"),
         (torch.zeros(6, 2, dtype=torch.complex64), DataError, "real numbers, got torch.complex64"),
@@ -196,16 +198,6 @@ def test_rows_that_training_reads_otherwise_are_looked_at_too():
     good = TensorDataset(torch.rand(6, 2))
     with pytest.raises(DataError, match="the disk"):
         Pool.unlabeled(DatasetInputs(good, train=Made(broken)), n_classes=2)
-
-
-def test_a_table_of_numbers_is_a_pool():
-    pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame({"a": [1, 2, 3], "b": [0.5, 0.25, 1.0]}, index=[7, 8, 9])
-    assert Pool.unlabeled(table, n_classes=2).inputs.tolist() == [[1.0, 0.5], [2.0, 0.25], [3.0, 1.0]]
-    with pytest.raises(DataError, match="a DataFrame of object; encode its columns"):
-        Pool.unlabeled(pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}), n_classes=2)
-    with pytest.raises(ShapeError, match=r"got shape \(2,\); one feature is x.reshape\(-1, 1\)"):
-        Pool.unlabeled(pandas.Series([1.0, 2.0]), n_classes=2)
 
 
 def test_half_precision_reaches_a_model_of_numpy():

@@ -8,4 +8,5 @@ from torchal.pool.inputs import SparseInputs as SparseInputs
 from torchal.pool.labels import LabeledData as LabeledData
 from torchal.pool.pool import Pool as Pool
 from torchal.pool.round_result import RoundResult as RoundResult
+from torchal.pool.tables import TableInputs as TableInputs
 from torchal.pool.view import PoolView as PoolView

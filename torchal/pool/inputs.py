@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, get_worker_info
 
 from torchal._checks import as_torch_takes
 from torchal._csr import without_notes
 from torchal.errors import CapabilityError, DataError, ShapeError, TorchalError
+from torchal.pool.tables import TableInputs, is_table
 from torchal.protocols import Inputs
 
 
@@ -63,6 +64,23 @@ class DatasetInputs:
         chosen = object.__new__(DatasetInputs)
         chosen.__dict__.update(self.__dict__)
         chosen._rows = numbers[rows.cpu() if isinstance(rows, Tensor) else rows].reshape(-1)
+        return chosen
+
+    def joined(self, more: DatasetInputs) -> DatasetInputs:
+        """Return these with other rows behind them.
+
+        Raises:
+            DataError: one has another way to read rows than the other.
+        """
+        if more.to_row is not self.to_row or (more.train is None) != (self.train is None):
+            raise DataError("rows of a data set with to_row= or train= can only be joined by others with the same")
+        parts: Any = (self, more)
+        chosen = object.__new__(DatasetInputs)
+        chosen.__dict__.update(self.__dict__)
+        chosen.dataset = ConcatDataset([part.dataset for part in parts])
+        chosen.train = None if self.train is None else ConcatDataset([part.train for part in parts])
+        numbers = [torch.arange(len(part.dataset)) if part._rows is None else part._rows for part in parts]
+        chosen._rows = torch.cat([numbers[0], numbers[1] + len(self.dataset)])
         return chosen
 
     def read(self, rows: list[int], *, training: bool = False, seed: tuple[int, ...] = (0,)) -> Tensor:
@@ -185,6 +203,14 @@ class SparseInputs:
         chosen.matrix = self.matrix[rows]
         return chosen
 
+    def joined(self, more: SparseInputs) -> SparseInputs:
+        """Return these with other rows behind them."""
+        from scipy.sparse import vstack
+
+        chosen = object.__new__(SparseInputs)
+        chosen.matrix = _as_csr(vstack([self.matrix, more.matrix], format="csr"))
+        return chosen
+
     def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
         # without this, NumPy would look for numbers in rows of rows of rows
         raise CapabilityError("sparse inputs are no array: .matrix is sparse, and .matrix.toarray() makes them dense")
@@ -275,10 +301,14 @@ def have_distances(inputs: Inputs) -> bool:
     """Tell whether rows are points between which distances mean something: real values, bytes (an image's) or bits.
 
     Other integers may be ids, as of the words of a text; and what is no tensor or array, or sparse, is not made one. Of
-    rows that are not in memory the first is read.
+    rows that are not in memory the first is read, and of a table all columns must be such.
     """
     if isinstance(inputs, SparseInputs):
         return False
+    if isinstance(inputs, TableInputs):
+        if inputs.other_columns:
+            return False
+        inputs = inputs[:1].numbers()
     rows: Any = inputs
     if isinstance(inputs, DatasetInputs):
         rows = inputs[:1].load()
@@ -304,10 +334,39 @@ def gather(inputs: Inputs, rows: Tensor) -> Any:
     return inputs[rows.cpu().numpy()] if isinstance(inputs, np.ndarray) else inputs[rows]
 
 
+def joined(inputs: Inputs, more: Inputs) -> Inputs:
+    """Return inputs with other rows of the same kind behind them.
+
+    Raises:
+        ShapeError: the rows differ in shape.
+        DataError: they are of different kinds, or of one that does not grow: memory maps, and what torchal does not
+            know.
+    """
+    grows = (Tensor, SparseInputs, TableInputs, DatasetInputs)
+    kind = type(inputs)
+    if not isinstance(inputs, grows) or not isinstance(more, kind):
+        if isinstance(inputs, grows):
+            raise DataError(f"a pool of {kind.__name__} cannot take rows of {type(more).__name__}")
+        raise DataError(
+            f"a pool of {kind.__name__} cannot grow, only one of a tensor, a table, a sparse matrix or a data set can: "
+            "save this learner, and load its state in one with a pool of all rows, the new ones behind the old"
+        )
+    if not isinstance(inputs, DatasetInputs):
+        old, new = tuple(inputs.shape)[1:], tuple(more.shape)[1:]  # type: ignore[attr-defined]
+        if old != new:
+            raise ShapeError(f"rows of the pool have shape {old}, the new ones {new}")
+    if isinstance(inputs, Tensor):
+        assert isinstance(more, Tensor)
+        return torch.cat([inputs, more.to(inputs)])
+    parts: Any = inputs
+    return parts.joined(more)  # type: ignore[no-any-return]
+
+
 def as_inputs(inputs: Any) -> Inputs:
     """Return a list or an array as a tensor, sharing its memory where torch can.
 
-    A torch Dataset becomes DatasetInputs, a sparse matrix of SciPy or torch SparseInputs.
+    A torch Dataset becomes DatasetInputs, a sparse matrix of SciPy or torch SparseInputs, and a table, or texts,
+    TableInputs.
 
     Raises:
         DataError: they are not numbers; those of a sparse matrix, not finite.
@@ -317,6 +376,8 @@ def as_inputs(inputs: Any) -> Inputs:
         return DatasetInputs(inputs)
     if is_sparse(inputs):
         return SparseInputs(inputs)
+    if is_table(inputs):
+        return TableInputs(inputs)
     if isinstance(inputs, list | tuple):
         inputs = np.asarray(inputs)
     if isinstance(inputs, np.ndarray):
@@ -339,13 +400,6 @@ def checked_inputs(name: str, inputs: Any) -> Inputs:
     """
     if isinstance(inputs, DataLoader):
         raise DataError(f"{name} are rows by number, and a DataLoader gives batches; use DatasetInputs(loader.dataset)")
-    if hasattr(inputs, "iloc") and hasattr(inputs, "to_numpy"):  # a table of pandas, whose columns come first
-        values = inputs.to_numpy()
-        if values.dtype.kind not in "biuf":
-            raise DataError(
-                f"{name} must be numbers, got a {type(inputs).__name__} of {values.dtype}; encode its columns"
-            )
-        inputs = values
     if isinstance(inputs, np.ma.MaskedArray):
         n_masked = int(np.ma.count_masked(inputs))
         if n_masked:
@@ -356,7 +410,7 @@ def checked_inputs(name: str, inputs: Any) -> Inputs:
     rows = as_inputs(inputs)
     if isinstance(rows, Tensor | np.ndarray):
         _check_table(name, rows)
-    elif len(rows) and not isinstance(rows, SparseInputs):
+    elif len(rows) and not isinstance(rows, SparseInputs | TableInputs):
         _probe(name, rows)
     return rows
 
