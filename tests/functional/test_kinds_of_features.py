@@ -71,7 +71,9 @@ CALLS = {
     F.glister: lambda x, **k: F.glister(x, 3, **k),
     F.graph_cut: lambda x, **k: F.graph_cut(x, 3, **k),
     F.hac_clusters: lambda x: F.hac_clusters(x, generator=seeded()),
-    F.hierarchical_kmeans: lambda x: F.hierarchical_kmeans(x, (8, 3), generator=seeded()),
+    F.hierarchical_kmeans: lambda x: F.hierarchical_kmeans(
+        x, (5, 2), generator=seeded(), n_resamples=1, max_iterations=2
+    ),
     F.information_density: F.information_density,
     F.k_center_greedy: lambda x, **k: F.k_center_greedy(x, 3, **k),
     F.kmeans: lambda x, **k: F.kmeans(x, 3, generator=seeded(), **k),
@@ -88,13 +90,13 @@ CALLS = {
     F.nearest_rows: F.nearest_rows,
     F.neighbors_of: lambda x, **k: F.neighbors_of(x, 2, **k),
     F.prob_cover: lambda x, **k: F.prob_cover(x, 3, radius=40.0, **k),
-    F.purity_radius: lambda x: F.purity_radius(x, n_clusters=3, generator=seeded()),
+    F.purity_radius: lambda x: F.purity_radius(x, n_clusters=3, generator=seeded(), max_iterations=2),
     F.query_similarity: F.query_similarity,
     F.represents: F.represents,
     F.saturated_coverage: lambda x, **k: F.saturated_coverage(x, 3, **k),
     F.similar: lambda x, **k: F.similar(x, 3, measure="flqmi", **k),
     F.typical_rows: lambda x, **k: F.typical_rows(x, 3, **k),
-    F.typiclust: lambda x, **k: F.typiclust(x, 3, generator=seeded(), **k),
+    F.typiclust: lambda x, **k: F.typiclust(x, 3, generator=seeded(), max_clusters=9, max_iterations=2, **k),
     F.uncertainty_herding: lambda x, **k: F.uncertainty_herding(x, 3, **k),
 }
 layer = {"weight": WEIGHT, "bias": BIAS}

@@ -90,16 +90,22 @@ def read_dataset(folder: str | Path, *, id_column: str = "id", label_column: str
             there = ", ".join(map(repr, table.column_names[:40]))
             found.problem(f"{file.name} has no column {', '.join(map(repr, missing))}; there are {there}")
             continue
-        for i, (row, label) in enumerate(rows_of(table, names)):
+        try:
+            rows = list(rows_of(table, names))
+        except ValueError as error:  # as text that is none
+            found.problem(f"{file.name} cannot be read: {error}")
+            continue
+        for i, (row, label) in enumerate(rows):
             found.add(row, label, where=f"row {i} of {file.name}")
     return found.answers()
 
 
 def _arrow_files(folder: Path) -> list[Path]:
     state = read_json(folder / "state.json", dict)
-    names = [entry.get("filename") for entry in state.get("_data_files", []) if isinstance(entry, dict)]
+    entries = state.get("_data_files")
+    names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     wrong = [name for name in names if not isinstance(name, str) or Path(name).name != name]
-    if wrong or state.get("_indices_data_files"):
+    if wrong or not names or state.get("_indices_data_files"):
         raise DataError(f"{folder} is no plain data set: call flatten_indices() before save_to_disk")
     return [folder / str(name) for name in names]
 

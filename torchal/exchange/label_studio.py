@@ -16,6 +16,8 @@ from torchal.exchange.questions import Question, check_questions, classes_of
 ROW_ID = "row_id"
 """The field of a task's data with the row's id: "id" is what Label Studio calls its own tasks in JSON-MIN."""
 
+_ELSEWHERE = ("id", "text", "image", "label")  # what of a question is not in a task under its name, or only once
+
 
 def write_label_studio(
     questions: Sequence[Question],
@@ -51,9 +53,6 @@ def write_label_studio(
         data = {ROW_ID: question.id, kind: getattr(question, kind), **known}
         tasks.append({"data": data, "predictions": _predictions(question, model_version, from_name, to_name)})
     return write_json(tasks, path)
-
-
-_ELSEWHERE = ("id", "text", "image", "label")
 
 
 def _kind_of(questions: Sequence[Question]) -> str:
@@ -114,9 +113,17 @@ def label_studio_config(
     return to_xml(view)
 
 
-def write_label_studio_config(classes: Sequence[str], path: str | Path, **settings: Any) -> Path:
-    """Write what `label_studio_config` returns into a file."""
-    write_atomically(Path(path), label_studio_config(classes, **settings).encode())
+def write_label_studio_config(
+    classes: Sequence[str],
+    path: str | Path,
+    *,
+    shows: str = "text",
+    from_name: str = "label",
+    to_name: str = "item",
+) -> Path:
+    """Write what `label_studio_config` returns into a file, and return its path."""
+    config = label_studio_config(classes, shows=shows, from_name=from_name, to_name=to_name)
+    write_atomically(Path(path), config.encode())
     return Path(path)
 
 
@@ -189,13 +196,15 @@ def _choice(value: Any, where: str, found: Collector) -> str | None:
 
 
 def _choices(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from _choices(value.get("choices"))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _choices(part)
-    elif value is not None:
-        yield str(value)
+    left = [value]
+    while left:
+        part = left.pop(0)
+        if isinstance(part, dict):
+            left.insert(0, part.get("choices"))
+        elif isinstance(part, list):
+            left[:0] = part
+        elif part is not None:
+            yield str(part)
 
 
 def _name_of(person: Any) -> str | None:
