@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchal import functional
+from torchal import functional, samplers
 from torchal.engine.features import FeatureReader
-from torchal.errors import DataError, ShapeError
+from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.pool.view import PoolView
 from torchal.samplers import KCenterGreedy
 
@@ -375,6 +375,21 @@ class TestViews:
         view = PoolView.from_tensors(features=features, labeled=LABELED.numpy(), targets=TARGETS.numpy())
         want = PoolView.from_tensors(features=as_read(X, features), targets=TARGETS)
         check_same(KCenterGreedy().select(view, 5), KCenterGreedy().select(want, 5))
+
+    def test_every_sampler_takes_them(self):
+        outputs = {"log_probs": LOG_PROBS, "posterior_log_probs": LOG_PROBS.unsqueeze(1), "targets": TARGETS}
+        outputs |= {"scores": LOG_PROBS, "last_layer": (WEIGHT, BIAS)}
+        given = PoolView.from_tensors(features=X.numpy().astype(">f4"), **outputs)
+        want = PoolView.from_tensors(features=X.float(), **outputs)
+        n_tried = 0
+        for name in samplers.names():
+            try:
+                picks = samplers.from_name(name).select(want, 3)
+            except CapabilityError:  # it wants a model that can be fitted again
+                continue
+            check_same(samplers.from_name(name).select(given, 3), picks)
+            n_tried += 1
+        assert n_tried > 40
 
     def test_do_not_copy(self):
         x = read_only(np.zeros((100, 4), np.float32))
