@@ -35,6 +35,7 @@ _NUMBERS = {"rank": "int64", "represents": "int64"} | dict.fromkeys(
 _PARQUET = (".parquet", ".pq")
 _TEXT = (".csv", ".tsv", ".txt")
 _DELIMITERS = ",;\t"
+_NAMED = ",;\t|"  # that the first line of Excel may name
 
 
 def write_questions(questions: Sequence[Question], path: str | Path) -> Path:
@@ -204,16 +205,19 @@ def _of_text(content: bytes, names: tuple[str, str], found: Collector) -> Iterat
     first, _, rest = text.partition("\n")
     if first.strip().lower()[:4] == "sep=" and len(first.strip("\r ")) == 5:
         delimiters, text, n_before = first.strip("\r ")[4], rest, 1
+        if delimiters not in _NAMED:
+            found.problem(f"the first line names the delimiter {delimiters!r}, which is none of {_NAMED!r}")
+            return
     if not text.strip():
         found.problem("there is nothing in it but a first line for Excel")
         return
     delimiter = max(delimiters, key=lambda one: _fit(text, one, names))
     rows = _rows(text, delimiter, n_before, found)
-    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    header = [cell.strip() for cell in next(rows, ("", []))[1]]
     if not _has_columns(names, header, found):
         return
     places = [header.index(name) for name in names]
-    for where, cells in rows[1:]:
+    for where, cells in rows:
         if len(cells) != len(header):
             found.problem(f"{where} has {len(cells)} cells, and the first line {len(header)}")
         else:
@@ -246,21 +250,20 @@ def _fit(text: str, delimiter: str, names: tuple[str, str]) -> tuple[int, int]:
     return sum(name in header for name in set(names)), len(header)
 
 
-def _rows(text: str, delimiter: str, n_before: int, found: Collector) -> list[tuple[str, list[str]]]:
-    """Return rows that are not empty, each with what messages call its place."""
-    rows, line = [], n_before
+def _rows(text: str, delimiter: str, n_before: int, found: Collector) -> Iterator[tuple[str, list[str]]]:
+    """Yield rows that are not empty, each with what messages call its place."""
+    line = n_before
     limit = csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 128 KiB, less than texts to be labeled
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                rows.append((f"line {line + 1}", cells))
+                yield f"line {line + 1}", cells
             line = n_before + reader.line_num
     except csv.Error as error:
         found.problem(f"from line {line + 1} on it is no CSV: {error}")
     finally:
         csv.field_size_limit(limit)
-    return rows
 
 
 def _has_columns(names: tuple[str, str], header: Sequence[str], found: Collector) -> bool:
