@@ -12,6 +12,7 @@ from typing import Any
 import torchal
 from torchal.errors import TorchalError
 
+_MINUTES = 100  # seconds from which they are told in minutes
 _EPILOG = """examples:
   torchal query --features embeddings.npy --labels labels.csv --strategy badge --budget 500 --out next.csv
   torchal query --table customers.csv --target churn --model random_forest --strategy margin --budget 50 --out next.csv
@@ -57,13 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(query)
     query.add_argument("--strategy", help="by name, as margin, badge or typiclust; margin unless given")
     query.add_argument("--out", type=Path, required=True, help="the table to write, .csv or .parquet")
-    query.add_argument("--classes", type=_listed, help="all classes, apart by commas; learned from the labels unless given")
+    query.add_argument(
+        "--classes", type=_listed, help="all classes, apart by commas; learned from the labels unless given"
+    )
     query.add_argument("--correct", action="store_true", help="labels that differ from those told before correct them")
     query.add_argument("--coordinates", type=Path, help="where rows lie in the map, (N, 2) in a .npy file")
     query.add_argument("--stop", action="store_true", help="say whether it is time to stop")
     query.add_argument("--format", choices=_FORMATS, help="also write the rows for a labelling tool, beside the table")
     query.set_defaults(run=_query)
-    suggest = commands.add_parser("suggest", help="name strategies that suit a pool", description="Name strategies that suit a pool, with the reason and the cost.")
+    suggest = commands.add_parser(
+        "suggest",
+        help="name strategies that suit a pool",
+        description="Name strategies that suit a pool, with the reason and the cost.",
+    )
     _add_source(suggest)
     suggest.set_defaults(run=_suggest)
     return parser
@@ -79,14 +86,24 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     more.add_argument("--id", help="the column of the ids; one named id unless given, else rows are numbers from 0")
     more.add_argument("--ids", type=Path, help="ids of the features: a .txt file of lines, or a CSV file")
     more.add_argument("--target", help="the column of a table with the labels, blank where there is none yet")
-    more.add_argument("--columns", type=_listed, help="the columns of a table to look at, apart by commas; all unless given")
+    more.add_argument(
+        "--columns", type=_listed, help="the columns of a table to look at, apart by commas; all unless given"
+    )
     more.add_argument("--column", help="the column with the texts")
     more.add_argument("--weights", type=Path, help="the network of the images: TorchScript, or weights of --backbone")
     more.add_argument("--backbone", help="one of torchvision's networks, as resnet18, whose weights --weights has")
     more.add_argument("--size", type=_whole, default=224, help="pixels that images are scaled to (224)")
-    parser.add_argument("--labels", type=Path, nargs="+", default=[], help="files with the labels so far: CSV or Parquet with the columns id and label, or an export of a labelling tool")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="files with the labels so far: CSV or Parquet with the columns id and label, or an export of a tool",
+    )
     parser.add_argument("--label", default="label", help="the column of the labels in these (label)")
-    parser.add_argument("--model", default="logistic", help="the classifier: logistic unless given, or random_forest, ...")
+    parser.add_argument(
+        "--model", default="logistic", help="the classifier: logistic unless given, or random_forest, ..."
+    )
     parser.add_argument("--budget", type=_whole, required=True, help="how many rows to ask for")
     parser.add_argument("--seed", type=int, default=0, help="all randomness follows from it (0)")
 
@@ -130,7 +147,13 @@ def _suggest(options: argparse.Namespace, given: Sequence[str]) -> int:  # noqa:
     source = _source(options, Path(".torchal"))
     labels = labels_of(source, _answers(options), None)
     for rank, found in enumerate(suggest(source, labels, options.budget, model=options.model, seed=options.seed), 1):
-        cost = "could not be tried" if found.seconds is None else f"about {found.seconds:.1f} s" if found.seconds < 100 else f"about {found.seconds / 60:.0f} min"
+        cost = (
+            "could not be tried"
+            if found.seconds is None
+            else f"about {found.seconds:.1f} s"
+            if found.seconds < 100
+            else f"about {found.seconds / 60:.0f} min"
+        )
         print(f"{rank}. {found.strategy} ({cost}): {found.reason}.")
     return 0
 
@@ -140,7 +163,14 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     from torchal.errors import ConfigError
 
     kind = next(kind for kind in ("features", "table", "texts", "images") if getattr(options, kind) is not None)
-    belong = {"ids": "features", "target": "table", "columns": "table", "column": "texts", "weights": "images", "backbone": "images"}
+    belong = {
+        "ids": "features",
+        "target": "table",
+        "columns": "table",
+        "column": "texts",
+        "weights": "images",
+        "backbone": "images",
+    }
     for name, owner in belong.items():
         if getattr(options, name) is not None and owner != kind:
             raise ConfigError(f"--{name} is about --{owner}, and the rows are --{kind}")
@@ -152,7 +182,9 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
         return sources.read_texts(options.texts, column=options.column, id_column=options.id)
     if options.weights is None:
         raise ConfigError("--images needs --weights, the network that makes features of them")
-    return sources.read_images(options.images, weights=options.weights, backbone=options.backbone, size=options.size, cache=folder)
+    return sources.read_images(
+        options.images, weights=options.weights, backbone=options.backbone, size=options.size, cache=folder
+    )
 
 
 _FORMATS = ("label-studio",)
@@ -167,10 +199,17 @@ def _answers(options: argparse.Namespace) -> Any:
     from torchal.exchange import tables
     from torchal.exchange.answers import Answers
 
-    found = [tables.read_answers(path, id_column=options.id or "id", label_column=options.label) for path in options.labels]
+    found = [
+        tables.read_answers(path, id_column=options.id or "id", label_column=options.label) for path in options.labels
+    ]
     if not found:
         return None
-    return Answers(*(sum((list(getattr(one, name)) for one in found), []) for name in ("ids", "labels", "by", "skipped")))
+    return Answers(
+        [name for one in found for name in one.ids],
+        [label for one in found for label in one.labels],
+        [who for one in found for who in one.by],
+        [skip for one in found for skip in one.skipped],
+    )
 
 
 def _listed(text: str) -> list[str]:
@@ -182,3 +221,7 @@ def _whole(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

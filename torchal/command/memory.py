@@ -90,8 +90,8 @@ class Memory:
             changed = [row for row in range(self.n_rows) if self.digests[row] != source.digests[row]]
             if changed:
                 raise DataError(
-                    f"{len(changed)} of {self.n_rows} rows are not as they were, the first is {source.ids[changed[0]]!r}; "
-                    f"{again}"
+                    f"{len(changed)} of {self.n_rows} rows are not as they were, the first is "
+                    f"{source.ids[changed[0]]!r}; {again}"
                 )
         elif self.digests != source.digests and len(source) == self.n_rows:
             raise DataError(f"the features are not those of before, though as many rows; {again}")
@@ -100,8 +100,8 @@ class Memory:
     def restore(self, learner: ActiveLearner, *, same_strategy: bool) -> list[str]:
         """Let a learner go on from here; return what could not be taken over, for people.
 
-        Labels, what was asked and the record are. A sampler's own state is not if it is another sampler, or if rows were
-        added to a table or to texts, whose features are then others.
+        Labels, what was asked and the record are. A sampler's own state is not where it is another sampler, or where
+        rows were added to a table or to texts, whose features are then others.
         """
         notes = []
         state = dict(self.state)

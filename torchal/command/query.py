@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -154,13 +155,16 @@ def labels_of(source: Source, answers: Answers | None, classes: list[str] | None
         labels |= {name: label for name, label in zip(source.ids, source.labels, strict=True) if label}
     if answers is not None:
         found = answers.labels_of()
-        skipped = {name: None for name, skip in zip(answers.ids, answers.skipped, strict=True) if skip}
+        skipped: dict[str, str | None] = {
+            name: None for name, skip in zip(answers.ids, answers.skipped, strict=True) if skip
+        }
         different = [name for name, label in found.items() if labels.get(name, label) != label]
         if different:
             raise DataError(
-                f"{len(different)} rows have one label in the table and another in the labels: {_some(different)}"
+                f"{len(different)} rows have one label in the table and another in --labels: {_some(different)}"
             )
-        labels |= skipped | found
+        labels |= skipped
+        labels |= found
         known = set(source.ids)
         unknown = [name for name in answers.ids if name not in known]
         if unknown:
@@ -195,13 +199,28 @@ def _strategy(request: Request, memory: Memory | None, labels: dict[str, str | N
 
 def _learner(source: Source, request: Request, sampler: Sampler) -> ActiveLearner:
     pool = Pool.unlabeled(source.features)
-    if request.classes is not None:
-        pool = pool.with_classes(Classes(tuple(request.classes), max(2, len(request.classes)), grows=True))
+    pool = _with_classes(pool, request.classes or [])
     model = make_model(request.model)
     learner = ActiveLearner(model, sampler, pool, seed=request.seed)
     if provides(model, HasProbabilities):
         learner.watch("kappa", "uncertainty")
     return learner
+
+
+def _with_classes(pool: Pool, names: Iterable[str | None]) -> Pool:
+    """Return a pool with further classes behind those that it has."""
+    known = pool.classes or ()
+    more = [name for name in dict.fromkeys(names) if name is not None and name not in known]
+    return pool.with_classes(Classes((*known, *more), max(2, len(known) + len(more)), grows=True))
+
+
+def _in_order(name: str | None) -> tuple[float, str]:
+    """Return by what names of classes are put in order: as numbers where they are."""
+    text = str(name)
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
 
 
 def _tell(learner: ActiveLearner, source: Source, labels: dict[str, str | None], request: Request) -> bool:
@@ -224,7 +243,8 @@ def _tell(learner: ActiveLearner, source: Source, labels: dict[str, str | None],
                 changed[row] = (before, label)
     if changed and not request.correct:
         first = ", ".join(
-            f"{source.ids[row]!r} was {before!r}, is {after!r}" for row, (before, after) in list(changed.items())[:_SHOWN]
+            f"{source.ids[row]!r} was {before!r}, is {after!r}"
+            for row, (before, after) in list(changed.items())[:_SHOWN]
         )
         raise DataError(
             f"{len(changed)} labels are not as they were told before: {first}. If these correct them, say --correct"
@@ -235,6 +255,8 @@ def _tell(learner: ActiveLearner, source: Source, labels: dict[str, str | None],
             learner.tell([row], [after])
         else:
             learner.relabel([row], [after])
+    words = {word for word in new.values() if word is not None}
+    learner.pool = _with_classes(learner.pool, sorted(words, key=_in_order))
     if new:
         learner.tell(list(new), list(new.values()))
     return bool(new or changed)
@@ -361,7 +383,8 @@ def _write(
     words = [str(word) for word in pool.labels.decode(pool.targets[labeled])]
     classes = [str(name) for name in pool.classes or ()]
     maps = {}
-    for theme in ("light", "dark"):
+    themes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for theme in themes:
         picture = draw_map(
             xy,
             labeled=labeled if len(labeled) else None,
@@ -369,7 +392,7 @@ def _write(
             classes=classes if len(labeled) else None,
             asked=learner.asked,
             explained=explained,
-            theme=theme,  # type: ignore[arg-type]
+            theme=theme,
         )
         maps[theme] = as_png(picture)
     png, page = request.out.with_suffix(".png"), request.out.with_suffix(".html")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,8 @@ def read_features(path: Path, *, ids: Path | None, id_column: str | None) -> Sou
     if not bool(torch.isfinite(torch.stack(features.aminmax())).all()):
         bad = (~torch.isfinite(features)).any(1)
         raise DataError(
-            f"{path} must be finite: {int(bad.sum())} of {len(bad)} rows are not, the first is row {int(bad.nonzero()[0])}"
+            f"{path} must be finite: {int(bad.sum())} of {len(bad)} rows are not, the first is row "
+            f"{int(bad.nonzero()[0])}"
         )
     names = _read_ids(ids, id_column, n_rows=len(features)) if ids is not None else _numbers(len(features))
     return Source("features", names, features, [digest])
@@ -162,18 +164,20 @@ def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int,
         MissingExtraError: torchvision is not installed.
         DataError: there are no images, one cannot be read, or the weights are no network's.
     """
-    from torchal.data.vision_files import ImageFiles, _images_below
+    from torchal.data.vision_files import ImageFiles, images_below
     from torchal.embedding import embed
 
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    files = _images_below(folder)
+    files = images_below(folder)
     if not files:
         raise DataError(f"{folder} has no image files")
     ids = [file.relative_to(folder).as_posix() for file in files]
     module = _network(weights, backbone)
     normalize = _preprocessing(size)
-    told = "\n".join(f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}" for name, file in zip(ids, files, strict=True))
+    told = "\n".join(
+        f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}" for name, file in zip(ids, files, strict=True)
+    )
     digests = [_hash(line) for line in told.split("\n")]
     out = cache / f"images-{_hash(told + str(size) + _file_digest(weights) + str(backbone))}.npy"
     cache.mkdir(parents=True, exist_ok=True)
@@ -285,15 +289,14 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _distinct(path: Path, what: str, ids: Any) -> list[str]:
-    ids = [str(name) for name in ids]
-    blank = [row for row, name in enumerate(ids) if not name.strip()]
+    listed = [str(name) for name in ids]
+    blank = [row for row, name in enumerate(listed) if not name.strip()]
     if blank:
-        raise DataError(f"{path}: {len(blank)} of {len(ids)} rows have no id in {what}, the first is row {blank[0]}")
-    seen: set[str] = set()
-    twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        raise DataError(f"{path}: {len(blank)} of {len(listed)} rows have no id in {what}, the first is row {blank[0]}")
+    twice = [name for name, times in Counter(listed).items() if times > 1]
     if twice:
-        raise DataError(f"{path}: ids in {what} must be distinct: {len(twice)} are there again, as {_shown(twice)}")
-    return ids
+        raise DataError(f"{path}: ids in {what} must be distinct: {len(twice)} are not, as {_shown(twice)}")
+    return listed
 
 
 def _numbers(n_rows: int) -> list[str]:
@@ -364,7 +367,7 @@ def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
 
 
 def _preprocessing(size: int) -> Any:
-    """Return what torchvision's networks were trained on: squares of colours with the mean and deviation of ImageNet."""
+    """Return what makes of an image what torchvision's networks learned from: a square, scaled as ImageNet's are."""
     check_installed("torchvision", extra="vision")
     from torchvision.transforms import v2
 

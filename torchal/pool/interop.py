@@ -18,7 +18,8 @@ from torch import Tensor
 from torchal._checks import check_finite
 from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.pool.classes import Classes
-from torchal.pool.inputs import DatasetInputs, SparseInputs, gather, is_sparse
+from torchal.pool.dataset_inputs import DatasetInputs
+from torchal.pool.inputs import SparseInputs, gather, is_sparse
 from torchal.pool.relabeled import Relabeled
 from torchal.pool.tables import TableInputs
 from torchal.protocols import (
@@ -192,10 +193,16 @@ def check_reads(model: object, inputs: object, *, name: str = "inputs") -> None:
 
     Raises:
         CapabilityError: the inputs are sparse, or a table with columns that are no numbers, and the model takes tensors
-            that are not.
+            that are not; or rows are mappings, and the model does not read data sets by itself, as `TorchClassifier`.
         DataError: values are missing (NaN), and the model does not fill them in.
     """
     takes_tensors = _takes_tensors(model)
+    names = inputs.names() if isinstance(inputs, DatasetInputs) and not _takes_inputs(model) else []
+    if names:
+        raise CapabilityError(
+            f"{type(model).__name__} cannot read rows that are mappings ({', '.join(names)}); use a network in "
+            "torchal.TorchClassifier, or DatasetInputs(..., to_row=), which makes one tensor of each"
+        )
     if isinstance(inputs, SparseInputs) and takes_tensors and not getattr(model, "takes_sparse", False):
         raise CapabilityError(
             f"{type(model).__name__} cannot read sparse rows; make them dense with .toarray(), or use a model that "
