@@ -168,6 +168,7 @@ class TestReading:
             ("", "is empty"),
             (" \n\t\n", "is empty"),
             ("sep=;\n", "nothing in it but a first line for Excel"),
+            ('sep="\nid"label\n', "names the delimiter '\"', which is none of"),
             ("a,b\n1,2\n", "no column 'id'; there are 'a', 'b'\n.*no column 'label'; there are 'a', 'b'"),
             ("id;klass\n", "no column 'label'; there are 'id', 'klass'"),
             ("id,label,label\n", "2 columns are called 'label'"),

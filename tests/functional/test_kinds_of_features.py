@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchal import functional
+from torchal import functional, samplers
 from torchal.engine.features import FeatureReader
-from torchal.errors import DataError, ShapeError
+from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.pool.view import PoolView
 from torchal.samplers import KCenterGreedy
 
@@ -71,7 +71,9 @@ CALLS = {
     F.glister: lambda x, **k: F.glister(x, 3, **k),
     F.graph_cut: lambda x, **k: F.graph_cut(x, 3, **k),
     F.hac_clusters: lambda x: F.hac_clusters(x, generator=seeded()),
-    F.hierarchical_kmeans: lambda x: F.hierarchical_kmeans(x, (8, 3), generator=seeded()),
+    F.hierarchical_kmeans: lambda x: F.hierarchical_kmeans(
+        x, (5, 2), generator=seeded(), n_resamples=1, max_iterations=2
+    ),
     F.information_density: F.information_density,
     F.k_center_greedy: lambda x, **k: F.k_center_greedy(x, 3, **k),
     F.kmeans: lambda x, **k: F.kmeans(x, 3, generator=seeded(), **k),
@@ -88,13 +90,13 @@ CALLS = {
     F.nearest_rows: F.nearest_rows,
     F.neighbors_of: lambda x, **k: F.neighbors_of(x, 2, **k),
     F.prob_cover: lambda x, **k: F.prob_cover(x, 3, radius=40.0, **k),
-    F.purity_radius: lambda x: F.purity_radius(x, n_clusters=3, generator=seeded()),
+    F.purity_radius: lambda x: F.purity_radius(x, n_clusters=3, generator=seeded(), max_iterations=2),
     F.query_similarity: F.query_similarity,
     F.represents: F.represents,
     F.saturated_coverage: lambda x, **k: F.saturated_coverage(x, 3, **k),
     F.similar: lambda x, **k: F.similar(x, 3, measure="flqmi", **k),
     F.typical_rows: lambda x, **k: F.typical_rows(x, 3, **k),
-    F.typiclust: lambda x, **k: F.typiclust(x, 3, generator=seeded(), **k),
+    F.typiclust: lambda x, **k: F.typiclust(x, 3, generator=seeded(), max_clusters=9, max_iterations=2, **k),
     F.uncertainty_herding: lambda x, **k: F.uncertainty_herding(x, 3, **k),
 }
 layer = {"weight": WEIGHT, "bias": BIAS}
@@ -373,6 +375,21 @@ class TestViews:
         view = PoolView.from_tensors(features=features, labeled=LABELED.numpy(), targets=TARGETS.numpy())
         want = PoolView.from_tensors(features=as_read(X, features), targets=TARGETS)
         check_same(KCenterGreedy().select(view, 5), KCenterGreedy().select(want, 5))
+
+    def test_every_sampler_takes_them(self):
+        outputs = {"log_probs": LOG_PROBS, "posterior_log_probs": LOG_PROBS.unsqueeze(1), "targets": TARGETS}
+        outputs |= {"scores": LOG_PROBS, "last_layer": (WEIGHT, BIAS)}
+        given = PoolView.from_tensors(features=X.numpy().astype(">f4"), **outputs)
+        want = PoolView.from_tensors(features=X.float(), **outputs)
+        n_tried = 0
+        for name in samplers.names():
+            try:
+                picks = samplers.from_name(name).select(want, 3)
+            except CapabilityError:  # it wants a model that can be fitted again
+                continue
+            check_same(samplers.from_name(name).select(given, 3), picks)
+            n_tried += 1
+        assert n_tried > 40
 
     def test_do_not_copy(self):
         x = read_only(np.zeros((100, 4), np.float32))

@@ -92,7 +92,9 @@ class FeatureReader:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return rows start to stop on the device, (stop - start, D) float, until the next read."""
-        return self._rows.read(start, stop).to(self.device, non_blocking=True).to(self.dtype)
+        rows = self._rows.read(start, stop)
+        # the room of a file's rows is used again at once
+        return rows.to(self.device, non_blocking=isinstance(self._rows, _TensorRows)).to(self.dtype)
 
     def rows(self, index: Tensor) -> Tensor:
         """Return a copy of the rows of this index (n,) int64 on the device, (n, D) float."""

@@ -81,12 +81,13 @@ class Collector:
         self._path = path
         self._found: dict[tuple[str, str | None], tuple[str | None, bool, str]] = {}
         self._problems: list[str] = []
-        self._n_problems = 0
+        self.n_problems = 0
+        """How much is wrong."""
 
     def problem(self, text: str) -> None:
         """Note something wrong."""
-        self._n_problems += 1
-        if self._n_problems <= _PROBLEMS_LISTED:
+        self.n_problems += 1
+        if self.n_problems <= _PROBLEMS_LISTED:
             self._problems.append(text)
 
     def add(self, row: object, label: object, *, where: str, by: str | None = None, skipped: bool = False) -> None:
@@ -109,11 +110,11 @@ class Collector:
         Raises:
             DataError: something was wrong; all of it is said.
         """
-        if self._n_problems:
-            more = self._n_problems - len(self._problems)
+        if self.n_problems:
+            more = self.n_problems - len(self._problems)
             listed = "".join(f"\n- {problem}" for problem in self._problems)
             tail = f"\n- and {more} more" if more else ""
-            raise DataError(f"{self._path} cannot be read, {self._n_problems} problems:{listed}{tail}")
+            raise DataError(f"{self._path} cannot be read, {self.n_problems} problems:{listed}{tail}")
         # An entry without a label says nothing where there is one with: tools list each row, answered or not.
         answered = {row for (row, _), (label, skipped, _) in self._found.items() if label is not None or skipped}
         kept = [
@@ -121,7 +122,8 @@ class Collector:
             for (row, by), (label, skipped, _) in self._found.items()
             if label is not None or skipped or row not in answered
         ]
-        return Answers(*([entry[i] for entry in kept] for i in (0, 2, 1, 3)))
+        rows, by, labels, skipped = (list(part) for part in zip(*kept, strict=True)) if kept else ([], [], [], [])
+        return Answers(rows, labels, by, skipped)
 
 
 def text_of(value: object) -> str | None:
@@ -136,21 +138,6 @@ def text_of(value: object) -> str | None:
             return None
         value = int(value) if value.is_integer() else value
     return None if value is None else str(value).strip() or None
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """Return what is in a file.
-
-    Raises:
-        DataError: there is no such file, or nothing in it.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    if not content.strip():
-        raise DataError(f"{path} is empty")
-    return content
 
 
 class ImageNames:

@@ -86,5 +86,20 @@ def classes_of(classes: Sequence[str]) -> list[str]:
     return names
 
 
+def images_of(questions: Sequence[Question]) -> list[str]:
+    """Return the images of questions, each of which must have one, and another one.
+
+    Raises:
+        DataError: one has none, or that of another.
+    """
+    seen: dict[str, str] = {}
+    for question in questions:
+        if not question.image:
+            raise DataError(f"the question {question.id!r} has no image")
+        if seen.setdefault(question.image, question.id) != question.id:
+            raise DataError(f"the questions {seen[question.image]!r} and {question.id!r} have the same image")
+    return list(seen)
+
+
 def _is_writable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torchal._checks import check_installed
 from torchal._records import write_atomically
 from torchal.errors import ConfigError
-from torchal.exchange.answers import Answers, Collector, read_bytes
+from torchal.exchange.answers import Answers, Collector
+from torchal.exchange.files import read_bytes
 from torchal.exchange.questions import Question, check_questions
 
 _ALWAYS = (
@@ -33,6 +35,7 @@ _NUMBERS = {"rank": "int64", "represents": "int64"} | dict.fromkeys(
 _PARQUET = (".parquet", ".pq")
 _TEXT = (".csv", ".tsv", ".txt")
 _DELIMITERS = ",;\t"
+_NAMED = ",;\t|"  # that the first line of Excel may name
 
 
 def write_questions(questions: Sequence[Question], path: str | Path) -> Path:
@@ -53,11 +56,16 @@ def write_questions(questions: Sequence[Question], path: str | Path) -> Path:
     raise ConfigError(f"questions are written to .csv or .parquet, got {str(path)!r}")
 
 
-def write_csv(questions: Sequence[Question], path: str | Path) -> Path:
+def write_csv(questions: Sequence[Question], path: str | Path, *, renamed: Mapping[str, str] | None = None) -> Path:
     """Write questions as a CSV file in UTF-8, with an empty column "label" to be filled in.
 
     A number that nobody knows is an empty cell. The columns of text, image, x and y are there where a question has one.
     The file is replaced as a whole, or not at all.
+
+    Args:
+        questions: what is asked.
+        path: the file.
+        renamed: other names for some of the columns.
 
     Returns:
         The path.
@@ -74,7 +82,7 @@ def write_csv(questions: Sequence[Question], path: str | Path) -> Path:
     names = _columns(questions)
     text = io.StringIO(newline="")
     writer = csv.writer(text)  # its line ends, \r\n, also have it quote a lone \r inside a cell
-    writer.writerow(names)
+    writer.writerow([(renamed or {}).get(name, name) for name in names])
     writer.writerows([getattr(question, name) for name in names] for question in questions)
     write_atomically(Path(path), text.getvalue().encode())
     return Path(path)
@@ -163,14 +171,32 @@ def _of_parquet(content: bytes, names: tuple[str, str], found: Collector) -> Ite
         if not _has_columns(names, file.schema_arrow.names, found):
             return
         table = file.read(columns=list(dict.fromkeys(names)))
-        columns = [table.column(name).to_pylist() for name in names]
+        rows = list(rows_of(table, names))
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         found.problem(
             f"it is no Parquet file that can be read: {str(error).splitlines()[0] if str(error) else error!r}"
         )
         return
-    for i, (row, label) in enumerate(zip(*columns, strict=True)):
+    for i, (row, label) in enumerate(rows):
         yield f"row {i}", row, label
+
+
+def rows_of(table: Any, names: tuple[str, str]) -> Iterator[tuple[Any, Any]]:
+    """Return ids and labels in a table of pyarrow; numbers of a `ClassLabel` of Hugging Face become its names."""
+    classes = _class_names(table.schema.metadata or {}, names[1])
+    ids, labels = (table.column(name).to_pylist() for name in names)
+    if classes is not None:  # -1 is no label yet
+        labels = [classes[i] if isinstance(i, int) and 0 <= i < len(classes) else None for i in labels]
+    return zip(ids, labels, strict=True)
+
+
+def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
+    """Return the names of the classes, which stand in the file beside its schema; None where they do not."""
+    try:
+        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        return [str(name) for name in feature["names"]] if feature["_type"] == "ClassLabel" else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _of_text(content: bytes, names: tuple[str, str], found: Collector) -> Iterator[tuple[str, Any, Any]]:
@@ -179,16 +205,19 @@ def _of_text(content: bytes, names: tuple[str, str], found: Collector) -> Iterat
     first, _, rest = text.partition("\n")
     if first.strip().lower()[:4] == "sep=" and len(first.strip("\r ")) == 5:
         delimiters, text, n_before = first.strip("\r ")[4], rest, 1
+        if delimiters not in _NAMED:
+            found.problem(f"the first line names the delimiter {delimiters!r}, which is none of {_NAMED!r}")
+            return
     if not text.strip():
         found.problem("there is nothing in it but a first line for Excel")
         return
     delimiter = max(delimiters, key=lambda one: _fit(text, one, names))
     rows = _rows(text, delimiter, n_before, found)
-    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    header = [cell.strip() for cell in next(rows, ("", []))[1]]
     if not _has_columns(names, header, found):
         return
     places = [header.index(name) for name in names]
-    for where, cells in rows[1:]:
+    for where, cells in rows:
         if len(cells) != len(header):
             found.problem(f"{where} has {len(cells)} cells, and the first line {len(header)}")
         else:
@@ -221,21 +250,20 @@ def _fit(text: str, delimiter: str, names: tuple[str, str]) -> tuple[int, int]:
     return sum(name in header for name in set(names)), len(header)
 
 
-def _rows(text: str, delimiter: str, n_before: int, found: Collector) -> list[tuple[str, list[str]]]:
-    """Return rows that are not empty, each with what messages call its place."""
-    rows, line = [], n_before
+def _rows(text: str, delimiter: str, n_before: int, found: Collector) -> Iterator[tuple[str, list[str]]]:
+    """Yield rows that are not empty, each with what messages call its place."""
+    line = n_before
     limit = csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 128 KiB, less than texts to be labeled
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                rows.append((f"line {line + 1}", cells))
+                yield f"line {line + 1}", cells
             line = n_before + reader.line_num
     except csv.Error as error:
         found.problem(f"from line {line + 1} on it is no CSV: {error}")
     finally:
         csv.field_size_limit(limit)
-    return rows
 
 
 def _has_columns(names: tuple[str, str], header: Sequence[str], found: Collector) -> bool:
