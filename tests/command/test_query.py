@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -235,11 +236,11 @@ class TestGoingOn:
         assert "of 350" in capsys.readouterr().out
 
     def test_whether_to_stop(self, folder, capsys):
-        assert query("--stop") == 0
+        assert query("--stop", "--model", "naive_bayes") == 0
         said = capsys.readouterr().out
         assert "There are not two rounds yet" in said
         self.answer()
-        assert query("--stop", labels=("labels.csv", "answered.csv")) == 0
+        assert query("--stop", "--model", "naive_bayes", labels=("labels.csv", "answered.csv")) == 0
         said = capsys.readouterr().out
         assert "by a kappa of 0." in said
         assert "The model's mean uncertainty is 0." in said
@@ -391,6 +392,56 @@ class TestImages:
         assert "a module neither of torch.export nor of TorchScript" in capsys.readouterr().err
         torch.save(torchvision.models.resnet18(weights=None).state_dict(), "net.pt")
         assert self.query("--weights", "net.pt", "--backbone", "resnet18") == 0
+
+
+class TestTools:
+    @pytest.fixture
+    def messages(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(query_module, "draw_map", lambda *_, **__: Image.new("RGB", (8, 8)))
+        with Path("messages.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "text"])
+            writer.writerows([f"m{row}", f"{text}, {row}"] for row, text in enumerate(TestTexts.TEXTS * 5))
+        return tmp_path
+
+    def query(self, *more):
+        source = ["--texts", "messages.csv", "--column", "text", "--classes", "ham,spam", "--budget", "4"]
+        return main(["query", *source, *more, "--out", "next.csv"])
+
+    def test_label_studio_there_and_back(self, messages):
+        assert self.query("--format", "label-studio") == 0
+        tasks = json.loads(Path("next.label-studio.json").read_text())
+        asked = [row["id"] for row in rows_of()]
+        assert [task["data"]["row_id"] for task in tasks] == asked
+        for number, task in enumerate(tasks):
+            choice = {"from_name": "label", "to_name": "item", "type": "choices"}
+            choice["value"] = {"choices": [("ham", "spam")[number % 2]]}
+            task |= {"id": number, "annotations": [{"id": number, "result": [choice], "completed_by": 1}]}
+        Path("export.json").write_text(json.dumps(tasks))
+        assert self.query("--labels", "export.json") == 0
+        assert len(Memory.load(Path("next.torchal")).state["labeled"]) == 4
+        assert not {row["id"] for row in rows_of()} & set(asked)
+
+    @pytest.mark.parametrize("tool", ["argilla", "hugging-face"])
+    def test_others_for_texts(self, messages, tool):
+        if tool == "hugging-face":
+            pytest.importorskip("pyarrow")
+        assert self.query("--format", tool) == 0
+        assert any(
+            path.name.startswith("next.") and path.suffix in {".jsonl", ".dataset"} for path in messages.iterdir()
+        )
+
+    @pytest.mark.parametrize("tool", ["coco", "cvat"])
+    def test_tools_for_images_refuse_texts_and_what_was_asked_is_kept(self, messages, capsys, tool):
+        assert self.query("--format", tool) == 2
+        assert "image" in capsys.readouterr().err
+        assert Path("next.csv").exists()
+
+    def test_classes_must_be_known(self, messages, capsys):
+        source = ["--texts", "messages.csv", "--column", "text", "--budget", "4", "--format", "label-studio"]
+        assert main(["query", *source, "--out", "next.csv"]) == 2
+        assert "label-studio is told the classes, and no label has named one yet" in capsys.readouterr().err
 
 
 class TestBadInput:

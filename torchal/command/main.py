@@ -12,6 +12,7 @@ from typing import Any
 import torchal
 from torchal.errors import TorchalError
 
+_TOOLS = ("label-studio", "coco", "cvat", "argilla", "hugging-face")  # as in tools.py, which help must not load
 _MINUTES = 100  # seconds from which they are told in minutes
 _EPILOG = """examples:
   torchal query --features embeddings.npy --labels labels.csv --strategy badge --budget 500 --out next.csv
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--correct", action="store_true", help="labels that differ from those told before correct them")
     query.add_argument("--coordinates", type=Path, help="where rows lie in the map, (N, 2) in a .npy file")
     query.add_argument("--stop", action="store_true", help="say whether it is time to stop")
-    query.add_argument("--format", choices=_FORMATS, help="also write the rows for a labelling tool, beside the table")
+    query.add_argument("--format", choices=_TOOLS, help="also write the rows for a labelling tool, beside the table")
     query.set_defaults(run=_query)
     suggest = commands.add_parser(
         "suggest",
@@ -115,6 +116,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
     from torchal.command.query import Request, query
     from torchal.command.sources import read_coordinates
+    from torchal.command.tools import write_for
 
     request = Request(
         budget=options.budget,
@@ -136,7 +138,7 @@ def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
         warnings.simplefilter("always", UserWarning)
         told = query(source, answers, request)
     if options.format:
-        told.files.append(_write_for(options.format, told.questions, options.out, options.classes or []))
+        told.files += write_for(options.format, told.questions, options.out, classes=told.classes)
     for line in told.notes:
         print(line)
     for text in [*told.warnings, *(str(one.message) for one in caught if issubclass(one.category, UserWarning))]:
@@ -192,21 +194,13 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     )
 
 
-_FORMATS = ("label-studio",)
-
-
-def _write_for(tool: str, questions: Any, out: Path, classes: list[str]) -> Path:
-    raise NotImplementedError
-
-
 def _answers(options: argparse.Namespace) -> Any:
     """Return what all files with labels say; None where there are none."""
-    from torchal.exchange import tables
+    from torchal.command.tools import read_labels
     from torchal.exchange.answers import Answers
 
-    found = [
-        tables.read_answers(path, id_column=options.id or "id", label_column=options.label) for path in options.labels
-    ]
+    columns = {"id_column": options.id or "id", "label_column": options.label}
+    found = [read_labels(path, **columns) for path in options.labels]
     if not found:
         return None
     return Answers(

@@ -87,6 +87,7 @@ class Outcome:
         files: that were written.
         notes: what was chosen, and why.
         warnings: what one should know first.
+        classes: all there are so far, in their order.
         seconds: of each part.
     """
 
@@ -94,6 +95,7 @@ class Outcome:
     files: list[Path]
     notes: list[str]
     warnings: list[str]
+    classes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -133,6 +135,7 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
         with told.timed("select"):
             learner.ask(request.budget)
     told.notes.insert(0, _why(learner, name, request))
+    told.classes = [str(word) for word in learner.pool.classes or ()]
     settings = {"strategy": name, "budget": request.budget, "model": request.model}
     Memory.of(source, learner, settings).save(request.folder)
     with told.timed("describe"):
