@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -208,7 +208,7 @@ class Cover:
         if not isinstance(features, FeatureReader):
             features = FeatureReader(features, device=device, chunk_rows=chunk_rows)
         self._reader: FeatureReader = features
-        self._metric = metric
+        self._metric, self._backend = metric, backend
         with exact_arithmetic(self._reader.device):
             self._seen = survey(self._reader, metric)
             self._space = make_space(self._reader, self._seen, metric, backend)
@@ -237,6 +237,51 @@ class Cover:
             with exact_arithmetic(self._reader.device):
                 self._pool(self._values).lower(rows)
             self._is_center[rows] = True
+
+    def extended(self, features: Features | FeatureReader) -> Cover:
+        """Return the cover of features with more rows behind these, with the same centres.
+
+        The new rows are measured, in one pass over them; the others are not again, unless the new ones are so far out
+        that all numbers must be scaled anew.
+
+        Args:
+            features: these rows, with others behind them.
+
+        Shapes:
+            features: (M, D) float, with M at least N.
+
+        Raises:
+            ShapeError: there are fewer rows, or other columns.
+            See `k_center_greedy` for the others.
+
+        Example:
+            >>> cover = Cover(torch.tensor([[0.0], [1.0], [5.0]]))
+            >>> cover.add(torch.tensor([0]))
+            >>> cover.extended(torch.tensor([[0.0], [1.0], [5.0], [9.0]])).distances
+            tensor([0., 1., 5., 9.])
+        """
+        settings: dict[str, Any] = {"device": self._reader.device, "chunk_rows": self._reader.given_chunk_rows}
+        reader = features if isinstance(features, FeatureReader) else FeatureReader(features, **settings)
+        n_old = len(self)
+        if len(reader) < n_old or reader.n_columns != self._reader.n_columns:
+            raise ShapeError(
+                f"a cover of {n_old} rows of {self._reader.n_columns} columns cannot be extended to {len(reader)} rows "
+                f"of {reader.n_columns}"
+            )
+        more = Cover(reader, metric=self._metric, backend=self._backend)
+        centers = self._is_center.nonzero().squeeze(1)
+        alike = more._space.scale == self._space.scale and more._space.dtype == self._space.dtype
+        if not alike or isinstance(features, FeatureReader):
+            more.add(centers)
+            return more
+        more._is_center[centers] = True
+        more._values[:n_old] = self._values
+        if len(centers) and len(reader) > n_old:
+            with exact_arithmetic(reader.device):
+                there = more._space.prepare(reader.rows(centers))
+                rest = StreamedRows(FeatureReader(features[n_old:], **settings), more._space)
+                more._values[n_old:] = nearest_centers(rest, more._space, there)[1]
+        return more
 
     def pick(
         self,
