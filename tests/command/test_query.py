@@ -174,6 +174,20 @@ class TestGoingOn:
         assert len(memory.state["labeled"]) == 70
         assert [record["n_labeled"] for record in memory.history] == [60, 70]
 
+    def test_labels_that_were_filled_in_where_they_were_asked_are_not_lost(self, folder):
+        assert query() == 0
+        asked = self.answer()
+        Path("answered.csv").replace("next.csv")
+        assert query() == 0
+        assert not set(ids_of()) & set(asked)
+        assert len(Memory.load(Path("next.torchal")).state["labeled"]) == 70
+
+    def test_a_file_of_somebody_else_is_not_replaced(self, folder, capsys):
+        Path("next.csv").write_text("a,b\n1,2\n")
+        assert query() == 2
+        assert "next.csv is there already, and no answer of this command" in capsys.readouterr().err
+        assert Path("next.csv").read_text() == "a,b\n1,2\n"
+
     def test_is_what_one_run_with_all_labels_at_once_says(self, folder):
         assert query("--strategy", "k_center") == 0
         asked = self.answer()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torchal
-from torchal.errors import TorchalError
+from torchal.errors import DataError, TorchalError
 
 _TOOLS = ("label-studio", "coco", "cvat", "argilla", "hugging-face")  # as in tools.py, which help must not load
 _MINUTES = 100  # seconds from which they are told in minutes
@@ -22,7 +22,7 @@ _EPILOG = """examples:
   torchal suggest --features embeddings.npy --labels labels.csv --budget 500
 
 Beside next.csv lie next.png, a map of the pool, next.html, a page to look at, and next.torchal, a folder that
-remembers: fill in the column label of next.csv, give it by --labels, and the same command goes on.
+remembers: fill in the column label of next.csv, and the same command goes on.
 """
 
 
@@ -201,6 +201,14 @@ def _answers(options: argparse.Namespace) -> Any:
 
     columns = {"id_column": options.id or "id", "label_column": options.label}
     found = [read_labels(path, **columns) for path in options.labels]
+    out = getattr(options, "out", None)
+    if out is not None and out.exists():  # filled in, it is not to be lost
+        try:
+            found.append(read_labels(out, id_column="id", label_column="label"))
+        except DataError as error:
+            raise DataError(
+                f"{out} is there already, and no answer of this command: name another by --out\n{error}"
+            ) from error
     if not found:
         return None
     return Answers(
