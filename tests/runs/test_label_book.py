@@ -11,6 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
+import torchal
 from tests.contracts import NearestMean
 from torchal import (
     ActiveLearner,
@@ -22,11 +23,25 @@ from torchal import (
     LabeledData,
     Pool,
     RunError,
+    Schedule,
     ShapeError,
     TorchClassifier,
+    rounds,
+    samplers,
 )
+from torchal.functional import cluster_tree
 from torchal.runs.opinions import Opinions
-from torchal.samplers import Bandit, ClusterMargin, GraphDensity, Hierarchical, KCenterGreedy, Margin, Mixture, Uniform
+from torchal.samplers import (
+    Bandit,
+    ByGroup,
+    ClusterMargin,
+    GraphDensity,
+    Hierarchical,
+    KCenterGreedy,
+    Margin,
+    Mixture,
+    Uniform,
+)
 
 WORDS = ("ham", "spam")
 
@@ -95,6 +110,19 @@ class TestWords:
         assert again.predict() == learner.predict()
         with pytest.raises(RunError, match="of another pool"):
             ActiveLearner(GaussianNB(), Margin(), Pool.unlabeled(x, classes=["a", "c"])).load(tmp_path / "learner.pt")
+
+    def test_an_oracle_answers_in_the_words_of_the_pool(self):
+        learner, truth = make(n_labeled=0)
+        plain, codes = make(n_labeled=0, words=False)
+        schedule = Schedule(batch_size=5, budget=20)
+
+        def unsure(rows, labels, nothing):
+            return [nothing if row % 7 == 3 else labels[row] for row in rows.tolist()]
+
+        words = list(rounds(learner, lambda rows: unsure(rows, truth, None), schedule, start=10))
+        numbers = list(rounds(plain, lambda rows: unsure(rows, codes, -1), schedule, start=10))
+        assert [sorted(r.rows.tolist()) for r in words] == [sorted(r.rows.tolist()) for r in numbers]
+        assert learner.pool.skipped.equal(plain.pool.skipped)
 
     def test_who_cannot_tell_is_not_asked_again(self):
         learner, _ = make(n_labeled=0)
@@ -402,6 +430,29 @@ class TestCorrections:
         assert learner.sampler.propagated_labels().equal(other.sampler.propagated_labels())
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pools as small as these
+@pytest.mark.parametrize("name", sorted(samplers._BY_NAME))
+def test_every_sampler_takes_what_people_do(name):
+    x, codes = data(120, n_classes=3)
+    sampler = samplers.from_name(name)
+    model = torchal.LogisticRegression(posterior="laplace")
+    validation = LabeledData(x[100:], codes[100:])
+    learner = ActiveLearner(model, sampler, Pool.unlabeled(x[:80], n_classes=3), validation=validation)
+    learner.tell(range(20), codes[:20])
+    rows = learner.ask(4)
+    others = learner.ask(3) if sampler.picks_ahead else rows[:0]
+    assert not set(rows.tolist()) & set(others.tolist())
+    learner.tell(rows, codes[rows])
+    learner.finish_round()
+    learner.unlabel(rows[:2])
+    learner.relabel([0], (codes[:1] + 1) % 3)
+    learner.extend(x[80:100])
+    learner.withdraw()
+    rows = learner.ask(6)
+    learner.tell(rows, codes[rows])
+    assert len(learner.ask(5).unique()) == 5
+
+
 class TestSeveralPeople:
     def test_the_majority_decides_and_a_tie_changes_nothing(self):
         learner, _ = make(n_labeled=0)
@@ -619,6 +670,18 @@ class TestMoreRows:
             learner.extend(new)
             asked.add(tuple(learner.ask(6).tolist()))
         assert len(asked) == 1
+
+    @pytest.mark.parametrize(
+        "sampler",
+        [lambda: ByGroup(Margin(), groups=torch.arange(60)), lambda: Hierarchical(tree=cluster_tree(data()[0]))],
+        ids=["groups", "a tree"],
+    )
+    def test_a_setting_of_the_old_rows_refuses_new_ones(self, sampler):
+        learner, _ = make(sampler())
+        with pytest.raises(ConfigError, match="60 rows, and the pool is to have 61"):
+            learner.extend(torch.zeros(1, 3))
+        assert len(learner.pool) == 60
+        assert len(learner.ask(3)) == 3
 
     def test_that_do_not_fit(self, tmp_path):
         x, _ = data()
