@@ -673,7 +673,10 @@ class TestMoreRows:
 
     @pytest.mark.parametrize(
         "sampler",
-        [lambda: ByGroup(Margin(), groups=torch.arange(60)), lambda: Hierarchical(tree=cluster_tree(data()[0]))],
+        [
+            lambda: ByGroup(Margin(), groups=torch.arange(60)),
+            lambda: Hierarchical(tree=cluster_tree(data()[0], generator=torch.Generator())),
+        ],
         ids=["groups", "a tree"],
     )
     def test_a_setting_of_the_old_rows_refuses_new_ones(self, sampler):
