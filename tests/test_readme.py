@@ -51,7 +51,20 @@ def test_the_python_examples_run_one_after_another(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("([20, 40, 60, 80, 100], [0.")
     assert (tmp_path / "to_label.csv").exists()
+    assert (tmp_path / "to_label.html").exists()
     assert (tmp_path / "runs" / "mine" / "rounds.jsonl").exists()
+
+
+def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path):
+    page = (ROOT / "docs" / "labelling_tools.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    code += "\nassert len(labels) == 3 and len(refused) == 1 and int(pool['picked'].sum()) == 5\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for code in re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL):
+        compile(code, "labelling_tools.md", "exec")
 
 
 def test_the_python_example_about_data_runs(tmp_path):

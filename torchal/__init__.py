@@ -13,6 +13,7 @@ from torchal.errors import BudgetError as BudgetError
 from torchal.errors import CapabilityError as CapabilityError
 from torchal.errors import ConfigError as ConfigError
 from torchal.errors import DataError as DataError
+from torchal.errors import FitError as FitError
 from torchal.errors import MissingExtraError as MissingExtraError
 from torchal.errors import RunError as RunError
 from torchal.errors import ShapeError as ShapeError
@@ -24,6 +25,7 @@ from torchal.pool import Pool as Pool
 from torchal.pool import PoolView as PoolView
 from torchal.pool import RoundResult as RoundResult
 from torchal.pool import SparseInputs as SparseInputs
+from torchal.pool import TableInputs as TableInputs
 from torchal.protocols import UNLABELED as UNLABELED
 from torchal.runs import ActiveLearner as ActiveLearner
 from torchal.runs import Run as Run

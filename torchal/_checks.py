@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 from numbers import Integral, Real
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal.errors import BudgetError, ConfigError, DataError, MissingExtraError, ShapeError
+
+ArrayLike: TypeAlias = "Tensor | NDArray[Any] | Sequence[Any]"
+"""Numbers for each row or column: a tensor, or an array or a list, which is put where the features are."""
 
 # How far from 1 a row may sum: a logarithm of -10 is rounded by 0.004 in float16, by 0.03 in bfloat16. Probabilities
 # given in place of their logarithms sum to at least C after exp.
@@ -22,6 +29,60 @@ def check_installed(package: str, *, extra: str) -> None:
     """Require an optional package; the error says how to get it."""
     if find_spec(package) is None:
         raise MissingExtraError(f"{package} is not installed; pip install 'torchal[{extra}]' brings it", name=package)
+
+
+def as_tensor(name: str, values: object, *, device: torch.device | None = None) -> Tensor:
+    """Return numbers in a tensor, an array or a list as a tensor; that of an array shares its memory if torch can.
+
+    A tensor stays where it is; an array or a list comes to the device, if one is given.
+
+    Raises:
+        ShapeError: they are something else, or of a dtype without numbers that torch knows.
+        DataError: some of an array's values are masked.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, list | tuple):
+        try:
+            values = np.asarray(values)
+        except ValueError as error:  # ragged
+            raise ShapeError(f"{name} must be a tensor or an array of numbers, got a list: {error}") from error
+    return torch.from_numpy(as_torch_takes(as_array(name, values))).to(device)
+
+
+def as_array(name: str, values: object) -> NDArray[Any]:
+    """Return an array of numbers that torch has a dtype for, as it is.
+
+    Raises:
+        ShapeError: it is no array, or of another dtype.
+        DataError: some of its values are masked.
+    """
+    if not isinstance(values, np.ndarray):
+        hint = f"; use {name}.to_numpy()" if hasattr(values, "to_numpy") else ""
+        raise ShapeError(f"{name} must be a torch.Tensor or a NumPy array, got {type(values).__name__}{hint}")
+    if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
+        raise ShapeError(f"{name} must be numbers of at most 64 bits, got an array of {values.dtype}")
+    if isinstance(values, np.ma.MaskedArray):
+        n_masked = int(np.ma.count_masked(values))
+        if n_masked:
+            raise DataError(f"{name} must have no masked values, got {n_masked} of {values.size}; fill them first")
+        values = values.data
+    return values if isinstance(values, np.memmap) else np.asarray(values)
+
+
+def as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array in the machine's own byte order; torch shares no memory that is read-only or runs backwards."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.require(array, requirements=["C", "W"])
+
+
+def as_float(
+    name: str, values: ArrayLike, *, ndim: int | tuple[int, ...], device: torch.device | None = None
+) -> Tensor:
+    """Return floating-point numbers with one of the given numbers of axes as a tensor; see `as_tensor`."""
+    tensor = as_tensor(name, values, device=device)
+    check_float(name, tensor, ndim=ndim)
+    return tensor
 
 
 def check_float(name: str, tensor: Tensor, *, ndim: int | tuple[int, ...]) -> None:
@@ -48,22 +109,25 @@ def check_finite(name: str, tensor: Tensor, *, first_row: int = 0) -> None:
         raise DataError(f"{name} must be finite: {int(bad.sum())} of {len(bad)} rows are not, the first is row {first}")
 
 
-def check_mask(name: str, mask: Tensor, *, n_rows: int, device: torch.device) -> None:
-    """Require an (N,) bool mask on the given device."""
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise ShapeError(f"{name} must be a bool tensor, got {got}")
-    if mask.shape != (n_rows,):
-        raise ShapeError(f"{name} must have shape ({n_rows},), got {tuple(mask.shape)}")
-    if mask.device != device:
-        raise ShapeError(f"{name} must be on {device}, got {mask.device}")
+def as_mask(name: str, mask: ArrayLike, *, n_rows: int, device: torch.device) -> Tensor:
+    """Return a mask (N,) bool on the given device as a tensor; whole numbers are none, they may be row numbers."""
+    tensor = as_tensor(name, mask, device=device)
+    if tensor.dtype != torch.bool:
+        got = tensor.dtype if isinstance(mask, Tensor) else f"{type(mask).__name__} of {tensor.dtype}"
+        raise ShapeError(f"{name} must be a bool tensor or array, got {got}")
+    if tensor.shape != (n_rows,):
+        raise ShapeError(f"{name} must have shape ({n_rows},), got {tuple(tensor.shape)}")
+    if tensor.device != device:
+        raise ShapeError(f"{name} must be on {device}, got {tensor.device}")
+    return tensor
 
 
-def check_log_probs(log_probs: Tensor) -> None:
-    """Require an (N, C) float matrix with at least one column; what its rows hold is for `check_distributions`."""
-    check_float("log_probs", log_probs, ndim=2)
-    if log_probs.shape[1] == 0:
-        raise ShapeError(f"log_probs must have at least one column, got shape {tuple(log_probs.shape)}")
+def as_log_probs(log_probs: ArrayLike) -> Tensor:
+    """Return a matrix (N, C) float with at least one column; what its rows hold is for `check_distributions`."""
+    tensor = as_float("log_probs", log_probs, ndim=2)
+    if tensor.shape[1] == 0:
+        raise ShapeError(f"log_probs must have at least one column, got shape {tuple(tensor.shape)}")
+    return tensor
 
 
 def check_distributions(probs: Tensor, dtype: torch.dtype, *, first_row: int = 0) -> None:
@@ -77,10 +141,12 @@ def check_distributions(probs: Tensor, dtype: torch.dtype, *, first_row: int = 0
         )
 
 
-def check_last_layer(weight: Tensor, bias: Tensor, *, n_columns: int, device: torch.device) -> None:
-    """Require a last layer for features of n_columns: weight (C, D) and bias (C,), finite, on the given device."""
-    check_float("weight", weight, ndim=2)
-    check_float("bias", bias, ndim=1)
+def as_linear_layer(
+    weight: ArrayLike, bias: ArrayLike, *, n_columns: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return a last layer for features of n_columns: weight (C, D) and bias (C,), finite, on the given device."""
+    weight = as_float("weight", weight, ndim=2, device=device)
+    bias = as_float("bias", bias, ndim=1, device=device)
     if not len(weight) or weight.shape[1] != n_columns or weight.device != device:
         raise ShapeError(
             f"weight must be (C, {n_columns}) on {device} with C at least 1, "
@@ -90,6 +156,7 @@ def check_last_layer(weight: Tensor, bias: Tensor, *, n_columns: int, device: to
         raise ShapeError(f"bias must be ({len(weight)},) on {device}, got {tuple(bias.shape)} on {bias.device}")
     check_finite("weight", weight)
     check_finite("bias", bias)
+    return weight, bias
 
 
 def check_budget(n: int, available: int) -> None:
@@ -162,31 +229,46 @@ def rows_in(fraction: float, n_rows: int) -> int:
     return int(n_rows * Fraction(fraction).limit_denominator(1_000_000_000))
 
 
-def check_row_weights(name: str, weights: Tensor, *, n_rows: int, device: torch.device) -> None:
-    """Require a weight for each row, (N,) float on the given device, finite and at least 0."""
-    check_float(name, weights, ndim=1)
-    if len(weights) != n_rows or weights.device != device:
-        raise ShapeError(f"{name} must be ({n_rows},) on {device}, got {tuple(weights.shape)} on {weights.device}")
-    check_finite(name, weights)
-    negative = int((weights < 0).sum())
+def as_row_values(name: str, values: ArrayLike, *, n_rows: int, device: torch.device) -> Tensor:
+    """Return a number for each row, (N,) float on the given device."""
+    tensor = as_float(name, values, ndim=1, device=device)
+    if len(tensor) != n_rows or tensor.device != device:
+        raise ShapeError(f"{name} must be ({n_rows},) on {device}, got {tuple(tensor.shape)} on {tensor.device}")
+    return tensor
+
+
+def as_row_weights(name: str, weights: ArrayLike, *, n_rows: int, device: torch.device) -> Tensor:
+    """Return a weight for each row, (N,) float on the given device, finite and at least 0."""
+    tensor = as_row_values(name, weights, n_rows=n_rows, device=device)
+    check_finite(name, tensor)
+    negative = int((tensor < 0).sum())
     if negative:
-        raise DataError(f"{name} must be at least 0: {negative} of {n_rows} are not, down to {float(weights.min()):g}")
+        raise DataError(f"{name} must be at least 0: {negative} of {n_rows} are not, down to {float(tensor.min()):g}")
+    return tensor
 
 
-def check_groups(name: str, groups: Tensor, *, n_rows: int, device: torch.device) -> None:
-    """Require the number of a group for each row, (N,) int64 on the given device, none of them negative."""
-    if groups.shape != (n_rows,) or groups.dtype != torch.int64 or groups.device != device:
+def as_row_labels(name: str, labels: ArrayLike, *, n_rows: int, device: torch.device) -> Tensor:
+    """Return a whole number for each row, (N,) int64 on the given device; arrays may have any integer dtype."""
+    tensor = labels if isinstance(labels, Tensor) else as_integers(name, labels).to(device)
+    if tensor.shape != (n_rows,) or tensor.dtype != torch.int64 or tensor.device != device:
         raise ShapeError(
-            f"{name} must be ({n_rows},) int64 on {device}, got {tuple(groups.shape)} {groups.dtype} on {groups.device}"
+            f"{name} must be ({n_rows},) int64 on {device}, got {tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
         )
-    if bool((groups < 0).any()):
-        raise DataError(f"{name} must be at least 0: {int((groups < 0).sum())} of {n_rows} are not")
+    return tensor
+
+
+def as_groups(name: str, groups: ArrayLike, *, n_rows: int, device: torch.device) -> Tensor:
+    """Return the number of a group for each row, (N,) int64 on the given device, none of them negative."""
+    tensor = as_row_labels(name, groups, n_rows=n_rows, device=device)
+    if bool((tensor < 0).any()):
+        raise DataError(f"{name} must be at least 0: {int((tensor < 0).sum())} of {n_rows} are not")
+    return tensor
 
 
 def as_integers(name: str, values: object) -> Tensor:
     """Return whole numbers, in a tensor, an array or a list, as (n,) int64; no values at all may have any dtype."""
     try:
-        tensor = torch.as_tensor(values)
+        tensor = torch.as_tensor(as_torch_takes(values) if isinstance(values, np.ndarray) else values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(f"{name} must be (n,) integers, got {type(values).__name__}: {error}") from error
     whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)

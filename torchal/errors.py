@@ -23,6 +23,10 @@ class DataError(TorchalError, ValueError):
     """The data cannot be used: not finite, empty, one class, ragged, or contradicting itself."""
 
 
+class FitError(DataError):
+    """A model refused the labels that there are, as one that wants more of each class. What was told is kept."""
+
+
 class DivergenceError(DataError, ArithmeticError):
     """A network's loss or weights are no longer finite. `curves` are those of the epochs before."""
 

@@ -28,7 +28,7 @@ class Inputs(Protocol):
         """Gather rows (n,) int64; the answer has n rows."""
 
 
-Oracle = Callable[[Tensor], Tensor | NDArray[Any] | Sequence[int]]
+Oracle = Callable[[Tensor], Tensor | NDArray[Any] | Sequence[Any]]
 """Answers rows (n,) int64 of the pool with their labels (n,). It may be a simulation or a person."""
 
 

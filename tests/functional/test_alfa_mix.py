@@ -200,7 +200,7 @@ def test_all_candidates_and_rows_that_never_flip():
         ({"anchors": torch.zeros(0, 5)}, ShapeError, "at least 1"),
         ({"anchors": torch.full((1, 5), math.nan)}, DataError, "anchors must be finite"),
         ({"features": torch.full((60, 5), math.nan)}, DataError, "features must be finite"),
-        ({"features": torch.zeros(60, 5, dtype=torch.int64)}, ShapeError, "features must be floating point"),
+        ({"features": torch.zeros(60, 5, dtype=torch.complex64)}, ShapeError, "features must be real numbers"),
         ({"eps": 0.0}, ConfigError, "eps must be a finite number above 0"),
         ({"eps": math.nan}, ConfigError, "eps must be a finite number above 0"),
         ({"max_eps": "1"}, ConfigError, "max_eps must be a finite number"),

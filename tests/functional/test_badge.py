@@ -389,7 +389,12 @@ LOG_PROBS, FEATURES = made(10, 3, 4)
         (1, {"features": FEATURES.index_fill(0, torch.tensor(7), torch.nan)}, DataError, "the first is row 7"),
         (1, {"features": FEATURES.index_fill(0, torch.tensor(7), torch.inf)}, DataError, "features must be finite"),
         (1, {"features": FEATURES[:, :0]}, ShapeError, "features must have at least one column"),
-        (1, {"features": FEATURES.tolist()}, ShapeError, r"features must be a torch\.Tensor, got list"),
+        (
+            1,
+            {"features": FEATURES.tolist()},
+            ShapeError,
+            r"must be a torch\.Tensor or a NumPy array, got list",
+        ),
         (1, {"features": FEATURES[:0]}, DataError, "features has no rows"),
         (1, {"chunk_rows": 0}, ConfigError, "chunk_rows"),
     ],

@@ -142,7 +142,7 @@ def test_chunks_do_not_change_the_answer(monkeypatch):
         ({"log_probs": torch.zeros(2, 1)}, ShapeError, r"log_probs must be \(3, C\)"),
         ({"log_probs": torch.full((3, 1), math.nan)}, DataError, "sums to nan"),
         ({"features": torch.full((3, 2), math.nan)}, DataError, "features must be finite"),
-        ({"features": torch.zeros(3, 2, dtype=torch.int64)}, ShapeError, "features must be floating point"),
+        ({"features": torch.zeros(3, 2, dtype=torch.complex64)}, ShapeError, "features must be real numbers"),
         ({"k": 0}, ConfigError, "k must be a whole number of at least 1"),
         ({"eps": 0.0}, ConfigError, "eps must be a number above 0"),
         ({"eps": 0.2}, ConfigError, "at most 0.1"),

@@ -385,7 +385,7 @@ class TestPurityRadius:
         (lambda: prob_cover(LINE / 0, 1, radius=1.0), DataError, "features must be finite"),
         (lambda: prob_cover(LINE[:0], 1, radius=1.0), DataError, "features has no rows"),
         (lambda: prob_cover(LINE, 1, radius=1.0, metric="cosine"), DataError, "row 0 is all zeros"),
-        (lambda: prob_cover(LINE.int(), 1, radius=1.0), ShapeError, "features must be floating point"),
+        (lambda: prob_cover(LINE.cfloat(), 1, radius=1.0), ShapeError, "features must be real numbers"),
         (lambda: prob_cover(LINE, 1, radius=1.0, labeled=torch.ones(5).bool()), ShapeError, "labeled must have shape"),
         (lambda: prob_cover(LINE, 1, radius=1.0, candidates=torch.ones(6)), ShapeError, "candidates must be a bool"),
         (lambda: purity_radius(LINE, n_clusters=1, generator=seeded()), ConfigError, "n_clusters .* at least 2, got 1"),

@@ -156,7 +156,7 @@ def test_all_candidates_one_row_and_a_pool_that_is_sure():
         ({"bias": torch.zeros(3)}, ShapeError, r"bias must be \(4,\)"),
         ({"weight": torch.full((4, 5), math.nan)}, DataError, "weight must be finite"),
         ({"features": torch.full((60, 5), math.nan)}, DataError, "features must be finite"),
-        ({"features": torch.zeros(60, 5, dtype=torch.int64)}, ShapeError, "features must be floating point"),
+        ({"features": torch.zeros(60, 5, dtype=torch.complex64)}, ShapeError, "features must be real numbers"),
         ({"n_masks": 0}, ConfigError, "n_masks must be a whole number of at least 1"),
         ({"rate": 1.0}, ConfigError, "rate must be a number of at least 0 and below 1"),
         ({"rate": -0.1}, ConfigError, "rate must be"),

@@ -368,7 +368,7 @@ class TestErrors:
             ({"log_probs": torch.full((14, 3), torch.inf)}, DataError, "row 0 sums to inf"),
             ({"log_probs": torch.empty(14, 0)}, ShapeError, "at least one column"),
             ({"features": torch.rand(14)}, ShapeError, "features must have 2 axes"),
-            ({"features": torch.ones(14, 3, dtype=torch.int64)}, ShapeError, "features must be floating point"),
+            ({"features": torch.ones(14, 3, dtype=torch.complex64)}, ShapeError, "features must be real numbers"),
             ({"features": torch.full((14, 3), torch.nan)}, DataError, "features must be finite"),
             ({"features": torch.full((14, 3), torch.inf)}, DataError, "features must be finite"),
             ({"features": torch.empty(14, 0)}, ShapeError, "at least one column"),

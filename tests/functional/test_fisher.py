@@ -259,7 +259,7 @@ LOG_PROBS, X = make(10, 3, 2)
         (LOG_PROBS, X[:9], 1, {}, ShapeError, r"same rows.*\(10, 3\) on cpu and \(9, 2\) on cpu"),
         (LOG_PROBS, X[:, :0], 1, {}, ShapeError, r"features must have at least one column"),
         (LOG_PROBS, X.to("meta"), 1, {}, ShapeError, "on meta"),
-        (LOG_PROBS, X.long(), 1, {}, ShapeError, "features must be floating point"),
+        (LOG_PROBS, X.cfloat(), 1, {}, ShapeError, "features must be real numbers"),
         (LOG_PROBS, X[:, 0], 1, {}, ShapeError, "features must have 2 axes"),
         (LOG_PROBS[:, 0], X, 1, {}, ShapeError, "log_probs must have 2 axes"),
         (LOG_PROBS[:, :0], X, 1, {}, ShapeError, "log_probs must have at least one column"),

@@ -102,7 +102,7 @@ def test_equal_rows_have_equal_scores_and_chunks_do_not_change_them(monkeypatch)
         ({"log_probs": torch.zeros(2, 1)}, ShapeError, r"log_probs must be \(3, C\) on cpu, got \(2, 1\)"),
         ({"log_probs": torch.zeros(3, 1, dtype=torch.int64)}, ShapeError, "floating point"),
         ({"features": torch.full((3, 2), math.inf)}, DataError, "features must be finite"),
-        ({"features": torch.zeros(3, 2, dtype=torch.int64)}, ShapeError, "features must be floating point"),
+        ({"features": torch.zeros(3, 2, dtype=torch.complex64)}, ShapeError, "features must be real numbers"),
         ({"bias": "no"}, ConfigError, "bias must be true or false"),
     ],
 )

@@ -208,7 +208,7 @@ FEATURES = normal(10, 4)
         (1, {"similarity": "rbf"}, ConfigError, "similarity must be one of cosine, shifted_cosine, got 'rbf'"),
         (1, {"chunk_rows": 0}, ConfigError, "chunk_rows"),
         (1, {"features": FEATURES[0]}, ShapeError, "features must have 2 axes"),
-        (1, {"features": FEATURES.long()}, ShapeError, "features must be floating point"),
+        (1, {"features": FEATURES.cfloat()}, ShapeError, "features must be real numbers"),
         (1, {"features": FEATURES[:0]}, DataError, "features has no rows"),
         (1, {"features": FEATURES.index_fill(0, torch.tensor(7), torch.nan)}, DataError, "the first is row 7"),
         (1, {"features": FEATURES.index_fill(0, torch.tensor(7), torch.inf)}, DataError, "the first is row 7"),

@@ -216,7 +216,7 @@ def test_half_precision_and_files(tmp_path):
         ({"max_iterations": 0}, ConfigError, "max_iterations must be"),
         ({"features": torch.full((60, 3), math.nan)}, DataError, "features must be finite"),
         ({"features": torch.full((60, 3), math.inf)}, DataError, "features must be finite"),
-        ({"features": torch.zeros(60, 3, dtype=torch.int64)}, ShapeError, "features must be floating point"),
+        ({"features": torch.zeros(60, 3, dtype=torch.complex64)}, ShapeError, "features must be real numbers"),
         ({"features": torch.zeros(0, 3)}, DataError, "features has no rows"),
     ],
 )

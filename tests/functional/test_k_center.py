@@ -15,7 +15,7 @@ from torchal._chunks import Chunker
 from torchal.engine import greedy
 from torchal.engine.distances import ManhattanSpace, Space
 from torchal.errors import DeviceMemoryError
-from torchal.functional import Cover, assign_to_centers, k_center_greedy
+from torchal.functional import Cover, assign_to_centers, k_center, k_center_greedy
 
 METRICS = ["euclidean", "cosine", "manhattan"]
 
@@ -481,8 +481,8 @@ X = normal(10, 3, dtype=torch.float32)
         (X[:0], 1, {}, DataError, "features has no rows"),
         (X[:, :0], 1, {}, ShapeError, r"at least one column, got shape \(10, 0\)"),
         (X[0], 1, {}, ShapeError, r"2 axes, got shape \(3,\)"),
-        (X.int(), 1, {}, ShapeError, "floating point, got torch.int32"),
-        (X.numpy(), 1, {}, ShapeError, "must be a torch.Tensor, got ndarray"),
+        (X.cfloat(), 1, {}, ShapeError, "real numbers, got torch.complex64"),
+        (X.tolist(), 1, {}, ShapeError, "must be a torch.Tensor or a NumPy array, got list"),
         (X, 0, {}, BudgetError, "asked for 0 rows, 10 can be picked"),
         (X, 11, {}, BudgetError, "asked for 11 rows, 10 can be picked"),
         (X, 10, {"labeled": mask(10, [1])}, BudgetError, "asked for 10 rows, 9 can be picked"),
@@ -519,6 +519,45 @@ def test_bad_centres():
         assign_to_centers(X, torch.empty(0, dtype=torch.int64))
     with pytest.raises(ShapeError, match=r"lie in \[0, 10\)"):
         assign_to_centers(X, torch.tensor([10]))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
+@given(
+    values=st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=4, max_size=30, unique=True),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=30)
+def test_a_cover_that_is_extended_is_that_of_all_rows(metric, values, data):
+    x = torch.tensor(values, dtype=torch.float64)
+    n_old = data.draw(st.integers(1, len(x)))
+    centers = torch.tensor(data.draw(st.lists(st.integers(0, n_old - 1), unique=True, max_size=5)), dtype=torch.int64)
+    cover = Cover(x[:n_old], metric=metric)
+    cover.add(centers)
+    extended = cover.extended(x)
+    whole = Cover(x, metric=metric)
+    whole.add(centers)
+    assert torch.allclose(extended.distances, whole.distances, atol=1e-12)
+    assert extended.is_center.equal(whole.is_center)
+    assert len(cover) == n_old
+
+
+def test_a_cover_is_extended_by_a_pass_over_the_new_rows(monkeypatch):
+    x = torch.rand(1000, 4, generator=torch.Generator().manual_seed(0))
+    cover = Cover(x[:900])
+    cover.add(torch.arange(50))
+    measured, inner = [], k_center.nearest_centers
+
+    def watched(source, *rest):
+        measured.append(len(source))
+        return inner(source, *rest)
+
+    monkeypatch.setattr(k_center, "nearest_centers", watched)
+    monkeypatch.setattr(Cover, "add", lambda *_: pytest.fail("all rows were measured again"))
+    cover.extended(x)
+    assert measured == [100]
+    for rows in (x[:800], torch.rand(1000, 5)):
+        with pytest.raises(ShapeError, match="a cover of 900 rows of 4 columns cannot be extended"):
+            cover.extended(rows)
 
 
 @pytest.mark.gpu

@@ -366,7 +366,7 @@ def test_the_loop_for_gpus_makes_the_same_picks(dtype, beyond):
         ({"weights": torch.ones(9)}, ShapeError, r"weights must be \(10,\) on cpu, got \(9,\)"),
         ({"weights": torch.ones(10, 1)}, ShapeError, r"weights must have 1 axes, got shape \(10, 1\)"),
         ({"weights": torch.ones(10).int()}, ShapeError, "weights must be floating point, got torch.int32"),
-        ({"weights": [1.0] * 10}, ShapeError, "weights must be a torch.Tensor, got list"),
+        ({"weights": "1.0"}, ShapeError, "weights must be a torch.Tensor or a NumPy array, got str"),
         ({"weights": torch.ones(10, device="meta")}, ShapeError, "on cpu, got .* on meta"),
         ({"weights": torch.ones(10).index_fill(0, torch.tensor([4]), torch.nan)}, DataError, "the first is row 4"),
         ({"weights": torch.ones(10).index_fill(0, torch.tensor([4]), torch.inf)}, DataError, "the first is row 4"),

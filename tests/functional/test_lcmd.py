@@ -193,7 +193,7 @@ def test_rows_that_may_not_be_picked_make_no_cluster_large():
     ("x", "n", "more", "error", "message"),
     [
         (torch.zeros(3), 1, {}, ShapeError, r"features must have 2 axes"),
-        (torch.zeros(3, 2).long(), 1, {}, ShapeError, r"features must be floating point"),
+        (torch.zeros(3, 2).cfloat(), 1, {}, ShapeError, r"features must be real numbers"),
         (torch.zeros(0, 2), 1, {}, DataError, "features has no rows"),
         (torch.tensor([[1.0], [math.nan]]), 1, {}, DataError, "the first is row 1"),
         (torch.tensor([[1.0], [math.inf]]), 1, {"log_probs": torch.full((2, 2), 0.5).log()}, DataError, "row 1"),

@@ -209,7 +209,7 @@ X = normal(10, 3, dtype=torch.float32)
         (X, 2, {"backend": "annoy"}, ConfigError, "auto, faiss, torch, got 'annoy'"),
         (X, 2, {"chunk_rows": 0}, ConfigError, "chunk_rows"),
         (X[:0], 2, {}, DataError, "no rows"),
-        (X.long(), 2, {}, ShapeError, "floating point"),
+        (X.cfloat(), 2, {}, ShapeError, "real numbers"),
         (X / 0, 2, {}, DataError, "10 of 10 rows are not"),
         (X * 0, 2, {"metric": "cosine"}, DataError, "row 0 is all zeros"),
         (X.double(), 2, {"backend": "faiss"}, CapabilityError, "float32, these features need torch.float64"),

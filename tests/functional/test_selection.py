@@ -62,9 +62,9 @@ def test_budget_error_has_both_numbers():
         (torch.zeros(3, 1), None, r"1 axes, got shape \(3, 1\)"),
         (torch.zeros(3, dtype=torch.int64), None, "floating point, got torch.int64"),
         (torch.zeros(3), torch.ones(2, dtype=torch.bool), r"shape \(3,\), got \(2,\)"),
-        (torch.zeros(3), torch.ones(3), "bool tensor, got torch.float32"),
+        (torch.zeros(3), torch.ones(3), "bool tensor or array, got torch.float32"),
         (torch.zeros(3), torch.ones(3, dtype=torch.bool, device="meta"), "on cpu, got meta"),
-        ([1.0], None, "torch.Tensor, got list"),
+        ("1.0", None, "torch.Tensor or a NumPy array, got str"),
     ],
 )
 def test_refuses_wrong_tensors(scores, candidates, message):

@@ -250,7 +250,7 @@ def test_from_a_file(tmp_path):
         ({"labeled": torch.ones(60) > 0, "candidates": torch.ones(60) > 0}, ShapeError, "60 rows are both"),
         ({"features": torch.full((60, 3), math.nan)}, DataError, "must be finite"),
         ({"features": torch.full((60, 3), math.inf)}, DataError, "must be finite"),
-        ({"features": torch.zeros(60, 3, dtype=torch.int64)}, ShapeError, "features must be floating point"),
+        ({"features": torch.zeros(60, 3, dtype=torch.complex64)}, ShapeError, "features must be real numbers"),
         ({"features": torch.zeros(60)}, ShapeError, "features must have 2 axes"),
         ({"features": torch.zeros(0, 3)}, DataError, "features has no rows"),
         ({"min_cluster_size": 0}, ConfigError, "min_cluster_size must be a whole number of at least 1"),

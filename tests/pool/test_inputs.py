@@ -2,83 +2,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from torchal import ActiveLearner, Pool, embed
+from torchal import ActiveLearner, DatasetInputs, Pool
 from torchal.errors import DataError, ShapeError
-from torchal.pool.inputs import DatasetInputs, SparseInputs, as_inputs, gather, have_distances, is_streamed, read_rows
+from torchal.pool.inputs import SparseInputs, as_inputs, gather, have_distances, is_streamed, read_rows
 from torchal.samplers import Margin
 
 ROWS = torch.arange(12.0).reshape(4, 3)
-
-
-class Plain(Dataset):
-    """Items that are what a test says."""
-
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, row):
-        item = self.items[row]
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(ROWS)
-
-
-class TestDatasetInputs:
-    def test_reads_nothing_before_it_is_needed(self):
-        inputs = DatasetInputs(Plain([OSError("read")] * 4))
-        assert len(inputs) == 4
-        assert len(inputs[torch.tensor([3, 1])][torch.tensor([0])]) == 1
-
-    @pytest.mark.parametrize("rows", [torch.tensor([2, 0]), np.array([2, 0]), [2, 0]])
-    def test_rows_of_rows(self, rows):
-        some = DatasetInputs(TensorDataset(ROWS, torch.zeros(4)))[rows]
-        assert some.load().equal(ROWS[[2, 0]])
-        assert some[torch.tensor([1])].load().equal(ROWS[:1])
-        assert some[1:].load().equal(ROWS[:1])
-
-    def test_training_reads_the_other_data_set(self):
-        inputs = DatasetInputs(TensorDataset(ROWS), train=TensorDataset(-ROWS))[torch.tensor([3])]
-        assert inputs.read([0]).equal(ROWS[3:])
-        assert inputs.read([0], training=True).equal(-ROWS[3:])
-
-    def test_items_of_other_kinds(self):
-        assert DatasetInputs(Plain([{"x": row} for row in ROWS]), to_row=lambda item: item["x"]).load().equal(ROWS)
-        assert DatasetInputs(Plain([(row.numpy(), 7) for row in ROWS])).load().equal(ROWS)
-        with pytest.raises(
-            DataError, match=r"row 0 of the data set \(Plain\) cannot be read: .*got dict; give to_row="
-        ):
-            DatasetInputs(Plain([{"x": row} for row in ROWS])).load()
-
-    def test_an_item_that_cannot_be_read_is_named(self):
-        items = [ROWS[0], ROWS[1], OSError("disk on fire")]
-        with pytest.raises(DataError, match=r"row 2 of the data set .* cannot be read: OSError: disk on fire"):
-            DatasetInputs(Plain(items))[torch.tensor([0, 2])].load()
-
-    def test_rows_of_several_shapes(self):
-        with pytest.raises(ShapeError, match=r"row 0 has \(3,\), row 1 has \(2,\)"):
-            DatasetInputs(Plain([ROWS[0], ROWS[0, :2]])).load()
-
-    @pytest.mark.parametrize(
-        ("dataset", "train", "match"),
-        [
-            (Stream(), None, "Stream has not both"),
-            (Plain([]), None, "no rows"),
-            (Plain([1, 2]), Plain([1]), "1 and 2"),
-        ],
-    )
-    def test_data_sets_that_cannot_be_used(self, dataset, train, match):
-        with pytest.raises(DataError, match=match):
-            DatasetInputs(dataset, train=train)
 
 
 def test_what_is_streamed(tmp_path):
@@ -91,8 +22,7 @@ def test_what_is_streamed(tmp_path):
     assert not is_streamed(ROWS.numpy())
     assert read_rows(mapped, [1, 0]).equal(ROWS[[1, 0]])
     assert isinstance(gather(mapped, torch.tensor([1])), np.ndarray)
-    with pytest.raises(DataError, match="must be numbers"):
-        as_inputs(np.array(["a"]))
+    assert not is_streamed(as_inputs(np.array(["a"])))
 
 
 @pytest.mark.parametrize(
@@ -111,21 +41,6 @@ def test_which_rows_have_distances(dtype, expected, tmp_path):
 def test_other_byte_orders_are_read(tmp_path):
     np.save(tmp_path / "x.npy", ROWS.numpy().astype(">f4"))
     assert read_rows(np.load(tmp_path / "x.npy", mmap_mode="r"), [2]).equal(ROWS[2:3])
-
-
-def test_a_pool_takes_a_data_set():
-    pool = Pool.unlabeled(TensorDataset(ROWS), n_classes=2).with_labels(torch.tensor([3, 0]), torch.tensor([1, 0]))
-    inputs, targets = pool.training_data()
-    assert isinstance(inputs, DatasetInputs)
-    assert inputs.load().equal(ROWS[[0, 3]])
-    assert targets.tolist() == [0, 1]
-
-
-def test_embed_takes_data_set_inputs():
-    net = torch.nn.Linear(3, 2)
-    features, logits = embed(net, DatasetInputs(TensorDataset(ROWS))[torch.tensor([3, 1])], progress=False)
-    assert features.equal(ROWS[[3, 1]])
-    torch.testing.assert_close(logits, net(ROWS[[3, 1]]).detach())
 
 
 class Made(Dataset):
@@ -172,15 +87,24 @@ def broken(row):
         (torch.rand(6), ShapeError, r"got shape \(6,\); one feature is"),
         (torch.rand(6, 0), ShapeError, r"at least one column, got shape \(6, 0\)"),
         (np.ma.masked_array(np.ones((6, 2)), mask=[[True, False]] * 6), DataError, "6 masked values"),
-        (np.array([["a"]] * 6), DataError, "must be numbers, got an array of <U1"),
+        (np.array([[["a"]]] * 6), ShapeError, r"texts or objects must be .*, got shape \(6, 1, 1\)"),
+        (np.array(["a", None], dtype=object), DataError, "1 of 2 are not, the first is row 1, of type NoneType"),
+        (["a", 1.0], DataError, "1 of 2 are not, the first is row 1, of type float"),
+        ([], ShapeError, "a row axis and at least one more"),
         (np.zeros(6, [("a", "f4")]), DataError, "must be numbers, got an array of"),
         (np.zeros((6, 2), "M8[s]"), DataError, "must be numbers, got an array of datetime64"),
         (torch.zeros(6, 2, dtype=torch.complex64), DataError, "real numbers, got torch.complex64"),
         (torch.zeros(6, 2).to(torch.float8_e4m3fn), DataError, "real numbers, got torch.float8_e4m3fn"),
         (torch.zeros(6, 2, device="meta"), DataError, "real numbers, got torch.float32 on meta"),
-        (Made(lambda row: torch.zeros(row + 1)), ShapeError, r"row 0 has \(1,\), row 1 has \(6,\)"),
+        (Made(lambda row: torch.zeros(row + 1)), ShapeError, r"row 0 has \(1,\), row 5 has \(6,\)"),
         (Made(broken), DataError, r"row 0 of the data set \(Made\) cannot be read: OSError: the disk"),
-        (Made(lambda row: {"x": row}), DataError, "got dict; give to_row="),
+        (Made(lambda row: "text"), DataError, "got str; give to_row="),
+        (Made(lambda row: {"x": "text"}), DataError, r"row 0 of the data set \(Made\) .* 'x' is no tensor.* but str"),
+        (
+            Made(lambda row: {"x": [1] * (row + 1)}),
+            ShapeError,
+            r"of 'x': row 0 has \(1,\), row 5 has \(6,\); give",
+        ),
         (DatasetInputs(Made(lambda row: row), to_row=lambda row: [row]), DataError, "to_row must return .*, got list"),
         (ByNumber(lambda rows: "x"), DataError, "6 rows for 6|2 rows for 2 numbers, ByNumber gave str of length 1"),
         (ByNumber(lambda rows: [[1.0]] * 5), DataError, "2 rows for 2 numbers, ByNumber gave list of length 5"),
@@ -196,16 +120,6 @@ def test_rows_that_training_reads_otherwise_are_looked_at_too():
     good = TensorDataset(torch.rand(6, 2))
     with pytest.raises(DataError, match="the disk"):
         Pool.unlabeled(DatasetInputs(good, train=Made(broken)), n_classes=2)
-
-
-def test_a_table_of_numbers_is_a_pool():
-    pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame({"a": [1, 2, 3], "b": [0.5, 0.25, 1.0]}, index=[7, 8, 9])
-    assert Pool.unlabeled(table, n_classes=2).inputs.tolist() == [[1.0, 0.5], [2.0, 0.25], [3.0, 1.0]]
-    with pytest.raises(DataError, match="a DataFrame of object; encode its columns"):
-        Pool.unlabeled(pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}), n_classes=2)
-    with pytest.raises(ShapeError, match=r"got shape \(2,\); one feature is x.reshape\(-1, 1\)"):
-        Pool.unlabeled(pandas.Series([1.0, 2.0]), n_classes=2)
 
 
 def test_half_precision_reaches_a_model_of_numpy():

@@ -331,11 +331,11 @@ def test_features_and_scores_of_mapped_files(sampler, tmp_path):
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ({"scores": "abc"}, ShapeError, "scores must be a tensor or an array of numbers, got str"),
+        ({"scores": "abc"}, ShapeError, "scores must be a torch.Tensor or a NumPy array, got str"),
         (
             {"scores": np.array(["a"])},
             ShapeError,
-            "a tensor or an array of numbers, got an array of <U1",
+            "scores must be numbers of at most 64 bits, got an array of <U1",
         ),
         ({"scores": torch.zeros(3, 2).long()}, ShapeError, "scores must be floating point, got torch.int64"),
         (

@@ -242,7 +242,7 @@ class TestBatchesOfOneClass:
             assert len(batch["report"]["represents"]["counts"]) == len(batch["rows"]) == 6
         learner.ask(4)
         assert learner.history[0] is result
-        assert len(learner._report["represents"]["counts"]) == 4
+        assert len(learner._asks[-1]["report"]["represents"]["counts"]) == 4
 
     @pytest.mark.parametrize("make_sampler", STATEFUL.values(), ids=STATEFUL.keys())
     @pytest.mark.parametrize("where", ["asked", "told", "asked again", "told again"])

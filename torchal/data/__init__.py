@@ -38,5 +38,6 @@ from torchal.data.vision import mnist as mnist
 from torchal.data.vision_files import ImageFiles as ImageFiles
 from torchal.data.vision_files import image_files as image_files
 from torchal.data.vision_files import image_folder as image_folder
-from torchal.pool.inputs import DatasetInputs as DatasetInputs
+from torchal.pool.dataset_inputs import DatasetInputs as DatasetInputs
 from torchal.pool.inputs import SparseInputs as SparseInputs
+from torchal.pool.tables import TableInputs as TableInputs

@@ -191,7 +191,7 @@ def _search(source: _Source, path: Path) -> list[Path | None]:
 
 def _download(source: _Source, path: Path) -> None:
     check_installed("torchvision", extra="vision")
-    from torchvision import datasets  # type: ignore[import-untyped]
+    from torchvision import datasets
 
     try:
         for train in (True, False):

@@ -121,7 +121,7 @@ def image_files(path: str | os.PathLike[str]) -> tuple[list[Path], list[str]]:
     classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if not classes:
         raise DataError(f"{root} must have a folder for each class, it has none")
-    found = {name: _images_below(root / name) for name in classes}
+    found = {name: images_below(root / name) for name in classes}
     empty = [name for name, files in found.items() if not files]
     if empty:
         raise DataError(
@@ -174,7 +174,8 @@ def image_folder(path: str | os.PathLike[str], *, size: int = 64, **settings: Un
     return data
 
 
-def _images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
+    """Return the image files in a folder and those below, folder by folder, each by name."""
     return [
         Path(parent, name)
         for parent, _, names in sorted(os.walk(folder, onerror=_refuse, followlinks=True))

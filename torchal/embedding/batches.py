@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import chain, islice
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, default_collate
 
+from torchal._batch import NamedRows, array_as_tensor, is_numeric, without_labels
 from torchal.errors import ConfigError, DataError, TorchalError
 
 Arguments: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
@@ -96,8 +97,10 @@ def arguments_of(batch: Any, batch_to_inputs: Callable[[Any], Any] | None) -> Ar
         if not isinstance(batch, Tensor | np.ndarray):
             raise ConfigError(f"batch_to_inputs must return a tensor, a tuple or a mapping, got {type(batch).__name__}")
         return (batch,), {}
+    if isinstance(batch, NamedRows):
+        return (), batch.tensors
     if isinstance(batch, Mapping):
-        return (), {name: value for name, value in batch.items() if name not in ("label", "labels")}
+        return (), without_labels(batch)
     if isinstance(batch, tuple | list) and 0 < len(batch) <= 2:  # inputs, or inputs and labels
         return (batch[0],), {}
     if isinstance(batch, Tensor | np.ndarray):
@@ -109,20 +112,6 @@ def arguments_of(batch: Any, batch_to_inputs: Callable[[Any], Any] | None) -> Ar
     )
 
 
-def moved(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Return the same structure with its tensors on the device, floating ones in this dtype."""
-    if isinstance(value, np.ndarray) and _is_numeric(value):
-        value = _as_tensor(value)
-    if isinstance(value, Tensor):
-        return value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: moved(item, device, dtype) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [moved(item, device, dtype) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
-
-
 def digest(value: Any) -> str:
     """Return a digest of the tensors, arrays, numbers and text in a structure."""
     found = hashlib.sha256()
@@ -131,8 +120,8 @@ def digest(value: Any) -> str:
 
 
 def _feed(update: Callable[[Any], None], value: Any) -> None:
-    if isinstance(value, np.ndarray) and _is_numeric(value):
-        value = _as_tensor(value)
+    if isinstance(value, np.ndarray) and is_numeric(value):
+        value = array_as_tensor(value)
     if isinstance(value, Tensor):
         update(f"{value.dtype}{tuple(value.shape)}".encode())
         update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -147,21 +136,11 @@ def _feed(update: Callable[[Any], None], value: Any) -> None:
         update(f"{type(value).__name__} {value if plain else ''}".encode())
 
 
-def _as_tensor(array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor; a copy where torch cannot share it: read-only, backwards, foreign byte order."""
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-
-
-def _is_numeric(array: NDArray[Any]) -> bool:
-    """Tell whether torch has these numbers."""
-    return array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
-
-
 class _Sliced(Batches):
     """Slices of a tensor or an array; of a mapped file, no more is read at once."""
 
     def __init__(self, rows: Tensor | NDArray[Any], batch_size: int) -> None:
-        if isinstance(rows, np.ndarray) and not _is_numeric(rows):
+        if isinstance(rows, np.ndarray) and not is_numeric(rows):
             raise DataError(f"data must be numbers that torch has, got an array of {rows.dtype}")
         if not rows.ndim or not len(rows):
             raise DataError(f"the data has no rows: shape {tuple(rows.shape)}")
@@ -171,7 +150,7 @@ class _Sliced(Batches):
     def since(self, start: int) -> Iterator[Tensor]:
         for begin in range(start * self._size, len(self._rows), self._size):
             rows = self._rows[begin : begin + self._size]
-            yield rows if isinstance(rows, Tensor) else _as_tensor(rows)
+            yield rows if isinstance(rows, Tensor) else array_as_tensor(rows)
 
 
 def _as_loaded(loader: DataLoader[Any]) -> Batches:
@@ -266,9 +245,13 @@ class _Readable(Dataset[Any]):
         return self._read(lambda: self.wrapped[row], f"row {row}")
 
     def __getitems__(self, rows: list[int]) -> list[Any]:
+        where = f"a row of {rows[0]} to {rows[-1]}"
+        if hasattr(self.wrapped, "read_batch"):  # as DatasetInputs, which put rows together by themselves
+            batch = self._read(lambda: self.wrapped.read_batch(rows), where)
+            return [batch if isinstance(batch, TorchalError) else _Whole(batch)]
         if not hasattr(self.wrapped, "__getitems__"):
             return [self[row] for row in rows]
-        items = self._read(lambda: self.wrapped.__getitems__(rows), f"a row of {rows[0]} to {rows[-1]}")
+        items = self._read(lambda: self.wrapped.__getitems__(rows), where)
         return [items] if isinstance(items, TorchalError) else items
 
     def _read(self, read: Callable[[], Any], what: str) -> Any:
@@ -279,7 +262,15 @@ class _Readable(Dataset[Any]):
             return DataError(f"{what} of the data set ({type(self.wrapped).__name__}) cannot be read: {reason}")
 
 
+class _Whole(NamedTuple):
+    """A batch that is put together already."""
+
+    batch: Any
+
+
 def _collated(items: list[Any]) -> Any:
+    if len(items) == 1 and isinstance(items[0], _Whole):
+        return items[0].batch
     failed = next((item for item in items if isinstance(item, TorchalError)), None)
     if failed is not None:
         return failed

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchal._batch import logits_in
 from torchal.errors import CapabilityError, ConfigError
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module's layers
@@ -103,8 +104,8 @@ class Captured:
 
     def ended(self, _: nn.Module, __: Any, output: Any) -> None:
         """Take the shape of the network's answer."""
-        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-        self._answer = logits.shape if isinstance(logits, Tensor) else self._head
+        logits = logits_in(output)
+        self._answer = self._head if logits is None else logits.shape
 
     def _take(self, value: object) -> None:
         self._seen = value if isinstance(value, Tensor) and value.ndim else type(value)

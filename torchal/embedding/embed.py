@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from torchal._batch import logits_of, moved
 from torchal._checks import as_device, check_flag, check_whole, warn_of_probabilities
-from torchal.embedding.batches import Arguments, Batches, arguments_of, as_batches, digest, moved
+from torchal.embedding.batches import Arguments, Batches, arguments_of, as_batches, digest
 from torchal.embedding.capture import capture, layer_name
 from torchal.embedding.npy_stream import Fingerprint, NpyStream
 from torchal.embedding.precision import Precision, autocast, check_precision, dtype_of, is_mixed
@@ -184,7 +185,7 @@ class _Pass:
     def __call__(self, arguments: Arguments) -> Tensor:
         """Run one batch; return the logits, as they come."""
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False), self._context:
-            return _logits_of(self._module(*arguments[0], **arguments[1]))
+            return logits_of(self._module(*arguments[0], **arguments[1]))
 
     def features(self) -> Tensor:
         """Return the embedding of the batch that ran."""
@@ -227,20 +228,6 @@ def _fill(rows: _InMemory | NpyStream, batches: Batches, run: _Pass, *, progress
         expected = f", expected {batches.n_rows}" if counted else ""
         raise DataError(f"the data has {rows.n_rows} rows in {rows.n_batches} batches{expected}")
     rows.finish()
-
-
-def _logits_of(answer: Any) -> Tensor:
-    logits = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", None)
-    if isinstance(answer, Tensor):
-        logits = answer
-    elif logits is None and isinstance(answer, tuple) and answer:
-        logits = answer[0]
-    if not isinstance(logits, Tensor):
-        raise CapabilityError(
-            "the module must answer with logits: a tensor, an object or a mapping with logits, or a tuple that begins "
-            f"with them; got {type(answer).__name__}"
-        )
-    return logits
 
 
 def _check_rows(name: str, values: Tensor, where: str, *, n: int | None, width: int | None) -> None:

@@ -27,7 +27,7 @@ def read_factors(
         ShapeError: one is no float matrix, or they disagree in rows or device.
     """
     right = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    left = FeatureReader(log_probs, device=device, name="log_probs")
+    left = FeatureReader(log_probs, device=device, name="log_probs", takes_integers=False)
     if len(left) != len(right) or left.home != right.home:
         raise ShapeError(
             f"log_probs must be ({len(right)}, C) on {right.home}, as the features are, "

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import SUM_TOLERANCE, check_float
+from torchal._checks import SUM_TOLERANCE, ArrayLike, as_float
 from torchal._chunks import values_per_chunk
 from torchal.errors import DataError, ShapeError
 
@@ -77,11 +77,12 @@ class Labels(NamedTuple):
         return self.information > least
 
 
-def check_draws(name: str, log_probs: Tensor) -> None:
-    """Require (N, K, C) floats with at least one draw and one class; what they are is checked when they are read."""
-    check_float(name, log_probs, ndim=3)
+def as_draws(name: str, log_probs: ArrayLike) -> Tensor:
+    """Return (N, K, C) floats with at least one draw and one class; what they are is checked when they are read."""
+    log_probs = as_float(name, log_probs, ndim=3)
     if 0 in log_probs.shape[1:]:
         raise ShapeError(f"{name} must have at least one draw and one class, got shape {tuple(log_probs.shape)}")
+    return log_probs
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_last_layer, check_positive
+from torchal._checks import ArrayLike, as_linear_layer, as_row_labels, check_budget, check_finite, check_positive
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import Space, make_space, survey
-from torchal.engine.features import FeatureReader, Features
+from torchal.engine.features import FeatureReader, Features, as_matrix
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.k_center import check_masks
 from torchal.functional.representatives import cluster_representatives
 from torchal.functional.selection import Selection
 
 
-def class_means(features: Features, targets: Tensor) -> Tensor:
+def class_means(features: Features, targets: ArrayLike) -> Tensor:
     """Return the mean of the labeled rows of each class, for the classes that have some: the anchors of ALFA-Mix.
 
     Shapes:
@@ -41,11 +41,7 @@ def class_means(features: Features, targets: Tensor) -> Tensor:
                 [1.]])
     """
     reader = FeatureReader(features)
-    if targets.shape != (len(reader),) or targets.dtype != torch.int64 or targets.device != reader.device:
-        raise ShapeError(
-            f"targets must be ({len(reader)},) int64 on {reader.device}, "
-            f"got {tuple(targets.shape)} {targets.dtype} on {targets.device}"
-        )
+    targets = as_row_labels("targets", targets, n_rows=len(reader), device=reader.device)
     rows = (targets >= 0).nonzero().squeeze(1)
     if not len(rows):
         raise DataError(f"anchors are means of labeled rows, and none of {len(reader)} rows is labeled")
@@ -60,7 +56,7 @@ def class_means(features: Features, targets: Tensor) -> Tensor:
     return totals.div_(sizes.unsqueeze(1)).to(torch.promote_types(reader.dtype, torch.float32))
 
 
-def flip_eps(features: Features, *, weight: Tensor, bias: Tensor, anchors: Tensor) -> Tensor:
+def flip_eps(features: Features, *, weight: ArrayLike, bias: ArrayLike, anchors: Features) -> Tensor:
     r"""Return the eps from which on mixing with some anchor flips a row's predicted label.
 
     The mix of a row z with an anchor a is z + alpha (a - z), with a ratio for each column: the closed form
@@ -109,8 +105,8 @@ def flip_eps(features: Features, *, weight: Tensor, bias: Tensor, anchors: Tenso
         tensor([0.6325, 1.7889])
     """
     reader = FeatureReader(features)
-    check_last_layer(weight, bias, n_columns=reader.n_columns, device=reader.device)
-    check_float("anchors", anchors, ndim=2)
+    weight, bias = as_linear_layer(weight, bias, n_columns=reader.n_columns, device=reader.device)
+    anchors = as_matrix("anchors", anchors, device=reader.device)
     if not len(anchors) or anchors.shape[1] != reader.n_columns or anchors.device != reader.device:
         raise ShapeError(
             f"anchors must be (A, {reader.n_columns}) on {reader.device} with A at least 1, "
@@ -206,13 +202,13 @@ def alfa_mix(
     features: Features,
     n: int,
     *,
-    weight: Tensor,
-    bias: Tensor,
-    anchors: Tensor,
+    weight: ArrayLike,
+    bias: ArrayLike,
+    anchors: Features,
     generator: torch.Generator,
     eps: float = 0.2,
     max_eps: float = 1.0,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     max_iterations: int = 20,
 ) -> Selection:
     """Pick representatives of the rows whose predicted label flips when they are mixed a little with an anchor.

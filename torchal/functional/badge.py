@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_flag
+from torchal._checks import ArrayLike, check_budget, check_flag
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import Features
 from torchal.engine.gradients import open_gradients, read_factors
@@ -27,7 +27,7 @@ def badge(
     n: int,
     *,
     generator: torch.Generator,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     first: First = "largest",
     bias: bool = False,
     device: torch.device | str | None = None,

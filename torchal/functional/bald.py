@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from torchal._checks import SUM_TOLERANCE
+from torchal._checks import SUM_TOLERANCE, ArrayLike
 from torchal._chunks import exact_arithmetic
-from torchal.engine.information import check_draws, rows_per_chunk
+from torchal.engine.information import as_draws, rows_per_chunk
 from torchal.errors import DataError
 from torchal.functional.stochastic_batch import power_scores, softmax_scores, softrank_scores
 
 
-def bald(log_probs: Tensor) -> Tensor:
+def bald(log_probs: ArrayLike) -> Tensor:
     r"""Return how much a row's label would tell about the model: the mutual information of both, in nats.
 
     It is the entropy of the draws' mean prediction minus their mean entropy, \(H(\bar p) - \frac1K \sum_k H(p_k)\):
@@ -47,7 +47,7 @@ def bald(log_probs: Tensor) -> Tensor:
         >>> bald(draws)
         tensor([0.6931, 0.0000])
     """
-    check_draws("log_probs", log_probs)
+    log_probs = as_draws("log_probs", log_probs)
     scores = log_probs.new_empty(len(log_probs), dtype=torch.promote_types(log_probs.dtype, torch.float32))
     sums = torch.empty_like(scores)
     size = rows_per_chunk(log_probs)

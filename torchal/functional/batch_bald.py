@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_mask, check_whole
+from torchal._checks import ArrayLike, as_mask, check_budget, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.information import (
     LEAST_LIFT,
     Labels,
     Outcomes,
-    check_draws,
+    as_draws,
     compute_dtype,
     labels_of,
     rows_per_chunk,
@@ -29,11 +29,11 @@ _IMPOSSIBLE = 1e-12  # the probability of all configurations together that are d
 
 
 def batch_bald(
-    log_probs: Tensor,
+    log_probs: ArrayLike,
     n: int,
     *,
     generator: torch.Generator,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     max_configurations: int = 10_000,
 ) -> Selection:
     """Pick rows one after another, each for what its label adds to what those of the rows before it say of the model.
@@ -95,13 +95,13 @@ def batch_bald(
         >>> batch_bald(probs.log(), 2, generator=torch.Generator()).indices
         tensor([0, 2])
     """
-    check_draws("log_probs", log_probs)
+    log_probs = as_draws("log_probs", log_probs)
     check_whole("max_configurations", max_configurations, least=2)
     n_rows, device = len(log_probs), log_probs.device
     if candidates is None:
         rows = torch.arange(n_rows, device=device)
     else:
-        check_mask("candidates", candidates, n_rows=n_rows, device=device)
+        candidates = as_mask("candidates", candidates, n_rows=n_rows, device=device)
         rows = candidates.nonzero().squeeze(1)
     check_budget(n, len(rows))
     with exact_arithmetic(device):
@@ -131,7 +131,7 @@ class JointInformation(NamedTuple):
 
 
 def joint_mutual_information(
-    log_probs: Tensor, *, generator: torch.Generator, max_configurations: int = 10_000
+    log_probs: ArrayLike, *, generator: torch.Generator, max_configurations: int = 10_000
 ) -> JointInformation:
     """Return how much the labels of rows, together, say of the model, in nats: what BatchBALD makes large.
 
@@ -160,7 +160,7 @@ def joint_mutual_information(
         >>> joint_mutual_information(torch.stack([row, row]), generator=torch.Generator()).values
         tensor([0.6931, 0.6931], dtype=torch.float64)
     """
-    check_draws("log_probs", log_probs)
+    log_probs = as_draws("log_probs", log_probs)
     check_whole("max_configurations", max_configurations, least=2)
     gains, errors = [], []
     with exact_arithmetic(log_probs.device):

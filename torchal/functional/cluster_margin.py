@@ -6,21 +6,20 @@ import math
 from fractions import Fraction
 
 import torch
-from torch import Tensor
 
-from torchal._checks import check_at_least, check_budget, check_float, check_groups
+from torchal._checks import ArrayLike, as_float, as_groups, check_at_least, check_budget
 from torchal.functional.k_center import check_masks
 from torchal.functional.quotas import rank_within
 from torchal.functional.selection import Selection, top_n
 
 
 def cluster_margin(
-    scores: Tensor,
-    clusters: Tensor,
+    scores: ArrayLike,
+    clusters: ArrayLike,
     n: int,
     *,
     generator: torch.Generator,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     oversampling: float = 10.0,
 ) -> Selection:
     """Pick among the most uncertain rows one of each cluster in turn, from the smallest cluster to the largest.
@@ -68,8 +67,8 @@ def cluster_margin(
         >>> clusters[picked.indices]  # of the first four rows one is in cluster 1, so that comes first
         tensor([1, 0])
     """
-    check_float("scores", scores, ndim=1)
-    check_groups("clusters", clusters, n_rows=len(scores), device=scores.device)
+    scores = as_float("scores", scores, ndim=1)
+    clusters = as_groups("clusters", clusters, n_rows=len(scores), device=scores.device)
     check_at_least("oversampling", oversampling, least=1)
     _, candidates = check_masks(None, candidates, n_rows=len(scores), device=scores.device)
     n_candidates = int(candidates.sum())

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchal._checks import check_at_least, check_finite, check_float, check_whole
+from torchal._checks import check_at_least, check_finite, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Metric, ProductMetric, Rows, Space, check_metric, make_space, survey, unit_rows
-from torchal.engine.features import FeatureReader, Features
+from torchal.engine.features import FeatureReader, Features, as_matrix
 from torchal.engine.sources import StreamedRows, split
 from torchal.errors import ConfigError, DataError
 from torchal.functional.hierarchy import ClusterTree
@@ -27,7 +27,7 @@ _SCIPY_METRICS = {"euclidean": "euclidean", "cosine": "cosine", "manhattan": "ci
 
 
 def cluster_tree(
-    features: Tensor,
+    features: Features,
     *,
     linkage: Linkage = "ward",
     metric: Metric = "euclidean",
@@ -79,7 +79,7 @@ def cluster_tree(
     check_linkage(linkage, metric)
     check_whole("max_leaves", max_leaves, least=1)
     check_whole("n_coarse", n_coarse, least=1)
-    check_float("features", features, ndim=2)
+    features = as_matrix("features", features)
     if not features.numel():
         raise DataError(f"features must have at least one row and column, got shape {tuple(features.shape)}")
     check_finite("features", features)
@@ -165,7 +165,7 @@ def hac_clusters(
     then goes to the cluster whose rows have the least mean squared distance from it.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file.
+        features: a tensor on any device, an array, or a memory-mapped file.
         mean_size: the least number of rows in a cluster, on average, of all rows of the pool.
         metric: euclidean, or cosine, which is 1 - cos.
         max_rows: cluster all rows up to this many; 8 max_rows^2 bytes are needed, 0.8 GB for 10 000.

@@ -9,7 +9,16 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_budget, check_distributions, check_finite, check_float, check_log_probs
+from torchal._checks import (
+    ArrayLike,
+    as_log_probs,
+    as_rows,
+    as_tensor,
+    check_budget,
+    check_distributions,
+    check_finite,
+    check_float,
+)
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.combined import Balance, CombinedPool, Diversity, pick_combined
 from torchal.engine.distances import Metric, Rows, Space, check_metric, make_space, survey, unit_rows
@@ -24,16 +33,16 @@ from torchal.functional.selection import Selection
 def combined_greedy(
     n: int,
     *,
-    utilities: Sequence[Tensor] = (),
+    utilities: Sequence[ArrayLike] = (),
     strengths: Sequence[float] = (),
     features: Features | None = None,
     diversity: float = 1.0,
-    log_probs: Tensor | None = None,
+    log_probs: ArrayLike | None = None,
     balance: float = 1.0,
-    target: Tensor | None = None,
-    counts: Tensor | None = None,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    target: ArrayLike | None = None,
+    counts: ArrayLike | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     metric: Metric = "euclidean",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -60,7 +69,7 @@ def combined_greedy(
         n: how many rows to pick.
         utilities: what each row is worth by itself.
         strengths: of the utilities, one for each.
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         diversity: strength of the distance; 0 is as no features.
         log_probs: of each row's class.
         balance: strength of the balance; 0 is as no log_probs.
@@ -113,13 +122,15 @@ def combined_greedy(
     check_strengths(strengths, n_utilities=len(utilities))
     check_strengths((diversity, balance))
     reader = None if features is None else FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    n_rows, home = _size(utilities, reader, log_probs)
+    factors = [as_tensor(f"utilities[{i}]", utility) for i, utility in enumerate(utilities)]
+    log_probs = None if log_probs is None else as_log_probs(log_probs)
+    n_rows, home = _size(factors, reader, log_probs)
     labeled, candidates = check_masks(labeled, candidates, n_rows=n_rows, device=home)
     check_budget(n, int(candidates.sum()))
     there = home if device is None else torch.empty(0, device=device).device
     with exact_arithmetic(there):
         fixed = torch.ones(n_rows, dtype=torch.float64, device=there)
-        for i, (utility, strength) in enumerate(zip(utilities, strengths, strict=True)):
+        for i, (utility, strength) in enumerate(zip(factors, strengths, strict=True)):
             checked = _checked_utility(f"utilities[{i}]", utility, candidates)
             fixed *= checked.to(there, torch.float64).pow(strength)
         pool = CombinedPool(fixed, candidates.to(there, copy=True))
@@ -141,7 +152,7 @@ def combined_greedy(
 
 def query_similarity(
     features: Features,
-    queries: Tensor,
+    queries: ArrayLike,
     *,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -149,7 +160,7 @@ def query_similarity(
     """Return how near each row is to the nearest of some rows by its direction: (1 + cos) / 2, of which 1 is the same.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file.
+        features: a tensor on any device, an array, or a memory-mapped file.
         queries: rows that more are wanted like, as cases that a model got wrong.
         device: where to compute; where the features are, unless given.
         chunk_rows: as in `nearest_among`.
@@ -172,8 +183,8 @@ def query_similarity(
         >>> query_similarity(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]), torch.tensor([0]))
         tensor([1.0000, 0.5000, 0.0000])
     """
-    n_rows = len(features)
-    home = features.device if isinstance(features, Tensor) else torch.device("cpu")
+    reader = FeatureReader(features)
+    n_rows, home = len(reader), reader.home
     queries = as_rows("queries", queries, n_rows=n_rows, device=home)
     if not len(queries):
         raise ShapeError("queries must name at least one row, got none")
@@ -205,7 +216,6 @@ def _size(
     for name, utility in given.items():
         check_float(name, utility, ndim=1)
     if log_probs is not None:
-        check_log_probs(log_probs)
         given["log_probs"] = log_probs
     sizes = {name: (len(tensor), tensor.device) for name, tensor in given.items()}
     if reader is not None:
@@ -229,17 +239,16 @@ def _checked_utility(name: str, utility: Tensor, candidates: Tensor) -> Tensor:
 
 
 def _balance(
-    log_probs: Tensor, strength: float, target: Tensor | None, counts: Tensor | None, device: torch.device
+    log_probs: Tensor, strength: float, target: ArrayLike | None, counts: ArrayLike | None, device: torch.device
 ) -> Balance:
     n_rows, n_classes = log_probs.shape
     numbers = {
-        "target": torch.ones(n_classes, dtype=torch.float64) if target is None else target,
-        "counts": torch.zeros(n_classes, dtype=torch.float64) if counts is None else counts,
+        "target": torch.ones(n_classes, dtype=torch.float64) if target is None else as_tensor("target", target),
+        "counts": torch.zeros(n_classes, dtype=torch.float64) if counts is None else as_tensor("counts", counts),
     }
     for name, values in numbers.items():
-        if not isinstance(values, Tensor) or values.shape != (n_classes,):
-            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ShapeError(f"{name} must have a number for each of {n_classes} classes, got {got}")
+        if values.shape != (n_classes,):
+            raise ShapeError(f"{name} must have a number for each of {n_classes} classes, got {tuple(values.shape)}")
         check_finite(name, values)
         if bool((values < 0).any()):
             raise DataError(f"{name} must not be negative: {int((values < 0).sum())} of {n_classes} classes are")

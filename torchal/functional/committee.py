@@ -11,16 +11,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchal._checks import SUM_TOLERANCE
+from torchal._checks import SUM_TOLERANCE, ArrayLike
 from torchal._chunks import exact_arithmetic
-from torchal.engine.information import check_draws, rows_per_chunk
+from torchal.engine.information import as_draws, rows_per_chunk
 from torchal.errors import DataError
 from torchal.functional.bald import bald
 
 _UNIT = 2.0**-40  # parts of an entropy are whole multiples of it, so that their sum is exact in any order
 
 
-def vote_entropy(log_probs: Tensor) -> Tensor:
+def vote_entropy(log_probs: ArrayLike) -> Tensor:
     """Return the entropy of the members' votes, in nats; each votes for its most probable class.
 
     There are few values that it can take, so rows are often equal.
@@ -50,14 +50,14 @@ def vote_entropy(log_probs: Tensor) -> Tensor:
         >>> vote_entropy(torch.stack([members[[0, 1]], members[[0, 2]]]))
         tensor([0.0000, 0.6931])
     """
-    check_draws("log_probs", log_probs)
+    log_probs = as_draws("log_probs", log_probs)
     n_members = log_probs.shape[1]
     shares = torch.arange(n_members + 1, dtype=torch.float64, device=log_probs.device) / n_members
     parts = (torch.special.entr(shares) / _UNIT).round() * _UNIT
     return _per_counts(log_probs, lambda counts: parts[counts].sum(1))
 
 
-def variation_ratio(log_probs: Tensor) -> Tensor:
+def variation_ratio(log_probs: ArrayLike) -> Tensor:
     """Return the share of the members' votes that are not for the class with most of them.
 
     There are few values that it can take, so rows are often equal.
@@ -85,7 +85,7 @@ def variation_ratio(log_probs: Tensor) -> Tensor:
         >>> variation_ratio(torch.stack([members[[0, 1]], members[[0, 2]]]))
         tensor([0.0000, 0.5000])
     """
-    check_draws("log_probs", log_probs)
+    log_probs = as_draws("log_probs", log_probs)
     n_members = log_probs.shape[1]
     return _per_counts(log_probs, lambda counts: (n_members - counts.amax(1)).double() / n_members)
 

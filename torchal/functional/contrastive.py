@@ -8,7 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import check_distributions, check_log_probs, check_mask, check_whole
+from torchal._checks import ArrayLike, as_log_probs, as_mask, check_distributions, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Metric
 from torchal.engine.features import FeatureReader, Features
@@ -17,10 +17,10 @@ from torchal.functional.neighbors import nearest_among
 
 
 def contrastive(
-    log_probs: Tensor,
+    log_probs: ArrayLike,
     features: Features,
     *,
-    labeled: Tensor,
+    labeled: ArrayLike,
     k: int = 10,
     metric: Metric = "euclidean",
     eps: float = 1e-7,
@@ -68,7 +68,7 @@ def contrastive(
         tensor([0.0000, 0.0000, 0.5108])
     """
     check_contrast(k, eps)
-    check_log_probs(log_probs)
+    log_probs = as_log_probs(log_probs)
     n_rows, n_classes = log_probs.shape
     reader = FeatureReader(features)
     if n_rows != len(reader) or log_probs.device != reader.device:
@@ -76,7 +76,7 @@ def contrastive(
             f"log_probs must be ({len(reader)}, C) on {reader.device}, "
             f"got {tuple(log_probs.shape)} on {log_probs.device}"
         )
-    check_mask("labeled", labeled, n_rows=n_rows, device=log_probs.device)
+    labeled = as_mask("labeled", labeled, n_rows=n_rows, device=log_probs.device)
     rows = labeled.nonzero().squeeze(1)
     if not len(rows):
         raise DataError(f"neighbours are labeled rows, and none of {n_rows} rows is labeled")

@@ -7,7 +7,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_fraction, check_whole, rows_in
+from torchal._checks import ArrayLike, check_budget, check_fraction, check_whole, rows_in
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.balls import Balls, Ruler, check_edges, find_balls, slices
 from torchal.engine.distances import ProductMetric, check_metric, unit_rows
@@ -30,8 +30,8 @@ def prob_cover(
     n: int,
     *,
     radius: float,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     metric: ProductMetric = "euclidean",
     max_edges: int = MAX_EDGES,
     device: torch.device | str | None = None,
@@ -54,7 +54,7 @@ def prob_cover(
     they might be more than `max_edges`.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         radius: of the balls, above 0, in the units of the metric; infinite balls hold everything.
         labeled: the first centres.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_budget, check_finite, check_float, check_mask
+from torchal._checks import ArrayLike, as_float, as_mask, as_rows, check_budget, check_finite
 from torchal._csr import csr_tensor
 from torchal.engine.distances import Backend
 from torchal.engine.features import Features
@@ -31,7 +31,7 @@ def density_graph(
     row has no edge to itself, and a weight that is 0 in float64 is no edge.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file.
+        features: a tensor on any device, an array, or a memory-mapped file.
         n_neighbors: of each row, before edges of both directions are united.
         backend: who computes the distances; see `knn_graph`.
         device: where to compute; where the features are, unless given.
@@ -111,7 +111,7 @@ def graph_density(graph: Tensor) -> Tensor:
 
 
 def graph_density_greedy(
-    graph: Tensor, n: int, *, values: Tensor | None = None, candidates: Tensor | None = None
+    graph: Tensor, n: int, *, values: Tensor | None = None, candidates: ArrayLike | None = None
 ) -> Selection:
     """Pick the row of the largest value, again and again; each pick takes its own value off its neighbours' values.
 
@@ -149,7 +149,7 @@ def graph_density_greedy(
     values = _checked_values(graph, values)
     if candidates is None:
         candidates = torch.ones(len(values), dtype=torch.bool, device=values.device)
-    check_mask("candidates", candidates, n_rows=len(values), device=values.device)
+    candidates = as_mask("candidates", candidates, n_rows=len(values), device=values.device)
     check_budget(n, int(candidates.sum()))
     left = torch.where(candidates, values, -torch.inf)
     if values.device.type != "cpu":
@@ -165,7 +165,7 @@ def graph_density_greedy(
     return Selection(torch.from_numpy(picked), torch.from_numpy(scores))
 
 
-def subtract_picks(graph: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+def subtract_picks(graph: Tensor, values: Tensor, rows: ArrayLike) -> Tensor:
     """Return the values after these rows were picked, one after another, as `graph_density_greedy` would pick them.
 
     Shapes:
@@ -232,7 +232,7 @@ def _checked_values(graph: Tensor, values: Tensor | None) -> Tensor:
     _check_graph(graph)
     if values is None:
         return graph_density(graph)
-    check_float("values", values, ndim=1)
+    values = as_float("values", values, ndim=1, device=graph.device)
     check_finite("values", values)
     if len(values) != len(graph) or values.device != graph.device:
         raise ShapeError(

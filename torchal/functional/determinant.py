@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_flag, check_positive
+from torchal._checks import ArrayLike, check_budget, check_flag, check_positive
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import CosineSpace, Space, survey
 from torchal.engine.features import FeatureReader, Features
@@ -28,8 +28,8 @@ def log_det(
     features: Features,
     n: int,
     *,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     kernel: DetKernel = "cosine",
     ridge: float = 1.0,
     device: torch.device | str | None = None,
@@ -49,7 +49,7 @@ def log_det(
     first: closer than 4 (D + 4) e k(x, x), with e = 2^-23 for float32, 2^-52 for float64.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         labeled: rows that are known already, as if they had been picked before.
         candidates: the rows that may be picked; those that are not labeled, unless given.
@@ -113,8 +113,8 @@ def max_det(
     features: Features,
     n: int,
     *,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     ridge: float = 0.01,
     bias: bool = False,
     device: torch.device | str | None = None,

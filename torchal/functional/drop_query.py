@@ -7,7 +7,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_last_layer, check_whole
+from torchal._checks import ArrayLike, as_linear_layer, check_budget, check_finite, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ConfigError
@@ -21,8 +21,8 @@ _DRAWN = 1 << 20  # random numbers at once, on every device: chunks of another s
 def dropout_disagreement(
     features: Features,
     *,
-    weight: Tensor,
-    bias: Tensor,
+    weight: ArrayLike,
+    bias: ArrayLike,
     generator: torch.Generator,
     n_masks: int = 3,
     rate: float = 0.75,
@@ -70,7 +70,7 @@ def dropout_disagreement(
     """
     check_dropout(n_masks, rate)
     reader = FeatureReader(features)
-    check_last_layer(weight, bias, n_columns=reader.n_columns, device=reader.device)
+    weight, bias = as_linear_layer(weight, bias, n_columns=reader.n_columns, device=reader.device)
     dtype = torch.promote_types(torch.promote_types(reader.dtype, weight.dtype), bias.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     out = torch.empty(len(reader), dtype=dtype, device=reader.device)
@@ -100,12 +100,12 @@ def drop_query(
     features: Features,
     n: int,
     *,
-    weight: Tensor,
-    bias: Tensor,
+    weight: ArrayLike,
+    bias: ArrayLike,
     generator: torch.Generator,
     n_masks: int = 3,
     rate: float = 0.75,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     max_iterations: int = 20,
 ) -> Selection:
     """Pick representatives of the rows whose predicted label is another one under more than half of some dropout masks.

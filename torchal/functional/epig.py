@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchal._checks import ArrayLike
 from torchal._chunks import exact_arithmetic, values_per_chunk
-from torchal.engine.information import Outcomes, check_draws, compute_dtype, labels_of, rows_per_chunk
+from torchal.engine.information import Outcomes, as_draws, compute_dtype, labels_of, rows_per_chunk
 from torchal.errors import ShapeError
 
 
-def epig(pool_log_probs: Tensor, target_log_probs: Tensor) -> Tensor:
+def epig(pool_log_probs: ArrayLike, target_log_probs: ArrayLike) -> Tensor:
     """Return how much each row's label is expected to say of the labels of target rows, in nats.
 
     BALD asks what a label says of the model. A model of many parameters has much to learn that no prediction of
@@ -49,8 +50,8 @@ def epig(pool_log_probs: Tensor, target_log_probs: Tensor) -> Tensor:
         >>> epig(pool.log(), target.log())
         tensor([0.3681, 0.0000])
     """
-    check_draws("pool_log_probs", pool_log_probs)
-    check_draws("target_log_probs", target_log_probs)
+    pool_log_probs = as_draws("pool_log_probs", pool_log_probs)
+    target_log_probs = as_draws("target_log_probs", target_log_probs)
     if pool_log_probs.shape[1] != target_log_probs.shape[1] or pool_log_probs.device != target_log_probs.device:
         raise ShapeError(
             "pool and targets must have the same draws on the same device, got "

@@ -6,11 +6,11 @@ import math
 
 from torch import Tensor
 
-from torchal._checks import check_finite, check_float, check_fraction
+from torchal._checks import ArrayLike, as_float, check_finite, check_fraction
 from torchal.errors import DataError, ShapeError
 
 
-def exp3_probabilities(log_weights: Tensor, *, gamma: float) -> Tensor:
+def exp3_probabilities(log_weights: ArrayLike, *, gamma: float) -> Tensor:
     """Return the probability of each arm: a share gamma of it uniform, the rest in proportion to the weights.
 
     Shapes:
@@ -33,7 +33,7 @@ def exp3_probabilities(log_weights: Tensor, *, gamma: float) -> Tensor:
         >>> exp3_probabilities(torch.tensor([3.0, 1.0], dtype=torch.float64).log(), gamma=0.5)
         tensor([0.6250, 0.3750], dtype=torch.float64)
     """
-    check_float("log_weights", log_weights, ndim=1)
+    log_weights = as_float("log_weights", log_weights, ndim=1)
     if not len(log_weights):
         raise ShapeError("log_weights must have at least one arm, got none")
     check_finite("log_weights", log_weights)

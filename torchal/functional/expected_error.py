@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_finite, check_flag, check_float, check_mask, check_positive, check_whole
+from torchal._checks import ArrayLike, as_float, as_mask, as_rows, check_finite, check_flag, check_positive, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.added_rows import AddedRows
 from torchal.engine.features import FeatureReader, Features
@@ -26,12 +26,12 @@ _POOL_ROWS = 4096  # at once: kernels of so many rows keep a matrix product busy
 
 
 def expected_error_reduction(
-    log_probs: Tensor,
+    log_probs: ArrayLike,
     features: Features,
     *,
-    labeled: Tensor,
-    rows: Tensor | None = None,
-    pool: Tensor | None = None,
+    labeled: ArrayLike,
+    rows: ArrayLike | None = None,
+    pool: ArrayLike | None = None,
     loss: Loss = "log",
     l2: float = 1.0,
     fit_intercept: bool = True,
@@ -108,13 +108,13 @@ def expected_error_reduction(
     check_settings(loss, form, l2)
     check_flag("fit_intercept", fit_intercept)
     check_flag("leave_out", leave_out)
-    check_float("log_probs", log_probs, ndim=2)
+    log_probs = as_float("log_probs", log_probs, ndim=2)
     if len(log_probs) != len(reader) or log_probs.device != reader.home:
         raise ShapeError(
             f"log_probs must be ({len(reader)}, C) on {reader.home}, got {tuple(log_probs.shape)} on {log_probs.device}"
         )
     check_whole("n_steps", n_steps, least=1)
-    check_mask("labeled", labeled, n_rows=len(reader), device=reader.home)
+    labeled = as_mask("labeled", labeled, n_rows=len(reader), device=reader.home)
     least_confidence(log_probs)  # the checks
     rows, pool = _checked_rows(rows, pool, labeled)
     dtype = torch.promote_types(torch.promote_types(reader.dtype, log_probs.dtype), torch.float32)
@@ -144,11 +144,11 @@ def expected_error_reduction(
 
 
 def expected_error_of_refits(
-    log_probs: Tensor,
+    log_probs: ArrayLike,
     refit: Callable[[Tensor, Tensor], Tensor],
     *,
-    rows: Tensor,
-    pool: Tensor,
+    rows: ArrayLike,
+    pool: ArrayLike,
     loss: Loss = "log",
     leave_out: bool = True,
     refits_at_once: int = 64,
@@ -194,7 +194,7 @@ def expected_error_of_refits(
     """
     check_settings(loss)
     check_flag("leave_out", leave_out)
-    check_float("log_probs", log_probs, ndim=2)
+    log_probs = as_float("log_probs", log_probs, ndim=2)
     check_whole("refits_at_once", refits_at_once, least=1)
     least_confidence(log_probs)  # the checks
     log_probs = log_probs.detach()
@@ -306,7 +306,7 @@ def _largest(reader: FeatureReader, rows: Tensor) -> float:
     return largest
 
 
-def _checked_rows(rows: Tensor | None, pool: Tensor | None, labeled: Tensor) -> tuple[Tensor, Tensor]:
+def _checked_rows(rows: ArrayLike | None, pool: ArrayLike | None, labeled: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rows to score and the rows to average over."""
     others = (~labeled).nonzero().squeeze(1)
     n_rows, device = len(labeled), labeled.device

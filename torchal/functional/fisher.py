@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_positive, check_whole
+from torchal._checks import ArrayLike, as_float, check_budget, check_finite, check_positive, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.fisher import FisherRows, RankOneFisher, WholeFisher, best_against_all, of_two, one_against_all
@@ -30,12 +30,12 @@ _SAME = 1e-10  # gains closer than this, relative to the best, are equal: roundi
 
 
 def bait(
-    log_probs: Tensor,
+    log_probs: ArrayLike,
     features: Features,
     n: int,
     *,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     regularization: float = 1.0,
     oversampling: int = 2,
     form: Form = "auto",
@@ -107,6 +107,7 @@ def bait(
         tensor([2, 0])
     """
     reader = FeatureReader(features)
+    log_probs = as_float("log_probs", log_probs, ndim=2)
     least_confidence(log_probs)  # its checks
     if len(log_probs) != len(reader) or log_probs.device != reader.home:
         raise ShapeError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_last_layer, check_positive
+from torchal._checks import ArrayLike, as_linear_layer, as_row_labels, check_budget, check_finite, check_positive
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import kinds, survey
-from torchal.engine.features import FeatureReader, Features
+from torchal.engine.features import FeatureReader, Features, as_matrix
 from torchal.engine.greedy import Picks
 from torchal.errors import DataError, ShapeError
 from torchal.functional.k_center import check_masks
@@ -21,12 +21,12 @@ def glister(
     features: Features,
     n: int,
     *,
-    weight: Tensor,
-    bias: Tensor,
-    validation_features: Tensor,
-    validation_targets: Tensor,
+    weight: ArrayLike,
+    bias: ArrayLike,
+    validation_features: Features,
+    validation_targets: ArrayLike,
     learning_rate: float = 0.01,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     chunk_rows: int | None = None,
 ) -> Selection:
     r"""Pick, again and again, the row whose gradient step would lower the validation loss the most.
@@ -89,8 +89,8 @@ def glister(
     """
     check_positive("learning_rate", learning_rate)
     reader = FeatureReader(features, chunk_rows=chunk_rows)
-    check_last_layer(weight, bias, n_columns=reader.n_columns, device=reader.device)
-    _check_validation(validation_features, validation_targets, weight)
+    weight, bias = as_linear_layer(weight, bias, n_columns=reader.n_columns, device=reader.device)
+    validation_features, validation_targets = _as_validation(validation_features, validation_targets, weight)
     _, candidates = check_masks(None, candidates, n_rows=len(reader), device=reader.device)
     check_budget(n, int(candidates.sum()))
     with exact_arithmetic(reader.device):
@@ -103,10 +103,10 @@ def glister(
     return Selection(rows, scores.to(torch.promote_types(reader.dtype, torch.float32)))
 
 
-def _check_validation(features: Tensor, targets: Tensor, weight: Tensor) -> None:
+def _as_validation(features: Features, targets: ArrayLike, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Require rows for a layer (C, D), and labels that are among its classes."""
     n_classes, n_columns = weight.shape
-    check_float("validation_features", features, ndim=2)
+    features = as_matrix("validation_features", features, device=weight.device)
     if features.shape[1] != n_columns or features.device != weight.device:
         raise ShapeError(
             f"validation_features must be (M, {n_columns}) on {weight.device}, "
@@ -115,14 +115,11 @@ def _check_validation(features: Tensor, targets: Tensor, weight: Tensor) -> None
     if not len(features):
         raise DataError("validation_features has no rows")
     check_finite("validation_features", features)
-    if targets.shape != features.shape[:1] or targets.dtype != torch.int64 or targets.device != features.device:
-        raise ShapeError(
-            f"validation_targets must be ({len(features)},) int64 on {features.device}, "
-            f"got {tuple(targets.shape)} {targets.dtype} on {targets.device}"
-        )
+    targets = as_row_labels("validation_targets", targets, n_rows=len(features), device=features.device)
     low, high = (int(target) for target in targets.aminmax())
     if low < 0 or high >= n_classes:
         raise DataError(f"validation_targets must lie in [0, {n_classes}), got {low} to {high}")
+    return features, targets
 
 
 class _Gradients:

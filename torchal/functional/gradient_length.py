@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_distributions, check_finite, check_flag, check_log_probs
+from torchal._checks import ArrayLike, as_log_probs, check_distributions, check_finite, check_flag
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import FeatureReader, Features
 from torchal.errors import ShapeError
 
 
-def expected_gradient_length(log_probs: Tensor, features: Features, *, bias: bool = True) -> Tensor:
+def expected_gradient_length(log_probs: ArrayLike, features: Features, *, bias: bool = True) -> Tensor:
     r"""Return the length of the gradient of a row's loss in the last layer, expected over its label.
 
     With the label c the gradient of the cross-entropy is the outer product of p - e_c and the features h, with a 1
@@ -51,7 +51,7 @@ def expected_gradient_length(log_probs: Tensor, features: Features, *, bias: boo
     """
     check_flag("bias", bias)
     reader = FeatureReader(features)
-    check_log_probs(log_probs)
+    log_probs = as_log_probs(log_probs)
     if len(log_probs) != len(reader) or log_probs.device != reader.device:
         raise ShapeError(
             f"log_probs must be ({len(reader)}, C) on {reader.device}, "

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite
+from torchal._checks import ArrayLike, check_budget, check_finite
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import kinds, unit_rows
 from torchal.engine.features import FeatureReader, Features
@@ -29,8 +29,8 @@ def graph_cut(
     *,
     redundancy: Redundancy = "balanced",
     similarity: Similarity = "shifted_cosine",
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Selection:
@@ -53,7 +53,7 @@ def graph_cut(
     (float32 for half precision); where different rows' gains are closer than that, either may come first.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         redundancy: lambda of the paper, at least 0; or "balanced".
         similarity: shifted_cosine, (1 + cos) / 2; or cosine, which may be negative.

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from torchal._checks import (
+    ArrayLike,
+    as_log_probs,
+    as_row_labels,
+    as_row_weights,
     check_distributions,
     check_finite,
-    check_log_probs,
     check_positive,
-    check_row_weights,
     check_whole,
 )
 from torchal._chunks import exact_arithmetic, values_per_chunk
@@ -41,8 +43,8 @@ def max_herding(
     *,
     bandwidth: float = 1.0,
     normalize: bool = True,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -54,7 +56,7 @@ def max_herding(
     holds here too.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         bandwidth: the distance at which the kernel is 1/e.
         normalize: whether rows are scaled to length 1. A row of zeros, as a blank image is, has no direction and stays
@@ -110,11 +112,11 @@ def uncertainty_herding(
     features: Features,
     n: int,
     *,
-    uncertainty: Tensor,
+    uncertainty: ArrayLike,
     bandwidth: float | None = None,
     normalize: bool = True,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -171,7 +173,7 @@ def uncertainty_herding(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     if uncertainty is None:
         raise ShapeError("uncertainty must be a torch.Tensor, got NoneType; without one, this is max_herding")
-    check_row_weights("uncertainty", uncertainty, n_rows=len(reader), device=reader.home)
+    uncertainty = as_row_weights("uncertainty", uncertainty, n_rows=len(reader), device=reader.home)
     if bandwidth is None:
         bandwidth = 1.0 if labeled is None else labeled_distance(features, labeled, normalize=normalize, device=device)
     return _herding(
@@ -192,12 +194,12 @@ def _herding(
     *,
     bandwidth: float,
     normalize: bool,
-    labeled: Tensor | None,
-    candidates: Tensor | None,
+    labeled: ArrayLike | None,
+    candidates: ArrayLike | None,
     max_held: int,
     uncertainty: Tensor | None,
 ) -> Covering:
-    labeled, candidates = checked_pool(reader, n, labeled, candidates, None, max_held=max_held)
+    labeled, candidates, _ = checked_pool(reader, n, labeled, candidates, None, max_held=max_held)
     gamma = min(1 / max(bandwidth, 1e-150) ** 2, 1e300)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, "rbf", gamma=gamma, unit=normalize)
@@ -215,7 +217,7 @@ def _herding(
 
 def labeled_distance(
     features: Features,
-    labeled: Tensor,
+    labeled: ArrayLike,
     *,
     normalize: bool = True,
     default: float = 1.0,
@@ -267,7 +269,9 @@ def labeled_distance(
     return least if math.isfinite(least) else default
 
 
-def tempered_uncertainty(log_probs: Tensor, uncertainty: Uncertainty = "margin", *, temperature: float = 1.0) -> Tensor:
+def tempered_uncertainty(
+    log_probs: ArrayLike, uncertainty: Uncertainty = "margin", *, temperature: float = 1.0
+) -> Tensor:
     """Return how unsure a model is of each row at a temperature, as a weight of at least 0.
 
     Args:
@@ -293,7 +297,7 @@ def tempered_uncertainty(log_probs: Tensor, uncertainty: Uncertainty = "margin",
     """
     check_uncertainty(uncertainty)
     check_positive("temperature", temperature)
-    check_log_probs(log_probs)
+    log_probs = as_log_probs(log_probs)
     dtype = torch.promote_types(log_probs.dtype, torch.float32)
     out = torch.empty(len(log_probs), dtype=dtype, device=log_probs.device)
     size = max(1, values_per_chunk(log_probs.device) // log_probs.shape[1])
@@ -327,8 +331,8 @@ def check_uncertainty(uncertainty: object) -> None:
 
 
 def calibrated_temperature(
-    log_probs: Tensor,
-    targets: Tensor,
+    log_probs: ArrayLike,
+    targets: ArrayLike,
     *,
     temperatures: tuple[float, ...] = TEMPERATURES,
     n_bins: int = 15,
@@ -366,14 +370,13 @@ def calibrated_temperature(
         >>> calibrated_temperature(log_probs, torch.tensor([0, 0, 1]), temperatures=(1.0, 3.0, 9.0))
         3.0
     """
-    check_log_probs(log_probs)
+    log_probs = as_log_probs(log_probs)
     check_whole("n_bins", n_bins, least=1)
     if not temperatures:
         raise ConfigError("at least one temperature is needed, got none")
     for temperature in temperatures:
         check_positive("a temperature", temperature)
-    if not isinstance(targets, Tensor) or targets.shape != log_probs.shape[:1] or targets.device != log_probs.device:
-        raise ShapeError(f"targets must be ({len(log_probs)},) on {log_probs.device}, got {targets!r:.60}")
+    targets = as_row_labels("targets", targets, n_rows=len(log_probs), device=log_probs.device)
     if not len(log_probs):
         raise DataError("no held-out rows to calibrate on")
     if bool((targets >= log_probs.shape[1]).any()) or bool((targets < -1).any()):

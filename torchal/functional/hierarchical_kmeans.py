@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_whole
+from torchal._checks import ArrayLike, check_budget, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import nearest_centers
@@ -152,8 +152,8 @@ def balanced_sample(
     n: int,
     *,
     generator: torch.Generator,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     within: Within = "random",
 ) -> Selection:
     """Draw rows, the same number from each cluster of the last level, from each of the clusters below it, and so on.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_budget, check_mask, check_whole
+from torchal._checks import ArrayLike, as_integers, as_mask, as_row_labels, as_rows, check_budget, check_whole
 from torchal._chunks import values_per_chunk
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.selection import Selection, top_n
@@ -179,12 +179,8 @@ class LabelCounts:
         K C numbers for K leaves.
     """
 
-    def __init__(self, tree: ClusterTree, targets: Tensor, n_classes: int) -> None:
-        if targets.shape != (len(tree),) or targets.dtype != torch.int64 or targets.device != tree.device:
-            raise ShapeError(
-                f"targets must be ({len(tree)},) int64 on {tree.device}, "
-                f"got {tuple(targets.shape)} {targets.dtype} on {targets.device}"
-            )
+    def __init__(self, tree: ClusterTree, targets: ArrayLike, n_classes: int) -> None:
+        targets = as_row_labels("targets", targets, n_rows=len(tree), device=tree.device)
         check_whole("n_classes", n_classes, least=1)
         if int(targets.max()) >= n_classes:
             raise DataError(f"targets must be below n_classes={n_classes}, got {int(targets.max())}")
@@ -363,7 +359,7 @@ def draw_from_nodes(
     weights: Tensor,
     n: int,
     *,
-    candidates: Tensor,
+    candidates: ArrayLike,
     generator: torch.Generator,
 ) -> Selection:
     """Draw nodes of a pruning in proportion to their weights, and each time one of the node's candidates, uniformly.
@@ -386,7 +382,7 @@ def draw_from_nodes(
     Complexity:
         One sort of the candidates, and one draw for each; O(N) memory.
     """
-    check_mask("candidates", candidates, n_rows=len(tree), device=tree.device)
+    candidates = as_mask("candidates", candidates, n_rows=len(tree), device=tree.device)
     rows = candidates.nonzero().squeeze(1)
     check_budget(n, len(rows))
     home = generator.device

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_at_least, check_finite, check_float, check_mask, check_positive
+from torchal._checks import ArrayLike, as_float, as_mask, check_at_least, check_finite, check_positive
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Rows, Space, make_space, survey, unit_rows
 from torchal.engine.features import FeatureReader, Features
@@ -24,7 +24,7 @@ _LARGEST = 1e300  # of a width: infinity times a distance of 0 would be no numbe
 def information_density(
     features: Features,
     *,
-    among: Tensor | None = None,
+    among: ArrayLike | None = None,
     similarity: Similarity = "cosine",
     gamma: float | None = None,
     device: torch.device | str | None = None,
@@ -37,7 +37,7 @@ def information_density(
     is, has no direction: its cosine with every row is 0, also with itself.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         among: the rows that all are compared with, as the unlabeled ones; all unless given.
         similarity: "cosine", in [-1, 1]; "rbf", exp(-gamma d^2) of the euclidean distance d; "inverse", 1 / (1 + d).
         gamma: of "rbf"; 1 / the sum of the columns' variances unless given, half the mean of d^2 being 1 then.
@@ -76,7 +76,7 @@ def information_density(
     n_rows = len(reader)
     if among is None:
         among = torch.ones(n_rows, dtype=torch.bool, device=reader.home)
-    check_mask("among", among, n_rows=n_rows, device=reader.home)
+    among = as_mask("among", among, n_rows=n_rows, device=reader.home)
     if not bool(among.any()):
         raise DataError(f"none of {n_rows} rows is in `among`: there is nothing to compare with")
     weights = among.to(reader.device)
@@ -94,7 +94,7 @@ def information_density(
 
 
 def density_weighted(
-    uncertainty: Tensor, density: Tensor, *, beta: float = 1.0, candidates: Tensor | None = None
+    uncertainty: ArrayLike, density: ArrayLike, *, beta: float = 1.0, candidates: ArrayLike | None = None
 ) -> Tensor:
     """Return uncertainty x density^beta, by which a row far from all others is worth less than it is unsure.
 
@@ -128,15 +128,15 @@ def density_weighted(
         tensor([0.2500, 0.4000, 0.1500])
     """
     check_beta(beta)
-    check_float("density", density, ndim=1)
+    density = as_float("density", density, ndim=1)
     check_finite("density", density)
     candidates = torch.ones_like(density, dtype=torch.bool) if candidates is None else candidates
-    check_mask("candidates", candidates, n_rows=len(density), device=density.device)
+    candidates = as_mask("candidates", candidates, n_rows=len(density), device=density.device)
     weights = density.clamp(min=0).to(torch.promote_types(density.dtype, torch.float32)).pow(beta)
     return non_negative(uncertainty, candidates=candidates) * weights.masked_fill_(~candidates, 1)
 
 
-def non_negative(scores: Tensor, *, candidates: Tensor) -> Tensor:
+def non_negative(scores: ArrayLike, *, candidates: Tensor) -> Tensor:
     """Return scores, less that of the candidate wanted least if it is negative: for products with other factors.
 
     Shapes:
@@ -150,7 +150,7 @@ def non_negative(scores: Tensor, *, candidates: Tensor) -> Tensor:
         ShapeError: scores are no float vector, or of another length or device than the candidates.
         DataError: a candidate's score is not finite.
     """
-    check_float("scores", scores, ndim=1)
+    scores = as_float("scores", scores, ndim=1, device=candidates.device)
     if scores.shape != candidates.shape or scores.device != candidates.device:
         raise ShapeError(
             f"scores must be ({len(candidates)},) on {candidates.device}, got {tuple(scores.shape)} on {scores.device}"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchal._checks import (
+    ArrayLike,
+    as_mask,
+    as_row_weights,
     as_rows,
     check_budget,
-    check_mask,
     check_positive,
-    check_row_weights,
     check_share,
     rows_in,
 )
@@ -32,9 +33,9 @@ def k_center_greedy(
     features: Features,
     n: int,
     *,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
-    weights: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     outliers: float = 0.0,
     min_distance: float | None = None,
     metric: Metric = "euclidean",
@@ -66,7 +67,8 @@ def k_center_greedy(
     those that are farthest at the end are none of the picks. Of rows at the same distance, the lowest is picked.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, a NumPy array, or a memory-mapped file; all may be larger than the device's
+            memory. Whole numbers are read as floats, chunk by chunk.
         n: how many rows to pick; at most so many where `min_distance` is given.
         labeled: the first centres.
         candidates: the rows that may be picked; those that are not labeled, unless given.
@@ -132,7 +134,7 @@ def k_center_greedy(
     check_budget(n, int(candidates.sum()))
     _check_settings(outliers, min_distance)
     if weights is not None:
-        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+        weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     cover = Cover(reader, metric=metric, backend=backend)
     cover.add(labeled.nonzero().squeeze(1))
     return cover.pick(n, candidates=candidates, weights=weights, outliers=outliers, min_distance=min_distance)
@@ -150,7 +152,7 @@ def _check_settings(outliers: object, min_distance: object) -> None:
 
 
 def check_masks(
-    labeled: Tensor | None, candidates: Tensor | None, *, n_rows: int, device: torch.device
+    labeled: ArrayLike | None, candidates: ArrayLike | None, *, n_rows: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return both masks, (N,) bool: none labeled, and all that is not labeled, where they are not given.
 
@@ -159,10 +161,10 @@ def check_masks(
     """
     if labeled is None:
         labeled = torch.zeros(n_rows, dtype=torch.bool, device=device)
-    check_mask("labeled", labeled, n_rows=n_rows, device=device)
+    labeled = as_mask("labeled", labeled, n_rows=n_rows, device=device)
     if candidates is None:
         return labeled, ~labeled
-    check_mask("candidates", candidates, n_rows=n_rows, device=device)
+    candidates = as_mask("candidates", candidates, n_rows=n_rows, device=device)
     both = int((labeled & candidates).sum())
     if both:
         raise ShapeError(f"{both} rows are both labeled and candidates")
@@ -206,7 +208,7 @@ class Cover:
         if not isinstance(features, FeatureReader):
             features = FeatureReader(features, device=device, chunk_rows=chunk_rows)
         self._reader: FeatureReader = features
-        self._metric = metric
+        self._metric, self._backend = metric, backend
         with exact_arithmetic(self._reader.device):
             self._seen = survey(self._reader, metric)
             self._space = make_space(self._reader, self._seen, metric, backend)
@@ -236,6 +238,51 @@ class Cover:
                 self._pool(self._values).lower(rows)
             self._is_center[rows] = True
 
+    def extended(self, features: Features | FeatureReader) -> Cover:
+        """Return the cover of features with more rows behind these, with the same centres.
+
+        The new rows are measured, in one pass over them; the others are not again, unless the new ones are so far out
+        that all numbers must be scaled anew.
+
+        Args:
+            features: these rows, with others behind them.
+
+        Shapes:
+            features: (M, D) float, with M at least N.
+
+        Raises:
+            ShapeError: there are fewer rows, or other columns.
+            See `k_center_greedy` for the others.
+
+        Example:
+            >>> cover = Cover(torch.tensor([[0.0], [1.0], [5.0]]))
+            >>> cover.add(torch.tensor([0]))
+            >>> cover.extended(torch.tensor([[0.0], [1.0], [5.0], [9.0]])).distances
+            tensor([0., 1., 5., 9.])
+        """
+        settings: dict[str, Any] = {"device": self._reader.device, "chunk_rows": self._reader.given_chunk_rows}
+        reader = features if isinstance(features, FeatureReader) else FeatureReader(features, **settings)
+        n_old = len(self)
+        if len(reader) < n_old or reader.n_columns != self._reader.n_columns:
+            raise ShapeError(
+                f"a cover of {n_old} rows of {self._reader.n_columns} columns cannot be extended to {len(reader)} rows "
+                f"of {reader.n_columns}"
+            )
+        more = Cover(reader, metric=self._metric, backend=self._backend)
+        centers = self._is_center.nonzero().squeeze(1)
+        alike = more._space.scale == self._space.scale and more._space.dtype == self._space.dtype
+        if not alike or isinstance(features, FeatureReader):
+            more.add(centers)
+            return more
+        more._is_center[centers] = True
+        more._values[:n_old] = self._values
+        if len(centers) and len(reader) > n_old:
+            with exact_arithmetic(reader.device):
+                there = more._space.prepare(reader.rows(centers))
+                rest = StreamedRows(FeatureReader(features[n_old:], **settings), more._space)
+                more._values[n_old:] = nearest_centers(rest, more._space, there)[1]
+        return more
+
     def pick(
         self,
         n: int,
@@ -252,12 +299,12 @@ class Cover:
         """
         _check_settings(outliers, min_distance)
         if weights is not None:
-            check_row_weights("weights", weights, n_rows=len(self), device=self._reader.home)
+            weights = as_row_weights("weights", weights, n_rows=len(self), device=self._reader.home)
             weights = weights.to(self._reader.device)
         if candidates is None:
             allowed = ~self._is_center
         else:
-            check_mask("candidates", candidates, n_rows=len(self), device=self._reader.home)
+            candidates = as_mask("candidates", candidates, n_rows=len(self), device=self._reader.home)
             allowed = candidates.to(self._reader.device)
         n_allowed = int(allowed.sum())
         check_budget(n, n_allowed)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_finite, check_float, check_row_weights, check_whole
+from torchal._checks import ArrayLike, as_row_weights, check_budget, check_finite, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Rows, Space, make_space, survey
-from torchal.engine.features import FeatureReader, Features
+from torchal.engine.features import FeatureReader, Features, as_matrix
 from torchal.engine.greedy import Picks, Pool, draw, draw_stratified, sample_by_value
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_centers, nearest_in_chunk, split
 from torchal.errors import ConfigError, ShapeError
@@ -34,8 +34,8 @@ def kmeans_plus_plus(
     n: int,
     *,
     generator: torch.Generator,
-    weights: Tensor | None = None,
-    labeled: Tensor | None = None,
+    weights: ArrayLike | None = None,
+    labeled: ArrayLike | None = None,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
 ) -> Selection:
@@ -46,7 +46,7 @@ def kmeans_plus_plus(
     equals one that was drawn, the rest are drawn in proportion to the weights.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to draw.
         generator: the randomness.
         weights: what each squared distance is multiplied with; 0 for a row that must not be drawn. 1 unless given.
@@ -114,7 +114,7 @@ def kmeans(
     k: int,
     *,
     generator: torch.Generator,
-    weights: Tensor | None = None,
+    weights: ArrayLike | None = None,
     max_iterations: int = 300,
     tolerance: float = 1e-4,
     n_starts: int = 1,
@@ -234,7 +234,7 @@ def _started(source: Source, space: Space, k: int, weights: Tensor, generator: t
 
 def nearest_rows(
     features: Features,
-    centers: Tensor,
+    centers: Features,
     *,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -270,7 +270,7 @@ def nearest_rows(
         tensor([1, 3])
     """
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    check_float("centers", centers, ndim=2)
+    centers = as_matrix("centers", centers, device=reader.home)
     if not len(centers) or centers.shape[1] != reader.n_columns or centers.device != reader.home:
         raise ShapeError(
             f"centers must be (k, {reader.n_columns}) on {reader.home} with k at least 1, "
@@ -396,12 +396,12 @@ def euclidean_rows(reader: FeatureReader) -> tuple[Space, StreamedRows]:
     return space, StreamedRows(reader, space)
 
 
-def _checked_weights(weights: Tensor | None, reader: FeatureReader) -> tuple[Tensor, float]:
+def _checked_weights(weights: ArrayLike | None, reader: FeatureReader) -> tuple[Tensor, float]:
     """Return weights (N,) of at most 1 and what they are to be multiplied with, a power of two."""
     dtype = torch.promote_types(reader.dtype, torch.float32)
     if weights is None:
         return torch.ones(len(reader), dtype=dtype, device=reader.home), 1.0
-    check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+    weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     exponent = max(-1000, math.frexp(float(weights.max()))[1])
     return (weights.double() * 2.0**-exponent).to(dtype), 2.0**exponent
 

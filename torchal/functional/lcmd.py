@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_flag
+from torchal._checks import ArrayLike, check_budget, check_flag
 from torchal._chunks import exact_arithmetic
 from torchal.engine.distances import Rows, Space, make_space, survey
 from torchal.engine.features import FeatureReader, Features
@@ -30,8 +30,8 @@ def max_dist(
     n: int,
     *,
     log_probs: Features | None = None,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     bias: bool = False,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -44,7 +44,7 @@ def max_dist(
     as there.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; for gradients, what the last layer reads.
+        features: a tensor on any device, an array, or a memory-mapped file; for gradients, what the last layer reads.
         n: how many rows to pick.
         log_probs: of the classes that the model has seen, for gradients.
         labeled: the first centres.
@@ -92,8 +92,8 @@ def lcmd(
     n: int,
     *,
     log_probs: Features | None = None,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     bias: bool = False,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -154,8 +154,8 @@ class _Given(NamedTuple):
     """What the caller of either function gives beside the features."""
 
     log_probs: Features | None
-    labeled: Tensor | None
-    candidates: Tensor | None
+    labeled: ArrayLike | None
+    candidates: ArrayLike | None
     bias: bool
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_float, check_mask
+from torchal._checks import ArrayLike, as_float, as_mask, as_row_values, check_budget
 from torchal._chunks import values_per_chunk
 from torchal.engine.features import FeatureReader, Features
-from torchal.errors import DataError, ShapeError
+from torchal.errors import DataError
 from torchal.functional.k_center import check_masks
 from torchal.functional.kmeans import kmeans, nearest_rows
 from torchal.functional.selection import Selection, filled_up, top_n
 
 
-def inside_margin(values: Tensor, *, labeled: Tensor | None = None) -> Tensor:
+def inside_margin(values: ArrayLike, *, labeled: ArrayLike | None = None) -> Tensor:
     """Tell which rows lie inside the margin: near enough to the boundary of at least one class.
 
     The margin of a class reaches as far as the labeled row nearest to its boundary: a row is inside where the size of
@@ -40,11 +40,11 @@ def inside_margin(values: Tensor, *, labeled: Tensor | None = None) -> Tensor:
         >>> inside_margin(values)
         tensor([False,  True,  True, False])
     """
-    check_float("values", values, ndim=2)
+    values = as_float("values", values, ndim=2)
     size = max(1, values_per_chunk(values.device) // max(1, values.shape[1]))
     reach = values.new_ones(values.shape[1])
     if labeled is not None:
-        check_mask("labeled", labeled, n_rows=len(values), device=values.device)
+        labeled = as_mask("labeled", labeled, n_rows=len(values), device=values.device)
         reach.fill_(torch.inf)
         rows = labeled.nonzero().squeeze(1)
         for start in range(0, len(rows), size):
@@ -63,10 +63,10 @@ def margin_cluster_mean(
     features: Features,
     n: int,
     *,
-    uncertainty: Tensor,
-    inside: Tensor,
+    uncertainty: ArrayLike,
+    inside: ArrayLike,
     generator: torch.Generator,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     max_iterations: int = 20,
 ) -> Selection:
     """Pick the rows nearest to the means of n clusters of the candidates inside the margin.
@@ -114,12 +114,8 @@ def margin_cluster_mean(
     """
     reader = FeatureReader(features)
     n_rows, device = len(reader), reader.device
-    check_float("uncertainty", uncertainty, ndim=1)
-    if uncertainty.shape != (n_rows,) or uncertainty.device != device:
-        raise ShapeError(
-            f"uncertainty must be ({n_rows},) on {device}, got {tuple(uncertainty.shape)} on {uncertainty.device}"
-        )
-    check_mask("inside", inside, n_rows=n_rows, device=device)
+    uncertainty = as_row_values("uncertainty", uncertainty, n_rows=n_rows, device=device)
+    inside = as_mask("inside", inside, n_rows=n_rows, device=device)
     _, candidates = check_masks(None, candidates, n_rows=n_rows, device=device)
     check_budget(n, int(candidates.sum()))
     rows = (inside & candidates).nonzero().squeeze(1)

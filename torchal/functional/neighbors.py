@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_mask, check_whole
+from torchal._checks import ArrayLike, as_mask, as_rows, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal._csr import csr_tensor
 from torchal.engine import faiss_search
@@ -70,7 +70,7 @@ def knn_graph(
     k-th place, as of many duplicates, any may be returned.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         k: neighbours of each row.
         metric: euclidean; cosine, which is 1 - cos; or manhattan.
         backend: "faiss", "torch", or "auto": faiss for manhattan distances on a CPU where it is installed, else torch,
@@ -127,7 +127,7 @@ def nearest_among(
     features: Features,
     k: int,
     *,
-    among: Tensor,
+    among: ArrayLike,
     metric: Metric = "euclidean",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -171,7 +171,7 @@ def nearest_among(
     check_whole("k", k, least=1)
     check_metric(metric)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    check_mask("among", among, n_rows=len(reader), device=reader.home)
+    among = as_mask("among", among, n_rows=len(reader), device=reader.home)
     others = among.to(reader.device).nonzero().squeeze(1)
     if k > len(others):
         raise ConfigError(f"{k} neighbours of each row were asked for among {len(others)} rows")
@@ -189,7 +189,7 @@ def neighbors_of(
     features: Features,
     k: int,
     *,
-    rows: Tensor,
+    rows: ArrayLike,
     metric: Metric = "euclidean",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heapreplace
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, check_budget, check_finite, check_float, check_groups, check_mask
+from torchal._checks import ArrayLike, as_float, as_groups, as_integers, as_mask, check_budget, check_finite
 from torchal.errors import DataError, ShapeError
 from torchal.functional.selection import Selection, top_n
 
@@ -15,7 +15,12 @@ _PER_PICK = 4
 
 
 def fill_quotas(
-    scores: Tensor, groups: Tensor, n: int, *, candidates: Tensor | None = None, quotas: Tensor | None = None
+    scores: ArrayLike,
+    groups: ArrayLike,
+    n: int,
+    *,
+    candidates: ArrayLike | None = None,
+    quotas: ArrayLike | None = None,
 ) -> Selection:
     """Pick candidates from the highest score down, from each group as long as its part of the batch is below its share.
 
@@ -46,29 +51,29 @@ def fill_quotas(
         >>> fill_quotas(scores, torch.tensor([0, 0, 1, 1]), 2).indices
         tensor([0, 2])
     """
-    check_float("scores", scores, ndim=1)
+    scores = as_float("scores", scores, ndim=1)
     n_rows, device = len(scores), scores.device
-    check_groups("groups", groups, n_rows=n_rows, device=device)
+    of = as_groups("groups", groups, n_rows=n_rows, device=device)
     if candidates is None:
         candidates = torch.ones(n_rows, dtype=torch.bool, device=device)
-    check_mask("candidates", candidates, n_rows=n_rows, device=device)
+    candidates = as_mask("candidates", candidates, n_rows=n_rows, device=device)
     n_candidates = int(candidates.sum())
     check_budget(n, n_candidates)
     if quotas is None:
-        if int(groups.max()) >= n_rows:
-            groups = groups.unique(return_inverse=True)[1]
+        if int(of.max()) >= n_rows:
+            of = of.unique(return_inverse=True)[1]
         # In whole numbers, since shares such as 1 / 3 have no exact float: ceil(n * size / N)
-        quotas = (n * groups.bincount() + n_rows - 1) // n_rows
+        most = (n * of.bincount() + n_rows - 1) // n_rows
     else:
-        quotas = as_integers("quotas", quotas).to(device)
-        if int(groups.max()) >= len(quotas):
-            raise DataError(f"group {int(groups.max())} has no quota: there are {len(quotas)}")
+        most = as_integers("quotas", quotas).to(device)
+        if int(of.max()) >= len(most):
+            raise DataError(f"group {int(of.max())} has no quota: there are {len(most)}")
     # Whether a row is taken depends on those before it alone, so a few more than n rows are mostly enough to look at.
     looked_at = min(_PER_PICK * n, n_candidates)
     while True:
         best = top_n(scores, looked_at, candidates=candidates)
-        group = groups[best.indices]
-        within = rank_within(group) < quotas[group]
+        group = of[best.indices]
+        within = rank_within(group) < most[group]
         if looked_at == n_candidates or int(within.sum()) >= n:
             break
         looked_at = min(_PER_PICK * looked_at, n_candidates)
@@ -76,7 +81,9 @@ def fill_quotas(
     return Selection(best.indices[chosen], best.scores[chosen])
 
 
-def class_quotas(n: int, available: Tensor, *, counts: Tensor | None = None, target: Tensor | None = None) -> Tensor:
+def class_quotas(
+    n: int, available: ArrayLike, *, counts: ArrayLike | None = None, target: ArrayLike | None = None
+) -> Tensor:
     """Share n picks out among classes, so that the labels come as near to a target distribution as they can.
 
     Of all quotas that sum to n and ask no class for more than it has, these have the least squared difference from the
@@ -117,7 +124,7 @@ def class_quotas(n: int, available: Tensor, *, counts: Tensor | None = None, tar
     if target is None:
         wanted = ((available > 0) | (counts > 0)).double()
     else:
-        check_float("target", target, ndim=1)
+        target = as_float("target", target, ndim=1)
         check_finite("target", target)
         wanted = target.detach().cpu().double()
     if len(counts) != n_classes or len(wanted) != n_classes:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_float, check_mask
+from torchal._checks import ArrayLike, as_mask, as_row_values, check_budget
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import unit_rows
 from torchal.engine.features import FeatureReader, Features
-from torchal.errors import ShapeError
 from torchal.functional.k_center import check_masks
 from torchal.functional.kmeans import Clusters, kmeans
 from torchal.functional.selection import Selection, filled_up
@@ -19,10 +18,10 @@ def cluster_representatives(
     features: Features,
     n: int,
     *,
-    wanted: Tensor,
-    scores: Tensor,
+    wanted: ArrayLike,
+    scores: ArrayLike,
     generator: torch.Generator,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
     max_iterations: int = 20,
 ) -> Selection:
     """Pick, of each of n clusters of the wanted candidates, the row nearest to the mean.
@@ -66,10 +65,8 @@ def cluster_representatives(
     """
     reader = FeatureReader(features)
     n_rows, device = len(reader), reader.device
-    check_float("scores", scores, ndim=1)
-    if scores.shape != (n_rows,) or scores.device != device:
-        raise ShapeError(f"scores must be ({n_rows},) on {device}, got {tuple(scores.shape)} on {scores.device}")
-    check_mask("wanted", wanted, n_rows=n_rows, device=device)
+    scores = as_row_values("scores", scores, n_rows=n_rows, device=device)
+    wanted = as_mask("wanted", wanted, n_rows=n_rows, device=device)
     _, candidates = check_masks(None, candidates, n_rows=n_rows, device=device)
     check_budget(n, int(candidates.sum()))
     chosen = wanted & candidates

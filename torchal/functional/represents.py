@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import as_rows, check_mask
+from torchal._checks import ArrayLike, as_mask, as_rows
 from torchal.engine.distances import Backend, Metric
 from torchal.engine.features import FeatureReader, Features
 from torchal.functional.k_center import assign_to_centers
@@ -36,9 +36,9 @@ class Representation(NamedTuple):
 
 def represents(
     features: Features,
-    picks: Tensor,
+    picks: ArrayLike,
     *,
-    among: Tensor | None = None,
+    among: ArrayLike | None = None,
     metric: Metric = "euclidean",
     backend: Backend = "auto",
     device: torch.device | str | None = None,
@@ -81,7 +81,7 @@ def represents(
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
     picks = as_rows("picks", picks, n_rows=len(reader), device=reader.home)
     if among is not None:
-        check_mask("among", among, n_rows=len(reader), device=reader.home)
+        among = as_mask("among", among, n_rows=len(reader), device=reader.home)
     found = assign_to_centers(features, picks, metric=metric, backend=backend, device=device, chunk_rows=chunk_rows)
     rank_of = torch.full((len(reader),), -1, device=reader.home)
     rank_of[picks] = torch.arange(len(picks), device=reader.home)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, check_budget, check_float, check_mask, check_whole
+from torchal._checks import ArrayLike, as_float, as_integers, as_mask, check_budget, check_whole
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.quotas import rank_within
 from torchal.functional.selection import Selection
@@ -126,12 +126,12 @@ def _numbered(ids: Any) -> Segments:
 
 
 def aggregate(
-    scores: Tensor,
+    scores: ArrayLike,
     segments: Ids | Segments,
     how: How = "max",
     *,
     k: int | None = None,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
 ) -> Aggregated:
     """Return one score for each group of rows: one decision for many scored parts.
 
@@ -171,7 +171,7 @@ def aggregate(
         (['a', 'b'], tensor([0.3000, 0.6500]))
     """
     check_how(how, k)
-    check_float("scores", scores, ndim=1)
+    scores = as_float("scores", scores, ndim=1)
     index, ids = as_segments(segments, n_rows=len(scores), device=scores.device)
     _, values, group = _candidates_of(scores, index, candidates)
     counts = group.bincount(minlength=len(ids))
@@ -199,7 +199,7 @@ def top_of_groups(
     how: How = "max",
     k: int | None = None,
     per_group: int | None = None,
-    candidates: Tensor | None = None,
+    candidates: ArrayLike | None = None,
 ) -> Selection:
     """Pick n rows, group by group: all rows of the best group, then all of the next, until there are n.
 
@@ -267,7 +267,7 @@ def check_how(how: object, k: object) -> None:
         raise ConfigError(f"k is for how='top_k', got k={k!r} with how={how!r}")
 
 
-def _candidates_of(scores: Tensor, index: Tensor, candidates: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates_of(scores: Tensor, index: Tensor, candidates: ArrayLike | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the candidates (M,), their scores and their groups.
 
     Raises:
@@ -275,7 +275,7 @@ def _candidates_of(scores: Tensor, index: Tensor, candidates: Tensor | None) -> 
     """
     if candidates is None:
         candidates = torch.ones_like(scores, dtype=torch.bool)
-    check_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
+    candidates = as_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
     rows = candidates.nonzero().squeeze(1)
     values = scores[rows]
     if bool(values.isnan().any()):

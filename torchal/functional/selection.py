@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_float, check_mask
+from torchal._checks import ArrayLike, as_float, as_mask, check_budget
 from torchal.errors import DataError
 
 
@@ -23,7 +23,7 @@ class Selection(NamedTuple):
     scores: Tensor
 
 
-def top_n(scores: Tensor, n: int, *, candidates: Tensor | None = None) -> Selection:
+def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None) -> Selection:
     """Pick the n candidates with the largest scores; equal scores go to the lowest row.
 
     `torch.topk` leaves the order of ties open, and it differs between devices. Here only the n-th largest value is
@@ -48,11 +48,11 @@ def top_n(scores: Tensor, n: int, *, candidates: Tensor | None = None) -> Select
         >>> top_n(torch.tensor([0.1, 0.9, 0.9, 0.5]), 2).indices
         tensor([1, 2])
     """
-    check_float("scores", scores, ndim=1)
+    scores = as_float("scores", scores, ndim=1)
     if candidates is None:
         rows, values = None, scores
     else:
-        check_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
+        candidates = as_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
         rows = candidates.nonzero().squeeze(1)
         values = scores[rows]
     check_budget(n, len(values))

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from torchal._checks import check_float, check_positive
+from torchal._checks import as_float, check_positive
 from torchal.errors import DataError
 
 _LEAST_LOG = -745.0  # the logarithm of the smallest number above 0 in float64
@@ -145,7 +145,7 @@ def softrank_scores(scores: Tensor, *, generator: torch.Generator, beta: float =
 
 def _check(scores: Tensor, beta: float, *, least: float = -math.inf) -> Tensor:
     """Return the scores in float64, in which a pool's many perturbed scores are rarely equal."""
-    check_float("scores", scores, ndim=1)
+    scores = as_float("scores", scores, ndim=1)
     check_positive("beta", beta)
     values = scores.detach().double()
     bad = ~((values >= least) & (values < math.inf) | (values == -math.inf))

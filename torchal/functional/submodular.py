@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_fraction, check_row_weights, check_whole
+from torchal._checks import ArrayLike, as_row_weights, check_budget, check_fraction, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
 from torchal.engine.coverage import MAX_HELD, Coverage, SaturatedCoverage, summed_similarities
@@ -38,9 +38,9 @@ def facility_location(
     *,
     similarity: Similarity = "cosine",
     gamma: float | None = None,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
-    weights: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -61,7 +61,7 @@ def facility_location(
     is ever made.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         similarity: cosine; rbf, exp(-gamma d^2) of the euclidean distance d; or euclidean, 1 / (1 + d).
         gamma: of rbf; 1 / the sum of the columns' variances unless given, half the mean of d^2 being 1 then.
@@ -110,7 +110,7 @@ def facility_location(
     """
     check_similarity(similarity, gamma)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
+    labeled, candidates, weights = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
         return greedy_covering(
@@ -132,9 +132,9 @@ def saturated_coverage(
     saturation: float = 0.1,
     similarity: Similarity = "cosine",
     gamma: float | None = None,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
-    weights: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -190,7 +190,7 @@ def saturated_coverage(
     check_fraction("saturation", saturation)
     check_similarity(similarity, gamma)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
+    labeled, candidates, weights = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
         room = saturation * summed_similarities(affinity, source, source)
@@ -211,19 +211,19 @@ def saturated_coverage(
 def checked_pool(
     reader: FeatureReader,
     n: int,
-    labeled: Tensor | None,
-    candidates: Tensor | None,
-    weights: Tensor | None,
+    labeled: ArrayLike | None,
+    candidates: ArrayLike | None,
+    weights: ArrayLike | None,
     *,
     max_held: object,
-) -> tuple[Tensor, Tensor]:
-    """Return which rows are labeled and which may be picked, after the checks that all functions of coverage share."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return which rows are labeled, which may be picked, and the weights, after the checks of all coverage."""
     check_whole("max_held", max_held, least=0)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
     if weights is not None:
-        check_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
-    return labeled, candidates
+        weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+    return labeled, candidates, weights
 
 
 def greedy_covering(

@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import check_finite, check_float, check_positive
+from torchal._checks import ArrayLike, check_finite, check_positive
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
 from torchal.engine.coverage import MAX_HELD, Coverage
 from torchal.engine.distances import Rows
-from torchal.engine.features import FeatureReader, Features
+from torchal.engine.features import FeatureReader, Features, as_matrix
 from torchal.engine.sources import HeldRows, Source
 from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.functional.submodular import Covering, checked_pool
@@ -25,14 +25,14 @@ def similar(
     n: int,
     *,
     measure: Measure,
-    query: Tensor | None = None,
-    private: Tensor | None = None,
+    query: Features | None = None,
+    private: Features | None = None,
     strength: float = 1.0,
     similarity: Similarity = "cosine",
     gamma: float | None = None,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
-    weights: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
     max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
@@ -50,7 +50,7 @@ def similar(
     Ties and costs are those of `facility_location`, and so is the cosine of a row of zeros: 0 with every row.
 
     Args:
-        features: a tensor on any device, or a memory-mapped file; both may be larger than the device's memory.
+        features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         n: how many rows to pick.
         measure: flqmi, flvmi or flcg.
         query: rows that picks should be like, as those of a rare class; for flqmi and flvmi.
@@ -103,10 +103,10 @@ def similar(
     check_positive("strength", strength)
     check_similarity(similarity, gamma)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
+    labeled, candidates, weights = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
     name, some = ("private", private) if measure == "flcg" else ("query", query)
     assert some is not None
-    _check_set(name, some, reader)
+    some = _as_set(name, some, reader)
     allowed = candidates.to(reader.device)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
@@ -161,8 +161,9 @@ def check_measure(measure: object, *, query: bool, private: bool) -> None:
         raise ConfigError(f"{measure} has no use for a {other} set")
 
 
-def _check_set(name: str, rows: Tensor, reader: FeatureReader) -> None:
-    check_float(name, rows, ndim=2)
+def _as_set(name: str, rows: Features, reader: FeatureReader) -> Tensor:
+    """Return the rows of a set, which must be finite and have the pool's columns, where the features are."""
+    rows = as_matrix(name, rows, device=reader.home)
     if rows.shape[1] != reader.n_columns or rows.device != reader.home:
         raise ShapeError(
             f"{name} must have {reader.n_columns} columns on {reader.home}, got {tuple(rows.shape)} on {rows.device}"
@@ -170,3 +171,4 @@ def _check_set(name: str, rows: Tensor, reader: FeatureReader) -> None:
     if not len(rows):
         raise DataError(f"{name} has no rows")
     check_finite(name, rows)
+    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchal._checks import check_budget, check_groups, check_whole
+from torchal._checks import ArrayLike, as_groups, check_budget, check_whole
 from torchal._chunks import exact_arithmetic
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.near_in_group import group_rows, least_mean_distances
@@ -23,8 +23,8 @@ def typiclust(
     n: int,
     *,
     generator: torch.Generator,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     max_clusters: int = 500,
     min_cluster_size: int = 5,
     n_neighbors: int = 20,
@@ -105,9 +105,9 @@ def typical_rows(
     features: Features,
     n: int,
     *,
-    clusters: Tensor,
-    labeled: Tensor | None = None,
-    candidates: Tensor | None = None,
+    clusters: ArrayLike,
+    labeled: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     min_cluster_size: int = 1,
     n_neighbors: int = 20,
 ) -> Selection:
@@ -163,7 +163,7 @@ def typical_rows(
     reader = FeatureReader(features)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     check_budget(n, int(candidates.sum()))
-    check_groups("clusters", clusters, n_rows=len(reader), device=reader.home)
+    clusters = as_groups("clusters", clusters, n_rows=len(reader), device=reader.home)
     rows = (labeled | candidates).nonzero().squeeze(1)
     groups = group_rows(rows, clusters[rows])
     had = torch.zeros_like(groups.sizes).index_add_(0, groups.group, labeled[groups.rows].long())

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchal._checks import check_distributions, check_finite, check_float, check_log_probs
+from torchal._checks import ArrayLike, as_float, as_log_probs, check_distributions, check_finite
 from torchal.errors import ShapeError
 
 _CHUNK_VALUES = 1 << 20  # values per chunk: 8 MiB of float64 in each temporary
 
 
-def margin(values: Tensor) -> Tensor:
+def margin(values: ArrayLike) -> Tensor:
     """Return minus the gap between the two largest values of each row.
 
     The values are decision values or probabilities, never their logarithms: the gap of two logs is a ratio.
@@ -37,7 +37,7 @@ def margin(values: Tensor) -> Tensor:
         >>> margin(torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]]))
         tensor([-0.2500,  0.0000])
     """
-    check_float("values", values, ndim=(1, 2))
+    values = as_float("values", values, ndim=(1, 2))
     check_finite("values", values)
     if values.ndim == 1:
         return -values.abs()
@@ -171,7 +171,7 @@ def _per_chunk(log_probs: Tensor, score: Callable[[Tensor], Tensor], *, dtype: t
 
     Computed and returned in the logarithms' own dtype, and at least in `dtype`.
     """
-    check_log_probs(log_probs)
+    log_probs = as_log_probs(log_probs)
     n_rows, n_classes = log_probs.shape
     # Scores of half-precision rows, as autocast gives them, are float32: in half precision most of them would be ties.
     dtype = torch.promote_types(log_probs.dtype, dtype)

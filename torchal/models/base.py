@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from torchal._checks import check_finite
-from torchal._chunks import Chunker, values_per_chunk
+from torchal._batch import each_tensor
+from torchal._checks import as_torch_takes, check_finite
+from torchal._chunks import Chunker
 from torchal.errors import DataError, ShapeError
 from torchal.models.checks import (
     Array,
@@ -36,19 +36,18 @@ from torchal.models.checks import (
     resolve_device,
     to_tensor,
 )
+from torchal.models.rows import RowShape, check_real, have_one_shape, row_shape, rows_per_pass
 from torchal.models.sparse import as_csr, csr_rows
+from torchal.pool.dataset_inputs import DatasetInputs, as_one_tensor, is_dataset
 from torchal.pool.inputs import (
-    DatasetInputs,
     SparseInputs,
     as_inputs,
-    as_torch_takes,
     is_sparse,
     is_streamed,
     read_rows,
 )
 
-_CHUNK_ROWS = (32, 8192)  # fewest and most rows in a chunk of a prediction
-_LAYERS_PER_IMAGE = 8  # numbers that a network holds at once, for each of an image
+_SPARSE_ROWS = 8192  # in a chunk of a prediction
 
 
 class TrainingData(NamedTuple):
@@ -100,11 +99,14 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
     module_: nn.Module
     classes_: Array
     n_features_in_: int
-    input_shape_: tuple[int, ...]
+    input_shape_: RowShape
 
     @abstractmethod
-    def _logits(self, rows: Tensor) -> Tensor:
-        """Return (n, C) logits of rows on the module's device, or (n, 1) for two classes."""
+    def _logits(self, rows: Any) -> Tensor:
+        """Return (n, C) logits of rows on the module's device, or (n, 1) for two classes.
+
+        They are a tensor, or `NamedRows` for a child that streams.
+        """
 
     @torch.inference_mode(mode=False)
     def _training_data(self, X: Any, y: Any, sample_weight: Any) -> TrainingData:
@@ -209,7 +211,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Return an output of the logits (n, C) or (n, 1), as an array where X is one."""
         return as_answer(X, self._by_chunk(X, lambda rows: (output(self._logits(rows)),))[0])
 
-    def _by_chunk(self, X: Any, compute: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def _by_chunk(self, X: Any, compute: Callable[[Any], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return what is computed of all rows, chunk by chunk, on the fitted module's device."""
         check_is_fitted(self, "module_")
         device = next(self.module_.parameters()).device
@@ -222,7 +224,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             for rows in self._chunks(inputs, device):
                 chunker(len(rows), len(rows), partial(collected.add, compute, rows, start))
                 if is_streamed(X):  # its rows are gone with the next chunk
-                    check_finite("X", rows, first_row=start)
+                    for name, tensor in each_tensor(rows):
+                        check_finite(name, tensor, first_row=start)
                 elif isinstance(X, Tensor) and rows.is_floating_point() and not is_sparse(X):
                     # one look at the end: each look waits for the device
                     finite.append(torch.isfinite(torch.stack(rows.aminmax())).all())
@@ -231,17 +234,19 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
                 check_finite_rows(inputs)
         return collected.tensors
 
-    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
+    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Any]:
         """Yield all rows in order, in chunks on the device."""
         if is_sparse(inputs):
-            for start in range(0, len(inputs), _CHUNK_ROWS[1]):
-                yield csr_rows(inputs, slice(start, start + _CHUNK_ROWS[1])).to(device)
+            for start in range(0, len(inputs), _SPARSE_ROWS):
+                yield csr_rows(inputs, slice(start, start + _SPARSE_ROWS)).to(device)
             return
         for rows in inputs.split(rows_per_pass(inputs[:1], device)):
             yield rows.to(device)
 
     def _check_rows(self, X: Any, device: torch.device) -> Any:
         """Return rows to predict on as a tensor, or as inputs to stream; they have the shape of the fitted ones."""
+        if isinstance(self.input_shape_, dict) and not is_streamed(X):
+            raise ShapeError(f"X has rows of one array, fitted were rows of {self.input_shape_}")
         if isinstance(X, Tensor):
             inputs = self._check_tensor(X, reset=False)
             check_place("X", inputs, device)
@@ -250,7 +255,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         else:
             inputs = to_tensor(self._check_array(X)[0])
         shape = row_shape(inputs)
-        if shape != self.input_shape_:
+        if not have_one_shape(shape, self.input_shape_):
             raise ShapeError(f"X has rows of shape {shape}, fitted were rows of {self.input_shape_}")
         return inputs
 
@@ -260,8 +265,17 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         if not len(inputs):
             raise DataError("X must have at least one row, got none")
         if not self.takes_inputs:
-            return self._check_tensor(read_rows(inputs, list(range(len(inputs)))), reset=reset)
-        self._check_tensor(read_rows(inputs, [0]), reset=reset)
+            return self._check_tensor(as_one_tensor(read_rows(inputs, list(range(len(inputs))))), reset=reset)
+        first = read_rows(inputs, [0])
+        if isinstance(first, Tensor):
+            self._check_tensor(first, reset=reset)
+            return inputs
+        for name, tensor in each_tensor(first):
+            check_real(name, tensor)
+        if reset:
+            self.input_shape_ = row_shape(inputs)
+            self.n_features_in_ = len(first.tensors)
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit on a data frame
         return inputs
 
     def _check_tensor(self, X: Tensor, *, reset: bool) -> Tensor:
@@ -270,9 +284,7 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
             raise ShapeError(
                 f"X must have at least 2 axes, got shape {tuple(X.shape)}; one feature is X.reshape(-1, 1)"
             )
-        if X.is_complex() or X.is_quantized or X.is_nested or (reset and X.is_meta):
-            kind = "a nested tensor" if X.is_nested else f"{X.dtype} on {X.device}"
-            raise DataError(f"X must have real numbers, got {kind}")
+        check_real("X", X, on_meta=not reset)
         if is_sparse(X):
             if not self.takes_sparse or X.ndim != 2:
                 raise DataError(
@@ -303,6 +315,8 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         """Let scikit-learn check what is not a tensor; its complaints about values become a DataError."""
         if issparse(X) and not self.takes_sparse:
             raise DataError(f"{type(self).__name__} does not read a sparse matrix; X.toarray() is dense")
+        if isinstance(X, Mapping) and not issparse(X):  # SciPy's dok_array is one
+            raise DataError(f"X must be rows, got a {type(X).__name__} of {len(X)} columns; see torchal.DatasetInputs")
         settings: dict[str, Any] = {"dtype": self._array_dtypes(), "allow_nd": True, "reset": bool(y)}
         settings["accept_sparse"] = "csr" if self.takes_sparse else False
         try:
@@ -374,13 +388,8 @@ def as_answer(X: Any, output: Tensor) -> Any:
     return output if _answers_tensors(X) else output.cpu().numpy()
 
 
-def row_shape(inputs: Any) -> tuple[int, ...]:
-    """Return the shape of a row of any inputs."""
-    return tuple(inputs.shape[1:]) if hasattr(inputs, "shape") else tuple(read_rows(inputs, [0]).shape[1:])
-
-
 def _answers_tensors(X: Any) -> bool:
-    return isinstance(X, Tensor | DatasetInputs | Dataset)
+    return isinstance(X, Tensor | DatasetInputs) or is_dataset(X)
 
 
 def _with_weights(data: TrainingData, sample_weight: Any) -> TrainingData:
@@ -389,22 +398,6 @@ def _with_weights(data: TrainingData, sample_weight: Any) -> TrainingData:
     data = data._replace(weights=weights)
     rows = weights.nonzero().squeeze(1)
     return data if len(rows) == len(weights) else data.rows(rows)
-
-
-def rows_per_chunk(one_row: Tensor, device: torch.device) -> int:
-    """Return how many rows of this shape a chunk of a prediction has."""
-    fewest, most = _CHUNK_ROWS
-    return min(most, max(fewest, values_per_chunk(device) // max(1, one_row.numel())))
-
-
-def rows_per_pass(one_row: Tensor, device: torch.device) -> int:
-    """Return how many rows of this shape go through a network at once: of images, what its layers make of them counts.
-
-    Convolutions of more than about 200 small images at once take up to twice as long on a CPU: they leave its cache.
-    """
-    if one_row.ndim <= 2 or device.type != "cpu":
-        return rows_per_chunk(one_row, device)
-    return max(_CHUNK_ROWS[0], rows_per_chunk(one_row, device) // _LAYERS_PER_IMAGE)
 
 
 def likeliest(logits: Tensor) -> Tensor:

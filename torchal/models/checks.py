@@ -11,10 +11,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
-from torchal._checks import as_device, check_finite
+from torchal._checks import as_device, as_torch_takes, check_finite
 from torchal.errors import DataError, ShapeError
 from torchal.models.sparse import as_csr
-from torchal.pool.inputs import as_torch_takes, is_sparse
+from torchal.pool.inputs import is_sparse
 
 Array = NDArray[Any]
 

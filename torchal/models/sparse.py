@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchal._checks import as_torch_takes
 from torchal._chunks import values_per_chunk
 from torchal._csr import csr_tensor, without_notes
-from torchal.pool.inputs import SparseInputs, as_torch_takes, is_sparse
+from torchal.pool.inputs import SparseInputs, is_sparse
 
 
 def as_csr(X: Any) -> Tensor:

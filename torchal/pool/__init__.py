@@ -3,9 +3,10 @@
 No strategy and no model lives here; `interop` speaks to any model in tensors.
 """
 
-from torchal.pool.inputs import DatasetInputs as DatasetInputs
+from torchal.pool.dataset_inputs import DatasetInputs as DatasetInputs
 from torchal.pool.inputs import SparseInputs as SparseInputs
 from torchal.pool.labels import LabeledData as LabeledData
 from torchal.pool.pool import Pool as Pool
 from torchal.pool.round_result import RoundResult as RoundResult
+from torchal.pool.tables import TableInputs as TableInputs
 from torchal.pool.view import PoolView as PoolView

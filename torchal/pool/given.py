@@ -8,18 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchal._checks import check_mask
+from torchal._checks import as_array, as_mask
+from torchal._checks import as_tensor as as_numbers
 from torchal._chunks import values_per_chunk
-from torchal.engine.features import Features
+from torchal.engine.features import Features, device_of, in_memory
 from torchal.errors import DataError, ShapeError
-from torchal.pool.inputs import as_torch_takes
 from torchal.protocols import UNLABELED, LastLayer
 
 
 def as_outputs(*, features: Any, scores: Any, log_probs: Any, draws: Any) -> dict[str, Tensor]:
-    """Return those outputs that are given, as tensors; features may be a mapped file, which stays one."""
-    if features is not None and not isinstance(features, np.memmap):
-        features = as_tensor("features", features)
+    """Return those outputs that are given, as tensors; features may be what only a reader can make tensors of."""
+    if features is not None and not isinstance(features, Tensor):
+        features = np.asarray(features) if isinstance(features, list | tuple) else features
+        features = as_array("features", features)
+        features = features if isinstance(features, np.memmap) else in_memory(features)
     scores = as_tensor("scores", scores)
     outputs = {
         "features": features,
@@ -56,9 +58,9 @@ def as_bought(
     if int(targets.min()) < UNLABELED:
         raise DataError(f"targets must be at least {UNLABELED}, which stands for no label, got {int(targets.min())}")
     labeled = targets != UNLABELED if labeled is None else labeled
-    check_mask("labeled", labeled, n_rows=n_rows, device=device)
+    labeled = as_mask("labeled", labeled, n_rows=n_rows, device=device)
     candidates = ~labeled if candidates is None else candidates
-    check_mask("candidates", candidates, n_rows=n_rows, device=device)
+    candidates = as_mask("candidates", candidates, n_rows=n_rows, device=device)
     if bool((labeled & candidates).any()):
         raise ShapeError(f"{int((labeled & candidates).sum())} rows are both labeled and candidates")
     extra = int((targets[~labeled] != UNLABELED).sum())
@@ -69,16 +71,9 @@ def as_bought(
 
 def as_tensor(name: str, values: Any) -> Tensor | None:
     """Return numbers in a tensor, an array or a list as a tensor."""
-    if values is None or isinstance(values, Tensor):
-        return values
-    if isinstance(values, np.memmap):
-        return torch.tensor(values)
-    if isinstance(values, list | tuple):
-        values = np.asarray(values)
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-        got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise ShapeError(f"{name} must be a tensor or an array of numbers, got {got}")
-    return torch.from_numpy(as_torch_takes(values))
+    if values is None:
+        return None
+    return as_numbers(name, np.array(values) if isinstance(values, np.memmap) else values)
 
 
 def as_last_layer(layer: tuple[Any, Any], *, device: torch.device, features: Features | None) -> LastLayer:
@@ -115,8 +110,3 @@ def _check_log_probs(name: str, log_probs: Tensor) -> None:
                 f"{name} must be log-probabilities: the probabilities of row {i * size + row} sum to {total:.4g}, "
                 f"not to 1; {remedy}"
             )
-
-
-def device_of(values: Features) -> torch.device:
-    """Return where numbers are; those of a mapped file come to the CPU."""
-    return torch.device("cpu") if isinstance(values, np.memmap) else values.device

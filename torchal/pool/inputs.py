@@ -2,119 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
+from torchal._batch import Rows
+from torchal._checks import as_torch_takes
 from torchal._csr import without_notes
-from torchal.errors import CapabilityError, DataError, ShapeError, TorchalError
+from torchal.errors import CapabilityError, DataError, ShapeError
+from torchal.pool.dataset_inputs import DatasetInputs, is_dataset
+from torchal.pool.tables import TableInputs, is_table
 from torchal.protocols import Inputs
-
-
-class DatasetInputs:
-    """Rows of a torch Dataset, as inputs of a pool or of a model that reads batch by batch (`TorchClassifier`).
-
-    Nothing is read before it is needed: `inputs[rows]` is again a DatasetInputs. Labels that the data set may have are
-    not looked at.
-
-    Args:
-        dataset: `len(dataset)` items, each the tensor or array of one row, or a tuple that begins with it.
-        train: the same rows as they are to be read while training, as with augmentation; `dataset` unless given.
-        to_row: makes the row of an item of another kind: `lambda item: item["image"]`.
-
-    Raises:
-        DataError: the data set has no length, no rows, or `train` has another number of rows.
-
-    Example:
-        >>> from torch.utils.data import TensorDataset
-        >>> inputs = DatasetInputs(TensorDataset(torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 0])))
-        >>> len(inputs), inputs[torch.tensor([2, 0])].load().tolist()
-        (3, [[4.0, 5.0], [0.0, 1.0]])
-    """
-
-    def __init__(self, dataset: Any, *, train: Any | None = None, to_row: Callable[[Any], Any] | None = None) -> None:
-        for one in (dataset, train):
-            if one is not None and (isinstance(one, IterableDataset) or not hasattr(one, "__len__")):
-                raise DataError(f"a data set needs a length and items by number; {type(one).__name__} has not both")
-        if not len(dataset):
-            raise DataError(f"the data set has no rows: {type(dataset).__name__} of length 0")
-        if train is not None and len(train) != len(dataset):
-            raise DataError(f"train must have the same rows as the data set: {len(train)} and {len(dataset)}")
-        self.dataset = dataset
-        self.train = train
-        self.to_row = to_row
-        self._rows: Tensor | None = None  # in the data set; None for all
-
-    def __len__(self) -> int:
-        return len(self.dataset) if self._rows is None else len(self._rows)
-
-    def __getitem__(self, rows: Any) -> DatasetInputs:
-        """Return some rows, (n,) int64 or a slice, in that order and still unread."""
-        numbers = torch.arange(len(self), device="cpu") if self._rows is None else self._rows
-        chosen = object.__new__(DatasetInputs)
-        chosen.__dict__.update(self.__dict__)
-        chosen._rows = numbers[rows.cpu() if isinstance(rows, Tensor) else rows].reshape(-1)
-        return chosen
-
-    def read(self, rows: list[int], *, training: bool = False, seed: tuple[int, ...] = (0,)) -> Tensor:
-        """Return rows as one tensor (n, ...).
-
-        What is random in reading a row follows from the seed and the row alone; the global generators stay as they are.
-
-        Raises:
-            DataError: an item cannot be read; it says which, and why.
-            ShapeError: the rows differ in shape.
-        """
-        dataset = self.train if training and self.train is not None else self.dataset
-        items = []
-        with _own_randomness():
-            for row in rows:
-                number = row if self._rows is None else int(self._rows[row])
-                _seed_all(*seed, number)
-                try:
-                    items.append(self._as_row(dataset[number]))
-                except Exception as error:
-                    where = f"row {number} of the data set ({type(dataset).__name__})"
-                    reason = str(error) if isinstance(error, TorchalError) else f"{type(error).__name__}: {error}"
-                    raise DataError(f"{where} cannot be read: {reason}") from error
-        for row, item in zip(rows, items, strict=True):
-            if item.shape != items[0].shape:
-                raise ShapeError(
-                    f"all rows must have one shape: row {rows[0]} has {tuple(items[0].shape)}, row {row} has "
-                    f"{tuple(item.shape)}; give the data set a transform that resizes"
-                )
-        return torch.stack(items)
-
-    def __getitems__(self, rows: list[int]) -> list[Tensor]:
-        """Return rows one by one, as a DataLoader asks for those of a batch."""
-        return list(self.read(rows))
-
-    def load(self) -> Tensor:
-        """Read all rows into one tensor (n, ...)."""
-        return self.read(list(range(len(self))))
-
-    def _as_row(self, item: Any) -> Tensor:
-        if self.to_row is not None:
-            item = self.to_row(item)
-        elif isinstance(item, tuple | list):
-            item = item[0]
-        if not isinstance(item, Tensor | np.ndarray | np.generic):
-            if self.to_row is not None:
-                raise DataError(f"to_row must return a tensor or an array, got {type(item).__name__}")
-            raise DataError(
-                f"an item must be a tensor or an array, or a tuple that begins with one, got {type(item).__name__}; "
-                "give to_row="
-            )
-        return item.detach() if isinstance(item, Tensor) else torch.from_numpy(as_torch_takes(np.asarray(item)))
-
 
 _REAL = (
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -184,6 +87,14 @@ class SparseInputs:
         chosen.matrix = self.matrix[rows]
         return chosen
 
+    def joined(self, more: SparseInputs) -> SparseInputs:
+        """Return these with other rows behind them."""
+        from scipy.sparse import vstack
+
+        chosen = object.__new__(SparseInputs)
+        chosen.matrix = _as_csr(vstack([self.matrix, more.matrix], format="csr"))
+        return chosen
+
     def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
         # without this, NumPy would look for numbers in rows of rows of rows
         raise CapabilityError("sparse inputs are no array: .matrix is sparse, and .matrix.toarray() makes them dense")
@@ -242,45 +153,26 @@ def _off_torch(tensor: Tensor) -> Any:
     return coo_array((values.numpy(), tuple(tensor.indices().numpy())), shape=tuple(tensor.shape))
 
 
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Put the global generators back at the end, unless this process is a DataLoader's worker, which owns them."""
-    if get_worker_info() is not None:
-        yield
-        return
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-
-
-def _seed_all(*words: int) -> None:
-    """Seed all generators that data sets and augmentation libraries draw from."""
-    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-
-
 def is_streamed(inputs: object) -> bool:
     """Tell whether inputs are read batch by batch because they are not in memory: a data set or a mapped file."""
-    return isinstance(inputs, DatasetInputs | Dataset | np.memmap)
+    return isinstance(inputs, DatasetInputs | np.memmap) or is_dataset(inputs)
 
 
 def have_distances(inputs: Inputs) -> bool:
     """Tell whether rows are points between which distances mean something: real values, bytes (an image's) or bits.
 
     Other integers may be ids, as of the words of a text; and what is no tensor or array, or sparse, is not made one. Of
-    rows that are not in memory the first is read.
+    rows that are not in memory the first is read, and of a table all columns must be such.
     """
     if isinstance(inputs, SparseInputs):
         return False
+    if isinstance(inputs, TableInputs):
+        if inputs.other_columns:
+            return False
+        inputs = inputs[:1].numbers()
     rows: Any = inputs
     if isinstance(inputs, DatasetInputs):
-        rows = inputs[:1].load()
+        rows = inputs.read([0])
     elif not isinstance(inputs, Tensor | np.ndarray):
         rows = inputs[torch.tensor([0])]
     if isinstance(rows, np.ndarray):
@@ -288,8 +180,8 @@ def have_distances(inputs: Inputs) -> bool:
     return isinstance(rows, Tensor) and (rows.is_floating_point() or rows.dtype in (torch.bool, torch.uint8))
 
 
-def read_rows(inputs: Any, rows: list[int]) -> Tensor:
-    """Return rows of any inputs as one tensor (n, ...) on the CPU."""
+def read_rows(inputs: Any, rows: list[int]) -> Rows:
+    """Return rows of any inputs as one tensor (n, ...) on the CPU; those of a data set may be several by name."""
     if isinstance(inputs, DatasetInputs):
         return inputs.read(rows)
     if isinstance(inputs, np.ndarray):
@@ -303,19 +195,50 @@ def gather(inputs: Inputs, rows: Tensor) -> Any:
     return inputs[rows.cpu().numpy()] if isinstance(inputs, np.ndarray) else inputs[rows]
 
 
+def joined(inputs: Inputs, more: Inputs) -> Inputs:
+    """Return inputs with other rows of the same kind behind them.
+
+    Raises:
+        ShapeError: the rows differ in shape.
+        DataError: they are of different kinds, or of one that does not grow: memory maps, and what torchal does not
+            know.
+    """
+    grows = (Tensor, SparseInputs, TableInputs, DatasetInputs)
+    kind = type(inputs)
+    if not isinstance(inputs, grows) or not isinstance(more, kind):
+        if isinstance(inputs, grows):
+            raise DataError(f"a pool of {kind.__name__} cannot take rows of {type(more).__name__}")
+        raise DataError(
+            f"a pool of {kind.__name__} cannot grow, only one of a tensor, a table, a sparse matrix or a data set can: "
+            "save this learner, and load its state in one with a pool of all rows, the new ones behind the old"
+        )
+    if not isinstance(inputs, DatasetInputs):
+        old, new = tuple(inputs.shape)[1:], tuple(more.shape)[1:]  # type: ignore[attr-defined]
+        if old != new:
+            raise ShapeError(f"rows of the pool have shape {old}, the new ones {new}")
+    if isinstance(inputs, Tensor):
+        assert isinstance(more, Tensor)
+        return torch.cat([inputs, more.to(inputs)])
+    parts: Any = inputs
+    return parts.joined(more)  # type: ignore[no-any-return]
+
+
 def as_inputs(inputs: Any) -> Inputs:
     """Return a list or an array as a tensor, sharing its memory where torch can.
 
-    A torch Dataset becomes DatasetInputs, a sparse matrix of SciPy or torch SparseInputs.
+    A data set of torch or Hugging Face becomes DatasetInputs, a sparse matrix of SciPy or torch SparseInputs, and a
+    table, or texts, TableInputs.
 
     Raises:
         DataError: they are not numbers; those of a sparse matrix, not finite.
         ShapeError: a sparse matrix has not two axes.
     """
-    if isinstance(inputs, Dataset):
+    if is_dataset(inputs):
         return DatasetInputs(inputs)
     if is_sparse(inputs):
         return SparseInputs(inputs)
+    if is_table(inputs):
+        return TableInputs(inputs)
     if isinstance(inputs, list | tuple):
         inputs = np.asarray(inputs)
     if isinstance(inputs, np.ndarray):
@@ -338,13 +261,6 @@ def checked_inputs(name: str, inputs: Any) -> Inputs:
     """
     if isinstance(inputs, DataLoader):
         raise DataError(f"{name} are rows by number, and a DataLoader gives batches; use DatasetInputs(loader.dataset)")
-    if hasattr(inputs, "iloc") and hasattr(inputs, "to_numpy"):  # a table of pandas, whose columns come first
-        values = inputs.to_numpy()
-        if values.dtype.kind not in "biuf":
-            raise DataError(
-                f"{name} must be numbers, got a {type(inputs).__name__} of {values.dtype}; encode its columns"
-            )
-        inputs = values
     if isinstance(inputs, np.ma.MaskedArray):
         n_masked = int(np.ma.count_masked(inputs))
         if n_masked:
@@ -355,7 +271,7 @@ def checked_inputs(name: str, inputs: Any) -> Inputs:
     rows = as_inputs(inputs)
     if isinstance(rows, Tensor | np.ndarray):
         _check_table(name, rows)
-    elif len(rows) and not isinstance(rows, SparseInputs):
+    elif len(rows) and not isinstance(rows, SparseInputs | TableInputs):
         _probe(name, rows)
     return rows
 
@@ -376,7 +292,7 @@ def _probe(name: str, inputs: Any) -> None:
     """Read two rows as a model's rows are read."""
     wanted = torch.tensor(sorted({0, len(inputs) - 1}))
     if isinstance(inputs, DatasetInputs):
-        inputs[wanted].load()
+        inputs.read(wanted.tolist())
         if inputs.train is not None:
             inputs.read(wanted.tolist(), training=True)
         return
@@ -395,9 +311,3 @@ def _probe(name: str, inputs: Any) -> None:
 
 def _shown(rows: Any) -> str:
     return f"{type(rows).__name__} of length {len(rows)}"
-
-
-def as_torch_takes(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array in the machine's own byte order; torch shares no memory that is read-only or runs backwards."""
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return np.require(array, requirements=["C", "W"])

@@ -3,7 +3,8 @@
 A model with the attribute `takes_tensors = True` gets tensors and answers with tensors; with `takes_inputs = True` it
 also gets data sets and mapped files as they are, and reads them batch by batch itself. Any other model gets NumPy
 arrays, and a scikit-learn estimator gets its rows flattened to two axes. Sparse rows reach any model as a SciPy CSR
-matrix; one that takes tensors must say `takes_sparse = True`, or it gets none.
+matrix; one that takes tensors must say `takes_sparse = True`, or it gets none. Rows of a table reach it as a table, and
+one that takes tensors as the numbers of its columns.
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchal.errors import CapabilityError, ShapeError
-from torchal.pool.inputs import DatasetInputs, SparseInputs, gather, is_sparse
+from torchal._checks import check_finite
+from torchal.errors import CapabilityError, DataError, ShapeError
+from torchal.pool.classes import Classes
+from torchal.pool.dataset_inputs import DatasetInputs
+from torchal.pool.inputs import SparseInputs, gather, is_sparse
+from torchal.pool.relabeled import Relabeled
+from torchal.pool.tables import TableInputs
 from torchal.protocols import (
     Classifier,
     HasBatchedFit,
@@ -70,9 +76,19 @@ def silent_copy(model: Classifier) -> Classifier:
     return copied  # type: ignore[no-any-return]
 
 
-def fit(model: Classifier, inputs: Any, targets: Tensor) -> None:
-    """Fit the model on inputs (n, ...) and targets (n,) int64."""
-    model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
+def fit(model: Classifier, inputs: Any, targets: Tensor) -> Classifier:
+    """Fit the model on inputs (n, ...) and targets (n,) int64; return it.
+
+    One that takes no tensors is fitted on 0 to C - 1 where some classes have no row, since not every library takes
+    others; what is returned then predicts the classes themselves.
+    """
+    classes, codes = targets.unique(return_inverse=True)
+    has_gaps = len(classes) > 0 and int(classes[-1]) != len(classes) - 1
+    if _takes_tensors(model) or not has_gaps:
+        model.fit(_as_taken(model, inputs), targets if _takes_tensors(model) else targets.cpu().numpy())
+        return model
+    model.fit(_as_taken(model, inputs), codes.cpu().numpy())
+    return Relabeled(model, range(len(classes)), classes)
 
 
 def fit_many(model: Classifier, data: Iterable[tuple[Any, Tensor]], *, same_bits: bool = False) -> list[Classifier]:
@@ -93,8 +109,7 @@ def fit_many(model: Classifier, data: Iterable[tuple[Any, Tensor]], *, same_bits
             return _fit_stacked(model, inputs, targets, {"same_bits": True} if same_bits else {})
     fitted = []
     for inputs, targets in data:  # which may be made one by one
-        fitted.append(unfitted(model))
-        fit(fitted[-1], inputs, targets)
+        fitted.append(fit(unfitted(model), inputs, targets))
     return fitted
 
 
@@ -112,6 +127,34 @@ def _fit_stacked(model: Classifier, inputs: Tensor, targets: Tensor, settings: d
     if len(fitted) != len(targets):
         raise ShapeError(f"{type(model).__name__}.fit_many answered {len(targets)} data sets with {len(fitted)} models")
     return fitted
+
+
+def is_frozen(model: object) -> bool:
+    """Tell whether a model is fitted already, and fits no more, as scikit-learn's FrozenEstimator."""
+    return type(model).__name__ == "FrozenEstimator" and type(model).__module__.startswith("sklearn.")
+
+
+def as_trained(model: Any, classes: Classes) -> tuple[Classifier, Classes]:
+    """Return a model that is fitted already, with the numbers of classes in the place of its labels, and the classes.
+
+    Where these are yet to be learned, they are the model's.
+
+    Raises:
+        CapabilityError: it is not fitted, or does not say on which classes.
+        DataError: its classes are none of these, or in another order.
+    """
+    labels = getattr(model, "classes_", None)
+    if labels is None:
+        raise CapabilityError(f"{type(model).__name__} is to be used as it is, and has no classes_: it is not fitted")
+    codes, classes = classes.encode(labels, n=len(labels))
+    if bool((codes.diff() <= 0).any()):
+        raise DataError(
+            f"the model's classes are in the order {', '.join(map(str, labels))}, those of the pool are not: give the "
+            "pool classes= in this order"
+        )
+    if classes.names is None and codes.tolist() == list(labels):
+        return model, classes
+    return Relabeled(model, labels, codes), classes
 
 
 def fit_report(model: Classifier) -> dict[str, Any]:
@@ -145,17 +188,40 @@ def check_classifier(model: object) -> None:
             raise CapabilityError(f"a model needs fit and predict; {name} has no {needed}")
 
 
-def check_reads(model: object, inputs: object) -> None:
+def check_reads(model: object, inputs: object, *, name: str = "inputs") -> None:
     """Require a model that reads inputs of this kind, as far as its attributes say so.
 
     Raises:
-        CapabilityError: the inputs are sparse, and the model takes tensors that are not.
+        CapabilityError: the inputs are sparse, or a table with columns that are no numbers, and the model takes tensors
+            that are not; or rows are mappings, and the model does not read data sets by itself, as `TorchClassifier`.
+        DataError: values are missing (NaN), and the model does not fill them in.
     """
-    if isinstance(inputs, SparseInputs) and _takes_tensors(model) and not getattr(model, "takes_sparse", False):
+    takes_tensors = _takes_tensors(model)
+    names = inputs.names() if isinstance(inputs, DatasetInputs) and not _takes_inputs(model) else []
+    if names:
+        raise CapabilityError(
+            f"{type(model).__name__} cannot read rows that are mappings ({', '.join(names)}); use a network in "
+            "torchal.TorchClassifier, or DatasetInputs(..., to_row=), which makes one tensor of each"
+        )
+    if isinstance(inputs, SparseInputs) and takes_tensors and not getattr(model, "takes_sparse", False):
         raise CapabilityError(
             f"{type(model).__name__} cannot read sparse rows; make them dense with .toarray(), or use a model that "
             "reads them: torchal.LogisticRegression, or one of scikit-learn's"
         )
+    if isinstance(inputs, TableInputs) and takes_tensors:
+        inputs[:1].numbers()
+        inputs = inputs.numbers()
+    if isinstance(inputs, Tensor) and inputs.is_floating_point() and not _may_read_missing(model):
+        check_finite(name, inputs)
+
+
+def _may_read_missing(model: object) -> bool:
+    """Tell whether a model may read NaN: it says so, or is made of others, which only a fit can tell, or unknown."""
+    if _takes_tensors(model):
+        return False
+    if not hasattr(model, "__sklearn_tags__") or hasattr(model, "steps") or hasattr(model, "estimator"):
+        return True
+    return bool(model.__sklearn_tags__().input_tags.allow_nan)
 
 
 def predictions(model: Classifier, inputs: Inputs) -> Tensor:
@@ -345,9 +411,42 @@ def raw_features(inputs: Inputs) -> Tensor:
             "sklearn.decomposition.TruncatedSVD does (n_components of a data set of documents), and give the pool the "
             "result, or use a sampler that looks at the model's scores, such as Margin or Entropy"
         )
+    if isinstance(inputs, TableInputs):
+        inputs = inputs.numbers()
     rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs), device="cpu")))
     flat = rows.flatten(1)
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
+
+
+def preprocesses(model: object, inputs: Inputs) -> bool:
+    """Tell whether rows are a table that is no numbers, of which a model's own pipeline makes some."""
+    return isinstance(inputs, TableInputs) and bool(inputs.other_columns) and hasattr(_best_of(model), "steps")
+
+
+def preprocessed(model: Classifier, inputs: Inputs) -> Tensor:
+    """Return what a fitted pipeline makes of rows before its last step, (N, D) float.
+
+    Raises:
+        CapabilityError: it makes sparse rows, which are not to become dense unasked.
+    """
+    first_steps = _best_of(model)[:-1]
+
+    def transform(rows: Any) -> Any:
+        made = first_steps.transform(rows)
+        if is_sparse(made):
+            raise CapabilityError(
+                f"the pipeline makes sparse rows of shape {tuple(made.shape)}, which have no distances here; add a "
+                "step that makes dense ones, as sklearn.decomposition.TruncatedSVD does, or use a sampler that looks "
+                "at the model's scores, such as Margin or Entropy"
+            )
+        return made.to_numpy() if hasattr(made, "to_numpy") else made
+
+    return raw_features(_by_chunk(model, transform, inputs))
+
+
+def _best_of(model: object) -> Any:
+    """Return the estimator that a search has chosen; any other model itself."""
+    return getattr(model, "best_estimator_", model)
 
 
 def _loaded(rows: Any) -> Tensor:
@@ -367,6 +466,8 @@ def _as_taken(model: object, rows: Any) -> Any:
     if isinstance(rows, SparseInputs):
         check_reads(model, rows)
         return rows.matrix
+    if isinstance(rows, TableInputs):
+        return rows.numbers() if _takes_tensors(model) else rows.table
     if _takes_inputs(model):
         return rows
     rows = rows.load() if isinstance(rows, DatasetInputs) else rows

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_finite
-from torchal.errors import DataError, ShapeError
+from torchal.errors import DataError
+from torchal.pool.classes import Classes
 from torchal.pool.inputs import checked_inputs, gather
-from torchal.protocols import Inputs
+from torchal.protocols import UNLABELED, Inputs
 
 
 class LabeledData(NamedTuple):
@@ -18,22 +18,24 @@ class LabeledData(NamedTuple):
 
     Shapes:
         inputs: (M, ...).
-        targets: (M,) int64.
+        targets: (M,) int64; what is given to a learner may be a list of the pool's own labels.
     """
 
     inputs: Inputs
     targets: Tensor
 
 
-def buy(rows: object, labels: object, targets: Tensor, labeled: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
-    """Return copies of targets and labeled with these labels in them."""
-    rows = as_rows("rows", rows, n_rows=len(targets), device=targets.device)
-    labels = as_labels(labels, n=len(rows), n_classes=n_classes, device=targets.device)
+def buy(rows: Tensor, codes: Tensor, targets: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of targets and labeled with these labels in them: rows (n,), numbers of their classes (n,).
+
+    Raises:
+        DataError: a row is labeled already.
+    """
     again = rows[labeled[rows]]
     if len(again):
         raise DataError(f"{len(again)} of {len(rows)} rows are labeled already, the first is row {int(again[0])}")
     targets, labeled = targets.clone(), labeled.clone()
-    targets[rows], labeled[rows] = labels, True
+    targets[rows], labeled[rows] = codes.to(targets.device), True
     return targets, labeled
 
 
@@ -43,38 +45,26 @@ def training_data(inputs: Inputs, targets: Tensor, labeled: Tensor) -> tuple[Any
     return gather(inputs, rows), targets[rows]
 
 
-def as_labels(labels: object, *, n: int, n_classes: int, device: torch.device) -> Tensor:
-    """Return labels as (n,) int64 on `device`, each in [0, n_classes).
-
-    Raises:
-        ShapeError: there are not n labels, or they are not whole numbers.
-        DataError: a label is not in [0, n_classes).
-    """
-    tensor = as_integers("labels", labels).to(device)
-    if len(tensor) != n:
-        raise ShapeError(f"labels must be ({n},) integers, got shape {tuple(tensor.shape)}")
-    check_labels(tensor, n_classes)
-    return tensor
-
-
 def check_labels(labels: Tensor, n_classes: int) -> None:
     """Require labels in [0, n_classes)."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         raise DataError(f"labels must lie in [0, {n_classes}), got {int(labels.min())} to {int(labels.max())}")
 
 
-def checked_part(name: str, part: LabeledData | None, n_classes: int) -> LabeledData | None:
-    """Return a part as tensors, after checking that it can be scored; None where there is none.
+def checked_part(name: str, part: LabeledData | None, classes: Classes) -> tuple[LabeledData | None, Classes]:
+    """Return a part as tensors, after checking that it can be scored, and the classes, which may be more now.
 
     Raises:
-        DataError: it is empty or not finite, has not one label for each row, or a label outside [0, n_classes).
+        DataError: it is empty, has not one label for each row, or a label that is missing or none of the classes.
     """
     if part is None:
-        return None
+        return None, classes
     inputs = checked_inputs(f"the {name} inputs", part[0])
     device = inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
     if len(inputs) == 0 or len(inputs) != len(part[1]):
         raise DataError(f"the {name} part has {len(inputs)} inputs and {len(part[1])} targets")
-    if isinstance(inputs, Tensor) and inputs.is_floating_point():
-        check_finite(f"the {name} inputs", inputs)
-    return LabeledData(inputs, as_labels(part[1], n=len(inputs), n_classes=n_classes, device=device))
+    codes, classes = classes.encode(part[1], n=len(inputs))
+    n_missing = int((codes == UNLABELED).sum())
+    if n_missing:
+        raise DataError(f"{n_missing} of {len(codes)} targets of the {name} part are missing")
+    return LabeledData(inputs, codes.to(device)), classes

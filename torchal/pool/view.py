@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_mask, check_whole
-from torchal.engine.features import Features
+from torchal._checks import as_integers, as_mask, as_rows, check_whole
+from torchal.engine.features import Features, device_of
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
-from torchal.pool.given import as_bought, as_last_layer, as_outputs, as_tensor, check_outputs, device_of
+from torchal.pool.classes import Classes
+from torchal.pool.given import as_bought, as_last_layer, as_outputs, as_tensor, check_outputs
 from torchal.pool.labels import LabeledData, buy, training_data
 from torchal.protocols import (
     UNLABELED,
@@ -85,7 +86,8 @@ class PoolView:
         In a loop over such views, `Sampler.tell` the sampler what was labeled after each `select`.
 
         Shapes:
-            features: (N, D) float; a mapped file, as `torchal.embed` makes it, is read chunk by chunk.
+            features: (N, D) float, or whole numbers; an array is not copied, and a mapped file, as `torchal.embed`
+                makes it, is read chunk by chunk.
             scores: (N, C) float decision values, or (N, 1) or (N,) for two classes; a mapped file is read whole, as
                 are log_probs.
             log_probs: (N, C) float.
@@ -174,7 +176,7 @@ class PoolView:
             >>> view.narrowed(torch.tensor([True, False, False])).candidates
             tensor([ True, False, False])
         """
-        check_mask("candidates", candidates, n_rows=len(self), device=self.candidates.device)
+        candidates = as_mask("candidates", candidates, n_rows=len(self), device=self.candidates.device)
         n_others = int((candidates & ~self.candidates).sum())
         if n_others:
             raise ShapeError(f"{n_others} of {int(candidates.sum())} rows are no candidates of this view")
@@ -204,14 +206,16 @@ class PoolView:
     def features(self) -> Tensor:
         """(N, D) the model's embedding where it has one, else the flattened inputs.
 
+        Of a table with columns that are no numbers, what the model's pipeline makes of them before its last step.
+
         Raises:
-            CapabilityError: the model has none, and the inputs are sparse.
+            CapabilityError: the model has none, and the inputs are sparse or no numbers.
         """
         if self.trials:
             return self._shared("features", lambda: torch.stack([trial.features for trial in self.trials]))
         if self.features_from == "inputs":
             return self.flat_inputs
-        return self._output("features", interop.embedding)
+        return self._output("features", interop.preprocessed if self._is_preprocessed else interop.embedding)
 
     @property
     def flat_inputs(self) -> Tensor:
@@ -231,7 +235,11 @@ class PoolView:
             return self.trials[0].features_from
         if self.model is None:
             return "inputs" if self.is_cold else "given"
-        return "embedding" if provides(self.model, HasEmbedding) else "inputs"
+        return "embedding" if provides(self.model, HasEmbedding) or self._is_preprocessed else "inputs"
+
+    @property
+    def _is_preprocessed(self) -> bool:
+        return not provides(self.model, HasEmbedding) and interop.preprocesses(self.model, self.inputs)
 
     def features_at(self, inputs: Inputs) -> Tensor:
         """Return `features` (M, D) of inputs that are no rows of the pool.
@@ -242,8 +250,11 @@ class PoolView:
         if self.trials:
             return torch.stack([trial.features_at(inputs) for trial in self.trials])
         model = self._fitted("features_at")
-        embeds = self.features_from == "embedding"
-        return (interop.embedding(model, inputs) if embeds else interop.raw_features(inputs)).to(self.targets.device)
+        if self.features_from == "inputs":
+            compute: Callable[..., Tensor] = lambda _, rows: interop.raw_features(rows)  # noqa: E731
+        else:
+            compute = interop.preprocessed if self._is_preprocessed else interop.embedding
+        return compute(model, inputs).to(self.targets.device)
 
     @property
     def last_layer(self) -> LastLayer:
@@ -382,7 +393,7 @@ class PoolView:
 
     def _refits(self, rows: list[Tensor], labels: list[Tensor]) -> list[PoolView]:
         model = interop.silent_copy(self._fitted("refit"))
-        bought = [buy(r, y, self.targets, self.labeled, self.n_classes) for r, y in zip(rows, labels, strict=True)]
+        bought = [self._with(r, y) for r, y in zip(rows, labels, strict=True)]
         fitted = interop.fit_many(model, (training_data(self.inputs, *after) for after in bought))
         kept = {name: self.outputs[name] for name in ("flat_inputs",) if name in self.outputs}
         return [
@@ -397,6 +408,12 @@ class PoolView:
             )
             for one, (targets, labeled) in zip(fitted, bought, strict=True)
         ]
+
+    def _with(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return targets and labeled as if these labels had been bought."""
+        rows = as_rows("rows", rows, n_rows=len(self), device=self.targets.device)
+        codes, _ = Classes(None, self.n_classes).encode(as_integers("labels", labels), n=len(rows))
+        return buy(rows, codes, self.targets, self.labeled)
 
     def validation_score(self) -> float:
         """Return the accuracy on the validation part; the mean over T where there are T refits.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 import os
@@ -11,17 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from torchal._checks import as_integers, as_rows, check_budget, check_flag
+from torchal._checks import check_budget, check_flag
 from torchal._records import as_plain, as_safe_bytes, write_atomically
-from torchal.errors import CapabilityError, ConfigError, DataError, RunError
+from torchal.errors import CapabilityError, ConfigError, DataError, FitError, RunError, TorchalError
 from torchal.functional.represents import represents
 from torchal.pool import interop
-from torchal.pool.inputs import SparseInputs, gather, have_distances
+from torchal.pool.inputs import SparseInputs, checked_inputs, gather, have_distances
 from torchal.pool.labels import LabeledData, checked_part
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
@@ -35,24 +34,30 @@ from torchal.protocols import (
     check_provides,
     provides,
 )
+from torchal.runs.label_book import LabelBook
 from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, evaluate
+from torchal.runs.opinions import Consensus
 from torchal.samplers.base import Sampler, checked_selection
 
 _WATCHED = ("kappa", "uncertainty")
 _STOP_SET = 2000  # rows of the pool that are watched, Bloodgood & Vijay-Shanker's number
-_MAY_BE_MISSING = {"model", "is_fitted", "last_predictions", "batches", "began_with"}  # in a saved state
+_MAY_BE_MISSING = {  # in a saved state: what there is only sometimes, or was not in those of earlier versions
+    *("model", "is_fitted", "last_predictions", "batches", "began_with"),
+    *("n_rows", "classes", "asks", "corrections", "votes"),
+}
 START = "start"
 """`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
 
 
-class ActiveLearner:
+class ActiveLearner(LabelBook):
     """A model, a sampler and a pool, one step at a time: `ask` for rows, `tell` their labels.
 
-    Labels may come in any order, in part, and on another day (`save` and `load`). The model is fitted again from the
-    start, on all labels, when the next rows are asked for, or when `finish_round` is called. Until labels of two
-    classes are there, nothing can be fitted: a sampler that reads no model, as `TypiClust`, then picks from the inputs,
-    and for any other rows are drawn at random. All these batches are one round. If the sampler picked more than one of
-    them, its report is a list under "batches": of each its rows and its report.
+    Labels may come in any order, in part, and on another day (`save` and `load`); they may be corrected (`relabel`,
+    `unlabel`), come from several people (`tell(..., by=)`), and rows may be added (`extend`). The model is fitted again
+    from the start, on all labels, when the next rows are asked for, or when `finish_round` is called. Until labels of
+    two classes are there, nothing can be fitted: a sampler that reads no model, as `TypiClust`, then picks from the
+    inputs, and for any other rows are drawn at random. All these batches are one round. If the sampler picked more than
+    one batch of a round, its report is a list under "batches": of each its rows and its report.
 
     Args:
         model: any classifier with `fit` and `predict`; cloned before each fit where it can be. One with `warm_start`
@@ -72,13 +77,22 @@ class ActiveLearner:
             `functional.represents` on the features of the view, among the rows without a label. A pass over the
             features with a product for each pick, and an embedding of the pool where the sampler looks at none; so not
             unless wanted.
+        pretrained: whether the model is fitted already. It is then used as it is until labels of two classes are told,
+            and fitted anew from then on (a `TorchClassifier` with `warm_start` goes on from its weights).
+            scikit-learn's `FrozenEstimator(model)` is used as it is for good, and needs no such flag.
+        on_unfit: what `ask` does where the model refuses the labels that there are, as CalibratedClassifierCV(cv=5)
+            with two rows of a class: "raise", or "random", to ask for rows as before there are labels of two classes.
+        consensus: how the label of a row comes about of which several people said something: "majority", where the
+            label stays what it was while as many say one thing as another; or "unanimous", where a row has no label
+            while they differ.
 
     Raises:
         CapabilityError: the model is no classifier, lacks something that the sampler needs, or reads no sparse rows
             where there are some.
         ConfigError: something that is no sampler or no metric, a metric with the name of a standard one, or no
             validation part where the sampler looks at one.
-        DataError: a validation or test part that is empty, not finite or has labels outside [0, n_classes).
+        DataError: a validation or test part that is empty, not finite or has labels that are none of the pool's; values
+            are missing, and the model does not fill them in.
 
     Example:
         >>> from sklearn.naive_bayes import GaussianNB
@@ -107,6 +121,9 @@ class ActiveLearner:
         costs: float | Tensor = 1.0,
         truth: Tensor | None = None,
         represents: bool = False,
+        pretrained: bool = False,
+        on_unfit: Literal["raise", "random"] = "raise",
+        consensus: Consensus = "majority",
     ) -> None:
         interop.check_classifier(model)
         if select_model is not None:
@@ -126,22 +143,32 @@ class ActiveLearner:
             )
         if sampler.needs_validation and validation is None:
             raise ConfigError(f"{type(sampler).__name__} looks at the score on a validation part, and there is none")
+        check_flag("pretrained", pretrained)
+        for name, value, known in (
+            ("on_unfit", on_unfit, ("raise", "random")),
+            ("consensus", consensus, get_args(Consensus)),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
         self.sampler = sampler
-        self.pool = pool
         self.seed = int(seed)
-        self.validation = checked_part("validation", validation, pool.n_classes)
-        self.test = checked_part("test", test, pool.n_classes)
-        for part in (pool, self.validation, self.test):
-            if part is not None:
-                interop.check_reads(model, part.inputs)
-                if select_model is not None:
-                    interop.check_reads(select_model, part.inputs)
+        self.on_unfit = on_unfit
+        self._trained: Classifier | None = None
+        classes = pool.labels
+        if pretrained or interop.is_frozen(model):
+            self._trained, classes = interop.as_trained(model, classes)
+        self.validation, classes = checked_part("validation", validation, classes)
+        self.test, classes = checked_part("test", test, classes)
+        super().__init__(pool.with_classes(classes), consensus=consensus)
+        parts = {"inputs": pool, "the validation inputs": self.validation, "the test inputs": self.test}
+        for name, part in parts.items():
+            for reader in (model, select_model):
+                if part is not None and reader is not None:
+                    interop.check_reads(reader, part.inputs, name=name)
         if sampler.reads(HasPosterior):
             interop.check_draws(looked_at, pool.inputs, pool.n_classes)
-        self.costs = _checked_costs(costs, pool)
-        self.truth = None if truth is None else as_integers("truth", truth).cpu()
-        if self.truth is not None and self.truth.shape != (len(pool),):
-            raise DataError(f"truth must have one label for each of {len(pool)} rows, got {len(self.truth)}")
+        self.costs = _checked_costs(costs, len(pool))
+        self.truth = None if truth is None else self._as_truth(truth, n=len(pool))
         check_flag("represents", represents)
         if represents and isinstance(pool.inputs, SparseInputs) and not provides(looked_at, HasEmbedding):
             raise CapabilityError(
@@ -152,10 +179,6 @@ class ActiveLearner:
         for name, metric in self.metrics.items():
             if name in STANDARD or not callable(metric):
                 raise ConfigError(f"metrics maps new names to callables on an Outcome, got {name!r}: {metric!r}")
-        self.history: list[RoundResult] = []
-        """The finished rounds."""
-        self.asked = torch.empty(0, dtype=torch.int64, device=pool.device)
-        """(n,) int64, rows that were asked for and are not answered yet."""
         self.began_with: int | list[int] | None = None
         """The start that `rounds` began with, how many rows or which; None where there was none."""
         self._recipe = model
@@ -165,21 +188,17 @@ class ActiveLearner:
         self._last_predictions: Tensor | None = None  # of the stop set, in the last finished round
         self._model: Classifier | None = None
         self._last_model: Classifier | None = None  # where a model with warm_start goes on from
-        self._scores: dict[int, float] = {}  # of rows that the sampler picked and no finished round has
-        self._bought: list[int] = pool.labeled.nonzero().squeeze(1).tolist()
-        self._batches: list[dict[str, Any]] = []  # of these rows, in their order, what the sampler has observed already
         self._seconds: dict[str, float] = {}
-        self._report: dict[str, Any] = {}
 
     @property
     def model(self) -> Classifier:
         """The model fitted on all labels bought so far; fitted now if it is not yet."""
         if self._model is None:
-            with self.timed("fit"):
-                model = self._unfitted()
-                interop.announce_round(model, len(self.history))
-                interop.fit(model, *self.pool.training_data())
-                self._model = checked_fit(model)
+            if self._trained is not None and (interop.is_frozen(self._recipe) or not self._has_two_classes):
+                self._model = self._trained
+            else:
+                with self.timed("fit"):
+                    self._model = self._fitted(self._unfitted())
         return self._model
 
     @property
@@ -190,11 +209,28 @@ class ActiveLearner:
         if self._select_model is None:
             with self.timed("fit_select"):
                 recipe = self._select_recipe
-                model = interop.unfitted(recipe) if interop.is_clonable(recipe) else recipe
-                interop.announce_round(model, len(self.history))
-                interop.fit(model, *self.pool.training_data())
-                self._select_model = checked_fit(model)
+                self._select_model = self._fitted(interop.unfitted(recipe) if interop.is_clonable(recipe) else recipe)
         return self._select_model
+
+    def _fitted(self, model: Classifier) -> Classifier:
+        """Fit a model on all labels.
+
+        Raises:
+            FitError: it refuses them.
+        """
+        interop.announce_round(model, len(self.history))
+        try:
+            return checked_fit(interop.fit(model, *self.pool.training_data()))
+        except TorchalError:
+            raise
+        except ValueError as error:
+            counts = self.pool.targets[self.pool.labeled].bincount()
+            names = self.pool.labels.decode(counts.nonzero().squeeze(1))
+            of = ", ".join(f"{int(n)} of {name}" for n, name in zip(counts[counts > 0], list(names), strict=True))
+            raise FitError(
+                f"{type(model).__name__} refused to be fitted on {self.pool.n_labeled} labels ({of}): {error}\n"
+                "What was told is kept: label more rows; on_unfit='random' asks for random ones until it can be fitted"
+            ) from error
 
     @property
     def is_fitted(self) -> bool:
@@ -236,41 +272,52 @@ class ActiveLearner:
 
     @property
     def can_fit(self) -> bool:
-        """Whether labels of at least two classes are there."""
+        """Whether there is a model, or labels of at least two classes to fit one on."""
+        return self._trained is not None or self._has_two_classes
+
+    @property
+    def _has_two_classes(self) -> bool:
         return len(self.pool.targets[self.pool.labeled].unique()) > 1
 
     def ask(self, n: int) -> Tensor:
         """Return n rows whose labels are wanted most, in pick order; (n,) int64.
 
+        They wait for an answer, and are not asked again until it came or they are given back (`release`): a second
+        person who asks gets others, by the same model.
+
         If labels came in since the last finished round, that round is finished first. Before there are labels of two
         classes, it cannot be; a sampler that reads no model then learns from these labels without a score, and picks
         from the inputs. Rows are drawn at random if it reads one, or if the inputs are no points with distances: sparse
-        rows, integers but bytes, which may be ids of words, and rows that are no tensors.
+        rows, integers but bytes, which may be ids of words, tables of other things than numbers, and rows that are no
+        tensors.
 
         Raises:
             BudgetError: n is not between 1 and the number of rows that can be asked.
-            RunError: rows that were asked for earlier are not answered; tell their labels, or withdraw them.
+            FitError: the model refuses the labels that there are, unless `on_unfit` is "random".
+            RunError: rows that were asked for earlier are not answered, and the sampler learns from each batch before
+                it picks the next, as a bandit does.
         """
         self._check_can_ask(n)
-        if not self.can_fit:
+        can_fit = self._get_ready()
+        if not can_fit:
             if self.sampler.needs_model(self.pool.n_labeled) or not have_distances(self.pool.inputs):
                 return self.ask_at_random(n)
             self._observe_batch()
-        elif self.has_news:
-            self.finish_round()
-        model = self.select_model if self.can_fit else None
+        model = self.select_model if can_fit else None
         view = self.pool.view(model, generator=self._generator(), validation=self.validation)
+        free = self._free
+        view = view.narrowed(free.clone()) if len(self.asked) else view
         with self.timed("select"):
             selection = self.sampler.select(view, n)
             by = type(self.sampler).__name__
-            rows, scores = checked_selection(selection, n, self.pool.candidates, by=by)
-        self._report = as_plain(self.sampler.report())
+            rows, scores = checked_selection(selection, n, free, by=by)
+        report = as_plain(self.sampler.report())
         if self.represents:
             with self.timed("represents"):
-                self._report = self._report | {"represents": _represented(view, rows)}
+                report = report | {"represents": _represented(view, rows)}
         self._scores |= zip(rows.tolist(), scores.tolist(), strict=True)
-        self.asked = rows
-        return self.asked.clone()
+        self._asks.append({"rows": rows.tolist(), "report": report})
+        return self._reserve(rows)
 
     def ask_at_random(self, n: int) -> Tensor:
         """Return n rows drawn at random, as a start set is, whatever the sampler; (n,) int64.
@@ -279,54 +326,100 @@ class ActiveLearner:
             BudgetError, RunError: see `ask`.
         """
         self._check_can_ask(n)
-        candidates = self.pool.candidates.nonzero().squeeze(1)
+        candidates = self._free.nonzero().squeeze(1)
         order = torch.randperm(len(candidates), generator=self._generator(), device="cpu")[:n]
-        self.asked = candidates[order.to(self.pool.device)]
-        return self.asked.clone()
+        return self._reserve(candidates[order.to(self.pool.device)])
+
+    def _get_ready(self) -> bool:
+        """Finish the round that is going on, if there can be a model; tell whether there is one."""
+        if not self.can_fit:
+            return False
+        try:
+            if self._bought or (not self.history and self._has_two_classes):
+                self.finish_round()
+            else:
+                _ = self.select_model
+        except FitError:
+            if self.on_unfit == "raise":
+                raise
+            return False
+        return True
 
     def _check_can_ask(self, n: int) -> None:
-        if len(self.asked):
+        if len(self.asked) and not self.sampler.picks_ahead:
             raise RunError(
-                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked): "
-                "tell their labels, call cannot_label, or withdraw"
+                f"{len(self.asked)} rows asked for earlier are not answered yet (see .asked), and "
+                f"{type(self.sampler).__name__} learns of each batch: tell their labels, call cannot_label, or withdraw"
             )
-        check_budget(n, int(self.pool.candidates.sum()))
+        check_budget(n, int(self._free.sum()))
 
-    def tell(self, rows: Any, labels: Any) -> None:
-        """Take labels of rows, asked for or not, in any order and in part.
+    def extend(self, inputs: Any, *, source_rows: Any = None, costs: float | Tensor | None = None) -> Tensor:
+        """Add rows to the pool, behind those that there are; return their numbers, (m,) int64.
+
+        Nothing that was asked, told or recorded changes. A sampler with a state of the pool takes it up
+        (`Sampler.extended`). A learner that was saved before goes on with a pool that has the new rows behind its old.
+
+        Args:
+            inputs: m rows of the same kind.
+            source_rows: where they came from; they count on from the largest number so far unless given.
+            costs: what their labels cost; as the others, where these all cost the same.
 
         Shapes:
-            rows: (n,) int64.
-            labels: (n,) int64, each in [0, n_classes).
+            inputs: (m, ...).
+            source_rows: (m,) int64.
 
         Raises:
-            DataError: a row is labeled already, or a label is not in [0, n_classes); nothing is taken then.
-            ShapeError: rows repeat or lie outside the pool, or there are not as many labels as rows.
+            ShapeError: rows of another shape.
+            DataError: rows of another kind, or rows in a memory map, which cannot grow here.
+            ConfigError: a sampler that cannot take more rows; costs that are needed, or the truth of a simulation.
         """
-        rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
-        pool = self.pool.with_labels(rows, labels)
-        if not len(rows):
-            return  # and keep the fitted model
-        self.pool = pool
-        self._bought += rows.tolist()
+        if self.truth is not None:
+            raise ConfigError("a simulation knows the truth of the rows that it began with, and of no others")
+        pool = self.pool.extended(inputs, source_rows=source_rows)
+        interop.check_reads(self._recipe, pool.inputs)
+        n_old, n_rows = len(self.pool), len(pool)
+        if costs is None:
+            if bool((self.costs != self.costs[0]).any()):
+                raise ConfigError(f"labels cost different amounts; give costs= of the {n_rows - n_old} new rows")
+            costs = float(self.costs[0])
+        more = _checked_costs(costs, n_rows - n_old)
+        self.sampler.extended(n_rows)
+        self.pool, self.costs = pool, torch.cat([self.costs, more])
+        return torch.arange(n_old, n_rows, device=pool.device)
+
+    def predict(self, inputs: Any = None) -> Any:
+        """Return what the model predicts, in the words of the pool: a list, or a tensor where classes are numbers.
+
+        Args:
+            inputs: (n, ...); the pool's unless given.
+        """
+        return self.pool.labels.decode(interop.predictions(self.model, self._read(inputs)).cpu())
+
+    def predict_proba(self, inputs: Any = None) -> Tensor:
+        """Return the probability of each class, (n, n_classes); of classes that the model has not seen 0.
+
+        Args:
+            inputs: (n, ...); the pool's unless given.
+
+        Raises:
+            CapabilityError: the model has no probabilities.
+        """
+        check_provides(self.model, HasProbabilities, needed_by="predict_proba")
+        narrow = interop.log_probs(self.model, self._read(inputs)).exp()
+        seen = interop.seen_classes(self.model, self.pool.targets[self.pool.labeled]).to(narrow.device)
+        interop.check_columns(self.model, narrow, seen, one_for_two=False)
+        return narrow.new_zeros(len(narrow), self.pool.n_classes).index_copy_(1, seen, narrow)
+
+    def _read(self, inputs: Any) -> Any:
+        return self.pool.inputs if inputs is None else checked_inputs("inputs", inputs)
+
+    def _revised(self, rows: Tensor, codes: Tensor) -> None:
+        self.sampler.revised(rows, codes)
+
+    def _fit_anew(self) -> None:
         if self._model is not None:
             self._last_model, self._model = self._model, None
         self._select_model = None
-        self.asked = self.asked[~torch.isin(self.asked, rows)]
-
-    def cannot_label(self, rows: Any) -> None:
-        """Take rows out of the candidates for good, as when nobody can tell what they are.
-
-        Raises:
-            DataError: a row is labeled already.
-        """
-        rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
-        self.pool = self.pool.without(rows)
-        self._drop(rows)
-
-    def withdraw(self) -> None:
-        """Take back what was asked and not answered; these rows may be asked for again."""
-        self._drop(self.asked)
 
     def finish_round(self) -> RoundResult:
         """Fit on all labels, score, let the sampler learn from it, and return the record.
@@ -360,9 +453,12 @@ class ActiveLearner:
             "pool": watched,
         }
         # The sampler must not see the test part; everything else in the result it may.
-        report = self._observed(replace(self._result_of(self._unobserved), **outcome))
-        if self._batches:
-            report = {"batches": [*self._batches, {"rows": self._unobserved, "report": report}]}
+        batches: list[dict[str, Any]] = [
+            {"rows": rows, "report": self._observed(replace(self._result_of(rows), **outcome))}
+            for rows in self._by_ask(self._unobserved)
+        ]
+        batches = [*self._batches, *batches]
+        report = dict(batches[0]["report"]) if len(batches) == 1 else {"batches": batches}
         result = replace(self._result_of(self._bought), **outcome, test=scored["test"], report=report)
         if self.truth is not None:
             result = replace(result, true_labels=self.truth[result.rows])
@@ -370,14 +466,8 @@ class ActiveLearner:
         for row in self._bought:
             self._scores.pop(row, None)
         self._bought, self._batches, self._seconds = [], [], {}
-        if not len(self.asked):  # rows that are still asked for keep their scores and the report
-            self._scores, self._report = {}, {}
+        self._forget_answered()
         return result
-
-    @property
-    def _unobserved(self) -> list[int]:
-        """The rows bought since the last finished round that the sampler has not learned from yet."""
-        return self._bought[sum(len(batch["rows"]) for batch in self._batches) :]
 
     def _result_of(self, rows: list[int]) -> RoundResult:
         """Return what is known of rows that were bought, whatever the models fitted on them are like."""
@@ -392,7 +482,7 @@ class ActiveLearner:
             labels=self.pool.targets[at].cpu(),
             scores=torch.tensor(scores, dtype=torch.float64),
             picked_by=type(self.sampler).__name__ if picked else START,
-            report=self._report if picked else {},
+            report=self._report_of(rows) if picked else {},
             cost=self.spent,
         )
 
@@ -410,32 +500,52 @@ class ActiveLearner:
         """Let the sampler learn from labels that came in while there is no model, if any did; their round goes on."""
         rows = self._unobserved
         if rows:
-            self._batches.append({"rows": rows, "report": self._observed(self._result_of(rows))})
-            self._report = {}
+            for part in self._by_ask(rows):
+                self._batches.append({"rows": part, "report": self._observed(self._result_of(part))})
+            self._forget_answered()
+
+    def _by_ask(self, rows: list[int]) -> list[list[int]]:
+        """Return rows that were bought, batch by batch; those that nobody asked for are of the first."""
+        parts = [[row for row in rows if row in ask["rows"]] for ask in self._asks]
+        parts = [part for part in parts if part]
+        if len(parts) < 2:
+            return [rows]
+        rest = set(rows).difference(*parts)
+        return [[row for row in rows if row in rest or row in parts[0]], *parts[1:]]
+
+    def _report_of(self, rows: list[int]) -> dict[str, Any]:
+        """Return the report of the selection that rows are of."""
+        reports = [ask["report"] for ask in self._asks if not set(rows).isdisjoint(ask["rows"])]
+        return reports[-1] if reports else {}
+
+    def _forget_answered(self) -> None:
+        """Let go of what was said of batches that are wholly answered, and of scores that no record is to have yet."""
+        waiting = set(self.asked.tolist())
+        self._asks = [ask for ask in self._asks if not waiting.isdisjoint(ask["rows"])]
+        wanted = waiting.union(self._bought)
+        self._scores = {row: score for row, score in self._scores.items() if row in wanted}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that happened, in numbers, text and tensors; a cold model is fitted again from it."""
-        return self._warm_state() | {
-            "pool": self.pool.fingerprint(),
-            "seed": self.seed,
-            "sampler": type(self.sampler).__name__,
-            "sampler_state": self.sampler.state_dict(),
-            "labeled": self.pool.labeled.nonzero().squeeze(1).cpu(),
-            "labels": self.pool.targets[self.pool.labeled].cpu(),
-            "skipped": self.pool.skipped.nonzero().squeeze(1).cpu(),
-            "n_rounds": len(self.history),
-            "asked": self.asked.cpu(),
-            "scores": dict(self._scores),
-            "bought": list(self._bought),
-            "batches": list(self._batches),
-            "began_with": self.began_with,
-            "seconds": dict(self._seconds),
-            "report": dict(self._report),
-            "last_predictions": self._last_predictions,
-        }
+        return (
+            self._warm_state()
+            | self._label_state()
+            | {
+                "pool": self.pool.fingerprint(),
+                "seed": self.seed,
+                "sampler": type(self.sampler).__name__,
+                "sampler_state": self.sampler.state_dict(),
+                "n_rounds": len(self.history),
+                "began_with": self.began_with,
+                "seconds": dict(self._seconds),
+                "last_predictions": self._last_predictions,
+            }
+        )
 
     def load_state_dict(self, state: Mapping[str, Any], history: list[RoundResult]) -> None:
         """Go on where `state_dict` was taken, with the rounds finished until then.
+
+        The pool may have more rows now, behind those it had.
 
         Raises:
             RunError: the state is of another pool, seed or sampler, or damaged.
@@ -443,12 +553,11 @@ class ActiveLearner:
         missing = self.state_dict().keys() - state.keys() - _MAY_BE_MISSING
         if missing:
             raise RunError(f"the saved state is damaged: it has no {', '.join(sorted(missing))}")
-        own = {"pool": self.pool.fingerprint(), "seed": self.seed, "sampler": type(self.sampler).__name__}
+        n_rows = state.get("n_rows", len(self.pool))
+        own = {"pool": self.pool.fingerprint(n_rows), "seed": self.seed, "sampler": type(self.sampler).__name__}
         for name, value in own.items():
             if state[name] != value:
                 raise RunError(f"the saved state is of another {name}: it was {state[name]!r}, is {value!r}")
-        pool = Pool.unlabeled(self.pool.inputs, n_classes=self.pool.n_classes, source_rows=self.pool.source_rows)
-        pool = pool.with_labels(state["labeled"], state["labels"]).without(state["skipped"])
         model: Any = None
         if "model" in state and self._is_warm:
             model = interop.unfitted(self._recipe)
@@ -456,18 +565,16 @@ class ActiveLearner:
                 model.load_state_dict(state["model"])
             except DataError as error:
                 raise RunError(f"the saved model cannot be loaded: {error}") from error
+        self._load_label_state(state)
         self._last_predictions = state.get("last_predictions")
         self._last_model, self._select_model = model, None
         self._model = model if model is not None and state["is_fitted"] else None
-        self.pool = pool
         self.history = list(history)
-        self.asked = state["asked"].to(self.pool.device)
-        self._scores = dict(state["scores"])
-        self._bought, self._batches = list(state["bought"]), list(state.get("batches", []))
         self.began_with = state.get("began_with")
         self._seconds = dict(state["seconds"])
-        self._report = dict(state["report"])
         self.sampler.load_state_dict(state["sampler_state"])
+        if n_rows < len(self.pool):
+            self.sampler.extended(len(self.pool))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the inputs to one file, replaced as a whole; of the model, what warm_start needs."""
@@ -489,14 +596,6 @@ class ActiveLearner:
             raise RunError(f"{path} is not a saved learner, or is damaged: {error}") from error
         self.load_state_dict(state, history)
 
-    def export_asked(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows that wait for a label as CSV: row, source_row, score, and an empty column label."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", "source_row", "score", "label"])
-            for row, source in zip(self.asked.tolist(), self.pool.source_rows[self.asked].tolist(), strict=True):
-                writer.writerow([row, source, self._scores.get(row, ""), ""])
-
     @property
     def _is_warm(self) -> bool:
         return bool(getattr(self._recipe, "warm_start", False))
@@ -515,6 +614,13 @@ class ActiveLearner:
             model.load_state_dict(self._last_model.state_dict())  # type: ignore[attr-defined]
             return model  # type: ignore[no-any-return]
         return interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
+
+    def _as_truth(self, truth: Any, *, n: int) -> Tensor:
+        """Return labels as they are, (n,) int64."""
+        if len(truth) != n:
+            raise DataError(f"truth must have one label for each of {n} rows, got {len(truth)}")
+        codes, _ = self.pool.labels.encode(truth, n=n)
+        return codes
 
     def _watched_now(self) -> dict[str, float]:
         """Return what is to be watched, by the fitted model."""
@@ -540,12 +646,6 @@ class ActiveLearner:
         """Return this round's randomness: a function of the seed and the round, so there is none to save."""
         words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
-
-    def _drop(self, rows: Tensor) -> None:
-        """Forget that rows were asked for, and what the sampler thought of them."""
-        for row in rows.tolist():
-            self._scores.pop(row, None)
-        self.asked = self.asked[~torch.isin(self.asked, rows)]
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -577,16 +677,14 @@ def checked_fit(model: Classifier) -> Classifier:
     return model
 
 
-def _checked_costs(costs: object, pool: Pool) -> Tensor:
+def _checked_costs(costs: object, n_rows: int) -> Tensor:
     """Return what each row's label costs, (N,) float64."""
     try:
         values = torch.as_tensor(costs, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"costs must be a number or one for each row, got {costs!r}") from error
-    if values.ndim > 1 or (values.ndim == 1 and len(values) != len(pool)):
-        raise ConfigError(
-            f"costs must be a number or one for each of {len(pool)} rows, got shape {tuple(values.shape)}"
-        )
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != n_rows):
+        raise ConfigError(f"costs must be a number or one for each of {n_rows} rows, got shape {tuple(values.shape)}")
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
         raise ConfigError(f"costs must be finite and not negative, got {float(values.min())} to {float(values.max())}")
-    return values.expand(len(pool))
+    return values.expand(n_rows)

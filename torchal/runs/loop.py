@@ -29,7 +29,8 @@ def rounds(
 
     Args:
         learner: where to start; one that was loaded goes on where it was saved.
-        oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled.
+        oracle: answers rows (n,) with labels (n,); `UNLABELED` (-1) says that a row cannot be labeled. Where classes
+            have names it answers with these, and None says so.
         schedule: batch size and stop rules. The last batch may be smaller, and the pool may run dry.
         start: rows to label first, or how many to draw at random, if the pool has no label yet. With 0 the sampler
             picks the first batch too, if it reads no model; else that is drawn at random. A learner that was loaded
@@ -114,14 +115,18 @@ def run_rounds(
 
     def buy(rows: Tensor, *, begins: bool = False) -> None:
         with learner.timed("label"):
-            labels = as_integers("the oracle's labels", oracle(rows)).to(rows.device)
-        if labels.shape != rows.shape:
-            raise DataError(
-                f"the oracle was asked for {len(rows)} labels and answered with shape {tuple(labels.shape)}"
-            )
-        known = labels != UNLABELED
-        learner.cannot_label(rows[~known])
-        learner.tell(rows[known], labels[known])
+            answered = oracle(rows)
+        if learner.pool.classes is None:
+            labels = as_integers("the oracle's labels", answered).to(rows.device)
+            if labels.shape != rows.shape:
+                raise DataError(
+                    f"the oracle was asked for {len(rows)} labels and answered with shape {tuple(labels.shape)}"
+                )
+            known = labels != UNLABELED
+            learner.cannot_label(rows[~known])
+            learner.tell(rows[known], labels[known])
+        else:
+            learner.tell(rows, answered)
         if begins and start is not None:
             learner.began_with = _as_plain(start)
         on_labels()

@@ -102,6 +102,11 @@ class Bandit(CompositeSampler):
         """(A,) float64: of each arm at the next draw."""
         return exp3_probabilities(self._log_weights, gamma=self.gamma)
 
+    @property
+    def picks_ahead(self) -> bool:
+        """Whether it can pick another batch before the labels of the last one came: no, they pay the arm."""
+        return False
+
     def select(self, view: PoolView, n: int) -> Selection:
         """Draw an arm, and pick n candidates by its mixture."""
         assert self.arms is not None

@@ -35,6 +35,11 @@ class Sampler(ABC):
     reads_model: ClassVar[bool] = True
     """Whether `select` reads a fitted model; where not, the view's features and labels are enough."""
 
+    @property
+    def picks_ahead(self) -> bool:
+        """Whether it can pick another batch before the labels of the last one came."""
+        return True
+
     def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - a switch has members that do and that do not
         """Tell whether it reads a model once there are so many labels; one that does not can pick the very first rows.
 
@@ -146,6 +151,24 @@ class Sampler(ABC):
             report=report,
         )
         return self.observe(result)
+
+    def revised(self, rows: Tensor, labels: Tensor) -> None:  # noqa: B027 - most samplers have nothing to revise
+        """Take notice that labels which were observed are others now, or were taken back.
+
+        A sampler that learns from labels learns again from those that it knows; one that learns from its picks only
+        forgets those that were taken back.
+
+        Shapes:
+            rows: (n,) int64.
+            labels: (n,) int64, -1 where there is no label any more.
+        """
+
+    def extended(self, n_rows: int) -> None:  # noqa: B027 - most samplers have no state of the pool
+        """Take notice that the pool has n_rows rows from now on: those of before, with others behind them.
+
+        Raises:
+            ConfigError: a setting is of the rows of before, and cannot be of more.
+        """
 
     def report(self) -> dict[str, Any]:
         """Return what the run's record should say about the last selection; plain numbers, text, lists and dicts only.

@@ -98,6 +98,19 @@ class ByGroup(WrapperSampler):
         """Return the groups of the last batch in their order, how many rows each gave, and the sampler's own report."""
         return self._report
 
+    def extended(self, n_rows: int) -> None:
+        """Let the sampler take notice that the pool has more rows.
+
+        Raises:
+            ConfigError: nobody said which groups these are of.
+        """
+        if self.groups is not None:
+            raise ConfigError(
+                f"the groups are those of {len(self.groups.groups)} rows, and the pool is to have {n_rows}: save the "  # type: ignore[union-attr]
+                "learner, and go on with a new pool and the groups of all rows"
+            )
+        super().extended(n_rows)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sampler's state, and of which groups it is."""
         return super().state_dict() | {"groups": self.groups_digest}

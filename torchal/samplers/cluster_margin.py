@@ -16,6 +16,7 @@ from torchal.functional.cluster_tree import check_hac
 from torchal.functional.selection import Selection
 from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
+from torchal.protocols import UNLABELED
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.margin import Margin, MarginOf
 from torchal.samplers.remembered import Remembered, shared_by_samplers
@@ -102,6 +103,15 @@ class ClusterMargin(Sampler):
         if self._clusters is not None:
             self._bought += result.rows[~result.scores.isnan()].tolist()
         self._told.add(result.rows)
+
+    def revised(self, rows: Tensor, labels: Tensor) -> None:
+        """Forget picks whose labels were taken back; the clusters stay."""
+        gone = set(rows[labels == UNLABELED].tolist())
+        self._bought = [row for row in self._bought if row not in gone]
+
+    def extended(self, n_rows: int) -> None:  # noqa: ARG002 - clusters of other rows do not help
+        """Cluster anew, with the rows that came."""
+        self._clusters, self._bought, self._inputs = None, [], None
 
     def report(self) -> dict[str, Any]:
         """Return how many clusters there are."""

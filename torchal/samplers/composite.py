@@ -178,6 +178,21 @@ class CompositeSampler(Sampler):
                 learned[name] = more
         return {"members": learned} if learned else None
 
+    @property
+    def picks_ahead(self) -> bool:
+        """Whether all members can pick another batch before the labels of the last one came."""
+        return all(sampler.picks_ahead for sampler in self.members)
+
+    def revised(self, rows: Tensor, labels: Tensor) -> None:
+        """Let the members take notice that labels are others now."""
+        for sampler in self.members:
+            sampler.revised(rows, labels)
+
+    def extended(self, n_rows: int) -> None:
+        """Let the members take notice that the pool has more rows."""
+        for sampler in self.members:
+            sampler.extended(n_rows)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the members' states, and the report of the last selection: its rows may be told later."""
         members = [sampler.state_dict() for sampler in self.members]

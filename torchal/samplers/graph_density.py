@@ -15,6 +15,7 @@ from torchal.functional import density
 from torchal.functional.selection import Selection
 from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
+from torchal.protocols import UNLABELED
 from torchal.samplers.base import Sampler, check_state
 from torchal.samplers.remembered import Remembered, shared_by_samplers
 from torchal.samplers.told import Told
@@ -77,6 +78,17 @@ class GraphDensity(Sampler):
             bought = set(self._bought)
             self._bought += [row for row in result.rows[~result.scores.isnan()].tolist() if row not in bought]
         self._told.add(result.rows)
+
+    def revised(self, rows: Tensor, labels: Tensor) -> None:
+        """Forget picks whose labels were taken back; what they took off their neighbours' values is given back."""
+        gone = set(rows[labels == UNLABELED].tolist())
+        if not gone.isdisjoint(self._bought):
+            self._bought = [row for row in self._bought if row not in gone]
+            self._inputs = None
+
+    def extended(self, n_rows: int) -> None:
+        """Make the graph anew with the rows that came; the picks so far are picks in it too."""
+        self._n_rows, self._inputs = n_rows if self._n_rows is not None else None, None
 
     def report(self) -> dict[str, Any]:
         """Return the number of edges, and of picks whose value was taken off their neighbours'."""

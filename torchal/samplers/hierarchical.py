@@ -121,6 +121,35 @@ class Hierarchical(Sampler):
         self._news.append((result.rows, result.labels))
         self._told.add(result.rows)
 
+    def revised(self, rows: Tensor, labels: Tensor) -> None:
+        """Prune the tree anew, by all labels as they are now, at once."""
+        known = dict(self._observed())
+        known |= zip(rows.tolist(), labels.tolist(), strict=True)
+        self._start_over({row: label for row, label in known.items() if label != UNLABELED})
+
+    def extended(self, n_rows: int) -> None:
+        """Make the tree anew with the rows that came, and prune it by all labels at once.
+
+        Raises:
+            ConfigError: the tree was given.
+        """
+        if self.tree is not None:
+            raise ConfigError(f"the tree given is of {len(self.tree)} rows, and the pool is to have {n_rows}")
+        self._start_over(dict(self._observed()))
+        self._tree = self._inputs = None
+
+    def _observed(self) -> list[tuple[int, int]]:
+        """Return all rows observed with their labels, the latest last."""
+        parts = list(self._news)
+        if self._known is not None:
+            rows = (self._known >= 0).nonzero().squeeze(1)
+            parts.insert(0, (rows, self._known[rows]))
+        return [pair for rows, labels in parts for pair in zip(rows.tolist(), labels.tolist(), strict=True)]
+
+    def _start_over(self, known: dict[int, int]) -> None:
+        self._pruning = self._known = None
+        self._news = [(torch.tensor(list(known), dtype=torch.int64), torch.tensor(list(known.values())).long())]
+
     def report(self) -> dict[str, Any]:
         """Return how many nodes the pruning has, and the upper bound on the error of the labels it gives all rows."""
         return dict(self._report)

@@ -112,6 +112,15 @@ class KCenterGreedy(Sampler):
         """Return what the distances were measured on: the model's embedding, the inputs, or what was given."""
         return dict(self._report)
 
+    def _extended(self, features: Tensor, view: PoolView) -> Cover | None:
+        """Return the cover of the round before with the rows that came behind its own; None where it is of others."""
+        if self._cover is None or self._covered is None or len(features) <= len(self._cover):
+            return None
+        n_old = len(self._cover)
+        if bool((self._cover.is_center & ~view.labeled[:n_old]).any()) or not self._covered.is_same(features[:n_old]):
+            return None
+        return self._cover.extended(features)
+
     def _weights_of(self, view: PoolView) -> Tensor | None:
         """Return how unsure the model is of each row, (N,), at least 0."""
         if self.weights is None:
@@ -125,12 +134,13 @@ class KCenterGreedy(Sampler):
         if (
             self._cover is not None
             and self._covered is not None
-            and self._covered.is_same(features)
+            and self._covered.is_same(features)  # and so of as many rows
             and not bool((self._cover.is_center & ~view.labeled).any())
         ):
             return self._cover
+        cover = self._extended(features, view)
         self._cover = self._covered = None  # its memory is let go before there is another one
-        cover = Cover(features, metric=self.metric)
+        cover = Cover(features, metric=self.metric) if cover is None else cover
         # An embedding is not kept: it will be another one in the next round, and this one takes memory.
         keep = isinstance(view.inputs, Tensor) and features.data_ptr() == view.inputs.data_ptr()
         self._cover, self._covered = (cover, Remembered(features)) if keep else (None, None)

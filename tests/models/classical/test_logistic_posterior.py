@@ -62,7 +62,7 @@ def test_a_draw_is_one_function_and_the_same_every_time(monkeypatch):
     drawn = model.sample_log_probs(X, 20)
     torch.testing.assert_close(model.sample_log_probs(X, 5), drawn[:, :5])
     torch.testing.assert_close(model.sample_log_probs(X[[7]], 20), drawn[[7]])
-    monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, 7))
+    monkeypatch.setattr("torchal.models.rows._CHUNK_ROWS", (1, 7))
     monkeypatch.setattr("torchal.models.classical.linear.values_per_chunk", lambda device: 20)
     torch.testing.assert_close(model.sample_log_probs(X, 20), drawn)
     torch.testing.assert_close(clone(LAPLACE).fit(X, Y).sample_log_probs(X, 20), drawn)

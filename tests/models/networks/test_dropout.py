@@ -118,7 +118,7 @@ def test_a_draw_is_one_function_and_the_same_every_time(monkeypatch):
     torch.testing.assert_close(model.sample_log_probs(X[[7]], 4), drawn[[7]], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.sample_log_probs(X.flip(0), 4), drawn.flip(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.sample_log_probs(TensorDataset(X), 4), drawn, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, 7))
+    monkeypatch.setattr("torchal.models.rows._CHUNK_ROWS", (1, 7))
     torch.testing.assert_close(model.sample_log_probs(X, 4), drawn, rtol=1e-4, atol=1e-4)
 
 
@@ -298,7 +298,7 @@ class TestSideBySide:
         want = model.sample_log_probs(X, 10)
         model.module_[-1].register_forward_hook(lambda layer, args, out: sizes.append(len(out)))
         for most in (1, 7, 25, 100):
-            monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, most))
+            monkeypatch.setattr("torchal.models.rows._CHUNK_ROWS", (1, most))
             torch.testing.assert_close(model.sample_log_probs(X, 10), want, rtol=1e-4, atol=1e-4)
             assert max(sizes) <= max(6, most)  # the trial has two rows in three draws
             sizes.clear()
@@ -360,7 +360,7 @@ def test_cuda_draws_the_functions_of_the_cpu(net, monkeypatch):
     torch.testing.assert_close(found.cpu(), want, rtol=1e-6, atol=1e-8)
     assert torch.get_rng_state().equal(before[0])
     assert torch.cuda.get_rng_state().equal(before[1])
-    monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, 7))
+    monkeypatch.setattr("torchal.models.rows._CHUNK_ROWS", (1, 7))
     torch.testing.assert_close(there.sample_log_probs(x.cuda(), 5), found)
     assert isinstance(there.sample_log_probs(x.numpy(), 5), np.ndarray)
     assert there.sample_log_probs(TensorDataset(x), 5).is_cuda

@@ -65,7 +65,7 @@ def test_a_draw_is_one_function_and_the_same_every_time(width, n_factors, monkey
     torch.testing.assert_close(model.sample_log_probs(X[[7]], 20), drawn[[7]], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(model.sample_log_probs(X.flip(0), 20), drawn.flip(0), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(model.sample_log_probs(TensorDataset(X), 20), drawn, rtol=1e-3, atol=1e-4)
-    monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, 7))
+    monkeypatch.setattr("torchal.models.rows._CHUNK_ROWS", (1, 7))
     torch.testing.assert_close(model.sample_log_probs(X, 20), drawn, rtol=1e-3, atol=1e-4)
     again = clone(model).fit(X, Y)  # in chunks too
     torch.testing.assert_close(again.sample_log_probs(X, 20), drawn, rtol=1e-3, atol=1e-4)

@@ -14,7 +14,7 @@ from torchal.data import ImageFiles
 from torchal.errors import DataError, ShapeError
 from torchal.models import MLP, LogisticRegression, SmallCNN, TorchClassifier
 from torchal.models.networks.loading import DeviceRows, LoadedRows
-from torchal.pool.inputs import DatasetInputs
+from torchal.pool.dataset_inputs import DatasetInputs
 from torchal.runs import metrics
 from torchal.samplers import KCenterGreedy, Margin
 

@@ -379,7 +379,7 @@ def test_prediction_in_chunks_is_the_same(monkeypatch):
     x, y = iris()
     model = TorchClassifier(epochs=1).fit(x, y)
     whole = model.predict_proba(x)
-    monkeypatch.setattr("torchal.models.base._CHUNK_ROWS", (1, 7))
+    monkeypatch.setattr("torchal.models.rows._CHUNK_ROWS", (1, 7))
     np.testing.assert_allclose(model.predict_proba(x), whole, rtol=1e-5)
     with pytest.raises(DataError, match="first is row 20"):
         model.predict(torch.tensor(x).index_fill(0, torch.tensor([20, 90]), torch.nan))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from torchal import embed
-from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
+from torchal.errors import CapabilityError, ConfigError, DataError, DivergenceError, ShapeError
 from torchal.models import MLP, Callback, TorchClassifier
 from torchal.models.base import TrainingData
 from torchal.models.networks.parts import hold_out
@@ -575,9 +575,9 @@ def test_impossible_settings(settings, error, match):
 def test_a_module_that_answers_with_something_else():
     class Pair(MLP):
         def forward(self, x):
-            return super().forward(x), x
+            return [super().forward(x), x]
 
-    with pytest.raises(ShapeError, match="one tensor of logits, got tuple"):
+    with pytest.raises(CapabilityError, match=r"must answer with logits: .* got list"):
         fit(Pair)
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from torchal._batch import NamedRows, Rows, each_tensor
 from torchal.errors import CapabilityError
-from torchal.models.base import rows_per_chunk
+from torchal.models.rows import rows_per_chunk
 
 _BY_UNIT = (F.dropout, torch.dropout, torch.dropout_, F.alpha_dropout, torch.alpha_dropout, torch.alpha_dropout_)
 _BY_CHANNEL = (
@@ -47,6 +49,9 @@ class DropoutDraws:
     the network takes that, and a trial on a few rows gives what each draw gives alone; else each is a pass of its own,
     as of a network that adds what comes before a dropout to what comes after it.
 
+    Rows by name (`NamedRows`) may be longer in one batch than in another. What is dropped of them follows from the
+    place in the row, so that it does not depend on how many places there are after it.
+
     Args:
         network: makes logits (n, C) of rows (n, ...), in evaluation mode.
         seed: draw i of the masks follows from the seed, i, and the order of the calls.
@@ -57,11 +62,11 @@ class DropoutDraws:
         "BatchBALD", NeurIPS 2019, section 3.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], seed: int, *, name: str = "the network") -> None:
+    def __init__(self, network: Callable[[Any], Tensor], seed: int, *, name: str = "the network") -> None:
         self._network, self._masks, self._name = network, _Masks(seed), name
         self._together: bool | None = None  # whether draws can be made side by side
 
-    def __call__(self, rows: Tensor, k: int) -> Tensor:
+    def __call__(self, rows: Rows, k: int) -> Tensor:
         """Return logits (n, K, C) of rows (n, ...) in the first k draws.
 
         Raises:
@@ -85,11 +90,11 @@ class DropoutDraws:
         assert logits is not None
         return logits
 
-    def problem(self, rows: Tensor) -> str:
+    def problem(self, rows: Rows) -> str:
         """Return why no function can be drawn, as seen by a pass of some rows (n, ...); nothing where it can."""
         return self._pass(rows, range(1))[1]
 
-    def _gives_the_same_together(self, rows: Tensor, draws: range) -> bool:
+    def _gives_the_same_together(self, rows: Rows, draws: range) -> bool:
         """Tell whether the network gives in one pass what it gives draw by draw."""
         alone = torch.cat([self._run(rows, range(i, i + 1)) for i in draws], 1)
         try:
@@ -103,14 +108,14 @@ class DropoutDraws:
             return False
         return torch.allclose(_by_row(together, len(draws)), alone, rtol=1e-3, atol=1e-5)
 
-    def _run(self, rows: Tensor, draws: range) -> Tensor:
+    def _run(self, rows: Rows, draws: range) -> Tensor:
         """Return logits (n, draws, C)."""
         logits, problem = self._pass(rows, draws)
         if problem:
             raise CapabilityError(problem)
         return _by_row(logits, len(draws))
 
-    def _pass(self, rows: Tensor, draws: range) -> tuple[Tensor, str]:
+    def _pass(self, rows: Rows, draws: range) -> tuple[Tensor, str]:
         """Return logits (draws times n, C), and what is wrong with them as draws."""
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:  # compiled parts would pass by the masks
@@ -132,7 +137,7 @@ class _Dropping(TorchFunctionMode):
     its inputs.
     """
 
-    def __init__(self, masks: _Masks, draws: range, rows: Tensor) -> None:
+    def __init__(self, masks: _Masks, draws: range, rows: Rows) -> None:
         super().__init__()
         self._masks, self._draws, self._rows = masks, draws, rows
         self.n_calls = 0
@@ -167,7 +172,8 @@ class _Dropping(TorchFunctionMode):
         shape = x.shape[1:]
         if by_channel:
             shape = torch.Size([shape[0], *[1] * (len(shape) - 1)])
-        kept = self._masks(self._draws, call, p, shape, x.device).unsqueeze(1).to(x.dtype)
+        masks = self._masks.by_place if isinstance(self._rows, NamedRows) else self._masks
+        kept = masks(self._draws, call, p, shape, x.device).unsqueeze(1).to(x.dtype)
         of_draws: Tensor = x.unflatten(0, (len(x) // n, n))
         if not alpha:
             dropped = of_draws * (kept / (1 - p) if p < 1 else kept)
@@ -177,7 +183,7 @@ class _Dropping(TorchFunctionMode):
         else:
             dropped = of_draws * kept
         dropped = dropped.flatten(0, 1)
-        if inplace and dropped.shape == x.shape and not _share(x, self._rows):
+        if inplace and dropped.shape == x.shape and not any(_share(x, tensor) for _, tensor in each_tensor(self._rows)):
             return x.copy_(dropped)  # the network may not look at the answer; what it was given stays as it is
         return dropped
 
@@ -189,6 +195,7 @@ class _Masks:
         self._seed = seed
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._generators: dict[int, torch.Generator] = {}
+        self.by_place = _MasksByPlace(seed)
 
     def __call__(self, draws: range, call: int, p: float, shape: torch.Size, device: torch.device) -> Tensor:
         """Return masks (draws, *shape) bool of a call: False with probability p."""
@@ -204,6 +211,44 @@ class _Masks:
             kept = torch.rand(shape, generator=self._generators[draw], device="cpu") >= p
             mask = self._masks[draw, call] = kept.to(device)
         return mask
+
+
+class _MasksByPlace:
+    """Which units each call of each draw keeps, each decided by its place: masks of two shapes agree where both are."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._masks: dict[tuple[int, int], Tensor] = {}  # the largest so far
+
+    def __call__(self, draws: range, call: int, p: float, shape: torch.Size, device: torch.device) -> Tensor:
+        """Return masks (draws, *shape) bool of a call: False with probability p."""
+        masks = []
+        for draw in draws:
+            mask = self._masks.get((draw, call))
+            if mask is None or mask.ndim != len(shape) or any(map(int.__lt__, mask.shape, shape)):
+                # so that masks of shapes that grow by turns along two axes are not made anew each time
+                wanted = shape if mask is None or mask.ndim != len(shape) else map(max, mask.shape, shape)
+                kept = _uniform_by_place((self._seed, 2, draw, call), tuple(wanted)) >= p
+                mask = self._masks[draw, call] = torch.from_numpy(kept).to(device)
+            masks.append(mask[tuple(map(slice, shape))])
+        return torch.stack(masks)
+
+
+def _uniform_by_place(words: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return numbers between 0 and 1, each a hash of the words and of its place alone.
+
+    Reference:
+        Steele, Lea & Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014: the state's step and the
+        mixing function of SplitMix64, taken once along each axis.
+    """
+    state = np.full((1,) * len(shape), np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+    for axis, size in enumerate(shape):
+        places = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        state = state + places.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)) * 2.0**-53
 
 
 def _drops_unseen(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from torchal._batch import Rows
 from torchal.embedding.capture import capture, has_embedding
 from torchal.models.base import ProbabilityMixin, TensorClassifier, as_answer
 from torchal.protocols import Outputs
@@ -52,7 +53,7 @@ class EmbeddingClassifier(ProbabilityMixin, TransformerMixin, TensorClassifier):
         with ExitStack() as stack:
             embeddings = [stack.enter_context(capture(*network)) for network in networks if keep]
 
-            def both(rows: Tensor) -> tuple[Tensor, ...]:
+            def both(rows: Rows) -> tuple[Tensor, ...]:
                 nonlocal keep
                 logits = self._logits(rows)
                 keep = keep and (not optional or all(embedding.is_there() for embedding in embeddings))

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from torchal._batch import Rows
 from torchal._checks import check_whole
 from torchal.errors import ConfigError, DataError
 from torchal.models.base import as_answer, log_probs
@@ -43,7 +44,7 @@ class TorchEnsemble(SavedState, EmbeddingClassifier):
     Attributes:
         estimators_: the fitted members.
         classes_: (C,) labels in the order of the columns.
-        n_features_in_, input_shape_: length of a row's first axis, and a row's shape.
+        n_features_in_, input_shape_: as of `TorchClassifier`.
 
     Reference:
         Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles", NeurIPS
@@ -149,12 +150,12 @@ class TorchEnsemble(SavedState, EmbeddingClassifier):
     def _networks(self) -> list[tuple[nn.Module, str | None]]:
         return [(member.module_, member.embedding) for member in self.estimators_]
 
-    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
+    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Rows]:
         return self.estimators_[0]._chunks(inputs, device)
 
-    def _members_log_probs(self, rows: Tensor) -> Tensor:
+    def _members_log_probs(self, rows: Rows) -> Tensor:
         """Return log-probabilities (n, members, C)."""
         return torch.stack([log_probs(member._logits(rows)) for member in self.estimators_], 1)
 
-    def _logits(self, rows: Tensor) -> Tensor:
+    def _logits(self, rows: Rows) -> Tensor:
         return self._members_log_probs(rows).logsumexp(1) - math.log(len(self.estimators_))

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
+from torchal._batch import Rows
 from torchal._chunks import Chunker
 from torchal.models.laplace import LaplaceFit, LastLayerGaussian, check_size
 from torchal.models.networks.head import last_linear, linear_head
 
 
 def fit_laplace(
-    network: Callable[[Tensor], Tensor],
+    network: Callable[[Any], Tensor],
     module: nn.Module,
-    batches: Iterable[Tensor],
+    batches: Iterable[Rows],
     weights: Tensor | None,
     *,
     prior: float,
@@ -40,7 +42,7 @@ def fit_laplace(
     parts: list[Tensor] = []
     with last_linear(module) as ran:
 
-        def embed(rows: Tensor, first: int, last: int) -> None:
+        def embed(rows: Rows, first: int, last: int) -> None:
             nonlocal fit
             logits = network(rows[first:last])
             layer, features = ran()
@@ -63,7 +65,7 @@ def fit_laplace(
     return fit.gaussian()
 
 
-def check_laplace(network: Callable[[Tensor], Tensor], module: nn.Module, rows: Tensor, *, mixed: bool) -> None:
+def check_laplace(network: Callable[[Any], Tensor], module: nn.Module, rows: Rows, *, mixed: bool) -> None:
     """Require a network for which there is such a Gaussian, trained or not.
 
     Args:
@@ -84,12 +86,12 @@ def check_laplace(network: Callable[[Tensor], Tensor], module: nn.Module, rows: 
 
 @contextmanager
 def laplace_draws(
-    network: Callable[[Tensor], Tensor], module: nn.Module, gaussian: LastLayerGaussian, weights: Tensor
-) -> Iterator[Callable[[Tensor], Tensor]]:
+    network: Callable[[Any], Tensor], module: nn.Module, gaussian: LastLayerGaussian, weights: Tensor
+) -> Iterator[Callable[[Any], Tensor]]:
     """While open, make logits (n, K, C) of rows (n, ...) under weights (K, C, E) of the last layer."""
     with last_linear(module) as ran:
 
-        def draw(rows: Tensor) -> Tensor:
+        def draw(rows: Rows) -> Tensor:
             network(rows)
             features = ran().features
             assert features is not None

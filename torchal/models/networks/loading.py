@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from torchal._batch import Rows, channels_last
 from torchal.errors import TorchalError
-from torchal.pool.inputs import DatasetInputs, read_rows
+from torchal.pool.dataset_inputs import DatasetInputs
+from torchal.pool.inputs import read_rows
 
 _GATHERED_NUMBERS = 2**20  # numbers of the batches that are gathered at once
 _ROWS_WORTH_WORKERS = 512
@@ -63,7 +65,7 @@ class LoadedRows:
     Args:
         inputs: DatasetInputs, a mapped array, or a tensor that does not fit on the device.
         device: where the batches go.
-        dtype: what to cast to, None for nothing.
+        dtype: what to cast to, None for nothing; of rows by name only floating ones.
         num_workers: processes that read; None for half the cores where a data set has rows enough, else none.
         seed: of the augmentation; None when not training.
         channels_last: keep images in that order in memory.
@@ -97,7 +99,7 @@ class LoadedRows:
             generator=torch.Generator().manual_seed(0),  # or the loader would draw from the global one
         )
 
-    def batches(self, order: Tensor | None, sizes: Sequence[int], epoch: int = 0) -> Iterator[Tensor]:
+    def batches(self, order: Tensor | None, sizes: Sequence[int], epoch: int = 0) -> Iterator[Rows]:
         """Yield consecutive batches of rows in an order (n,); in their own order where there is none.
 
         Raises:
@@ -113,10 +115,8 @@ class LoadedRows:
                     del batch  # whose traceback holds this frame: workers that a circle keeps end after a timeout only
             # the loader pins behind workers only: it would refuse rows that are on the device already
             pinned = batch.pin_memory() if self._pins and batch.device.type == "cpu" else batch
-            moved: Tensor = pinned.to(self._device, self._dtype, non_blocking=True)
-            if self._channels_last and moved.ndim == 4:
-                moved = moved.contiguous(memory_format=torch.channels_last)
-            yield moved
+            moved: Rows = pinned.to(self._device, self._dtype, non_blocking=True)
+            yield channels_last(moved) if self._channels_last else moved
 
 
 class _Requests:
@@ -138,7 +138,7 @@ class _Reader(Dataset[Any]):
     def __init__(self, inputs: Any, seed: int | None) -> None:
         self._inputs, self._seed = inputs, seed
 
-    def __getitem__(self, request: tuple[int, list[int]]) -> Tensor | TorchalError:
+    def __getitem__(self, request: tuple[int, list[int]]) -> Rows | TorchalError:
         epoch, rows = request
         try:
             if self._seed is None or not isinstance(self._inputs, DatasetInputs):

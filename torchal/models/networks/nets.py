@@ -284,7 +284,7 @@ def _begin_glorot_uniform(net: nn.Module) -> None:
 
 
 def _torchvision_network(name: str, n_classes: int, *, small_images: bool) -> nn.Module:
-    from torchvision import models  # type: ignore[import-untyped]
+    from torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:

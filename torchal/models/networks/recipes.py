@@ -38,7 +38,7 @@ class TrainingSettings:
     batch_size: int
     max_grad_norm: float | None
     patience: int | None
-    augment: Callable[[Tensor], Tensor] | None
+    augment: Callable[[Any], Any] | None
     cast_inputs: bool
     precision: Precision
     channels_last: bool
@@ -75,15 +75,17 @@ class TrainingSettings:
 
 def call_recipe(recipe: Callable[..., Any], *arguments: Any, known: Mapping[str, Any]) -> Any:
     """Call a recipe with those of the known values that it names and that no partial has bound."""
+    return recipe(*arguments, **{name: value for name, value in known.items() if asks_for(recipe, name)})
+
+
+def asks_for(recipe: Callable[..., Any], name: str) -> bool:
+    """Tell whether a recipe names an argument, and no partial has bound it."""
     bound = recipe.keywords if isinstance(recipe, functools.partial) else {}
-    asked = inspect.signature(recipe).parameters
-    return recipe(*arguments, **{name: value for name, value in known.items() if name in asked and name not in bound})
+    return name in inspect.signature(recipe).parameters and name not in bound
 
 
-def check_logits(logits: object, n_classes: int) -> None:
+def check_logits(logits: Tensor, n_classes: int) -> None:
     """Require logits (n, C)."""
-    if not isinstance(logits, Tensor):
-        raise ShapeError(f"the module must answer with one tensor of logits, got {type(logits).__name__}")
     if logits.ndim != 2 or logits.shape[1] != n_classes:
         raise ShapeError(f"the module must answer with logits (n, {n_classes}), got shape {tuple(logits.shape)}")
 

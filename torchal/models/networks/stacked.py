@@ -14,6 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from torchal._batch import logits_of
 from torchal._checks import warn_of_probabilities
 from torchal.embedding.batches import digest
 from torchal.embedding.precision import dtype_of
@@ -98,7 +99,7 @@ def _agree(modules: Sequence[nn.Module], rows: Tensor, n_classes: int, *, with_d
     outputs = []
     for module in alone:
         with seeded(0, rows.device):
-            logits = module(rows)
+            logits = logits_of(module(rows))
         check_logits(logits, n_classes)
         warn_of_probabilities(logits, by=type(module).__name__)
         outputs.append(logits.detach())
@@ -266,8 +267,8 @@ class _Stack(nn.Module):
         self._skeleton = [copy.deepcopy(modules[0]).to("meta").train()]
         self._vmapped = vmap(self._run_one, randomness="same" if same_masks else "different")
 
-    def _run_one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
-        return functional_call(self._skeleton[0], (parameters, buffers), (x,))
+    def _run_one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        return logits_of(functional_call(self._skeleton[0], (parameters, buffers), (x,)))
 
     def run(self, x: Tensor) -> Tensor:
         """Return logits (T, b, C) of inputs (T, b, ...)."""

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,22 +15,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchal._checks import check_finite, check_flag, check_positive
-from torchal._chunks import Chunker
-from torchal.embedding.precision import Precision, dtype_of, is_mixed
-from torchal.errors import CapabilityError, ConfigError, DataError, DivergenceError, ShapeError
-from torchal.models.base import TrainingData, as_alone, exceeds_memory, row_shape
-from torchal.models.checks import resolve_device
-from torchal.models.networks.calibration import fit_temperature
+from torchal.embedding.precision import Precision, dtype_of
+from torchal.errors import ConfigError, DataError, DivergenceError, ShapeError
+from torchal.models.base import TrainingData, exceeds_memory
 from torchal.models.networks.callbacks import Callback, ProgressBar
-from torchal.models.networks.laplace import check_laplace, fit_laplace
 from torchal.models.networks.nets import MLP
 from torchal.models.networks.parts import hold_out, weighted_by_class
-from torchal.models.networks.recipes import Loss, TrainingSettings, call_recipe, relative_weights
+from torchal.models.networks.recipes import Loss, TrainingSettings, asks_for, call_recipe, maker_of
 from torchal.models.networks.stacked import can_train_together, has_gradient_hooks, may_train_together, train_together
 from torchal.models.networks.trained import TrainedNetwork
-from torchal.models.networks.training import Curves, inputs_like, rows_in_order, train
+from torchal.models.networks.training import train
+from torchal.models.rows import RowShape, row_shape
 from torchal.models.seeding import draw_seed, seeded
-from torchal.pool.inputs import as_inputs
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,12 +43,19 @@ class TorchClassifier(TrainedNetwork):
     with the same `random_state` ends with the same weights on the same device.
 
     Rows may have any shape. An array or a tensor that fits on the device is moved there once, and batches are drawn
-    there by row number. Anything else (a torch Dataset, `torchal.data.DatasetInputs`, a mapped file, a tensor that
-    would take more than half of a CUDA device's free memory) is read batch by batch through a DataLoader.
+    there by row number. Anything else (a data set of torch or Hugging Face, `torchal.data.DatasetInputs`, a mapped
+    file, a tensor that would take more than half of a CUDA device's free memory) is read batch by batch through a
+    DataLoader.
+
+    Rows may be mappings, as {"input_ids": ..., "attention_mask": ...}, by `DatasetInputs`: the network is called with
+    their tensors by name. Padding them batch by batch (`collate`) changes nothing but the last bits, if the network
+    heeds the mask; draws by dropout are the same too, where rows are padded at their end.
 
     Args:
         module: makes the network; called with those of `n_features` (numbers in a row), `input_shape` (a row's
-            shape) and `n_classes` that it names and that no partial has bound. It answers (n, ...) with logits (n, C).
+            shape) and `n_classes` that it names and that no partial has bound. It answers (n, ...) with logits (n, C):
+            a tensor, an object with `.logits` or a mapping with "logits", as those of transformers do, or a tuple that
+            begins with them.
         optimizer: makes the optimizer; called with the network's parameters. A learning rate or weight decay is bound
             to it: `partial(torch.optim.SGD, lr=0.1, weight_decay=1e-4)`. Adam, AdamW and SGD take their fused form
             unless `fused` or `foreach` is bound.
@@ -78,9 +80,10 @@ class TorchClassifier(TrainedNetwork):
         warm_start: go on from the weights of the last fit of this object, where its classes and row shape were the
             same. The loop of active learning then carries the weights from round to round, and saves them. The rows
             that `validation_fraction` holds back are drawn anew in each fit, so that earlier fits have seen them.
-        augment: changes a batch (n, ...) on the device while training, as a transform of torchvision does.
+        augment: changes a batch (n, ...), or a mapping of them, on the device while training, as a transform of
+            torchvision does.
         cast_inputs: cast inputs to the precision's dtype. False is for whole numbers, as of tokens, that go to an
-            nn.Embedding: they reach the network as they are.
+            nn.Embedding: they reach the network as they are, as those of rows that are mappings always do.
         embedding: name of the layer, as in `named_modules()`, whose output is what `transform` gives; unless given, the
             layer that the network's attribute `embedding_layer` names, else what goes into its last linear layer.
         posterior: what `sample_log_probs` draws from. "dropout": the network's own
@@ -114,7 +117,8 @@ class TorchClassifier(TrainedNetwork):
         n_epochs_: epochs trained.
         posterior_: what `sample_log_probs` draws from, "dropout" or "laplace".
         temperature_: what the network's answers are divided by, 1 unless `calibrated`.
-        n_features_in_, input_shape_: length of a row's first axis, and a row's shape.
+        n_features_in_, input_shape_: length of a row's first axis, and a row's shape. Of rows that are mappings the
+            number of tensors, and the shape of each by name, with None along every axis where `collate` may pad.
 
     Example:
         >>> from functools import partial
@@ -142,7 +146,7 @@ class TorchClassifier(TrainedNetwork):
         patience: int | None = None,
         calibrated: bool = False,
         warm_start: bool = False,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Callable[[Any], Any] | None = None,
         cast_inputs: bool = True,
         embedding: str | None = None,
         posterior: Literal["dropout", "laplace", "auto"] = "dropout",
@@ -191,7 +195,7 @@ class TorchClassifier(TrainedNetwork):
         `device="auto"` trains where a CUDA tensor is, else on CUDA where there is one, else on the CPU.
 
         Shapes:
-            X: (n, ...), array or tensor; a torch Dataset or a mapped file, of n rows.
+            X: (n, ...), array or tensor; a data set or a mapped file, of n rows.
             y: (n,) labels of any dtype; in a tensor whole numbers.
             sample_weight: (n,), not negative; 1 each unless given. 0 is as good as no row.
             validation: inputs (m, ...) and labels (m,) to judge each epoch on, in place of `validation_fraction`.
@@ -203,7 +207,8 @@ class TorchClassifier(TrainedNetwork):
             ShapeError: lengths disagree, a tensor is on another accelerator than the model, or the network's answer is
                 not (n, C).
             ConfigError: a setting that is not possible.
-            CapabilityError: the posterior is to be Laplace's, and the logits are not what a last nn.Linear makes.
+            CapabilityError: the network answers with something else than logits; or the posterior is to be Laplace's,
+                and the logits are not what a last nn.Linear makes.
         """
         self.settings()  # what is not possible is said before the data are read
         if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
@@ -293,27 +298,6 @@ class TorchClassifier(TrainedNetwork):
             one._fit_posterior(rows)
         return True
 
-    def check_draws(self, X: Any, n_classes: int) -> None:
-        """Require a network that functions can be drawn of, before it is ever trained.
-
-        Shapes:
-            X: (n, ...), rows such as it is to be fitted on; two are enough.
-
-        Raises:
-            CapabilityError: draws are by dropout, and the network has none, or some that cannot be drawn; or they are
-                by Laplace, and its logits do not come from a last nn.Linear.
-        """
-        device, trial = resolve_device(self.device, X if isinstance(X, Tensor) else None), clone(self)
-        rows = inputs_like(as_inputs(X), min(2, len(X))).to(device)
-        with seeded(0, device), as_alone(device), torch.no_grad():
-            trial.classes_ = np.arange(n_classes)
-            trial.adopt(self.new_module(tuple(rows.shape[1:]), n_classes, device), Curves([], None, None), 0)
-            problem = "" if self.posterior == "laplace" else trial._dropout().problem(rows)
-            if self.posterior == "laplace" or (self.posterior == "auto" and problem):
-                check_laplace(trial._network_logits, trial.module_, rows, mixed=is_mixed(self.precision))
-            elif problem:
-                raise CapabilityError(problem)
-
     def settings(self) -> TrainingSettings:
         """Return how to train.
 
@@ -335,11 +319,11 @@ class TorchClassifier(TrainedNetwork):
         settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
         return replace(settings, callbacks=[*self.callbacks, ProgressBar()]) if self.progress else settings
 
-    def new_module(self, input_shape: tuple[int, ...], n_classes: int, device: torch.device) -> nn.Module:
+    def new_module(self, input_shape: RowShape, n_classes: int, device: torch.device) -> nn.Module:
         """Make an untrained network for rows of a shape.
 
         Raises:
-            ConfigError: the recipe is no recipe.
+            ConfigError: the recipe is no recipe, or asks for a number of features that rows by name do not have.
         """
         if isinstance(self.module, nn.Module):
             raise ConfigError(
@@ -348,7 +332,15 @@ class TorchClassifier(TrainedNetwork):
             )
         if not callable(self.module):
             raise ConfigError(f"module must be a class, a function or a functools.partial, got {self.module!r}")
-        known = {"n_features": math.prod(input_shape), "input_shape": input_shape, "n_classes": n_classes}
+        known: dict[str, Any] = {"input_shape": input_shape, "n_classes": n_classes}
+        if isinstance(input_shape, tuple):
+            known["n_features"] = math.prod(input_shape)
+        elif asks_for(self.module, "n_features"):
+            name = getattr(maker_of(self.module), "__name__", repr(self.module))
+            raise ConfigError(
+                f"{name} asks for n_features, which rows that are mappings ({', '.join(input_shape)}) do not have; "
+                "module= must make a network that takes these by name"
+            )
         module = call_recipe(self.module, known=known)
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module must make an nn.Module, it made a {type(module).__name__}")
@@ -381,37 +373,6 @@ class TorchClassifier(TrainedNetwork):
         if self.calibrated and as_they_are is not None:
             self._calibrate(as_they_are)
         self._fit_posterior(data)
-
-    def _calibrate(self, data: TrainingData) -> None:
-        """Find the temperature of a finished fit by rows that were held back from it."""
-        device = data.codes.device
-        chunker, logits = Chunker(smallest=1), []
-
-        def answer(rows: Tensor, first: int, last: int) -> None:
-            logits.append(self._network_logits(rows[first:last]))
-
-        with as_alone(device), torch.no_grad():
-            for rows in rows_in_order(data.inputs, device, self.num_workers)():
-                chunker(len(rows), len(rows), partial(answer, rows))
-            self.temperature_ = fit_temperature(torch.cat(logits), data.codes, data.weights)
-
-    def _fit_posterior(self, data: TrainingData) -> None:
-        """Learn from the rows of a finished fit what there is to draw from."""
-        if self.posterior == "dropout":
-            return
-        device = data.codes.device
-        with as_alone(device), torch.no_grad():
-            if self.posterior == "auto" and not self._dropout().problem(inputs_like(data.inputs, 2).to(device)):
-                return
-            self.laplace_ = fit_laplace(
-                self._network_logits,
-                self.module_,
-                rows_in_order(data.inputs, device, self.num_workers)(),
-                relative_weights(data.weights, torch.float64),
-                prior=float(self.prior_precision),
-                mixed=is_mixed(self.precision),
-            )
-        self.posterior_ = "laplace"
 
     def _needs_validation(self) -> bool:
         return self.patience is not None or self.calibrated

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from torchal._batch import NamedRows, Rows, cast, channels_last, run
 from torchal._checks import check_whole
+from torchal._chunks import Chunker
 from torchal.embedding.capture import capture
 from torchal.embedding.precision import Precision, autocast, dtype_of, is_mixed
 from torchal.errors import CapabilityError, DataError
-from torchal.models.base import as_answer
+from torchal.models.base import TrainingData, as_alone, as_answer
 from torchal.models.checks import resolve_device
 from torchal.models.laplace import LastLayerGaussian
+from torchal.models.networks.calibration import fit_temperature
 from torchal.models.networks.dropout import DropoutDraws
 from torchal.models.networks.embedder import EmbeddingClassifier
 from torchal.models.networks.head import last_linear, linear_head
-from torchal.models.networks.laplace import laplace_draws
-from torchal.models.networks.recipes import check_logits
+from torchal.models.networks.laplace import check_laplace, fit_laplace, laplace_draws
+from torchal.models.networks.recipes import check_logits, relative_weights
 from torchal.models.networks.saving import SavedState, check_state
-from torchal.models.networks.training import Curves, rows_in_order
+from torchal.models.networks.training import Curves, inputs_like, rows_in_order
+from torchal.models.rows import RowShape, row_shape
 from torchal.models.seeding import seeded
+from torchal.pool.inputs import as_inputs
 from torchal.protocols import LastLayer
 
 if TYPE_CHECKING:
@@ -38,13 +45,14 @@ _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_accuracy_curve_"
 class TrainedNetwork(SavedState, EmbeddingClassifier):
     """Base of a classifier made of one network. A child trains it, and calls `adopt`."""
 
-    new_module: Callable[[tuple[int, ...], int, torch.device], nn.Module]
+    new_module: Callable[[RowShape, int, torch.device], nn.Module]
     embedding: str | None
     precision: Precision
     cast_inputs: bool
     channels_last: bool
     num_workers: int | None
-    posterior: str
+    posterior: Literal["dropout", "laplace", "auto"]
+    prior_precision: float
     seed_: int
     temperature_: float
     laplace_: LastLayerGaussian | None
@@ -89,7 +97,7 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
         check_is_fitted(self, "module_")
         with capture(self.module_, self.embedding) as embedding, last_linear(self.module_) as ran:
 
-            def both(rows: Tensor) -> tuple[Tensor, Tensor]:
+            def both(rows: Rows) -> tuple[Tensor, Tensor]:
                 logits = self._network_logits(rows)
                 return logits, embedding().to(logits.dtype)
 
@@ -100,6 +108,28 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
         weight, bias = (self._at_temperature(part) for part in layer)
         return LastLayer(as_answer(X, weight), as_answer(X, bias))
 
+    def check_draws(self, X: Any, n_classes: int) -> None:
+        """Require a network that functions can be drawn of, before it is ever trained.
+
+        Shapes:
+            X: (n, ...), rows such as it is to be fitted on; two are enough.
+
+        Raises:
+            CapabilityError: draws are by dropout, and the network has none, or some that cannot be drawn; or they are
+                by Laplace, and its logits do not come from a last nn.Linear.
+        """
+        device, trial = resolve_device(self.device, X if isinstance(X, Tensor) else None), clone(self)
+        inputs: Any = as_inputs(X)
+        rows = inputs_like(inputs, min(2, len(inputs))).to(device)
+        with seeded(0, device), as_alone(device), torch.no_grad():
+            trial.classes_ = np.arange(n_classes)
+            trial.adopt(self.new_module(row_shape(inputs), n_classes, device), Curves([], None, None), 0)
+            problem = "" if self.posterior == "laplace" else trial._dropout().problem(rows)
+            if self.posterior == "laplace" or (self.posterior == "auto" and problem):
+                check_laplace(trial._network_logits, trial.module_, rows, mixed=is_mixed(self.precision))
+            elif problem:
+                raise CapabilityError(problem)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the fitted state in tensors, numbers and text."""
         check_is_fitted(self, "module_")
@@ -109,7 +139,7 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
             "classes": self.classes_.tolist(),
             "classes_dtype": self.classes_.dtype.str,
             "feature_names": list(getattr(self, "feature_names_in_", ())),
-            "input_shape": list(self.input_shape_),
+            "input_shape": _plain(self.input_shape_),
             "seed": self.seed_,
             "curves": {name: None if curve is None else curve.tolist() for name, curve in curves.items()},
             "temperature": self.temperature_,
@@ -124,11 +154,11 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
         """
         check_state(state, "module", "classes", "classes_dtype", "feature_names", "input_shape", "seed", "curves")
         try:
-            device, shape, seed = resolve_device(self.device), tuple(map(int, state["input_shape"])), int(state["seed"])
-            fitted = {
+            device, shape, seed = resolve_device(self.device), _as_shape(state["input_shape"]), int(state["seed"])
+            fitted: dict[str, Any] = {
                 "classes_": np.array(state["classes"], dtype=np.dtype(state["classes_dtype"])),
                 "input_shape_": shape,
-                "n_features_in_": shape[0],
+                "n_features_in_": len(shape) if isinstance(shape, dict) else shape[0],
                 "seed_": seed,
                 "n_epochs_": len(state["curves"]["loss_curve_"]),
             }
@@ -167,6 +197,37 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
         self.posterior_: str = "dropout"
         self.laplace_: LastLayerGaussian | None = None
 
+    def _calibrate(self, data: TrainingData) -> None:
+        """Find the temperature of a finished fit by rows that were held back from it."""
+        device = data.codes.device
+        chunker, logits = Chunker(smallest=1), []
+
+        def answer(rows: Rows, first: int, last: int) -> None:
+            logits.append(self._network_logits(rows[first:last]))
+
+        with as_alone(device), torch.no_grad():
+            for rows in rows_in_order(data.inputs, device, self.num_workers)():
+                chunker(len(rows), len(rows), partial(answer, rows))
+            self.temperature_ = fit_temperature(torch.cat(logits), data.codes, data.weights)
+
+    def _fit_posterior(self, data: TrainingData) -> None:
+        """Learn from the rows of a finished fit what there is to draw from."""
+        if self.posterior == "dropout":
+            return
+        device = data.codes.device
+        with as_alone(device), torch.no_grad():
+            if self.posterior == "auto" and not self._dropout().problem(inputs_like(data.inputs, 2).to(device)):
+                return
+            self.laplace_ = fit_laplace(
+                self._network_logits,
+                self.module_,
+                rows_in_order(data.inputs, device, self.num_workers)(),
+                relative_weights(data.weights, torch.float64),
+                prior=float(self.prior_precision),
+                mixed=is_mixed(self.precision),
+            )
+        self.posterior_ = "laplace"
+
     def _dropout(self) -> DropoutDraws:
         return DropoutDraws(self._logits, self.seed_, name=type(self.module_).__name__)
 
@@ -177,23 +238,24 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
         """Return the dtypes that the network casts by itself: uint8 images must not grow to eight times their size."""
         return [np.float64, np.float32, np.float16, *_WHOLE_NUMBERS, np.bool_]
 
-    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Tensor]:
+    def _chunks(self, inputs: Any, device: torch.device) -> Iterator[Rows]:
         return rows_in_order(inputs, device, self.num_workers)()
 
-    def _logits(self, rows: Tensor) -> Tensor:
+    def _logits(self, rows: Rows) -> Tensor:
         return self._at_temperature(self._network_logits(rows))
 
     def _at_temperature(self, logits: Tensor) -> Tensor:
         return logits if self.temperature_ == 1 else logits / self.temperature_
 
-    def _network_logits(self, rows: Tensor) -> Tensor:
+    def _network_logits(self, rows: Rows) -> Tensor:
         """Return logits as the network gives them, of its own temperature."""
         dtype = dtype_of(self.precision)
-        rows = rows.to(dtype) if self.cast_inputs or rows.is_floating_point() else rows
-        if self.channels_last and rows.ndim == 4:
-            rows = rows.contiguous(memory_format=torch.channels_last)
+        if self.cast_inputs or isinstance(rows, NamedRows) or rows.is_floating_point():
+            rows = cast(rows, dtype)
+        if self.channels_last:
+            rows = channels_last(rows)
         with autocast(self.precision, rows.device):
-            logits = self.module_(rows)
+            logits = run(self.module_, rows)
         check_logits(logits, len(self.classes_))
         answer: Tensor = logits.to(dtype)
         return answer
@@ -201,6 +263,17 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
 
 def _on_cpu(value: Any) -> Any:
     return value.detach().cpu() if isinstance(value, Tensor) else value  # a module's extra state may be anything
+
+
+def _plain(shape: RowShape) -> Any:
+    """Return a shape as it is saved, in lists."""
+    return [*shape] if isinstance(shape, tuple) else {name: [*one] for name, one in shape.items()}
+
+
+def _as_shape(plain: Any) -> RowShape:
+    if not isinstance(plain, Mapping):
+        return tuple(map(int, plain))
+    return {str(name): tuple(None if n is None else int(n) for n in one) for name, one in plain.items()}
 
 
 def _as_curve(values: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from torchal._batch import NamedRows, Rows, cast, run
 from torchal._checks import warn_of_probabilities
 from torchal._chunks import Chunker
 from torchal.embedding.precision import autocast, dtype_of
-from torchal.errors import DivergenceError
-from torchal.models.base import TrainingData, rows_per_pass
+from torchal.errors import ConfigError, DivergenceError
+from torchal.models.base import TrainingData
 from torchal.models.networks.callbacks import Epoch
 from torchal.models.networks.loading import DeviceRows, LoadedRows
 from torchal.models.networks.recipes import (
@@ -31,6 +32,7 @@ from torchal.models.networks.recipes import (
     relative_weights,
     training_context,
 )
+from torchal.models.rows import rows_per_pass
 from torchal.pool.inputs import read_rows
 
 
@@ -86,13 +88,14 @@ class _Fit:
         if settings.channels_last:
             module.to(memory_format=torch.channels_last)
         options = settings.compile if isinstance(settings.compile, Mapping) else {}
-        self.run: Callable[[Tensor], Tensor] = torch.compile(module, **options) if settings.compile else module
+        self.compiled: Callable[..., Any] = torch.compile(module, **options) if settings.compile else module
         self.sizes = batch_sizes(len(data.codes), settings.batch_size, module)
         one = inputs_like(data.inputs)
-        # whole numbers, as of tokens, may stay what they are
-        self.input_dtype = self.dtype if settings.cast_inputs or one.is_floating_point() else None
+        # whole numbers, as of tokens, may stay what they are; by name they always do
+        casts = settings.cast_inputs or isinstance(one, NamedRows) or one.is_floating_point()
+        self.input_dtype = self.dtype if casts else None
         self.feed = self._feed(seed)
-        self.validation_rows: Callable[[], Iterator[Tensor]] = lambda: iter(())
+        self.validation_rows: Callable[[], Iterator[Rows]] = lambda: iter(())
         if validation is not None:
             self.validation_rows = rows_in_order(validation.inputs, self.device, settings.num_workers, reused=True)
         self.weights = relative_weights(data.weights, self.dtype)
@@ -187,12 +190,23 @@ class _Fit:
         row_losses, right = [], []
         batches = self.feed.batches(order, self.sizes, number)
         for x, y, share in zip(batches, codes.split(self.sizes), shares, strict=True):
-            inputs = x if self.settings.augment is None else self.settings.augment(x)
-            losses, correct = self._gradients(inputs, y, share)
+            losses, correct = self._gradients(self._augmented(x), y, share)
             row_losses.append(losses)
             right += correct
             self._step()
         return _sums(torch.cat(row_losses).double() * torch.cat(shares), self.sizes), right
+
+    def _augmented(self, rows: Rows) -> Rows:
+        augment = self.settings.augment
+        if augment is None:
+            return rows
+        if isinstance(rows, Tensor):
+            changed: Tensor = augment(rows)
+            return changed
+        tensors = augment(rows.tensors)
+        if not isinstance(tensors, Mapping):
+            raise ConfigError(f"augment must answer a mapping of tensors with one, got {type(tensors).__name__}")
+        return NamedRows(tensors)
 
     def _shares(self, weights: Tensor | None) -> list[Tensor]:
         """Return each row's share in the mean loss of its batch, batch by batch."""
@@ -201,7 +215,7 @@ class _Fit:
         same = {size: torch.full((size,), 1 / size, dtype=self.dtype, device=self.device) for size in set(self.sizes)}
         return [same[size] for size in self.sizes]
 
-    def _gradients(self, x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _gradients(self, x: Rows, y: Tensor, share: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Compute the gradients of a batch's mean loss, in pieces once a batch did not fit on the device."""
         if self.fits_whole:
             try:
@@ -211,10 +225,11 @@ class _Fit:
                 self.fits_whole = False  # and go on after the handler: only there the memory is let go
         return self.chunker.halve(len(x), functools.partial(self._gradients_in_pieces, x, y, share))
 
-    def _gradients_in_pieces(self, x: Tensor, y: Tensor, share: Tensor, size: int) -> tuple[Tensor, list[Tensor]]:
+    def _gradients_in_pieces(self, x: Rows, y: Tensor, share: Tensor, size: int) -> tuple[Tensor, list[Tensor]]:
         self._forget_gradients()
         pieces = math.ceil(len(x) / size)  # of even sizes: batch normalization cannot train on one row
-        parts = zip(x.tensor_split(pieces), y.tensor_split(pieces), share.tensor_split(pieces), strict=True)
+        xs: Iterable[Rows] = x.tensor_split(pieces)
+        parts = zip(xs, y.tensor_split(pieces), share.tensor_split(pieces), strict=True)
         losses, right = zip(*(self._add_gradients(*part) for part in parts), strict=True)
         return torch.cat(losses), [one for ones in right for one in ones]
 
@@ -222,10 +237,10 @@ class _Fit:
         for parameter in self.parameters:  # what optimizer.zero_grad does, without its hooks for profilers
             parameter.grad = None
 
-    def _add_gradients(self, x: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _add_gradients(self, x: Rows, y: Tensor, share: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Add the gradients of rows to those that are there; return the rows' losses and how many are right."""
         with self.autocast:
-            logits = self.run(x)
+            logits = run(self.compiled, x)
         check_logits(logits, self.data.n_classes)
         if not self.looked_at:
             warn_of_probabilities(logits, by=type(self.module).__name__)
@@ -283,12 +298,12 @@ class _Fit:
         right = torch.zeros_like(loss)
         start = 0
 
-        def judge(rows: Tensor, before: int, first: int, last: int) -> None:
+        def judge(rows: Rows, before: int, first: int, last: int) -> None:
             nonlocal loss, right
             x = rows[first:last]
             y, w = data.codes[before + first : before + last], weights[before + first : before + last]
             with self.autocast:
-                logits = self.module(x.to(self.input_dtype or x.dtype))
+                logits = run(self.module, cast(x, self.input_dtype))
             check_logits(logits, data.n_classes)
             logits = logits.to(self.dtype)
             loss = loss + w @ self.criterion(logits, y).double()
@@ -341,15 +356,15 @@ class _Snapshot:
             tensor.copy_(copy)
 
 
-def inputs_like(inputs: Any, n: int = 1) -> Tensor:
+def inputs_like(inputs: Any, n: int = 1) -> Rows:
     """Return the first rows of inputs, (n, ...)."""
-    first: Tensor = inputs[:n] if isinstance(inputs, Tensor) else read_rows(inputs, list(range(n)))
+    first: Rows = inputs[:n] if isinstance(inputs, Tensor) else read_rows(inputs, list(range(n)))
     return first
 
 
 def rows_in_order(
     inputs: Any, device: torch.device, num_workers: int | None, *, reused: bool = False
-) -> Callable[[], Iterator[Tensor]]:
+) -> Callable[[], Iterator[Rows]]:
     """Return what yields all rows in their order, in chunks for a forward pass, on the device."""
     size = rows_per_pass(inputs_like(inputs), device)
     if isinstance(inputs, Tensor):

@@ -1,0 +1,432 @@
+"""What is to be labeled, read from files: embeddings, a table, texts or images, as features with ids."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchal._checks import check_installed
+from torchal.data.columns import Encoder, index_column, read_column
+from torchal.data.csv_text import BREAK, MISSING, Names, one_line, read_csv_text
+from torchal.errors import ConfigError, DataError
+
+_SHOWN = 5  # of a long list, in an error
+_N_COMPONENTS = 100  # of texts
+_MOST_WORDS = 20_000
+_MIN_FREQUENCY, _MAX_CATEGORIES = 2, 50  # of a table's words; see torchal.data.tables.TableSettings
+_BATCH = 64  # images at once
+_HASHED = 1 << 24  # bytes at once
+
+
+@dataclass
+class Source:
+    """Rows that may be asked for.
+
+    Attributes:
+        kind: features, table, texts or images.
+        ids: what each row is called; distinct.
+        features: (N, D) float32 or float64.
+        digests: of each row as it came in, or one of all rows, to know them again.
+        texts: to be read, where rows are texts.
+        images: files, where rows are pictures.
+        labels: texts of the target column of a table, blank where there is none.
+        notes: what became of the input, for people.
+    """
+
+    kind: str
+    ids: list[str]
+    features: Tensor
+    digests: list[str]
+    texts: list[str] | None = None
+    images: list[str] | None = None
+    labels: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_features(path: Path, *, ids: Path | None, id_column: str | None) -> Source:
+    """Read the features of rows from a .npy file.
+
+    Raises:
+        DataError: it is no matrix of finite numbers; ids that repeat, or are not as many.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is no .npy file of numbers: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "biuf" or 0 in array.shape:
+        found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise DataError(f"{path} must have numbers of rows and columns, (N, D), got {found}")
+    digest = _digest_of(array)
+    dtype = np.float64 if array.dtype.kind in "biuf" and array.dtype.itemsize > 4 else np.float32
+    features = torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+    if not bool(torch.isfinite(torch.stack(features.aminmax())).all()):
+        bad = (~torch.isfinite(features)).any(1)
+        raise DataError(
+            f"{path} must be finite: {int(bad.sum())} of {len(bad)} rows are not, the first is row "
+            f"{int(bad.nonzero()[0])}"
+        )
+    names = _read_ids(ids, id_column, n_rows=len(features)) if ids is not None else _numbers(len(features))
+    return Source("features", names, features, [digest])
+
+
+def read_table(path: Path, *, target: str | None, id_column: str | None, columns: Sequence[str] | None) -> Source:
+    """Read the rows of a CSV or Parquet file, and make numbers of its columns.
+
+    Numbers with blanks get their median and a column that says where; words become columns of 0 and 1. All columns are
+    brought to mean 0 and standard deviation 1.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+        DataError: the file cannot be read, no column is left, or ids repeat.
+    """
+    check_installed("pandas", extra="tables")
+    frame, names = _read_frame(path)
+    missing = frozenset(MISSING)
+    id_at = _id_of(names, id_column)
+    target_at = None if target is None else names.column("--target", target)
+    left_out: dict[str, str] = {}
+    if id_at is not None:
+        left_out[names.name_of(id_at)] = "the ids"
+    elif target_at != 0:
+        left_out |= {names.name_of(i): why for i, why in index_column(frame.iloc[:, 0], names, missing).items()}
+    wanted = None if columns is None else {names.column("--columns", each) for each in columns}
+    read = {}
+    for i in range(names.n_columns):
+        if i in (id_at, target_at) or names.name_of(i) in left_out or (wanted is not None and i not in wanted):
+            continue
+        read[i] = read_column(frame.iloc[:, i], i, names, missing)
+    if not read:
+        raise DataError(f"{path}: no column of features is left; {names.known_columns()}")
+    encoder = Encoder(names, read, min_frequency=_MIN_FREQUENCY, max_categories=_MAX_CATEGORIES)
+    values = encoder(np.arange(len(frame)))
+    about = encoder.about(left_out) or {}
+    notes = [f"Left out: {name} ({why})." for name, why in about.get("left_out", {}).items()]
+    notes += [f"Words made columns of 0 and 1: {name}." for name in about.get("one_hot", {})]
+    notes += [
+        f"Blanks became the median: {name} ({told['missing']} rows)." for name, told in about.get("imputed", {}).items()
+    ]
+    texts = frame.map(str)
+    labels = None if target_at is None else [_cell(value) for value in frame.iloc[:, target_at]]
+    given = texts.iloc[:, [i for i in range(names.n_columns) if i != target_at]]
+    digests = [_hash("\x1f".join(row)) for row in given.itertuples(index=False, name=None)]
+    ids = _numbers(len(frame)) if id_at is None else _distinct(path, names.name_of(id_at), texts.iloc[:, id_at])
+    return Source("table", ids, _standardized(values), digests, labels=labels, notes=notes)
+
+
+def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Source:
+    """Read texts from a column of a CSV file, or the lines of a .txt file, as the principal directions of their words.
+
+    Raises:
+        DataError: the file cannot be read, has no such column, or no words; ids repeat.
+    """
+    ids: list[str] | None = None
+    if path.suffix.lower() == ".txt":
+        texts = _read_lines(path)
+    else:
+        table = read_csv_text(path, header=True, delimiter=None, decimal=".", encoding="utf-8")
+        id_at = _id_of(table, id_column)
+        others = [i for i in range(table.n_columns) if i != id_at]
+        if column is None and len(others) != 1:
+            raise ConfigError(f"{path}: say which column has the texts by --column; {table.known_columns()}")
+        at = others[0] if column is None else table.column("--column", column)
+        cells = [line.split(table.delimiter) for line in table.lines]
+        texts = [row[at].strip().replace(BREAK, "\n") for row in cells]
+        ids = None if id_at is None else _distinct(path, table.name_of(id_at), [row[id_at].strip() for row in cells])
+    features, note = _words(path, texts)
+    digests = [_hash(text) for text in texts]
+    return Source("texts", ids or _numbers(len(texts)), features, digests, texts=texts, notes=[note])
+
+
+def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int, cache: Path) -> Source:
+    """Find the images of a folder, and embed them by a network.
+
+    Args:
+        folder: with image files in it or further below; their paths from here are the ids.
+        weights: a module saved by torch.export or as TorchScript, whose answer is the embedding; or the weights of one
+            of torchvision's networks, of which it is what goes into the last linear layer.
+        backbone: the name of that network.
+        size: images are scaled to squares of so many pixels.
+        cache: where the embedding is kept; it goes on where it was stopped.
+
+    Raises:
+        MissingExtraError: torchvision is not installed.
+        DataError: there are no images, one cannot be read, or the weights are no network's.
+    """
+    from torchal.data.vision_files import ImageFiles, images_below
+    from torchal.embedding import embed
+
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    files = images_below(folder)
+    if not files:
+        raise DataError(f"{folder} has no image files")
+    ids = [file.relative_to(folder).as_posix() for file in files]
+    module = _network(weights, backbone)
+    told = "\n".join(
+        f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}" for name, file in zip(ids, files, strict=True)
+    )
+    digests = [_hash(line) for line in told.split("\n")]
+    out = cache / f"images-{_hash(told + str(size) + _file_digest(weights) + str(backbone))}.npy"
+    cache.mkdir(parents=True, exist_ok=True)
+    images = ImageFiles(files, transform=_preprocessing(size))
+    outputs = embed(module, images, layer="embedding" if backbone is None else None, batch_size=_BATCH, out=out)
+    features = torch.from_numpy(np.array(outputs.features)).flatten(1)
+    return Source("images", ids, features, digests, images=[str(file) for file in files])
+
+
+def reordered(source: Source, ids: Sequence[str]) -> Source:
+    """Return a source with the rows of these ids first, in this order, and all others behind them.
+
+    Raises:
+        DataError: an id is not in it any more.
+    """
+    place = {name: row for row, name in enumerate(source.ids)}
+    gone = [name for name in ids if name not in place]
+    if gone:
+        raise DataError(f"{len(gone)} of {len(ids)} rows of before are not there any more: {_shown(gone)}")
+    known = set(ids)
+    order = [place[name] for name in ids] + [row for row, name in enumerate(source.ids) if name not in known]
+    if order == list(range(len(source))):
+        return source
+
+    def pick(values: Any) -> Any:
+        return None if values is None else [values[row] for row in order]
+
+    digests = source.digests if len(source.digests) != len(source) else pick(source.digests)
+    return Source(
+        source.kind,
+        pick(source.ids),
+        source.features[order],
+        digests,
+        pick(source.texts),
+        pick(source.images),
+        pick(source.labels),
+        source.notes,
+    )
+
+
+def read_coordinates(path: Path, *, n_rows: int) -> Tensor:
+    """Read where rows lie in a map, (N, 2), from a .npy file.
+
+    Raises:
+        DataError: it is no such matrix.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is no .npy file of coordinates: {error}") from error
+    if not isinstance(array, np.ndarray) or array.shape != (n_rows, 2) or array.dtype.kind not in "biuf":
+        found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise DataError(f"{path} must have two numbers for each of {n_rows} rows, got {found}")
+    return torch.from_numpy(np.array(array, dtype=np.float32))
+
+
+def _read_frame(path: Path) -> tuple[Any, Names]:
+    if path.suffix.lower() in (".parquet", ".pq"):
+        import pandas as pd
+
+        check_installed("pyarrow", extra="tables")
+        try:
+            frame = pd.read_parquet(path)
+        except FileNotFoundError as error:
+            raise DataError(f"there is no file {path}") from error
+        except Exception as error:
+            raise DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
+        if not len(frame):
+            raise DataError(f"{path} has no rows")
+        return frame, Names(str(path), [one_line(str(each)) for each in frame.columns], len(frame.columns))
+    table = read_csv_text(path, header=None, delimiter=None, decimal=None, encoding="utf-8")
+    return table.frame([]), table
+
+
+def _id_of(names: Names, wanted: str | None) -> int | None:
+    """Return the column of the ids: the one that is asked for, or one named id."""
+    if wanted is not None:
+        return names.column("--id", wanted)
+    lower = [name.lower() for name in names.names or ()]
+    return lower.index("id") if lower.count("id") == 1 else None
+
+
+def _read_ids(path: Path, id_column: str | None, *, n_rows: int) -> list[str]:
+    """Return the ids in the lines of a .txt file, or in a column of a CSV file."""
+    if path.suffix.lower() == ".txt":
+        ids = _read_lines(path)
+    else:
+        table = read_csv_text(path, header=True, delimiter=None, decimal=".", encoding="utf-8")
+        at = _id_of(table, id_column)
+        if at is None:
+            if table.n_columns != 1:
+                raise ConfigError(f"{path}: say which column has the ids by --id; {table.known_columns()}")
+            at = 0
+        ids = [line.split(table.delimiter)[at].strip() for line in table.lines]
+    if len(ids) != n_rows:
+        raise DataError(f"{path} has {len(ids)} ids, there are {n_rows} rows of features")
+    return _distinct(path, "the ids", ids)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except (UnicodeError, OSError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from error
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{path} has no lines")
+    return [line.strip() for line in lines]
+
+
+def _distinct(path: Path, what: str, ids: Any) -> list[str]:
+    listed = [str(name) for name in ids]
+    blank = [row for row, name in enumerate(listed) if not name.strip()]
+    if blank:
+        raise DataError(f"{path}: {len(blank)} of {len(listed)} rows have no id in {what}, the first is row {blank[0]}")
+    twice = [name for name, times in Counter(listed).items() if times > 1]
+    if twice:
+        raise DataError(f"{path}: ids in {what} must be distinct: {len(twice)} are not, as {_shown(twice)}")
+    return listed
+
+
+def _numbers(n_rows: int) -> list[str]:
+    return [str(row) for row in range(n_rows)]
+
+
+def _cell(value: Any) -> str:
+    """Return a label as it is written: a whole number without the .0 that blanks in its column gave it."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip()
+    return "" if text in MISSING else text
+
+
+def _standardized(values: Any) -> Tensor:
+    from sklearn.preprocessing import StandardScaler
+
+    return torch.from_numpy(StandardScaler().fit_transform(values).astype(np.float32))
+
+
+def _words(path: Path, texts: list[str]) -> tuple[Tensor, str]:
+    """Return texts as rows of numbers: tf-idf, along its principal directions, scaled to length 1."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
+    try:
+        words = TfidfVectorizer(max_features=_MOST_WORDS, sublinear_tf=True, dtype=np.float32).fit_transform(texts)
+    except ValueError as error:
+        raise DataError(f"{path}: the {len(texts)} texts have no words: {error}") from error
+    n_components = min(_N_COMPONENTS, min(words.shape) - 1)
+    if n_components < 1:
+        return torch.from_numpy(words.toarray()), "Texts are read as tf-idf of their words."
+    svd = TruncatedSVD(n_components, random_state=0)
+    features = normalize(svd.fit_transform(words)).astype(np.float32)
+    return torch.from_numpy(features), (
+        f"Texts are read as tf-idf of {words.shape[1]} words, along {n_components} principal directions."
+    )
+
+
+def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
+    """Return a network that is saved as a whole, or one of torchvision with these weights."""
+    if not weights.is_file():
+        raise DataError(f"there is no file {weights}")
+    if backbone is None:
+        return _Saved(weights)
+    check_installed("torchvision", extra="vision")
+    import torchvision
+
+    try:
+        module = torchvision.models.get_model(backbone, weights=None)
+    except ValueError as error:
+        raise ConfigError(f"torchvision has no network {backbone!r}: {error}") from error
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        module.load_state_dict(state.get("state_dict", state))
+    except Exception as error:
+        raise DataError(f"{weights} has no weights of {backbone}: {' '.join(str(error).split())[:300]}") from error
+    return module.eval()  # type: ignore[no-any-return]
+
+
+class _Saved(torch.nn.Module):
+    """A module saved by torch.export or as TorchScript, whose answer is the embedding."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Identity()
+        try:
+            self.saved = _load_script(weights)
+        except RuntimeError:
+            try:
+                self.saved = torch.export.load(weights).module()
+            except Exception as error:
+                raise DataError(
+                    f"{weights} is a module neither of torch.export nor of TorchScript; for the weights of one of "
+                    "torchvision's networks, name it by --backbone, as --backbone resnet18"
+                ) from error
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embedding, (n, D)."""
+        answer: Tensor = self.embedding(self.saved(images).flatten(1))
+        return answer
+
+
+def _load_script(weights: Path) -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.export follows it; people have such files
+        return torch.jit.load(str(weights), map_location="cpu").eval()  # type: ignore[no-any-return]
+
+
+def _preprocessing(size: int) -> Any:
+    """Return what makes of an image what torchvision's networks learned from: a square, scaled as ImageNet's are."""
+    check_installed("torchvision", extra="vision")
+    from torchvision.transforms import v2
+
+    return v2.Compose(
+        [
+            v2.Resize(size, antialias=True),
+            v2.CenterCrop(size),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        ]
+    )
+
+
+def _digest_of(array: Any) -> str:
+    """Return a digest of all numbers of a matrix."""
+    digest = hashlib.blake2b(f"{array.dtype} {array.shape[1]}".encode(), digest_size=16)
+    rows = max(1, _HASHED // max(1, array.shape[1] * array.dtype.itemsize))
+    for start in range(0, len(array), rows):
+        digest.update(np.ascontiguousarray(array[start : start + rows]).tobytes())
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while part := file.read(_HASHED):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more

@@ -1,0 +1,174 @@
+"""Rows of a table of pandas, Polars or Arrow, of objects, or texts: for models that read these as they are."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchal.errors import CapabilityError, DataError, ShapeError
+
+_SHOWN = 5  # columns that an error names
+
+
+class TableInputs:
+    """Rows of a table or a column, as inputs of a pool; a model gets tables with the same columns.
+
+    Rows are told by their place, whatever index the table has. Models that read numbers get those of the columns, if
+    all columns are numbers; for other columns take a Pipeline whose first step reads them (`ColumnTransformer`,
+    `CountVectorizer`), which may also have a say in what distances are: see `PoolView.features`.
+
+    Args:
+        table: a DataFrame or Series of pandas or Polars; an Arrow table or array, which becomes pandas'; a list or an
+            array of texts; an array (N, D) of objects.
+
+    Raises:
+        DataError: it has no rows or no columns, or is of another kind.
+        ShapeError: an array of texts or objects with more than two axes.
+
+    Example:
+        >>> texts = TableInputs(["free prize", "see you at noon", "call now"])
+        >>> len(texts), texts[torch.tensor([2, 0])].table.tolist()
+        (3, ['call now', 'free prize'])
+    """
+
+    def __init__(self, table: Any) -> None:
+        if not is_table(table):
+            raise DataError(f"a table is of pandas, Polars or Arrow, or texts in a list, got {type(table).__name__}")
+        if _is_arrow(table):
+            table = table.to_pandas()
+        if isinstance(table, list | tuple | np.ndarray):
+            table = _as_objects(table)
+        self.table = table
+        """The rows, as a model gets them: of pandas or Polars, or an array of objects."""
+        if len(table.shape) == 1 and _is_number(table.dtype):
+            raise ShapeError(
+                f"inputs must have a row axis and at least one more, got a column of {table.dtype} of shape "
+                f"{tuple(table.shape)}; one feature is x.to_frame(), or x.to_numpy().reshape(-1, 1)"
+            )
+        if len(table.shape) > 1 and not table.shape[1]:
+            raise DataError(f"a table needs at least one column, got shape {tuple(table.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D), or (N,) of a column."""
+        return tuple(self.table.shape)
+
+    def __getitem__(self, rows: Any) -> TableInputs:
+        """Return some rows, (n,) int64 or a slice, in that order."""
+        if not isinstance(rows, slice):
+            rows = rows.cpu() if isinstance(rows, Tensor) else rows
+            rows = torch.arange(len(self), device="cpu")[rows].reshape(-1).numpy()
+        chosen = object.__new__(TableInputs)
+        chosen.table = self.table.iloc[rows] if hasattr(self.table, "iloc") else self.table[rows]
+        return chosen
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        # without this, NumPy would look for numbers in rows of rows of rows
+        raise CapabilityError("a table is no array: .table is what was given, and .numbers() are its numbers")
+
+    @property
+    def other_columns(self) -> list[str]:
+        """The columns that are no numbers: text, dates, categories, objects."""
+        return [name for name, dtype in self._columns() if not _is_number(dtype)]
+
+    def numbers(self) -> Tensor:
+        """Return the columns as numbers, (N, D): a copy.
+
+        Raises:
+            CapabilityError: some columns are none, or it is a column of texts.
+        """
+        others = self.other_columns
+        if others:
+            more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+            raise CapabilityError(
+                f"{len(others)} of {len(self._columns())} columns are no numbers: {', '.join(others[:_SHOWN])}{more}; "
+                "take a Pipeline whose first step makes numbers of them (ColumnTransformer, TfidfVectorizer) as model, "
+                "or give the pool numbers"
+            )
+        values = self.table.to_numpy()
+        if values.dtype == object:  # pandas' own columns with blanks, whose NA no array of numbers has
+            values = self.table.to_numpy(dtype="float64", na_value=float("nan"))
+        values = values.reshape(len(values), -1)
+        # a list of numbers is not one of texts: the array is a copy, so that torch may share it
+        return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("="), order="C"))
+
+    def joined(self, more: TableInputs) -> TableInputs:
+        """Return these with other rows behind them.
+
+        Raises:
+            DataError: they have other columns, or are of another library.
+        """
+        names, others = ([name for name, _ in part._columns()] for part in (self, more))
+        if names != others or type(self.table) is not type(more.table):
+            raise DataError(
+                f"rows of the pool are a {type(self.table).__name__} with the columns {', '.join(names)}, the new ones "
+                f"a {type(more.table).__name__} with {', '.join(others)}"
+            )
+        chosen = object.__new__(TableInputs)
+        chosen.table = _stacked(self.table, more.table)
+        return chosen
+
+    def fingerprint(self) -> str:
+        """Return a digest of all cells, as they are written."""
+        rows = self.table.to_numpy() if hasattr(self.table, "to_numpy") else self.table
+        return hashlib.sha256(repr([*map(str, self._columns()), rows.tolist()]).encode()).hexdigest()[:16]
+
+    def _columns(self) -> list[tuple[str, Any]]:
+        """Return the name and the kind of each column."""
+        table = self.table
+        if len(table.shape) == 1:
+            return [(str(getattr(table, "name", None) or "the texts"), table.dtype)]
+        if isinstance(table, np.ndarray):
+            return [(f"column {number}", table.dtype) for number in range(table.shape[1])]
+        return list(zip(map(str, table.columns), table.dtypes, strict=True))
+
+
+def is_table(values: object) -> bool:
+    """Tell whether values are of a kind that TableInputs takes."""
+    if isinstance(values, list | tuple):
+        return bool(values) and isinstance(values[0], str)
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind in "OUT"
+    return _is_arrow(values) or type(values).__module__.split(".")[0] in ("pandas", "polars")
+
+
+def _is_arrow(values: object) -> bool:
+    return type(values).__module__.split(".")[0] == "pyarrow"
+
+
+def _is_number(dtype: Any) -> bool:
+    """Tell whether a column is of numbers, in the words of NumPy and pandas, or of Polars."""
+    if hasattr(dtype, "is_numeric"):  # Polars
+        return bool(dtype.is_numeric()) or str(dtype) == "Boolean"
+    return str(getattr(dtype, "kind", "O")) in "biuf"
+
+
+def _as_objects(texts: Any) -> Any:
+    """Return texts or rows of objects as an array of objects, (N,) or (N, D)."""
+    array = np.array(texts, dtype=object)
+    if array.ndim > 2:
+        raise ShapeError(f"an array of texts or objects must be (N,) or (N, D), got shape {array.shape}")
+    others = [number for number, text in enumerate(array) if not isinstance(text, str)] if array.ndim == 1 else []
+    if others:
+        kind = type(array[others[0]]).__name__
+        raise DataError(
+            f"inputs must be texts: {len(others)} of {len(array)} are not, the first is row {others[0]}, of type {kind}"
+        )
+    return array
+
+
+def _stacked(table: Any, more: Any) -> Any:
+    if isinstance(table, np.ndarray):
+        return np.concatenate([table, more])
+    if hasattr(table, "iloc"):
+        import pandas as pd
+
+        return pd.concat([table, more], ignore_index=True)
+    return table.vstack(more) if hasattr(table, "vstack") else table.append(more)  # Polars: a DataFrame, a Series
