@@ -102,9 +102,10 @@ class Classes:
         if self.names is None or (self.names and not isinstance(self.names[0], str)):
             for kind in (int, float):
                 try:
-                    return kind(text)
+                    number = kind(text)
                 except ValueError:
                     continue
+                return number if math.isfinite(number) else text  # "nan" is no blank
         return text
 
     def fingerprint(self) -> str:
