@@ -108,6 +108,27 @@ class TableInputs:
         # a list of numbers is not one of texts: the array is a copy, so that torch may share it
         return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("="), order="C"))
 
+    def check_columns(self, name: str, others: Any) -> None:
+        """Require of other rows, if they are a table too, the same columns in the same order.
+
+        Raises:
+            DataError: they have others.
+        """
+        is_both = isinstance(others, TableInputs) and len(self.shape) == len(others.shape) == 2
+        if not is_both or isinstance(self.table, np.ndarray) or isinstance(others.table, np.ndarray):
+            return
+        mine, theirs = ([column for column, _ in part._columns()] for part in (self, others))
+        if mine != theirs:
+            at = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None)
+            what = (
+                f"column {at} is {mine[at]!r} there and {theirs[at]!r} here"
+                if at is not None
+                else "the first are alike"
+            )
+            raise DataError(
+                f"{name} must have the {len(mine)} columns of the pool in their order, got {len(theirs)}: {what}"
+            )
+
     def joined(self, more: TableInputs) -> TableInputs:
         """Return these with other rows behind them.
 

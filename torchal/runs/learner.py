@@ -25,6 +25,7 @@ from torchal.pool.inputs import SparseInputs, checked_inputs, gather, have_dista
 from torchal.pool.labels import LabeledData, checked_part
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
+from torchal.pool.tables import TableInputs
 from torchal.pool.view import PoolView
 from torchal.protocols import (
     UNLABELED,
@@ -33,6 +34,7 @@ from torchal.protocols import (
     HasPosterior,
     HasProbabilities,
     HasState,
+    Inputs,
     check_provides,
     provides,
 )
@@ -167,6 +169,7 @@ class ActiveLearner(LabelBook):
             for reader in (model, select_model):
                 if part is not None and reader is not None:
                     interop.check_reads(reader, part.inputs, name=name)
+                    _check_columns(reader, pool.inputs, part.inputs, name=name)
         if sampler.reads(HasPosterior):
             interop.check_draws(looked_at, pool.inputs, pool.n_classes)
         self.costs = _checked_costs(costs, len(pool))
@@ -421,7 +424,11 @@ class ActiveLearner(LabelBook):
         return narrow.new_zeros(len(narrow), self.pool.n_classes).index_copy_(1, seen, narrow)
 
     def _read(self, inputs: Any) -> Any:
-        return self.pool.inputs if inputs is None else checked_inputs("inputs", inputs)
+        if inputs is None:
+            return self.pool.inputs
+        rows = checked_inputs("inputs", inputs)
+        _check_columns(self._recipe, self.pool.inputs, rows, name="inputs")
+        return rows
 
     def _revised(self, rows: Tensor, codes: Tensor) -> None:
         self.sampler.revised(rows, codes)
@@ -707,6 +714,12 @@ def _represented(view: PoolView, rows: Tensor) -> dict[str, Any]:
         "mean_distance": float(distances.mean()),
         "largest_distance": float(distances.max()),
     }
+
+
+def _check_columns(model: object, inputs: Inputs, others: Inputs, *, name: str) -> None:
+    """Require of tables the columns of the pool, for a model that gets their numbers and cannot know their names."""
+    if isinstance(inputs, TableInputs) and getattr(model, "takes_tensors", False):
+        inputs.check_columns(name, others)
 
 
 def checked_fit(model: Classifier) -> Classifier:
