@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torchal._checks import check_installed
 from torchal.data.columns import Encoder, index_column, read_column
 from torchal.data.csv_text import BREAK, MISSING, Names, one_line, read_csv_text
 from torchal.errors import ConfigError, DataError
+from torchal.exchange.answers import text_of
 
 _SHOWN = 5  # of a long list, in an error
 _N_COMPONENTS = 100  # of texts
@@ -25,6 +27,7 @@ _MOST_WORDS = 20_000
 _MIN_FREQUENCY, _MAX_CATEGORIES = 2, 50  # of a table's words; see torchal.data.tables.TableSettings
 _BATCH = 64  # images at once
 _HASHED = 1 << 24  # bytes at once
+_WHOLE = re.compile(r"-?\d+\.0")
 
 
 @dataclass
@@ -94,7 +97,7 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
         DataError: the file cannot be read, no column is left, or ids repeat.
     """
     check_installed("pandas", extra="tables")
-    frame, names = _read_frame(path)
+    frame, cells, names = _read_frame(path)
     missing = frozenset(MISSING)
     id_at = _id_of(names, id_column)
     target_at = None if target is None else names.column("--target", target)
@@ -119,11 +122,9 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
     notes += [
         f"Blanks became the median: {name} ({told['missing']} rows)." for name, told in about.get("imputed", {}).items()
     ]
-    texts = frame.map(str)
-    labels = None if target_at is None else [_cell(value) for value in frame.iloc[:, target_at]]
-    given = texts.iloc[:, [i for i in range(names.n_columns) if i != target_at]]
-    digests = [_hash("\x1f".join(row)) for row in given.itertuples(index=False, name=None)]
-    ids = _numbers(len(frame)) if id_at is None else _distinct(path, names.name_of(id_at), texts.iloc[:, id_at])
+    labels = None if target_at is None else _labels(_texts(cells.iloc[:, target_at]))
+    digests = _digests_of(cells.iloc[:, [i for i in range(names.n_columns) if i != target_at]])
+    ids = _numbers(len(frame)) if id_at is None else _distinct(path, names.name_of(id_at), _texts(cells.iloc[:, id_at]))
     return Source("table", ids, _standardized(values), digests, labels=labels, notes=notes)
 
 
@@ -235,7 +236,11 @@ def read_coordinates(path: Path, *, n_rows: int) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
-def _read_frame(path: Path) -> tuple[Any, Names]:
+def _read_frame(path: Path) -> tuple[Any, Any, Names]:
+    """Return a table as a DataFrame, its cells as they stand in the file, and its names.
+
+    Numbers of a CSV file are read for features alone: an id or a label of 007 stays as it is.
+    """
     if path.suffix.lower() in (".parquet", ".pq"):
         import pandas as pd
 
@@ -248,9 +253,9 @@ def _read_frame(path: Path) -> tuple[Any, Names]:
             raise DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
         if not len(frame):
             raise DataError(f"{path} has no rows")
-        return frame, Names(str(path), [one_line(str(each)) for each in frame.columns], len(frame.columns))
+        return frame, frame, Names(str(path), [one_line(str(each)) for each in frame.columns], len(frame.columns))
     table = read_csv_text(path, header=None, delimiter=None, decimal=None, encoding="utf-8")
-    return table.frame([]), table
+    return table.frame([]), table.frame(range(table.n_columns)), table
 
 
 def _id_of(names: Names, wanted: str | None) -> int | None:
@@ -291,8 +296,8 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _distinct(path: Path, what: str, ids: Any) -> list[str]:
-    listed = [str(name) for name in ids]
-    blank = [row for row, name in enumerate(listed) if not name.strip()]
+    listed = [str(name).strip() for name in ids]
+    blank = [row for row, name in enumerate(listed) if not name]
     if blank:
         raise DataError(f"{path}: {len(blank)} of {len(listed)} rows have no id in {what}, the first is row {blank[0]}")
     twice = [name for name, times in Counter(listed).items() if times > 1]
@@ -305,14 +310,29 @@ def _numbers(n_rows: int) -> list[str]:
     return [str(row) for row in range(n_rows)]
 
 
-def _cell(value: Any) -> str:
-    """Return a label as it is written: a whole number without the .0 that blanks in its column gave it."""
-    if value is None or value != value:  # noqa: PLR0124 - NaN
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = str(value).strip()
-    return "" if text in MISSING else text
+def _texts(series: Any) -> list[str]:
+    """Return the cells of a column as texts without blanks around them, empty where there is nothing."""
+    return series.where(series.notna(), None).map(lambda cell: text_of(cell) or "").tolist()  # type: ignore[no-any-return]
+
+
+def _labels(cells: Sequence[str]) -> list[str]:
+    """Return the labels of a column, blank where there are none yet."""
+    labels = ["" if cell in MISSING else cell for cell in cells]
+    if all(_WHOLE.fullmatch(label) for label in set(labels) - {""}):  # a gap makes numbers of pandas floats
+        return [label.partition(".")[0] for label in labels]
+    return labels
+
+
+def _digests_of(cells: Any) -> list[str]:
+    """Return a digest of each row of a DataFrame, which does not depend on the other rows."""
+    import pandas as pd
+
+    plain = {
+        i: series.astype("float64") if pd.api.types.is_numeric_dtype(series) else _texts(series)
+        for i, (_, series) in enumerate(cells.items())
+    }
+    hashes = pd.util.hash_pandas_object(pd.DataFrame(plain, dtype=None), index=False)
+    return [f"{value:016x}" for value in hashes.tolist()]
 
 
 def _standardized(values: Any) -> Tensor:
