@@ -319,7 +319,10 @@ class TestTables:
         changed.loc[7, "age"] = 11
         changed.to_csv("customers.csv", index=False)
         assert self.query() == 2
-        assert "1 of 200 rows are not as they were, the first is 'c7'; to begin anew, delete" in capsys.readouterr().err
+        assert (
+            "1 of 200 rows are not as they were, the first is 'c7'; to begin anew, keep next.torchal/labels.csv"
+            in capsys.readouterr().err
+        )
         table.drop(index=[3, 4]).to_csv("customers.csv", index=False)
         assert self.query() == 2
         assert "2 of 200 rows of before are not there any more: 'c3', 'c4'" in capsys.readouterr().err
@@ -499,8 +502,7 @@ class TestBadInput:
         np.save("digits.npy", x)
         assert query() == 2
         assert (
-            "the features are not those of before, though as many rows; to begin anew, delete"
-            in capsys.readouterr().err
+            "the features are not those of before, though as many rows; to begin anew, keep" in capsys.readouterr().err
         )
         np.save("digits.npy", x[:200])
         assert query() == 2

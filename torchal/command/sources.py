@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Source:
         images: files, where rows are pictures.
         labels: texts of the target column of a table, blank where there is none.
         notes: what became of the input, for people.
+        left_out: ids of rows that cannot be asked for, and whose labels are not looked at.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Source:
     images: list[str] | None = None
     labels: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,6 +133,8 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
 def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Source:
     """Read texts from a column of a CSV file, or the lines of a .txt file, as the principal directions of their words.
 
+    A text that is empty is no row; the others keep their ids, and the numbers of their lines.
+
     Raises:
         DataError: the file cannot be read, has no such column, or no words; ids repeat.
     """
@@ -147,9 +151,17 @@ def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Sour
         cells = [line.split(table.delimiter) for line in table.lines]
         texts = [row[at].strip().replace(BREAK, "\n") for row in cells]
         ids = None if id_at is None else _distinct(path, table.name_of(id_at), [row[id_at].strip() for row in cells])
+    ids = ids or _numbers(len(texts))
+    there = [row for row, text in enumerate(texts) if text]
+    notes: list[str] = []
+    left_out: list[str] = []
+    if len(there) < len(texts):
+        notes.append(f"Left out: {len(texts) - len(there)} of {len(texts)} texts, which are empty.")
+        left_out = [name for name, text in zip(ids, texts, strict=True) if not text]
+        texts, ids = [texts[row] for row in there], [ids[row] for row in there]
     features, note = _words(path, texts)
     digests = [_hash(text) for text in texts]
-    return Source("texts", ids or _numbers(len(texts)), features, digests, texts=texts, notes=[note])
+    return Source("texts", ids, features, digests, texts=texts, notes=[note, *notes], left_out=left_out)
 
 
 def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int, cache: Path) -> Source:
@@ -208,15 +220,14 @@ def reordered(source: Source, ids: Sequence[str]) -> Source:
         return None if values is None else [values[row] for row in order]
 
     digests = source.digests if len(source.digests) != len(source) else pick(source.digests)
-    return Source(
-        source.kind,
-        pick(source.ids),
-        source.features[order],
-        digests,
-        pick(source.texts),
-        pick(source.images),
-        pick(source.labels),
-        source.notes,
+    return replace(
+        source,
+        ids=pick(source.ids),
+        features=source.features[order],
+        digests=digests,
+        texts=pick(source.texts),
+        images=pick(source.images),
+        labels=pick(source.labels),
     )
 
 
@@ -285,13 +296,15 @@ def _read_ids(path: Path, id_column: str | None, *, n_rows: int) -> list[str]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # as editors count them; splitlines cuts at more
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except (UnicodeError, OSError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error
     if not any(line.strip() for line in lines):
-        raise DataError(f"{path} has no lines")
+        raise DataError(f"{path} has no lines with anything in them")
+    if not lines[-1]:
+        lines.pop()  # the file's last line ends, too
     return [line.strip() for line in lines]
 
 
@@ -355,7 +368,8 @@ def _words(path: Path, texts: list[str]) -> tuple[Tensor, str]:
     if n_components < 1:
         return torch.from_numpy(words.toarray()), "Texts are read as tf-idf of their words."
     svd = TruncatedSVD(n_components, random_state=0)
-    features = normalize(svd.fit_transform(words)).astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):  # its share of the variance, where texts are all alike
+        features = normalize(svd.fit_transform(words)).astype(np.float32)
     return torch.from_numpy(features), (
         f"Texts are read as tf-idf of {words.shape[1]} words, along {n_components} principal directions."
     )

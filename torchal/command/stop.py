@@ -60,8 +60,14 @@ def advice(learner: ActiveLearner, model: Classifier, budget: int, *, seed: int)
         was = f", {uncertain[-2]:.3f} the round before" if len(uncertain) > 1 else ""
         said.append(f"The model's mean uncertainty is {uncertain[-1]:.3f}{was}.")
     gain = expected_gain(model, *learner.pool.training_data(), budget, seed=seed)
+    most = 1 - 0.05 ** (1 / max(1, learner.pool.n_labeled))  # below which the error is, by 95 %, where none was seen
     if gain is None:
         said.append("There are too few labels to say what more of them would bring.")
+    elif gain == (0, 0, 0) and most > _LITTLE:
+        said.append(
+            f"No label that was held out was predicted wrong. With {learner.pool.n_labeled} labels that says no more "
+            f"than that the error on such rows is below {most:.3f}."
+        )
     else:
         mean, low, high = gain
         said.append(
