@@ -114,7 +114,7 @@ def _spellings(given: Mapping[str, int], known: Sequence[str], notes: list[str])
     for name in dict.fromkeys([*known, *given]):
         if (number := _number(name)) is not None:
             written.setdefault(number, []).append(name)
-    same = {}
+    same: dict[str, str] = {}
     for names in written.values():
         fixed = [name for name in names if name in known]
         if len(names) == 1 or len(fixed) > 1:
@@ -183,8 +183,9 @@ def tell(learner: ActiveLearner, source: Source, labels: Mapping[str, str | None
     unlabeled = [row for row, (before, _) in changed.items() if before is None]  # nobody could tell
     learner.unlabel(unlabeled)
     new |= {row: changed.pop(row)[1] for row in unlabeled}
-    words = {after for _, after in changed.values()} | set(new.values())
-    learner.pool = with_classes(learner.pool, sorted((word for word in words if word is not None), key=_in_order))
+    told = [*new.values(), *(after for _, after in changed.values())]
+    words = {word for word in told if word is not None}
+    learner.pool = with_classes(learner.pool, sorted(words, key=_in_order))
     if changed:
         learner.relabel(list(changed), [after for _, after in changed.values()])
     if new:
