@@ -184,8 +184,8 @@ def tell(learner: ActiveLearner, source: Source, labels: Mapping[str, str | None
     learner.unlabel(unlabeled)
     new |= {row: changed.pop(row)[1] for row in unlabeled}
     told = [*new.values(), *(after for _, after in changed.values())]
-    words = {word for word in told if word is not None}
-    learner.pool = with_classes(learner.pool, sorted(words, key=_in_order))
+    words = sorted({word for word in told if word is not None}, key=_in_order)
+    learner.pool = with_classes(learner.pool, words)
     if changed:
         learner.relabel(list(changed), [after for _, after in changed.values()])
     if new:
