@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from torchal import BudgetError, DataError, functional
+from torchal import BudgetError, DataError, functional, samplers
 from torchal.command import main as command
 from torchal.command import query as query_module
 from torchal.command.main import main
@@ -123,6 +123,12 @@ class TestAnswer:
         assert query() == 0
         assert pandas.read_parquet("next.parquet")["id"].tolist() == [str(row) for row in ids_of()]
 
+    @pytest.mark.parametrize("out", ["next", "next.xlsx"])
+    def test_a_table_of_another_kind_is_refused_before_anything_is_done(self, folder, out, capsys):
+        assert query(out=out) == 2
+        assert f"questions are written to .csv or .parquet, got '{out}'" in capsys.readouterr().err
+        assert not list(Path().glob("next*"))
+
     def test_given_coordinates(self, folder):
         xy = np.arange(2 * N_ROWS).reshape(N_ROWS, 2)
         np.save("xy.npy", xy)
@@ -182,11 +188,73 @@ class TestGoingOn:
         assert not set(ids_of()) & set(asked)
         assert len(Memory.load(Path("next.torchal")).state["labeled"]) == 70
 
-    def test_a_file_of_somebody_else_is_not_replaced(self, folder, capsys):
-        Path("next.csv").write_text("a,b\n1,2\n")
+    @pytest.mark.parametrize("content", ["a,b\n1,2\n", "id,label\n1,digit 1\n", ""])
+    def test_a_file_of_somebody_else_is_not_replaced(self, folder, capsys, content):
+        Path("next.csv").write_text(content)
         assert query() == 2
         assert "next.csv is there already, and no answer of this command" in capsys.readouterr().err
-        assert Path("next.csv").read_text() == "a,b\n1,2\n"
+        assert Path("next.csv").read_text() == content
+
+    def test_labels_that_are_written_while_it_runs_are_not_replaced(self, folder, capsys, monkeypatch):
+        assert query() == 0
+        asked = self.answer()
+        choose = query_module.map_coordinates
+
+        def fill_in(*given, **more):
+            shutil.copy("answered.csv", "next.csv")
+            return choose(*given, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(query_module, "map_coordinates", fill_in)
+            assert query() == 2
+        assert "next.csv was written while this ran, and is left as it is" in capsys.readouterr().err
+        assert query() == 0
+        assert not set(ids_of()) & set(asked)
+
+    def test_two_calls_at_once(self, folder, capsys):
+        from torchal.command.memory import locked
+
+        with locked(Path("next.torchal")):
+            assert query() == 2
+        assert "next.torchal is in use by another call" in capsys.readouterr().err
+        assert not Path("next.torchal").exists()
+        assert query() == 0
+
+    def test_all_labels_lie_in_the_folder_too(self, folder, capsys):
+        assert query() == 0
+        asked = self.answer()
+        Path("answered.csv").replace("next.csv")
+        assert query() == 0
+        again = ids_of()
+        Path("next.torchal/labels.csv").replace("kept.csv")
+        assert [int(row["id"]) for row in rows_of("kept.csv")] == sorted([*range(60), *asked])
+        shutil.rmtree("next.torchal")
+        assert query(labels=("kept.csv",)) == 0
+        assert ids_of() == again
+
+    def test_no_row_is_left(self, folder, capsys):
+        write_labels("labels.csv", range(N_ROWS))
+        assert query() == 2
+        assert "no row is left to ask for: 300 of 300 are labeled" in capsys.readouterr().err
+
+    def test_many_labels_are_corrected_and_given_to_rows_that_nobody_could_tell(self, folder):
+        from torchal.command.labels import labels_of, tell
+        from torchal.command.sources import read_features
+        from torchal.exchange.answers import Answers
+
+        source = read_features(Path("digits.npy"), ids=None, id_column=None)
+        learner = query_module._learner(source, query_module.Request(1, Path("next.csv")), samplers.from_name("margin"))
+        first = Answers(["0", "1", "2", "3"], ["a", "b", None, None], skipped=[False, False, True, True])
+        assert tell(learner, source, labels_of(source, first, None), correct=False)
+        then = Answers(["0", "1", "2", "3"], ["c", None, "d", None], skipped=[False, True, False, True])
+        with pytest.raises(DataError, match=r"3 labels are not as they were told before: '1' was 'b', is None"):
+            tell(learner, source, labels_of(source, then, None), correct=False)
+        assert tell(learner, source, labels_of(source, then, None), correct=True)
+        pool = learner.pool
+        assert pool.labels.decode(pool.targets[[0, 2]]) == ["c", "d"]
+        assert pool.skipped[[1, 3]].all()
+        assert pool.n_labeled == 2
+        assert not tell(learner, source, labels_of(source, then, None), correct=False)
 
     def test_is_what_one_run_with_all_labels_at_once_says(self, folder):
         assert query("--strategy", "k_center") == 0
@@ -260,6 +328,80 @@ class TestGoingOn:
         assert "The model's mean uncertainty is 0." in said
         assert "10 more labels are expected to raise the accuracy" in said or "too few labels" in said
 
+    def test_where_no_label_is_predicted_wrong_little_is_known(self, folder, capsys):
+        x = np.repeat(np.eye(2, dtype="float32"), 30, axis=0)
+        np.save("digits.npy", np.concatenate([x, x]))
+        Path("labels.csv").write_text("id,label\n" + "".join(f"{row},{row // 30}\n" for row in range(60)))
+        assert query("--stop", "--model", "naive_bayes", "--strategy", "k_center") == 0
+        said = capsys.readouterr().out
+        assert "No label that was held out was predicted wrong. With 60 labels that says no more" in said
+        assert "is below 0.049" in said
+        assert "little speaks" not in said
+
+
+class TestNumbers:
+    """Programs of tables change how numbers are written."""
+
+    def table(self, n_rows=40, **more):
+        random = np.random.default_rng(0)
+        columns = {"id": [f"{row:03d}" for row in range(n_rows)], "a": random.integers(100, size=n_rows)}
+        return pytest.importorskip("pandas").DataFrame(columns | more)
+
+    def query(self, *more, table="table.csv"):
+        return main(["query", "--table", table, "--budget", "3", "--strategy", "k_center", *more, "--out", "next.csv"])
+
+    def test_zeros_before_an_id_stay_and_one_that_lost_them_is_known(self, folder, capsys):
+        self.table().to_csv("table.csv", index=False)
+        assert self.query() == 0
+        asked = [row["id"] for row in rows_of()]
+        assert all(len(name) == 3 for name in asked)
+        told = "".join(f"{int(name)},x,{name}\n" for name in asked)
+        Path("next.csv").write_text(f"id,label,picked_by\n{told}")
+        assert self.query() == 0
+        assert f"ids of labels were taken for those of the same number, as '{int(asked[0])}'" in capsys.readouterr().out
+        assert sorted(row["id"] for row in rows_of("next.torchal/labels.csv")) == sorted(asked)
+        assert not {row["id"] for row in rows_of()} & set(asked)
+
+    def test_a_label_is_the_one_of_the_same_number(self, folder, capsys):
+        self.table(y=["01", "2"] * 5 + [""] * 30).to_csv("table.csv", index=False)
+        assert self.query("--target", "y") == 0
+        asked = [row["id"] for row in rows_of()]
+        answered = "".join(f"{name},{label}\n" for name, label in zip(asked, ["1", "2.0", "x"], strict=True))
+        Path("labels.csv").write_text(f"id,label\n{answered}")
+        assert self.query("--target", "y", "--labels", "labels.csv") == 0
+        assert "The label '1' is the same number as '01', and was taken for it." in capsys.readouterr().out
+        told = {row["id"]: row["label"] for row in rows_of("next.torchal/labels.csv")}
+        assert [told[name] for name in asked] == ["01", "2", "x"]
+
+    def test_the_more_frequent_way_to_write_a_label_counts_and_classes_may_be_named(self, folder):
+        from torchal.command.labels import labels_of
+        from torchal.command.sources import read_features
+        from torchal.exchange.answers import Answers
+
+        source = read_features(Path("digits.npy"), ids=None, id_column=None)
+        answers = Answers(["0", "1", "2.0"], ["1.0", "1", "1"])
+        assert labels_of(source, answers, None) == {"0": "1", "1": "1", "2": "1"}
+        assert labels_of(source, answers, ["1.0"]) == {"0": "1.0", "1": "1.0", "2": "1.0"}
+        assert labels_of(source, answers, ["1", "1.0"]) == {"0": "1.0", "1": "1", "2": "1"}
+
+    def test_labels_of_a_target_that_blanks_made_floats(self, folder):
+        self.table(y=[0, 1] * 5 + [None] * 30).to_csv("table.csv", index=False)
+        assert "1.0" in Path("table.csv").read_text()
+        assert self.query("--target", "y") == 0
+        assert {row["label"] for row in rows_of("next.torchal/labels.csv")} == {"0", "1"}
+
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_a_row_with_a_blank_that_is_added_changes_no_other(self, folder, kind, capsys):
+        pandas = pytest.importorskip("pandas")
+        table = self.table()
+        getattr(table, f"to_{kind}")(f"table.{kind}", index=False)
+        assert self.query(table=f"table.{kind}") == 0
+        more = pandas.concat([table, pandas.DataFrame({"id": ["x"], "a": [None]})])
+        more["a"] = more["a"].astype("float64" if kind == "parquet" else "Int64")
+        getattr(more, f"to_{kind}")(f"table.{kind}", index=False)
+        assert self.query(table=f"table.{kind}") == 0
+        assert "Rows were added" in capsys.readouterr().out
+
 
 class TestTables:
     def customers(self, n_rows=200):
@@ -319,7 +461,10 @@ class TestTables:
         changed.loc[7, "age"] = 11
         changed.to_csv("customers.csv", index=False)
         assert self.query() == 2
-        assert "1 of 200 rows are not as they were, the first is 'c7'; to begin anew, delete" in capsys.readouterr().err
+        assert (
+            "1 of 200 rows are not as they were, the first is 'c7'; to begin anew, keep next."
+            in capsys.readouterr().err
+        )
         table.drop(index=[3, 4]).to_csv("customers.csv", index=False)
         assert self.query() == 2
         assert "2 of 200 rows of before are not there any more: 'c3', 'c4'" in capsys.readouterr().err
@@ -359,6 +504,15 @@ class TestTexts:
         Path("messages.txt").write_text("\n".join(self.TEXTS))
         assert main(["query", "--texts", "messages.txt", "--budget", "3", "--out", "next.csv"]) == 0
         assert [row["text"] for row in rows_of()] == [self.TEXTS[int(row["id"])] for row in rows_of()]
+
+    def test_lines_without_text_are_not_asked_for_and_are_counted(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        Path("messages.txt").write_text("one two\n\nthree\u2028four\n  \r\nfive six\n\n", encoding="utf-8")
+        Path("labels.csv").write_text("id,label\n1,x\n0,x\n")
+        source = ["--texts", "messages.txt", "--labels", "labels.csv"]
+        assert main(["query", *source, "--budget", "2", "--out", "next.csv"]) == 0
+        assert {row["id"]: row["text"] for row in rows_of()} == {"2": "three\u2028four", "4": "five six"}
+        assert "Left out: 3 of 6 texts, which are empty." in capsys.readouterr().out
 
 
 class TestImages:
@@ -499,8 +653,7 @@ class TestBadInput:
         np.save("digits.npy", x)
         assert query() == 2
         assert (
-            "the features are not those of before, though as many rows; to begin anew, delete"
-            in capsys.readouterr().err
+            "the features are not those of before, though as many rows; to begin anew, keep" in capsys.readouterr().err
         )
         np.save("digits.npy", x[:200])
         assert query() == 2

@@ -114,6 +114,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
+    from torchal.command.memory import locked
     from torchal.command.query import Request, query
     from torchal.command.sources import read_coordinates
     from torchal.command.tools import write_for
@@ -130,15 +131,16 @@ def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
         command=given,
     )
     request.title = next(str(path) for path in _sources_of(options).values())
-    source = _source(options, request.folder)
-    if options.coordinates is not None:
-        request.coordinates = read_coordinates(options.coordinates, n_rows=len(source))
-    answers = _answers(options)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        told = query(source, answers, request)
-    if options.format:
-        told.files += write_for(options.format, told.questions, options.out, classes=told.classes)
+    with locked(request.folder):
+        answers = _answers(options)
+        source = _source(options, request.folder)
+        if options.coordinates is not None:
+            request.coordinates = read_coordinates(options.coordinates, n_rows=len(source))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            told = query(source, answers, request)
+        if options.format:
+            told.files += write_for(options.format, told.questions, options.out, classes=told.classes)
     for line in told.notes:
         print(line)
     for text in [*told.warnings, *(str(one.message) for one in caught if issubclass(one.category, UserWarning))]:
@@ -148,7 +150,7 @@ def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 
 def _suggest(options: argparse.Namespace, given: Sequence[str]) -> int:  # noqa: ARG001 - as _query is called
-    from torchal.command.query import labels_of
+    from torchal.command.labels import labels_of
     from torchal.command.suggest import suggest
 
     source = _source(options, Path(".torchal"))
@@ -204,10 +206,12 @@ def _answers(options: argparse.Namespace) -> Any:
     out = getattr(options, "out", None)
     if out is not None and out.exists():  # filled in, it is not to be lost
         try:
+            read_labels(out, id_column="id", label_column="picked_by")  # a table of labels alone has no such column
             found.append(read_labels(out, id_column="id", label_column="label"))
         except DataError as error:
             raise DataError(
-                f"{out} is there already, and no answer of this command: name another by --out\n{error}"
+                f"{out} is there already, and no answer of this command, or cannot be read: it is left as it is; name "
+                f"another by --out, and give its labels by --labels\n{error}"
             ) from error
     if not found:
         return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from torchal.pool.round_result import RoundResult
 from torchal.runs.learner import ActiveLearner
 
 VERSION = 1
-_FILE = "state.pt"
+_FILE, _LABELS, _LOCK = "state.pt", "labels.csv", "lock"
 
 
 @dataclass
@@ -49,9 +52,9 @@ class Memory:
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise RunError(f"{path} is damaged: {error}; to begin anew, delete the folder {folder}") from error
+            raise RunError(f"{path} is damaged: {error}; {_anew(folder)}") from error
         if not isinstance(saved, dict) or saved.get("version") != VERSION:
-            raise RunError(f"{path} is of another version; to begin anew, delete the folder {folder}")
+            raise RunError(f"{path} is of another version; {_anew(folder)}")
         names = ("ids", "digests", "settings", "state", "history")
         return cls(**{name: saved[name] for name in names})
 
@@ -64,9 +67,20 @@ class Memory:
         return cls(ids, list(source.digests), dict(settings), learner.state_dict(), history)
 
     def save(self, folder: Path) -> None:
-        """Write all of it, as a whole or not at all."""
+        """Write all of it, as a whole or not at all; the labels also as a table, which outlives the rest."""
         folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / _LABELS, self._labels().encode())
         write_atomically(folder / _FILE, as_safe_bytes({"version": VERSION, **vars(self)}))
+
+    def _labels(self) -> str:
+        """Return a table of all labels, as --labels takes it."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["id", "label"])
+        classes, names = self.state["classes"], self.ids
+        for row, code in zip(self.state["labeled"].tolist(), self.state["labels"].tolist(), strict=True):
+            writer.writerow([row if isinstance(names, int) else names[row], classes[code]])
+        return text.getvalue()
 
     @property
     def n_rows(self) -> int:
@@ -79,7 +93,7 @@ class Memory:
         Raises:
             DataError: rows of before are not there any more, or have changed.
         """
-        again = f"to begin anew, delete the folder {folder}, or name another file by --out"
+        again = f"{_anew(folder)}, or name another file by --out"
         ids = [str(row) for row in range(self.ids)] if isinstance(self.ids, int) else self.ids
         try:
             source = reordered(source, ids)
@@ -117,3 +131,32 @@ class Memory:
         state["seed"] = fresh["seed"]
         learner.load_state_dict(state, [RoundResult.from_json(record) for record in self.history])
         return notes
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{folder} is in use by another call of this command; nothing is changed") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if not (folder / _FILE).exists():  # a call that failed leaves nothing behind
+            (folder / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it, as the embedding of images
+                folder.rmdir()
+
+
+def _anew(folder: Path) -> str:
+    return f"to begin anew, keep {folder / _LABELS} elsewhere, for --labels, and delete the folder {folder}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,15 @@ from torch import Tensor
 
 from torchal import functional, samplers
 from torchal._records import write_atomically
+from torchal.command.labels import labels_of, lonely_classes, tell, with_classes
 from torchal.command.memory import Memory
 from torchal.command.models import make_model
 from torchal.command.sources import Source
 from torchal.command.stop import advice
-from torchal.errors import ConfigError, DataError
+from torchal.errors import BudgetError, ConfigError, RunError
 from torchal.exchange.answers import Answers
 from torchal.exchange.questions import Question
-from torchal.exchange.tables import write_questions
-from torchal.pool.classes import Classes
+from torchal.exchange.tables import check_table, write_questions
 from torchal.pool.pool import Pool
 from torchal.protocols import HasProbabilities, provides
 from torchal.report.coordinates import map_coordinates
@@ -38,7 +36,6 @@ from torchal.samplers.base import Sampler
 COLD = "typiclust"
 """Takes the place of a strategy that reads a model, while none can be fitted."""
 
-_SHOWN = 5
 _MOST_LOOKED_AT = 100_000  # rows of the pool whose predictions the page sums up
 
 
@@ -71,6 +68,26 @@ class Request:
     stop: bool = False
     command: Sequence[str] = ()
     title: str = "Rows to label"
+
+    def __post_init__(self) -> None:
+        check_table(self.out)
+        self._stamp = self._stamp_of_out()
+
+    def _stamp_of_out(self) -> tuple[int, int] | None:
+        try:
+            about = self.out.stat()
+        except FileNotFoundError:
+            return None
+        return about.st_mtime_ns, about.st_size
+
+    def check_unchanged(self) -> None:
+        """Require that nobody has written into the table since this was made, as labels.
+
+        Raises:
+            RunError: somebody has.
+        """
+        if self._stamp_of_out() != self._stamp:
+            raise RunError(f"{self.out} was written while this ran, and is left as it is: give the command again")
 
     @property
     def folder(self) -> Path:
@@ -122,16 +139,20 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     memory = Memory.load(request.folder)
     if memory is not None:
         source = memory.arrange(source, request.folder)
-    labels = labels_of(source, answers, request.classes)
-    name = _strategy(request, memory, labels, told)
+    known = [] if memory is None else list(memory.state["classes"] or ())
+    labels = labels_of(source, answers, request.classes, known=known, notes=told.notes)
+    name = _strategy(request, {*known, *(label for label in labels.values() if label is not None)}, told)
     learner = _learner(source, request, samplers.from_name(name))
     if memory is not None:
         told.notes += memory.restore(learner, same_strategy=memory.settings["strategy"] == name)
-    news = _tell(learner, source, labels, request)
-    _warn_of_classes(learner, request, told)
+    news = tell(learner, source, labels, correct=request.correct)
+    lonely = lonely_classes(_counts(learner), request.classes or [])
+    told.warnings += [f"Of the class {name!r} there is one label." for name in lonely]
     same = memory is not None and memory.settings["strategy"] == name and memory.settings["budget"] == request.budget
     if news or not same or not len(learner.asked):
         learner.withdraw()
+        if not learner.pool.candidates.any():
+            raise BudgetError(f"no row is left to ask for: {learner.pool.n_labeled} of {len(learner.pool)} are labeled")
         with told.timed("select"):
             learner.ask(request.budget)
     told.notes.insert(0, _why(learner, name, request))
@@ -149,54 +170,16 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     return told
 
 
-def labels_of(source: Source, answers: Answers | None, classes: list[str] | None) -> dict[str, str | None]:
-    """Return what files say of a source's rows, by id: a label, or None where nobody can tell.
-
-    Raises:
-        DataError: ids that are none of the source's, or labels that are none of the classes.
-    """
-    labels: dict[str, str | None] = {}
-    if source.labels is not None:
-        labels |= {name: label for name, label in zip(source.ids, source.labels, strict=True) if label}
-    if answers is not None:
-        found = answers.labels_of()
-        skipped: dict[str, str | None] = {
-            name: None for name, skip in zip(answers.ids, answers.skipped, strict=True) if skip
-        }
-        different = [name for name, label in found.items() if labels.get(name, label) != label]
-        if different:
-            raise DataError(
-                f"{len(different)} rows have one label in the table and another in --labels: {_some(different)}"
-            )
-        labels |= skipped
-        labels |= found
-        known = set(source.ids)
-        unknown = [name for name in answers.ids if name not in known]
-        if unknown:
-            numbers = f"; ids are the numbers 0 to {len(source) - 1}" if source.ids[0] == "0" else ""
-            raise DataError(
-                f"{len(set(unknown))} of {len(set(answers.ids))} ids of the labels are none of the "
-                f"{len(source)} rows: {_some(unknown)}{numbers}"
-            )
-    others = sorted({label for label in labels.values() if label is not None and label not in (classes or [label])})
-    if others:
-        raise DataError(f"{len(others)} labels are none of the {len(classes or [])} classes: {_some(others)}")
-    return labels
-
-
-def _strategy(request: Request, memory: Memory | None, labels: dict[str, str | None], told: Outcome) -> str:
+def _strategy(request: Request, known: set[str], told: Outcome) -> str:
     """Return the strategy to ask: the one wanted, or one that needs no model, where there can be none."""
     name = samplers.full_name(request.strategy or "margin")
     sampler = samplers.from_name(name)
     if sampler.needs_validation:
         raise ConfigError(f"{name} looks at the score on a validation part, which the command does not have")
-    known = {label for label in labels.values() if label is not None}
-    if memory is not None:
-        known |= set(memory.state["classes"] or ())
     if len(known) < 2 and sampler.needs_model(0):
-        of = f"labels of {len(known)} class{'es' * (len(known) != 1)}"
+        of = "are labels of one class" if known else "is no label"
         told.notes.append(
-            f"There are {of} so far, and {name} reads a model, which takes two: {COLD} picks, which needs none."
+            f"There {of} so far, and {name} reads a model, which takes two: {COLD} picks, which needs none."
         )
         return COLD
     return name
@@ -204,88 +187,12 @@ def _strategy(request: Request, memory: Memory | None, labels: dict[str, str | N
 
 def _learner(source: Source, request: Request, sampler: Sampler) -> ActiveLearner:
     pool = Pool.unlabeled(source.features)
-    pool = _with_classes(pool, request.classes or [])
+    pool = with_classes(pool, request.classes or [])
     model = make_model(request.model)
     learner = ActiveLearner(model, sampler, pool, seed=request.seed)
     if provides(model, HasProbabilities):
         learner.watch("kappa", "uncertainty")
     return learner
-
-
-def _with_classes(pool: Pool, names: Iterable[str | None]) -> Pool:
-    """Return a pool with further classes behind those that it has."""
-    known = pool.classes or ()
-    more = [name for name in dict.fromkeys(names) if name is not None and name not in known]
-    return pool.with_classes(Classes((*known, *more), max(2, len(known) + len(more)), grows=True))
-
-
-def _in_order(name: str | None) -> tuple[float, str]:
-    """Return by what names of classes are put in order: as numbers where they are."""
-    text = str(name)
-    try:
-        return float(text), text
-    except ValueError:
-        return math.inf, text
-
-
-def _tell(learner: ActiveLearner, source: Source, labels: dict[str, str | None], request: Request) -> bool:
-    """Tell a learner the labels that it does not know; return whether there were any.
-
-    Raises:
-        DataError: labels that contradict those told before.
-    """
-    place = {name: row for row, name in enumerate(source.ids)}
-    pool = learner.pool
-    new, changed = {}, {}
-    for name, label in labels.items():
-        row = place[name]
-        if bool(pool.candidates[row]):
-            new[row] = label
-        else:
-            code = int(pool.targets[row])
-            before = None if code < 0 else (pool.classes or ())[code]
-            if before != label:
-                changed[row] = (before, label)
-    if changed and not request.correct:
-        first = ", ".join(
-            f"{source.ids[row]!r} was {before!r}, is {after!r}"
-            for row, (before, after) in list(changed.items())[:_SHOWN]
-        )
-        raise DataError(
-            f"{len(changed)} labels are not as they were told before: {first}. If these correct them, say --correct"
-        )
-    for row, (before, after) in changed.items():
-        if before is None:
-            learner.unlabel([row])
-            learner.tell([row], [after])
-        else:
-            learner.relabel([row], [after])
-    words = {word for word in new.values() if word is not None}
-    learner.pool = _with_classes(learner.pool, sorted(words, key=_in_order))
-    if new:
-        learner.tell(list(new), list(new.values()))
-    return bool(new or changed)
-
-
-def _warn_of_classes(learner: ActiveLearner, request: Request, told: Outcome) -> None:
-    """Refuse a class that is one row and nearly another's name, and point out others of one row.
-
-    Raises:
-        DataError: a class looks like a slip of the pen.
-    """
-    counts = _counts(learner)
-    known = request.classes or []
-    for name, count in counts.items():
-        others = [other for other, n in counts.items() if n > 1]
-        if count != 1 or name in known:
-            continue
-        near = get_close_matches(name, others, n=1, cutoff=0.7)
-        if near and near[0] != name and not name.strip("-.").isdigit():
-            raise DataError(
-                f"one row has the label {name!r}, and {counts[near[0]]} have {near[0]!r}: if it is a class of its own, "
-                f"say so by --classes {','.join(counts)}"
-            )
-        told.warnings.append(f"Of the class {name!r} there is one label.")
 
 
 def _counts(learner: ActiveLearner) -> dict[str, int]:
@@ -299,7 +206,8 @@ def _why(learner: ActiveLearner, name: str, request: Request) -> str:
     pool = learner.pool
     waits = len(learner.asked)
     scored = any(score is not None for score in learner.scores_of(learner.asked))
-    how = f"{waits} rows picked by {name}" if scored else f"{waits} rows drawn at random"
+    rows = f"{waits} row{'s' * (waits != 1)}"
+    how = f"{rows} picked by {name}" if scored else f"{rows} drawn at random"
     known = f"{pool.n_labeled} are labeled" if pool.n_labeled else "none is labeled"
     fitted = f", and {request.model} was fitted on them" if learner.can_fit else ""
     return f"{how}, of {len(pool)}: {known}{fitted}."
@@ -390,6 +298,7 @@ def _write(
     if len(labeled):
         looks_like |= {"labeled": labeled, "labels": words, "classes": classes}
     png, page = request.out.with_suffix(".png"), request.out.with_suffix(".html")
+    request.check_unchanged()
     request.out.parent.mkdir(parents=True, exist_ok=True)
     write_questions(told.questions, request.out)
     write_atomically(png, as_png(draw_map(xy, **looks_like)))
@@ -408,9 +317,3 @@ def _write(
         warnings=told.warnings,
     )
     told.files += [request.out, png, page, request.folder]
-
-
-def _some(names: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(names))
-    more = f" and {len(distinct) - _SHOWN} more" if len(distinct) > _SHOWN else ""
-    return ", ".join(map(repr, distinct[:_SHOWN])) + more

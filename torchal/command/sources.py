@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torchal._checks import check_installed
 from torchal.data.columns import Encoder, index_column, read_column
 from torchal.data.csv_text import BREAK, MISSING, Names, one_line, read_csv_text
 from torchal.errors import ConfigError, DataError
+from torchal.exchange.answers import text_of
 
 _SHOWN = 5  # of a long list, in an error
 _N_COMPONENTS = 100  # of texts
@@ -25,6 +27,7 @@ _MOST_WORDS = 20_000
 _MIN_FREQUENCY, _MAX_CATEGORIES = 2, 50  # of a table's words; see torchal.data.tables.TableSettings
 _BATCH = 64  # images at once
 _HASHED = 1 << 24  # bytes at once
+_WHOLE = re.compile(r"-?\d+\.0")
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Source:
         images: files, where rows are pictures.
         labels: texts of the target column of a table, blank where there is none.
         notes: what became of the input, for people.
+        left_out: ids of rows that cannot be asked for, and whose labels are not looked at.
     """
 
     kind: str
@@ -50,6 +54,7 @@ class Source:
     images: list[str] | None = None
     labels: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,7 +99,7 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
         DataError: the file cannot be read, no column is left, or ids repeat.
     """
     check_installed("pandas", extra="tables")
-    frame, names = _read_frame(path)
+    frame, cells, names = _read_frame(path)
     missing = frozenset(MISSING)
     id_at = _id_of(names, id_column)
     target_at = None if target is None else names.column("--target", target)
@@ -119,16 +124,16 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
     notes += [
         f"Blanks became the median: {name} ({told['missing']} rows)." for name, told in about.get("imputed", {}).items()
     ]
-    texts = frame.map(str)
-    labels = None if target_at is None else [_cell(value) for value in frame.iloc[:, target_at]]
-    given = texts.iloc[:, [i for i in range(names.n_columns) if i != target_at]]
-    digests = [_hash("\x1f".join(row)) for row in given.itertuples(index=False, name=None)]
-    ids = _numbers(len(frame)) if id_at is None else _distinct(path, names.name_of(id_at), texts.iloc[:, id_at])
+    labels = None if target_at is None else _labels(_texts(cells.iloc[:, target_at]))
+    digests = _digests_of(cells.iloc[:, [i for i in range(names.n_columns) if i != target_at]])
+    ids = _numbers(len(frame)) if id_at is None else _distinct(path, names.name_of(id_at), _texts(cells.iloc[:, id_at]))
     return Source("table", ids, _standardized(values), digests, labels=labels, notes=notes)
 
 
 def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Source:
     """Read texts from a column of a CSV file, or the lines of a .txt file, as the principal directions of their words.
+
+    A text that is empty is no row; the others keep their ids, and the numbers of their lines.
 
     Raises:
         DataError: the file cannot be read, has no such column, or no words; ids repeat.
@@ -146,9 +151,17 @@ def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Sour
         cells = [line.split(table.delimiter) for line in table.lines]
         texts = [row[at].strip().replace(BREAK, "\n") for row in cells]
         ids = None if id_at is None else _distinct(path, table.name_of(id_at), [row[id_at].strip() for row in cells])
+    ids = ids or _numbers(len(texts))
+    there = [row for row, text in enumerate(texts) if text]
+    notes: list[str] = []
+    left_out: list[str] = []
+    if len(there) < len(texts):
+        notes.append(f"Left out: {len(texts) - len(there)} of {len(texts)} texts, which are empty.")
+        left_out = [name for name, text in zip(ids, texts, strict=True) if not text]
+        texts, ids = [texts[row] for row in there], [ids[row] for row in there]
     features, note = _words(path, texts)
     digests = [_hash(text) for text in texts]
-    return Source("texts", ids or _numbers(len(texts)), features, digests, texts=texts, notes=[note])
+    return Source("texts", ids, features, digests, texts=texts, notes=[note, *notes], left_out=left_out)
 
 
 def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int, cache: Path) -> Source:
@@ -207,15 +220,14 @@ def reordered(source: Source, ids: Sequence[str]) -> Source:
         return None if values is None else [values[row] for row in order]
 
     digests = source.digests if len(source.digests) != len(source) else pick(source.digests)
-    return Source(
-        source.kind,
-        pick(source.ids),
-        source.features[order],
-        digests,
-        pick(source.texts),
-        pick(source.images),
-        pick(source.labels),
-        source.notes,
+    return replace(
+        source,
+        ids=pick(source.ids),
+        features=source.features[order],
+        digests=digests,
+        texts=pick(source.texts),
+        images=pick(source.images),
+        labels=pick(source.labels),
     )
 
 
@@ -235,7 +247,11 @@ def read_coordinates(path: Path, *, n_rows: int) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
-def _read_frame(path: Path) -> tuple[Any, Names]:
+def _read_frame(path: Path) -> tuple[Any, Any, Names]:
+    """Return a table as a DataFrame, its cells as they stand in the file, and its names.
+
+    Numbers of a CSV file are read for features alone: an id or a label of 007 stays as it is.
+    """
     if path.suffix.lower() in (".parquet", ".pq"):
         import pandas as pd
 
@@ -248,9 +264,9 @@ def _read_frame(path: Path) -> tuple[Any, Names]:
             raise DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
         if not len(frame):
             raise DataError(f"{path} has no rows")
-        return frame, Names(str(path), [one_line(str(each)) for each in frame.columns], len(frame.columns))
+        return frame, frame, Names(str(path), [one_line(str(each)) for each in frame.columns], len(frame.columns))
     table = read_csv_text(path, header=None, delimiter=None, decimal=None, encoding="utf-8")
-    return table.frame([]), table
+    return table.frame([]), table.frame(range(table.n_columns)), table
 
 
 def _id_of(names: Names, wanted: str | None) -> int | None:
@@ -280,19 +296,21 @@ def _read_ids(path: Path, id_column: str | None, *, n_rows: int) -> list[str]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # as editors count them; splitlines cuts at more
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except (UnicodeError, OSError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error
     if not any(line.strip() for line in lines):
-        raise DataError(f"{path} has no lines")
+        raise DataError(f"{path} has no lines with anything in them")
+    if not lines[-1]:
+        lines.pop()  # the file's last line ends, too
     return [line.strip() for line in lines]
 
 
 def _distinct(path: Path, what: str, ids: Any) -> list[str]:
-    listed = [str(name) for name in ids]
-    blank = [row for row, name in enumerate(listed) if not name.strip()]
+    listed = [str(name).strip() for name in ids]
+    blank = [row for row, name in enumerate(listed) if not name]
     if blank:
         raise DataError(f"{path}: {len(blank)} of {len(listed)} rows have no id in {what}, the first is row {blank[0]}")
     twice = [name for name, times in Counter(listed).items() if times > 1]
@@ -305,14 +323,29 @@ def _numbers(n_rows: int) -> list[str]:
     return [str(row) for row in range(n_rows)]
 
 
-def _cell(value: Any) -> str:
-    """Return a label as it is written: a whole number without the .0 that blanks in its column gave it."""
-    if value is None or value != value:  # noqa: PLR0124 - NaN
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = str(value).strip()
-    return "" if text in MISSING else text
+def _texts(series: Any) -> list[str]:
+    """Return the cells of a column as texts without blanks around them, empty where there is nothing."""
+    return series.where(series.notna(), None).map(lambda cell: text_of(cell) or "").tolist()  # type: ignore[no-any-return]
+
+
+def _labels(cells: Sequence[str]) -> list[str]:
+    """Return the labels of a column, blank where there are none yet."""
+    labels = ["" if cell in MISSING else cell for cell in cells]
+    if all(_WHOLE.fullmatch(label) for label in set(labels) - {""}):  # a gap makes numbers of pandas floats
+        return [label.partition(".")[0] for label in labels]
+    return labels
+
+
+def _digests_of(cells: Any) -> list[str]:
+    """Return a digest of each row of a DataFrame, which does not depend on the other rows."""
+    import pandas as pd
+
+    plain = {
+        i: series.astype("float64") if pd.api.types.is_numeric_dtype(series) else _texts(series)
+        for i, (_, series) in enumerate(cells.items())
+    }
+    hashes = pd.util.hash_pandas_object(pd.DataFrame(plain, dtype=None), index=False)
+    return [f"{value:016x}" for value in hashes.tolist()]
 
 
 def _standardized(values: Any) -> Tensor:
@@ -335,7 +368,8 @@ def _words(path: Path, texts: list[str]) -> tuple[Tensor, str]:
     if n_components < 1:
         return torch.from_numpy(words.toarray()), "Texts are read as tf-idf of their words."
     svd = TruncatedSVD(n_components, random_state=0)
-    features = normalize(svd.fit_transform(words)).astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):  # its share of the variance, where texts are all alike
+        features = normalize(svd.fit_transform(words)).astype(np.float32)
     return torch.from_numpy(features), (
         f"Texts are read as tf-idf of {words.shape[1]} words, along {n_components} principal directions."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,21 @@ _LEAST, _LEAST_OF_A_CLASS = 20, 4  # labels below which no curve is looked at
 _DRAWS = 1000
 _NO_ERROR = 1e-4  # what an error of 0 counts as: its logarithm is taken
 _LITTLE = 0.005  # a gain that is not worth a batch
+
+
+class Gain(NamedTuple):
+    """By how much more labels are expected to raise the accuracy.
+
+    Attributes:
+        mean: over divisions of the labels.
+        low, high: of its 95 % interval.
+        error: on labels held out, of the model that was fitted on all others.
+    """
+
+    mean: float
+    low: float
+    high: float
+    error: float
 
 
 def advice(learner: ActiveLearner, model: Classifier, budget: int, *, seed: int) -> list[str]:
@@ -60,21 +75,24 @@ def advice(learner: ActiveLearner, model: Classifier, budget: int, *, seed: int)
         was = f", {uncertain[-2]:.3f} the round before" if len(uncertain) > 1 else ""
         said.append(f"The model's mean uncertainty is {uncertain[-1]:.3f}{was}.")
     gain = expected_gain(model, *learner.pool.training_data(), budget, seed=seed)
+    most = 1 - 0.05 ** (1 / max(1, learner.pool.n_labeled))  # below which the error is, by 95 %, where none was seen
     if gain is None:
         said.append("There are too few labels to say what more of them would bring.")
-    else:
-        mean, low, high = gain
+    elif not gain.error and most > _LITTLE:
         said.append(
-            f"{budget} more labels are expected to raise the accuracy on such rows by {mean:+.3f} [{low:+.3f}, "
-            f"{high:+.3f}]{': little speaks for going on' if high < _LITTLE else ''}."
+            f"No label that was held out was predicted wrong. With {learner.pool.n_labeled} labels that says no more "
+            f"than that the error on such rows is below {most:.3f}."
+        )
+    else:
+        said.append(
+            f"{budget} more labels are expected to raise the accuracy on such rows by {gain.mean:+.3f} "
+            f"[{gain.low:+.3f}, {gain.high:+.3f}]{': little speaks for going on' if gain.high < _LITTLE else ''}."
         )
     return said
 
 
-def expected_gain(
-    model: Classifier, inputs: Any, targets: Tensor, budget: int, *, seed: int
-) -> tuple[float, float, float] | None:
-    """Return by how much more labels are expected to raise the accuracy, and its 95 % interval; see `advice`.
+def expected_gain(model: Classifier, inputs: Any, targets: Tensor, budget: int, *, seed: int) -> Gain | None:
+    """Return by how much more labels are expected to raise the accuracy; see `advice`.
 
     None where there are fewer than 20 labels, or fewer than 4 of a class.
     """
@@ -98,7 +116,8 @@ def expected_gain(
     draws = np.random.default_rng(seed).integers(len(measured), size=(_DRAWS, len(measured)))
     gains = [_gain(measured[drawn].mean(0), sizes, len(codes), budget) for drawn in draws]
     low, high = np.quantile(gains, [0.025, 0.975])
-    return _gain(measured.mean(0), sizes, len(codes), budget), float(low), float(high)
+    mean = _gain(measured.mean(0), sizes, len(codes), budget)
+    return Gain(mean, float(low), float(high), error=float(measured[:, -1].mean()))
 
 
 def _gain(errors: Any, sizes: list[int], n_labels: int, budget: int) -> float:

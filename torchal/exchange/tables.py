@@ -48,12 +48,22 @@ def write_questions(questions: Sequence[Question], path: str | Path) -> Path:
         ConfigError: another ending.
         See `write_csv` and `write_parquet` for the others.
     """
+    check_table(path)
+    return (write_parquet if Path(path).suffix.lower() in _PARQUET else write_csv)(questions, path)
+
+
+def check_table(path: str | Path) -> None:
+    """Require the name of a table that questions can be written to.
+
+    Raises:
+        ConfigError: it ends in neither .csv nor .parquet.
+        MissingExtraError: Parquet needs pyarrow, which is not installed.
+    """
     ending = Path(path).suffix.lower()
+    if ending not in (".csv", *_PARQUET):
+        raise ConfigError(f"questions are written to .csv or .parquet, got {str(path)!r}")
     if ending in _PARQUET:
-        return write_parquet(questions, path)
-    if ending == ".csv":
-        return write_csv(questions, path)
-    raise ConfigError(f"questions are written to .csv or .parquet, got {str(path)!r}")
+        check_installed("pyarrow", extra="tables")
 
 
 def write_csv(questions: Sequence[Question], path: str | Path, *, renamed: Mapping[str, str] | None = None) -> Path:
