@@ -499,6 +499,18 @@ class TestTexts:
         assert all(row["text"].startswith(self.TEXTS[int(row["id"][1:]) % 8]) for row in rows)
         assert {row["nearest_label"] for row in rows} <= {"ham", "spam"}
 
+    @pytest.mark.parametrize("name", ["messages.csv", "messages.txt"])
+    def test_another_encoding(self, tmp_path, monkeypatch, capsys, name):
+        monkeypatch.chdir(tmp_path)
+        head = "text\n" if name.endswith("csv") else ""
+        Path(name).write_text(head + "\n".join(f"caf\u00e9 {text}" for text in self.TEXTS), encoding="cp1252")
+        source = ["query", "--texts", name, "--budget", "3", "--out", "next.csv"]
+        assert main(source) == 2
+        assert "utf-8" in capsys.readouterr().err.lower()
+        assert main([*source, "--encoding", "cp1252"]) == 0
+        assert all(row["text"].startswith("caf\u00e9") for row in rows_of())
+        assert main([*source, "--encoding", "klingon"]) == 2
+
     def test_lines_of_a_file(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         Path("messages.txt").write_text("\n".join(self.TEXTS))

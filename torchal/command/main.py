@@ -91,6 +91,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "--columns", type=_listed, help="the columns of a table to look at, apart by commas; all unless given"
     )
     more.add_argument("--column", help="the column with the texts")
+    more.add_argument("--encoding", default="utf-8", help="of the table's or the texts' file (utf-8), as cp1252")
     more.add_argument(
         "--weights",
         type=Path,
@@ -186,9 +187,11 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     if kind == "features":
         return sources.read_features(options.features, ids=options.ids, id_column=options.id)
     if kind == "table":
-        return sources.read_table(options.table, target=options.target, id_column=options.id, columns=options.columns)
+        settings = {"target": options.target, "columns": options.columns}
+        return sources.read_table(options.table, id_column=options.id, encoding=options.encoding, **settings)
     if kind == "texts":
-        return sources.read_texts(options.texts, column=options.column, id_column=options.id)
+        settings = {"column": options.column, "id_column": options.id}
+        return sources.read_texts(options.texts, encoding=options.encoding, **settings)
     if options.weights is None:
         raise ConfigError("--images needs --weights, the network that makes features of them")
     return sources.read_images(

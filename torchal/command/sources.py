@@ -18,6 +18,7 @@ from torch import Tensor
 from torchal._checks import check_installed
 from torchal.data.columns import Encoder, index_column, read_column
 from torchal.data.csv_text import BREAK, MISSING, Names, one_line, read_csv_text
+from torchal.data.tables import check_encoding
 from torchal.errors import ConfigError, DataError
 from torchal.exchange.answers import text_of
 
@@ -88,7 +89,9 @@ def read_features(path: Path, *, ids: Path | None, id_column: str | None) -> Sou
     return Source("features", names, features, [digest])
 
 
-def read_table(path: Path, *, target: str | None, id_column: str | None, columns: Sequence[str] | None) -> Source:
+def read_table(
+    path: Path, *, target: str | None, id_column: str | None, columns: Sequence[str] | None, encoding: str = "utf-8"
+) -> Source:
     """Read the rows of a CSV or Parquet file, and make numbers of its columns.
 
     Numbers with blanks get their median and a column that says where; words become columns of 0 and 1. All columns are
@@ -99,7 +102,8 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
         DataError: the file cannot be read, no column is left, or ids repeat.
     """
     check_installed("pandas", extra="tables")
-    frame, cells, names = _read_frame(path)
+    check_encoding(encoding)
+    frame, cells, names = _read_frame(path, encoding)
     missing = frozenset(MISSING)
     id_at = _id_of(names, id_column)
     target_at = None if target is None else names.column("--target", target)
@@ -130,7 +134,7 @@ def read_table(path: Path, *, target: str | None, id_column: str | None, columns
     return Source("table", ids, _standardized(values), digests, labels=labels, notes=notes)
 
 
-def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Source:
+def read_texts(path: Path, *, column: str | None, id_column: str | None, encoding: str = "utf-8") -> Source:
     """Read texts from a column of a CSV file, or the lines of a .txt file, as the principal directions of their words.
 
     A text that is empty is no row; the others keep their ids, and the numbers of their lines.
@@ -138,11 +142,12 @@ def read_texts(path: Path, *, column: str | None, id_column: str | None) -> Sour
     Raises:
         DataError: the file cannot be read, has no such column, or no words; ids repeat.
     """
+    check_encoding(encoding)
     ids: list[str] | None = None
     if path.suffix.lower() == ".txt":
-        texts = _read_lines(path)
+        texts = _read_lines(path, encoding)
     else:
-        table = read_csv_text(path, header=True, delimiter=None, decimal=".", encoding="utf-8")
+        table = read_csv_text(path, header=True, delimiter=None, decimal=".", encoding=encoding)
         id_at = _id_of(table, id_column)
         others = [i for i in range(table.n_columns) if i != id_at]
         if column is None and len(others) != 1:
@@ -247,7 +252,7 @@ def read_coordinates(path: Path, *, n_rows: int) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
-def _read_frame(path: Path) -> tuple[Any, Any, Names]:
+def _read_frame(path: Path, encoding: str) -> tuple[Any, Any, Names]:
     """Return a table as a DataFrame, its cells as they stand in the file, and its names.
 
     Numbers of a CSV file are read for features alone: an id or a label of 007 stays as it is.
@@ -265,7 +270,7 @@ def _read_frame(path: Path) -> tuple[Any, Any, Names]:
         if not len(frame):
             raise DataError(f"{path} has no rows")
         return frame, frame, Names(str(path), [one_line(str(each)) for each in frame.columns], len(frame.columns))
-    table = read_csv_text(path, header=None, delimiter=None, decimal=None, encoding="utf-8")
+    table = read_csv_text(path, header=None, delimiter=None, decimal=None, encoding=encoding)
     return table.frame([]), table.frame(range(table.n_columns)), table
 
 
@@ -294,9 +299,10 @@ def _read_ids(path: Path, id_column: str | None, *, n_rows: int) -> list[str]:
     return _distinct(path, "the ids", ids)
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # as editors count them; splitlines cuts at more
+        text = path.read_text(encoding="utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+        lines = text.split("\n")  # as editors count them; splitlines cuts at more
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except (UnicodeError, OSError) as error:
