@@ -1,3 +1,4 @@
+import enum
 import math
 
 import numpy as np
@@ -157,6 +158,20 @@ class TestNames:
         assert [Classes.named([False, True]).read(text) for text in ("False", "True")] == [False, True]
         assert [NUMBERS.read(text) for text in ("2", "1.0", "x")] == [2, 1.0, "x"]
         assert Classes.learned().read("7") == "7"
+
+    @pytest.mark.parametrize("text", ["nan", "NaN", "inf"])
+    def test_no_number_in_a_file_is_no_blank(self, text):
+        for classes in (NUMBERS, Classes.named([0.5, 1.5])):
+            with pytest.raises(DataError, match=f"'{text}'"):
+                classes.encode([classes.read(text)], n=1)
+
+    def test_of_a_kind_that_cannot_be_saved(self):
+        class Mail(str, enum.Enum):
+            HAM = "ham"
+            SPAM = "spam"
+
+        with pytest.raises(DataError, match=r"must be text, a number or a truth value, got Mail"):
+            Classes.named(Mail)
 
 
 class TestPool:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from torchal import ActiveLearner, DatasetInputs, Pool
 from torchal.errors import DataError, ShapeError
-from torchal.pool.inputs import SparseInputs, as_inputs, gather, have_distances, is_streamed, read_rows
+from torchal.pool.inputs import SparseInputs, as_inputs, gather, have_distances, is_streamed, joined, read_rows
 from torchal.samplers import Margin
 
 ROWS = torch.arange(12.0).reshape(4, 3)
@@ -127,3 +129,19 @@ def test_half_precision_reaches_a_model_of_numpy():
     learner = ActiveLearner(LogisticRegression(), Margin(), Pool.unlabeled(x, n_classes=2))
     learner.tell([0, 5, 1, 4], [0, 1, 0, 1])
     assert len(learner.ask(1)) == 1
+
+
+class TestJoined:
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            ([[1, 2]], [[0.5, 1.0]], "int64, which cannot hold 1 of 2 new rows"),
+            ([[1, 2]], [[math.nan, 1.0]], "int64, which cannot hold 1 of 2 new rows"),
+            ([[1.0, 2.0]], [[1e300, 1.0]], "float32, which cannot hold 1 of 2 new rows"),
+        ],
+    )
+    def test_no_value_becomes_another(self, old, new, words):
+        more = torch.tensor([*new, [1.0, 2.0]], dtype=torch.float64)
+        with pytest.raises(DataError, match=words):
+            joined(torch.tensor(old), more)
+        assert joined(torch.tensor(old), more[1:]).tolist() == [*old, [1.0, 2.0]]

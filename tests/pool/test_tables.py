@@ -254,3 +254,65 @@ class TestTableInputs:
         table, _ = customers()
         with pytest.raises(DataError, match="the columns age, income, city, the new ones a DataFrame with age, city"):
             TableInputs(table).joined(TableInputs(table[["age", "city"]]))
+
+    @pytest.mark.parametrize("make", [pd.Series, pl.Series, pd.Index])
+    def test_what_was_given_stays_as_it_is(self, make):
+        texts = make(["a", "b"])
+        assert TableInputs(texts).joined(TableInputs(make(["c"]))).table.to_list() == ["a", "b", "c"]
+        assert len(texts) == 2
+
+    @pytest.mark.parametrize("library", [pd, pl])
+    def test_a_column_of_numbers_is_joined_by_numbers_only(self, library):
+        table = library.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+        whole = TableInputs(table).joined(TableInputs(library.DataFrame({"a": [0.5], "b": ["z"]})))
+        assert whole.table["a"].to_list() == [1.0, 2.0, 0.5]
+        assert whole.other_columns == ["b"]
+        with pytest.raises(DataError, match=r"1 columns differ in kind: a is (int64|Int64) in the pool and"):
+            TableInputs(table).joined(TableInputs(library.DataFrame({"a": ["1"], "b": ["z"]})))
+
+    def test_rows_that_polars_cannot_stack(self):
+        dates = pl.DataFrame({"a": ["2026-01-01"]}).with_columns(pl.col("a").str.to_date())
+        with pytest.raises(DataError, match=r"cannot be one table"):
+            TableInputs(dates).joined(TableInputs(pl.DataFrame({"a": [[1, 2]]})))
+
+    @pytest.mark.parametrize("column", [lambda table: table, lambda table: table["a"]], ids=["table", "column"])
+    def test_categories_stay_categories(self, column):
+        tables = [pd.DataFrame({"a": pd.Categorical(words), "b": 1}) for words in (["x", "y"], ["z", None])]
+        joined = TableInputs(column(tables[0])).joined(TableInputs(column(tables[1]))).table
+        values = joined if joined.ndim == 1 else joined["a"]
+        assert list(values.dtype.categories) == ["x", "y", "z"]
+        assert values.isna().tolist() == [False, False, False, True]
+        assert list(tables[0]["a"].dtype.categories) == ["x", "y"]
+
+    @pytest.mark.parametrize(
+        ("column", "number"),
+        [
+            (pl.Series([True, None]), 1.0),
+            (pl.Series([3, None], dtype=pl.Decimal(8, 2)), 3.0),
+            (pl.Series([3, None], dtype=pl.Int128), 3.0),
+            (pd.Series([3, np.nan], dtype=np.longdouble), 3.0),
+        ],
+        ids=["truth values", "decimals", "128 bits", "long doubles"],
+    )
+    def test_numbers_of_kinds_that_torch_has_not(self, column, number):
+        library = pl if isinstance(column, pl.Series) else pd
+        found = TableInputs(library.DataFrame({"a": column, "b": [1, 2]})).numbers()
+        assert found[0].tolist() == [number, 1.0]
+        assert found.isnan().tolist() == [[False, False], [True, False]]
+
+    def test_a_class_derived_of_a_table(self):
+        class Places(pd.DataFrame):
+            """A table of another library."""
+
+        assert Pool.unlabeled(Places({"a": [1.0, 2.0]}), n_classes=2).inputs.numbers().tolist() == [[1.0], [2.0]]
+
+    def test_a_network_gets_no_columns_in_another_order(self):
+        x, y = numbers()
+        table = pd.DataFrame(x, columns=["a", "b", "c"])
+        learner = ActiveLearner(TorchClassifier(epochs=1), Margin(), Pool.unlabeled(table, n_classes=2))
+        learner.tell(range(12), y[:12])
+        assert learner.predict(table[:3]).equal(learner.predict()[:3])
+        with pytest.raises(DataError, match=r"inputs must have the 3 columns of the pool .* column 0 is 'a' there"):
+            learner.predict(table[["c", "b", "a"]])
+        with pytest.raises(DataError, match=r"the test inputs must have the 3 columns .* got 2: the first are alike"):
+            ActiveLearner(TorchClassifier(), Margin(), learner.pool, test=(table[["a", "b"]], y))

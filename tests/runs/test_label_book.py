@@ -40,6 +40,7 @@ from torchal.samplers import (
     KCenterGreedy,
     Margin,
     Mixture,
+    TypiClust,
     Uniform,
 )
 
@@ -110,6 +111,28 @@ class TestWords:
         assert again.predict() == learner.predict()
         with pytest.raises(RunError, match="of another pool"):
             ActiveLearner(GaussianNB(), Margin(), Pool.unlabeled(x, classes=["a", "c"])).load(tmp_path / "learner.pt")
+
+    def test_a_simulation_learns_the_classes_of_its_truth(self):
+        x, codes = data()
+        truth = [WORDS[code] for code in codes]
+        learner = ActiveLearner(GaussianNB(), Margin(), Pool.unlabeled(x), truth=truth)
+        rows = [*sorted(range(60), key=lambda row: truth[row] == truth[0])[:20], 0]  # the other class comes first
+        learner.tell(rows, [truth[row] for row in rows])
+        result = learner.finish_round()
+        assert result.labels.equal(result.true_labels)
+
+    def test_parts_follow_the_classes_that_a_saved_learner_has_learned(self):
+        x, codes = data()
+        truth = [WORDS[code] for code in codes]
+        told = sorted(range(40), key=lambda row: truth[row] == truth[40])[:25]  # the classes in another order
+        parts = [{}, {name: LabeledData(x[40:], truth[40:]) for name in ("validation", "test")}]
+        plain, scored = (ActiveLearner(GaussianNB(), Margin(), Pool.unlabeled(x[:40]), **part) for part in parts)
+        plain.tell(told, [truth[row] for row in told])
+        assert plain.pool.classes != scored.pool.classes
+        scored.load_state_dict(plain.state_dict(), [])
+        result = scored.finish_round()
+        right = [a == b for a, b in zip(plain.predict(x[40:]), truth[40:], strict=True)]
+        assert result.test["accuracy"] == result.validation["accuracy"] == pytest.approx(sum(right) / len(right))
 
     def test_an_oracle_answers_in_the_words_of_the_pool(self):
         learner, truth = make(n_labeled=0)
@@ -210,6 +233,35 @@ class TestTrained:
             == GaussianNB().fit(x[:12].numpy(), codes[:12].numpy()).predict(x.numpy()).tolist()
         )
 
+    def test_classes_in_no_order(self):
+        class Threshold:
+            """A model of no library, whose classes are as they came."""
+
+            classes_ = ("spam", "ham")
+
+            def fit(self, X, y):
+                raise AssertionError
+
+            def predict(self, X):
+                return np.array(["eggs" if x > 9 else "ham" if x > 0 else "spam" for x in X[:, 0]])
+
+        x, _ = data()
+        pool = Pool.unlabeled(x, classes=["spam", "ham"])
+        learner = ActiveLearner(Threshold(), Uniform(), pool, pretrained=True)
+        assert learner.predict() == ["ham" if value > 0 else "spam" for value in x[:, 0]]
+        with pytest.raises(DataError, match=r"Threshold predicts .*eggs.*, which is none of its classes_"):
+            learner.predict(torch.full((2, 3), 10.0))
+
+    def test_a_trained_network_of_other_numbers_is_itself_after_loading(self):
+        x, codes = data()
+        model = TorchClassifier(epochs=2, warm_start=True).fit(x, codes * 10)
+        learners = [
+            ActiveLearner(model, Uniform(), Pool.unlabeled(x, classes=[0, 10]), pretrained=True) for _ in range(2)
+        ]
+        assert learners[0].predict() == model.predict(x).tolist()
+        learners[1].load_state_dict(learners[0].state_dict(), [])
+        assert learners[1].predict() == learners[0].predict()
+
     @pytest.mark.parametrize("frozen", [True, False])
     def test_a_trained_network(self, frozen, tmp_path):
         x, codes = data()
@@ -309,6 +361,20 @@ class TestReserve:
         assert set(rows[:2].tolist()) <= set(learner.ask(2).tolist())
         with pytest.raises(DataError, match="1 of 1 rows wait for no answer, the first is row 0"):
             learner.release([0])
+
+    def test_a_row_given_back_and_asked_again_is_of_the_later_batch(self):
+        learner, _ = make(TypiClust(), n_labeled=0)
+        first = learner.ask(3)
+        others = learner.pool.candidates.nonzero().squeeze(1)
+        others = others[~torch.isin(others, first)]
+        learner.release(first[:1])
+        learner.cannot_label(others)
+        again = learner.ask(1)
+        assert again.equal(first[:1])
+        learner.tell(first, ["ham"] * 3)
+        learner.relabel(first[1:2], ["spam"])
+        batches = learner.finish_round().report["batches"]
+        assert [batch["rows"] for batch in batches] == [first[1:].tolist(), again.tolist()]
 
     def test_a_bandit_waits(self):
         x, codes = data()
@@ -472,6 +538,20 @@ class TestSeveralPeople:
         learner.tell([0], ["ham"], by="Ben")  # a later answer takes the place of an earlier one
         assert learner.pool.labeled[:2].tolist() == [True, True]
         assert not learner.disagreements()
+
+    @pytest.mark.parametrize("label", ["spam", None])
+    def test_a_label_of_nobody_in_particular_ends_it(self, label):
+        learner, _ = make(n_labeled=0, consensus="unanimous")
+        learner.tell([0], ["ham"], by="ann")
+        learner.tell([0], ["spam"], by="bob")
+        learner.tell([0], [label])
+        assert learner.disagreements() == []
+        if label:
+            with pytest.raises(DataError, match="labeled already, by nobody"):
+                learner.tell([0], ["ham"], by="cy")
+            assert learner.pool.targets[0] == 1
+        else:
+            assert bool(learner.pool.skipped[0])
 
     def test_rows_at_odds_are_asked_again(self):
         learner, _ = make()
@@ -685,6 +765,29 @@ class TestMoreRows:
             learner.extend(torch.zeros(1, 3))
         assert len(learner.pool) == 60
         assert len(learner.ask(3)) == 3
+
+    def test_agreement_with_the_round_before_is_of_the_same_rows(self):
+        learner, truth = make()
+        learner.watch("kappa")
+        learner.finish_round()
+        answer(learner, learner.ask(3), truth)
+        assert "kappa" in learner.finish_round().pool
+        learner.extend(torch.zeros(2, 3))
+        learner.tell([60], ["ham"])
+        found = [learner.finish_round().pool]
+        rows = learner.ask(3)
+        learner.tell(rows, ["ham"] * 3)
+        found.append(learner.finish_round().pool)
+        assert ["kappa" in watched for watched in found] == [False, True]
+
+    def test_of_several_samplers_none_takes_them_up_where_one_cannot(self):
+        members = [GraphDensity(), ByGroup(Margin(), groups=torch.arange(60))]
+        learner, _ = make(Mixture(members, weights=[0.5, 0.5]))
+        learner.ask(3)
+        before = learner.sampler.state_dict()
+        with pytest.raises(ConfigError, match="60 rows, and the pool is to have 61"):
+            learner.extend(torch.zeros(1, 3))
+        assert repr(learner.sampler.state_dict()) == repr(before)
 
     def test_that_do_not_fit(self, tmp_path):
         x, _ = data()

@@ -102,9 +102,10 @@ class Classes:
         if self.names is None or (self.names and not isinstance(self.names[0], str)):
             for kind in (int, float):
                 try:
-                    return kind(text)
+                    number = kind(text)
                 except ValueError:
                     continue
+                return number if math.isfinite(number) else text  # "nan" is no blank
         return text
 
     def fingerprint(self) -> str:
@@ -182,7 +183,8 @@ def _is_missing(value: Any) -> bool:
 
 
 def _check_name(value: Any) -> None:
-    if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+    # what is derived of these, as an Enum of text, no saved state holds
+    if type(value) not in (str, int, float, bool) or (isinstance(value, float) and not math.isfinite(value)):
         raise DataError(f"a class must be text, a number or a truth value, got {type(value).__name__} {value!r}")
 
 

@@ -218,9 +218,29 @@ def joined(inputs: Inputs, more: Inputs) -> Inputs:
             raise ShapeError(f"rows of the pool have shape {old}, the new ones {new}")
     if isinstance(inputs, Tensor):
         assert isinstance(more, Tensor)
-        return torch.cat([inputs, more.to(inputs)])
+        return torch.cat([inputs, _as_those_of(inputs, more)])
     parts: Any = inputs
     return parts.joined(more)  # type: ignore[no-any-return]
+
+
+def _as_those_of(inputs: Tensor, more: Tensor) -> Tensor:
+    """Return rows in the dtype and on the device of others.
+
+    Raises:
+        DataError: some of their values this dtype does not have.
+    """
+    cast = more.to(inputs)
+    if inputs.is_floating_point():
+        lost = cast.isinf().flatten(1).any(1)  # what was infinite before was refused
+    else:
+        lost = (cast.to(more.dtype) != more).flatten(1).any(1)
+    if bool(lost.any()):
+        first = int(lost.nonzero()[0])
+        raise DataError(
+            f"rows of the pool are {inputs.dtype}, which cannot hold {int(lost.sum())} of {len(more)} new rows of "
+            f"{more.dtype}, the first is new row {first}"
+        )
+    return cast
 
 
 def as_inputs(inputs: Any) -> Inputs:

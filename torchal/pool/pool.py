@@ -202,14 +202,14 @@ class Pool:
         return self._changed(classes=classes.names, n_classes=classes.n, learns_classes=classes.grows)
 
     def relabeled(self, rows: Any, labels: Any) -> Pool:
-        """Return the pool with other labels of rows that are labeled.
+        """Return the pool with other labels of rows that are labeled, or that nobody could tell.
 
         Shapes:
             rows: (n,) int64.
             labels: (n,), of the pool's classes; a row whose label is missing becomes one that nobody can tell.
 
         Raises:
-            DataError: a row is not labeled, or a label is none of the classes.
+            DataError: a row is neither labeled nor skipped, or a label is none of the classes.
             ShapeError: rows repeat or lie outside the pool, or there are not as many labels as rows.
         """
         return self.unlabel(rows).with_labels(rows, labels)

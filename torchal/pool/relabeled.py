@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchal.errors import DataError
+
 
 class Relabeled:
     """A fitted model that predicts other labels than the numbers of a pool's classes, with these in their place.
@@ -16,7 +18,7 @@ class Relabeled:
 
     Args:
         model: a fitted classifier.
-        labels: (C,) what it predicts, ascending.
+        labels: (C,) what it predicts.
         classes: (C,) int64, the numbers of these classes, ascending.
 
     Example:
@@ -28,14 +30,21 @@ class Relabeled:
 
     def __init__(self, model: Any, labels: Any, classes: Tensor) -> None:
         self.model = model
-        self._labels = np.asarray(labels)
+        labels = np.asarray(labels)
+        self._order = np.argsort(labels)
+        self._labels = labels[self._order]
         self.classes_ = classes.cpu().numpy()
 
     def predict(self, X: Any) -> Any:
         """Return the number of the class of each row, (n,)."""
         predicted = self.model.predict(X)
         as_array = predicted.cpu().numpy() if isinstance(predicted, Tensor) else np.asarray(predicted)
-        numbers = self.classes_[np.searchsorted(self._labels, as_array.ravel())]
+        places = np.searchsorted(self._labels, as_array.ravel()).clip(max=len(self._labels) - 1)
+        others = self._labels[places] != as_array.ravel()
+        if others.any():
+            first = as_array.ravel()[others][0]
+            raise DataError(f"{type(self.model).__name__} predicts {first!r}, which is none of its classes_")
+        numbers = self.classes_[self._order[places]]
         return torch.from_numpy(numbers).to(predicted.device) if isinstance(predicted, Tensor) else numbers
 
     def __getattr__(self, name: str) -> Any:

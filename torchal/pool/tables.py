@@ -42,6 +42,10 @@ class TableInputs:
             table = table.to_pandas()
         if isinstance(table, list | tuple | np.ndarray):
             table = _as_objects(table)
+        if _is_of(table, "pandas") and not hasattr(table, "iloc"):  # an index, or an array of pandas' own
+            import pandas as pd
+
+            table = pd.Series(table)
         self.table = table
         """The rows, as a model gets them: of pandas or Polars, or an array of objects."""
         if len(table.shape) == 1 and _is_number(table.dtype):
@@ -92,27 +96,66 @@ class TableInputs:
                 "take a Pipeline whose first step makes numbers of them (ColumnTransformer, TfidfVectorizer) as model, "
                 "or give the pool numbers"
             )
-        values = self.table.to_numpy()
-        if values.dtype == object:  # pandas' own columns with blanks, whose NA no array of numbers has
-            values = self.table.to_numpy(dtype="float64", na_value=float("nan"))
+        if hasattr(self.table, "iloc"):
+            values = self.table.to_numpy()
+            if values.dtype == object:  # pandas' own columns with blanks, whose NA no array of numbers has
+                values = self.table.to_numpy(dtype="float64", na_value=float("nan"))
+        else:
+            values = _of_polars(self.table) if hasattr(self.table, "to_numpy") else self.table
+        if values.dtype == np.longdouble and values.dtype != np.float64:
+            values = values.astype(np.float64)  # torch has no wider one
         values = values.reshape(len(values), -1)
         # a list of numbers is not one of texts: the array is a copy, so that torch may share it
         return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("="), order="C"))
+
+    def check_columns(self, name: str, others: Any) -> None:
+        """Require of other rows, if they are a table too, the same columns in the same order.
+
+        Raises:
+            DataError: they have others.
+        """
+        is_both = isinstance(others, TableInputs) and len(self.shape) == len(others.shape) == 2
+        if not is_both or isinstance(self.table, np.ndarray) or isinstance(others.table, np.ndarray):
+            return
+        mine, theirs = ([column for column, _ in part._columns()] for part in (self, others))
+        if mine != theirs:
+            at = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None)
+            what = (
+                f"column {at} is {mine[at]!r} there and {theirs[at]!r} here"
+                if at is not None
+                else "the first are alike"
+            )
+            raise DataError(
+                f"{name} must have the {len(mine)} columns of the pool in their order, got {len(theirs)}: {what}"
+            )
 
     def joined(self, more: TableInputs) -> TableInputs:
         """Return these with other rows behind them.
 
         Raises:
-            DataError: they have other columns, or are of another library.
+            DataError: they have other columns, numbers where these have none or the other way round, or are of another
+                library.
         """
-        names, others = ([name for name, _ in part._columns()] for part in (self, more))
+        mine, theirs = self._columns(), more._columns()
+        names, others = ([name for name, _ in columns] for columns in (mine, theirs))
         if names != others or type(self.table) is not type(more.table):
             raise DataError(
                 f"rows of the pool are a {type(self.table).__name__} with the columns {', '.join(names)}, the new ones "
                 f"a {type(more.table).__name__} with {', '.join(others)}"
             )
+        differ = [
+            f"{name} is {old} in the pool and {new} in the new rows"
+            for (name, old), (_, new) in zip(mine, theirs, strict=True)
+            if _is_number(old) != _is_number(new) and "Null" not in (str(old), str(new))
+        ]
+        if differ:
+            more_of = f" and {len(differ) - _SHOWN} more" if len(differ) > _SHOWN else ""
+            raise DataError(f"{len(differ)} columns differ in kind: {'; '.join(differ[:_SHOWN])}{more_of}")
         chosen = object.__new__(TableInputs)
-        chosen.table = _stacked(self.table, more.table)
+        try:
+            chosen.table = _stacked(self.table, more.table)
+        except Exception as error:
+            raise DataError(f"rows of the pool and the new ones cannot be one table: {error}") from error
         return chosen
 
     def fingerprint(self) -> str:
@@ -136,11 +179,16 @@ def is_table(values: object) -> bool:
         return bool(values) and isinstance(values[0], str)
     if isinstance(values, np.ndarray):
         return values.dtype.kind in "OUT"
-    return _is_arrow(values) or type(values).__module__.split(".")[0] in ("pandas", "polars")
+    return _is_arrow(values) or _is_of(values, "pandas") or _is_of(values, "polars")
 
 
 def _is_arrow(values: object) -> bool:
-    return type(values).__module__.split(".")[0] == "pyarrow"
+    return _is_of(values, "pyarrow")
+
+
+def _is_of(values: object, package: str) -> bool:
+    """Tell whether values are of a class of a package, or of one that is derived from it, as GeoPandas' tables are."""
+    return any(ancestor.__module__.split(".")[0] == package for ancestor in type(values).__mro__)
 
 
 def _is_number(dtype: Any) -> bool:
@@ -170,5 +218,45 @@ def _stacked(table: Any, more: Any) -> Any:
     if hasattr(table, "iloc"):
         import pandas as pd
 
-        return pd.concat([table, more], ignore_index=True)
-    return table.vstack(more) if hasattr(table, "vstack") else table.append(more)  # Polars: a DataFrame, a Series
+        return pd.concat(_of_the_same_categories(table, more), ignore_index=True)
+    import polars as pl
+
+    # Series.append would write to the caller's
+    return pl.concat([table, more], how="vertical_relaxed" if len(table.shape) > 1 else "vertical")
+
+
+def _of_the_same_categories(table: Any, more: Any) -> list[Any]:
+    """Return tables of pandas whose categorical columns have the categories of both, or they would become text."""
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
+    if len(table.shape) == 1:
+        frames = _of_the_same_categories(table.to_frame(), more.to_frame())
+        return [frame.iloc[:, 0] for frame in frames]
+    both = [
+        number
+        for number, (old, new) in enumerate(zip(table.dtypes, more.dtypes, strict=True))
+        if old != new and isinstance(old, pd.CategoricalDtype) and isinstance(new, pd.CategoricalDtype)
+    ]
+    if not both:
+        return [table, more]
+    parts = [table.copy(deep=False), more.copy(deep=False)]
+    for number in both:
+        columns = [part.iloc[:, number] for part in parts]
+        dtype = union_categoricals(columns).dtype
+        for part, column in zip(parts, columns, strict=True):
+            part.isetitem(number, column.astype(dtype))
+    return parts
+
+
+def _of_polars(table: Any) -> Any:
+    """Return columns of numbers as one array: truth values and decimals, which may be blank, as numbers too."""
+    import polars as pl
+    import polars.selectors as cs
+
+    frame = table.to_frame() if len(table.shape) == 1 else table
+    wide = [name for name, dtype in frame.schema.items() if str(dtype) in ("Int128", "UInt128")]
+    # torch has no such numbers, and NumPy no blanks among truth values
+    values = frame.with_columns(cs.decimal().cast(pl.Float64), pl.col(wide).cast(pl.Float64))
+    blank = [name for name, dtype in values.schema.items() if dtype == pl.Boolean and values[name].null_count()]
+    return values.with_columns(pl.col(blank).cast(pl.Float64)).to_numpy()

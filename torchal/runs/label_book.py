@@ -70,6 +70,10 @@ class LabelBook(ABC):
     def _revised(self, rows: Tensor, codes: Tensor) -> None:
         """Take notice that labels of which the sampler knows are others now, or none (-1)."""
 
+    @abstractmethod
+    def _reordered(self, before: Classes) -> None:
+        """Take notice that the classes have other numbers than before, since a state was loaded."""
+
     @property
     def _free(self) -> Tensor:
         """(N,) bool, the candidates that nobody was asked for."""
@@ -101,7 +105,8 @@ class LabelBook(ABC):
     def tell(self, rows: Any, labels: Any, *, by: str | None = None) -> None:
         """Take labels of rows, asked for or not, in any order and in part.
 
-        A label that is missing (None, NaN) says that nobody can tell, as `cannot_label` does.
+        A label that is missing (None, NaN) says that nobody can tell, as `cannot_label` does. Without `by` it takes the
+        place of what people said of the row.
 
         Args:
             rows: of the pool.
@@ -128,6 +133,7 @@ class LabelBook(ABC):
             return  # and keep the fitted model
         told = rows[pool.labeled[rows]]
         self.pool = pool
+        self._opinions = self._opinions.without(rows.tolist())
         self._drop(rows[~pool.labeled[rows]])
         self._buy(told)
 
@@ -143,8 +149,8 @@ class LabelBook(ABC):
         if not isinstance(by, str) or not by:
             raise ConfigError(f"by must name who says so, got {by!r}")
         codes, classes = self.pool.labels.encode(labels, n=len(rows))
-        told = rows.tolist()
-        alone = [row for row in told if bool(self.pool.labeled[row]) and not self._opinions.of(row)]
+        told, targets = rows.tolist(), self.pool.targets[rows].tolist()
+        alone = [row for row, now in zip(told, targets, strict=True) if now != UNLABELED and row not in self._opinions]
         if alone:
             raise DataError(
                 f"{len(alone)} of {len(told)} rows are labeled already, by nobody in particular, the first is row "
@@ -153,11 +159,10 @@ class LabelBook(ABC):
         self._opinions = self._opinions.with_votes(told, codes.tolist(), by)
         self.pool = self.pool.with_classes(classes)
         decided: dict[int, int] = {}
-        for row in told:
+        for row, now in zip(told, targets, strict=True):
             code = self._opinions.decide(row, self.consensus)
-            now = int(self.pool.targets[row])
             # who is at odds leaves a row as it is, or without a label where all must agree
-            at_odds = UNLABELED if self.consensus == "unanimous" else max(now, UNLABELED)
+            at_odds = UNLABELED if self.consensus == "unanimous" else now
             decided[row] = at_odds if code is None else code
         self._give(decided)
         answered = rows[self.pool.labeled[rows] | self.pool.skipped[rows]]
@@ -165,19 +170,17 @@ class LabelBook(ABC):
 
     def _give(self, decided: Mapping[int, int]) -> None:
         """Give rows the labels that people came to, -1 for none; where nobody can tell, they are skipped."""
-        pool = self.pool
-        given = {row: code for row, code in decided.items() if code != int(pool.targets[row])}
-        old = [row for row in given if bool(pool.labeled[row])]
-        self._change(old, [given[row] for row in old])
-        new = [row for row in given if row not in old]
-        if new:
-            at = torch.tensor(new, device=pool.device)
-            names = self.pool.labels.decode(torch.tensor([given[row] for row in new]))
-            self.pool = self.pool.with_labels(at, names)
-            self._buy(at)
+        rows = torch.tensor(list(decided), dtype=torch.int64, device=self.pool.device)
+        codes = torch.tensor(list(decided.values()), dtype=torch.int64, device=rows.device)
+        before = self.pool.targets[rows]
+        old = (before != UNLABELED) & (before != codes)
+        new = (before == UNLABELED) & (codes != UNLABELED)
+        self._change(rows[old], codes[old].tolist())
+        self.pool = self.pool.with_labels(rows[new], self.pool.labels.decode(codes[new]))
+        self._buy(rows[new])
         silent = [r for r, code in decided.items() if code == UNLABELED and self._opinions.decide(r, "majority") == -1]
         if silent:
-            self.cannot_label(torch.tensor(silent, device=pool.device))
+            self._skip(torch.tensor(silent, device=rows.device))
 
     def relabel(self, rows: Any, labels: Any) -> None:
         """Correct labels that were told. The record of their round stays, and `corrections` has both.
@@ -204,7 +207,7 @@ class LabelBook(ABC):
         self._change(rows, codes.tolist())
         skipped = rows[(codes == UNLABELED).to(rows.device)]
         if len(skipped):
-            self.cannot_label(skipped)
+            self._skip(skipped)
 
     def unlabel(self, rows: Any) -> None:
         """Take labels back, as if they had not been told; these rows may be asked again. See `relabel`.
@@ -247,8 +250,9 @@ class LabelBook(ABC):
         unlabeled, new = set(rows[~told].tolist()), set(self._unobserved)
         known = torch.tensor([row not in new for row in rows.tolist()])
         self._bought = [row for row in self._bought if row not in unlabeled]
-        for batch in self._batches:
-            batch["rows"] = [row for row in batch["rows"] if row not in unlabeled]
+        self._batches = [
+            batch | {"rows": [row for row in batch["rows"] if row not in unlabeled]} for batch in self._batches
+        ]
         self._fit_anew()
         if bool(known.any()):
             self._revised(rows.cpu()[known], after.cpu()[known])
@@ -276,6 +280,10 @@ class LabelBook(ABC):
             DataError: a row is labeled already.
         """
         rows = as_rows("rows", rows, n_rows=len(self.pool), device=self.pool.device)
+        self._skip(rows)
+        self._opinions = self._opinions.without(rows.tolist())
+
+    def _skip(self, rows: Tensor) -> None:
         self.pool = self.pool.without(rows)
         self._drop(rows)
 
@@ -324,17 +332,21 @@ class LabelBook(ABC):
         if len(places) < len(self.pool):
             raise DataError("several rows of the pool have the same source_row: tell them by column='row'")
         problems, new = [], {}
+        targets, read = self.pool.targets.tolist(), {}
         for name, text in zip(answers.ids, answers.labels, strict=True):
             if name not in places:
                 problems.append(f"there is no {column} {name}")
             elif text is not None:
-                row, label = places[name], self.pool.labels.read(text)
-                before = self._word(int(self.pool.targets[row]))
-                if by is None and bool(self.pool.labeled[row]) and before != label:
+                if text not in read:  # there are few labels, and may be many rows
+                    label = self.pool.labels.read(text)
+                    read[text] = label, self._not_a_class(label)
+                row, (label, problem) = places[name], read[text]
+                before = self._word(targets[row])
+                if by is None and before is not None and before != label:
                     problems.append(f"{column} {name} was told {before!r}, the file says {label!r} (see relabel)")
-                elif by is not None or not bool(self.pool.labeled[row]):
+                elif by is not None or before is None:
                     new[row] = label
-                    problems += self._not_a_class(name, column, label)
+                    problems += [f"{column} {name}: {problem}"] if problem else []
         if problems:
             more = f"\n- and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
             listed = "".join(f"\n- {problem}" for problem in problems[:_LISTED])
@@ -343,12 +355,13 @@ class LabelBook(ABC):
         self.tell(rows, list(new.values()), by=by)
         return rows
 
-    def _not_a_class(self, name: str, column: str, label: Any) -> list[str]:
+    def _not_a_class(self, label: Any) -> str | None:
+        """Return why a label cannot be taken; None where it can."""
         try:
             self.pool.labels.encode([label], n=1)
         except (DataError, ShapeError) as error:
-            return [f"{column} {name}: {error}"]
-        return []
+            return str(error)
+        return None
 
     def scores_of(self, rows: Any) -> list[float | None]:
         """Return how much the sampler wanted each of some rows that wait for an answer; None of those that it did not.
@@ -401,7 +414,10 @@ class LabelBook(ABC):
             names = tuple(state["classes"])
             pool = pool.with_classes(Classes(names, max(2, len(names)), pool.learns_classes))
         labels = pool.labels.decode(state["labels"])
+        before = self.pool.labels
         self.pool = pool.with_labels(state["labeled"], labels).without(state["skipped"])
+        if before != self.pool.labels:
+            self._reordered(before)
         self.asked = state["asked"].to(self.pool.device)
         self._scores = dict(state["scores"])
         self._bought, self._batches = list(state["bought"]), list(state.get("batches", []))

@@ -20,17 +20,21 @@ from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.errors import CapabilityError, ConfigError, DataError, FitError, RunError, TorchalError
 from torchal.functional.represents import represents
 from torchal.pool import interop
+from torchal.pool.classes import Classes
 from torchal.pool.inputs import SparseInputs, checked_inputs, gather, have_distances
 from torchal.pool.labels import LabeledData, checked_part
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
+from torchal.pool.tables import TableInputs
 from torchal.pool.view import PoolView
 from torchal.protocols import (
+    UNLABELED,
     Classifier,
     HasEmbedding,
     HasPosterior,
     HasProbabilities,
     HasState,
+    Inputs,
     check_provides,
     provides,
 )
@@ -165,10 +169,11 @@ class ActiveLearner(LabelBook):
             for reader in (model, select_model):
                 if part is not None and reader is not None:
                     interop.check_reads(reader, part.inputs, name=name)
+                    _check_columns(reader, pool.inputs, part.inputs, name=name)
         if sampler.reads(HasPosterior):
             interop.check_draws(looked_at, pool.inputs, pool.n_classes)
         self.costs = _checked_costs(costs, len(pool))
-        self.truth = None if truth is None else self._as_truth(truth, n=len(pool))
+        self.truth = None if truth is None else self._as_truth(truth)
         check_flag("represents", represents)
         if represents and isinstance(pool.inputs, SparseInputs) and not provides(looked_at, HasEmbedding):
             raise CapabilityError(
@@ -376,15 +381,23 @@ class ActiveLearner(LabelBook):
         if self.truth is not None:
             raise ConfigError("a simulation knows the truth of the rows that it began with, and of no others")
         pool = self.pool.extended(inputs, source_rows=source_rows)
-        interop.check_reads(self._recipe, pool.inputs)
+        for reader in (self._recipe, self._select_recipe):
+            if reader is not None:
+                interop.check_reads(reader, pool.inputs)
         n_old, n_rows = len(self.pool), len(pool)
         if costs is None:
             if bool((self.costs != self.costs[0]).any()):
                 raise ConfigError(f"labels cost different amounts; give costs= of the {n_rows - n_old} new rows")
             costs = float(self.costs[0])
         more = _checked_costs(costs, n_rows - n_old)
-        self.sampler.extended(n_rows)
+        before = self.sampler.state_dict()
+        try:
+            self.sampler.extended(n_rows)
+        except BaseException:
+            self.sampler.load_state_dict(before)  # of several samplers some may have taken them up
+            raise
         self.pool, self.costs = pool, torch.cat([self.costs, more])
+        self._last_predictions = None  # they are of a stop set of the old rows
         return torch.arange(n_old, n_rows, device=pool.device)
 
     def predict(self, inputs: Any = None) -> Any:
@@ -411,10 +424,37 @@ class ActiveLearner(LabelBook):
         return narrow.new_zeros(len(narrow), self.pool.n_classes).index_copy_(1, seen, narrow)
 
     def _read(self, inputs: Any) -> Any:
-        return self.pool.inputs if inputs is None else checked_inputs("inputs", inputs)
+        if inputs is None:
+            return self.pool.inputs
+        rows = checked_inputs("inputs", inputs)
+        _check_columns(self._recipe, self.pool.inputs, rows, name="inputs")
+        return rows
 
     def _revised(self, rows: Tensor, codes: Tensor) -> None:
         self.sampler.revised(rows, codes)
+
+    def _reordered(self, before: Classes) -> None:
+        if self._trained is not None:
+            try:
+                self._trained, classes = interop.as_trained(self._recipe, self.pool.labels)
+            except DataError as error:
+                raise RunError(f"the saved classes are not those of the trained model: {error}") from error
+            self.pool = self.pool.with_classes(classes)
+        self.validation = self._recoded_part(self.validation, before)
+        self.test = self._recoded_part(self.test, before)
+        self.truth = None if self.truth is None else self._recoded(self.truth, before)
+
+    def _recoded_part(self, part: LabeledData | None, before: Classes) -> LabeledData | None:
+        return None if part is None else part._replace(targets=self._recoded(part.targets, before))
+
+    def _recoded(self, codes: Tensor, before: Classes) -> Tensor:
+        """Return labels that were numbers of other classes, or of these in another order, as numbers of the pool's."""
+        used = codes[codes != UNLABELED].unique()
+        numbers, classes = self.pool.labels.encode(before.decode(used), n=len(used))
+        self.pool = self.pool.with_classes(classes)
+        place = torch.full((before.n + 1,), UNLABELED, device=codes.device)  # the last is that of UNLABELED
+        place[used] = numbers.to(codes.device)
+        return place[codes]
 
     def _fit_anew(self) -> None:
         if self._model is not None:
@@ -505,13 +545,16 @@ class ActiveLearner(LabelBook):
             self._forget_answered()
 
     def _by_ask(self, rows: list[int]) -> list[list[int]]:
-        """Return rows that were bought, batch by batch; those that nobody asked for are of the first."""
-        parts = [[row for row in rows if row in ask["rows"]] for ask in self._asks]
-        parts = [part for part in parts if part]
-        if len(parts) < 2:
-            return [rows]
-        rest = set(rows).difference(*parts)
-        return [[row for row in rows if row in rest or row in parts[0]], *parts[1:]]
+        """Return rows that were bought, batch by batch; those that nobody asked for are of the first.
+
+        A row that was given back or lost its label, and was asked for again, is of the later batch.
+        """
+        asked = {row: number for number, ask in enumerate(self._asks) for row in ask["rows"]}
+        first = min((asked[row] for row in rows if row in asked), default=0)
+        parts: dict[int, list[int]] = {}
+        for row in rows:
+            parts.setdefault(asked.get(row, first), []).append(row)
+        return [parts[number] for number in sorted(parts)] or [rows]
 
     def _report_of(self, rows: list[int]) -> dict[str, Any]:
         """Return the report of the selection that rows are of."""
@@ -545,7 +588,7 @@ class ActiveLearner(LabelBook):
     def load_state_dict(self, state: Mapping[str, Any], history: list[RoundResult]) -> None:
         """Go on where `state_dict` was taken, with the rounds finished until then.
 
-        The pool may have more rows now, behind those it had.
+        The pool may have more rows now, behind those it had. Its labels are those of the state, whatever others it has.
 
         Raises:
             RunError: the state is of another pool, seed or sampler, or damaged.
@@ -566,9 +609,11 @@ class ActiveLearner(LabelBook):
             except DataError as error:
                 raise RunError(f"the saved model cannot be loaded: {error}") from error
         self._load_label_state(state)
-        self._last_predictions = state.get("last_predictions")
+        self._last_predictions = state.get("last_predictions") if n_rows == len(self.pool) else None
         self._last_model, self._select_model = model, None
-        self._model = model if model is not None and state["is_fitted"] else None
+        # one that came trained answers in the pool's classes, which a copy of its weights does not
+        is_trained = self._trained is not None and not self._has_two_classes
+        self._model = model if model is not None and state["is_fitted"] and not is_trained else None
         self.history = list(history)
         self.began_with = state.get("began_with")
         self._seconds = dict(state["seconds"])
@@ -615,11 +660,12 @@ class ActiveLearner(LabelBook):
             return model  # type: ignore[no-any-return]
         return interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
 
-    def _as_truth(self, truth: Any, *, n: int) -> Tensor:
-        """Return labels as they are, (n,) int64."""
-        if len(truth) != n:
-            raise DataError(f"truth must have one label for each of {n} rows, got {len(truth)}")
-        codes, _ = self.pool.labels.encode(truth, n=n)
+    def _as_truth(self, truth: Any) -> Tensor:
+        """Return labels as they are, (N,) int64; classes that are learned are theirs too from now on."""
+        if len(truth) != len(self.pool):
+            raise DataError(f"truth must have one label for each of {len(self.pool)} rows, got {len(truth)}")
+        codes, classes = self.pool.labels.encode(truth, n=len(self.pool))
+        self.pool = self.pool.with_classes(classes)
         return codes
 
     def _watched_now(self) -> dict[str, float]:
@@ -668,6 +714,12 @@ def _represented(view: PoolView, rows: Tensor) -> dict[str, Any]:
         "mean_distance": float(distances.mean()),
         "largest_distance": float(distances.max()),
     }
+
+
+def _check_columns(model: object, inputs: Inputs, others: Inputs, *, name: str) -> None:
+    """Require of tables the columns of the pool, for a model that gets their numbers and cannot know their names."""
+    if isinstance(inputs, TableInputs) and getattr(model, "takes_tensors", False):
+        inputs.check_columns(name, others)
 
 
 def checked_fit(model: Classifier) -> Classifier:

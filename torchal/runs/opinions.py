@@ -50,17 +50,23 @@ class Opinions:
 
     def with_votes(self, rows: Iterable[int], codes: Iterable[int], by: str) -> Opinions:
         """Return these and somebody's answers, which take the place of older ones of the same person."""
-        more = Opinions(self._votes)
+        more = Opinions()
+        more._votes = dict(self._votes)
         for row, code in zip(rows, codes, strict=True):
-            said = more._votes.setdefault(row, {})
-            said.pop(by, None)  # so that it counts as the latest
-            said[by] = code
+            said = {who: other for who, other in self._votes.get(row, {}).items() if who != by}
+            more._votes[row] = said | {by: code}  # the last, so that it counts as the latest
         return more
 
     def without(self, rows: Iterable[int]) -> Opinions:
         """Return these without what was said of some rows."""
-        dropped = set(rows)
-        return Opinions({row: said for row, said in self._votes.items() if row not in dropped})
+        less = Opinions()
+        less._votes = dict(self._votes)
+        for row in rows:
+            less._votes.pop(row, None)
+        return less
+
+    def __contains__(self, row: int) -> bool:
+        return row in self._votes
 
     def of(self, row: int) -> dict[str, int]:
         """Return who said what of a row, the earliest first."""

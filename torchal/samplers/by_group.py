@@ -106,8 +106,8 @@ class ByGroup(WrapperSampler):
         """
         if self.groups is not None:
             raise ConfigError(
-                f"the groups are those of {len(self.groups.groups)} rows, and the pool is to have {n_rows}: save the "  # type: ignore[union-attr]
-                "learner, and go on with a new pool and the groups of all rows"
+                f"the groups are those of {len(self.groups.groups)} rows, and the pool is to have {n_rows}: begin "  # type: ignore[union-attr]
+                "a new learner with the groups of all rows, and tell it the labels so far"
             )
         super().extended(n_rows)
 
