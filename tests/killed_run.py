@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from tests import forks
 from tests.contracts import NearestMean, make_pool
 from torchal import LabeledData, RunError, Schedule, Trainer
 from torchal.runs import results
@@ -120,6 +121,11 @@ def run_until(folder, moment, number):
     results.RunFolder.append = append
     results.RunFolder.write_checkpoint = write_checkpoint
     run(folder, model=Model(), sampler=Sampling(), oracle=oracle)
+
+
+def run_and_be_killed(folder, moment, number=3):
+    """Run in another process, which dies at this moment of this round."""
+    assert forks.exit_code(run_until, folder, moment, number) == -signal.SIGKILL
 
 
 def run_slowly(folder):

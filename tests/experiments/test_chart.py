@@ -1,6 +1,6 @@
 import pytest
 
-from tests import forks, killed_run
+from tests import killed_run
 from torchal import ConfigError, Run
 
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
@@ -67,7 +67,7 @@ class TestGroups:
 
     def test_unfinished_runs_are_left_out_and_counted(self, tmp_path, capsys):
         config = {"names": {"sampler": "drift", "model": "means"}, "seed": 0}
-        forks.exit_code(killed_run.run_until, tmp_path / "killed", "line", 3)
+        killed_run.run_and_be_killed(tmp_path / "killed", "line")
         killed_run.run(tmp_path / "whole", config=config)
         assert chart.main([str(tmp_path), "--out", str(tmp_path / "chart.png")]) == 0
         assert "left out: 1 runs that are not finished" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from tests import forks, killed_run
+from tests import killed_run
 from torchal import ConfigError
 from torchal.runs.curves import LearningCurve, area_under_curve, mean_interval
 from torchal.runs.tensorboard import write_aggregate
@@ -41,7 +41,7 @@ def test_the_curves_read_back_against_the_number_of_labels(tmp_path):
 
 
 def test_a_run_that_was_killed_has_every_point_once(tmp_path):
-    forks.exit_code(killed_run.run_until, tmp_path, "line", 3)
+    killed_run.run_and_be_killed(tmp_path, "line")
     check_curves(killed_run.run(tmp_path, tensorboard=True))
     assert len(list((tmp_path / "tb").iterdir())) == 1
 
@@ -88,7 +88,7 @@ def test_an_aggregate_of_one_run_has_a_band_without_width(tmp_path):
 
 
 def test_a_metric_that_was_added_when_the_run_went_on_has_no_area(tmp_path):
-    forks.exit_code(killed_run.run_until, tmp_path, "line", 3)
+    killed_run.run_and_be_killed(tmp_path, "line")
     run = killed_run.run(tmp_path, tensorboard=True, metrics={"mine": lambda outcome: 1.0})
     events = read(tmp_path / "tb")
     assert run.finished

@@ -139,7 +139,7 @@ class TestFolder:
 class TestKilled:
     @pytest.mark.parametrize(("moment", "number"), killed_run.PLACES)
     def test_goes_on_as_if_never_killed(self, moment, number, tmp_path, undisturbed):
-        assert forks.exit_code(killed_run.run_until, tmp_path, moment, number) == -signal.SIGKILL
+        killed_run.run_and_be_killed(tmp_path, moment, number)
         self.check_what_there_is(tmp_path, number, undisturbed)
 
     def test_goes_on_after_a_program_of_its_own(self, tmp_path, undisturbed):
@@ -157,7 +157,7 @@ class TestKilled:
         assert resumed.finished
 
     def test_labels_that_were_paid_for_are_not_asked_again(self, tmp_path, undisturbed):
-        assert forks.exit_code(killed_run.run_until, tmp_path, "labeled", 3) == -signal.SIGKILL
+        killed_run.run_and_be_killed(tmp_path, "labeled")
         targets, asked = make_pool(n_labeled=0)[1], []
 
         def oracle(rows):
