@@ -31,7 +31,7 @@ from torchal._checks import check_flag, check_fraction, check_whole, rows_in
 from torchal._records import without
 from torchal.data import Splits, start_rows, with_label_noise, with_repeats
 from torchal.data.noise import check_noise
-from torchal.errors import ConfigError, TorchalError
+from torchal.errors import ConfigError, FitError, TorchalError
 from torchal.pool import interop
 from torchal.protocols import UNLABELED
 from torchal.runs.metrics import BY_NAME
@@ -309,7 +309,8 @@ def main() -> int:
         if debug:
             raise
         # What a model or a library refuses (scikit-learn's own errors, say) is a mistake in a setting like any other.
-        more = "" if isinstance(error, _EXPECTED) else f" ({type(error).__name__}; HYDRA_FULL_ERROR=1 shows where)"
+        ours = isinstance(error, _EXPECTED) and not isinstance(error, FitError)  # which is a library's
+        more = "" if ours else f" ({type(error).__name__}; HYDRA_FULL_ERROR=1 shows where)"
         problem, code = f"error: {explain(error)}{more}", 2
     finally:
         SweepBar.close()

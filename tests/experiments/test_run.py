@@ -131,7 +131,8 @@ class TestSweep:
         code, out, err = run(*SMALL, *theirs, "model.C=1,-1", "-m")
         assert code == 2
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
-        assert "error: The 'C' parameter of LinearSVC must be" in err.splitlines()[-1]
+        assert "error: LinearSVC refused to be fitted on 9 labels" in err.splitlines()[-1]
+        assert "The 'C' parameter of LinearSVC must be" in err.splitlines()[-1]
         assert "HYDRA_FULL_ERROR=1 shows where" in err.splitlines()[-1]
 
     def test_a_damaged_run_does_not_lose_the_table_of_other_experiments(self, run, tmp_path):
