@@ -232,9 +232,10 @@ class ActiveLearner(LabelBook):
             counts = self.pool.targets[self.pool.labeled].bincount()
             names = self.pool.labels.decode(counts.nonzero().squeeze(1))
             of = ", ".join(f"{int(n)} of {name}" for n, name in zip(counts[counts > 0], list(names), strict=True))
+            why = str(error).rstrip(".")
             raise FitError(
-                f"{type(model).__name__} refused to be fitted on {self.pool.n_labeled} labels ({of}): {str(error).rstrip('.')}. "
-                "What was told is kept: label more rows; on_unfit='random' asks for random ones until it can be fitted"
+                f"{type(model).__name__} refused to be fitted on {self.pool.n_labeled} labels ({of}): {why}. What "
+                "was told is kept: label more rows; on_unfit='random' asks for random ones until it can be fitted"
             ) from error
 
     @property
