@@ -23,7 +23,7 @@ def problem(n_rows=60, n_classes=4, n_columns=3, n_labeled=9, seed=0, dtype=torc
 
 def by_the_loop(log_probs, x, labeled, k, eps=1e-7):
     rows = labeled.nonzero().squeeze(1).tolist()
-    near = neighbors.among(x.numpy(), k, "euclidean", rows)
+    near = neighbors.among(neighbors.distances(x.numpy(), "euclidean"), k, rows)
     return reference.contrastive(log_probs.exp().tolist(), [[j for _, j in some] for some in near], eps)
 
 

@@ -56,7 +56,7 @@ def test_agrees_with_the_reference(case):
     graph = density_graph(torch.from_numpy(features), k)
     edges = edges_of(graph)
     if apart:
-        want = reference.graph(nearest.knn(features, k, "manhattan"), features.shape[1])
+        want = reference.graph(nearest.knn(nearest.distances(features, "manhattan"), k), features.shape[1])
         assert edges == pytest.approx(want)
     assert all(i != j and edges[j, i] == weight for (i, j), weight in edges.items())
     start = graph_density(graph)
