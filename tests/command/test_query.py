@@ -439,6 +439,11 @@ class TestTables:
         rows = rows_of()
         assert all(row["id"].startswith("c") and int(row["id"][1:]) >= 40 for row in rows)
         assert {row["predicted"] for row in rows} <= {"yes", "no"}
+        row = rows[0]
+        told = dict(part.split(": ") for part in row["text"].split("; "))  # what a person needs to see of it
+        of = table.set_index("id").loc[row["id"]]
+        assert (int(told["age"]), told["city"]) == (of["age"], of["city"])
+        assert "churn" not in told
 
     def test_goes_on_as_the_target_is_filled_in(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

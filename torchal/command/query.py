@@ -257,7 +257,7 @@ def _questions(learner: ActiveLearner, source: Source, name: str, xy: Tensor) ->
             represents=stands_for[rank],
             predicted=guesses[rank][0],
             probability=guesses[rank][1],
-            text=None if source.texts is None else source.texts[row],
+            text=source.text_of(row),
             image=None if source.images is None else source.images[row],
             x=float(xy[row, 0]),
             y=float(xy[row, 1]),

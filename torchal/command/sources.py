@@ -45,6 +45,7 @@ class Source:
         labels: texts of the target column of a table, blank where there is none.
         notes: what became of the input, for people.
         left_out: ids of rows that cannot be asked for, and whose labels are not looked at.
+        cells: a DataFrame of what stands in each row, where rows are those of a table.
     """
 
     kind: str
@@ -56,9 +57,19 @@ class Source:
     labels: list[str] | None = None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    cells: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def text_of(self, row: int) -> str | None:
+        """Return what a person reads to label a row: its text, or what stands in its columns; None where neither is."""
+        if self.texts is not None:
+            return self.texts[row]
+        if self.cells is None:
+            return None
+        there = zip(map(str, self.cells.columns), _texts(self.cells.iloc[row]), strict=True)
+        return "; ".join(f"{name}: {cell}" for name, cell in there if cell)
 
 
 def read_features(path: Path, *, ids: Path | None, id_column: str | None) -> Source:
@@ -130,8 +141,10 @@ def read_table(
     ]
     labels = None if target_at is None else _labels(_texts(cells.iloc[:, target_at]))
     digests = _digests_of(cells.iloc[:, [i for i in range(names.n_columns) if i != target_at]])
+    shown = cells.iloc[:, [i for i in range(names.n_columns) if i not in (id_at, target_at)]]
+    shown.columns = [names.name_of(i) for i in range(names.n_columns) if i not in (id_at, target_at)]
     ids = _numbers(len(frame)) if id_at is None else _distinct(path, names.name_of(id_at), _texts(cells.iloc[:, id_at]))
-    return Source("table", ids, _standardized(values), digests, labels=labels, notes=notes)
+    return Source("table", ids, _standardized(values), digests, labels=labels, notes=notes, cells=shown)
 
 
 def read_texts(path: Path, *, column: str | None, id_column: str | None, encoding: str = "utf-8") -> Source:
@@ -233,6 +246,7 @@ def reordered(source: Source, ids: Sequence[str]) -> Source:
         texts=pick(source.texts),
         images=pick(source.images),
         labels=pick(source.labels),
+        cells=None if source.cells is None else source.cells.iloc[order],
     )
 
 
