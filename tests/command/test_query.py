@@ -278,6 +278,17 @@ class TestGoingOn:
         assert "10 rows picked by margin, of 300: 10 are labeled" in capsys.readouterr().out
         assert not set(ids_of()) & set(asked)
 
+    @pytest.mark.parametrize("more", [("--model", "naive_bayes"), ("--seed", "1"), ("--strategy", "entropy")])
+    def test_another_model_or_seed_asks_anew(self, folder, more):
+        assert query("--strategy", "badge") == 0
+        first = ids_of()
+        settings = more if "--strategy" in more else ("--strategy", "badge", *more)
+        assert query(*settings) == 0
+        again = ids_of()
+        assert again != first
+        assert query(*settings, out="other.csv") == 0
+        assert again == ids_of("other.csv")
+
     def test_rows_that_nobody_answered_may_be_asked_again(self, folder):
         assert query("--strategy", "k_center") == 0
         asked = self.answer()

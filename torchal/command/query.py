@@ -148,7 +148,8 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     news = tell(learner, source, labels, correct=request.correct)
     lonely = lonely_classes(_counts(learner), request.classes or [])
     told.warnings += [f"Of the class {name!r} there is one label." for name in lonely]
-    same = memory is not None and memory.settings["strategy"] == name and memory.settings["budget"] == request.budget
+    settings = {"strategy": name, "budget": request.budget, "model": request.model, "seed": request.seed}
+    same = memory is not None and memory.settings == settings
     if news or not same or not len(learner.asked):
         learner.withdraw()
         if not learner.pool.candidates.any():
@@ -157,7 +158,6 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
             learner.ask(request.budget)
     told.notes.insert(0, _why(learner, name, request))
     told.classes = [str(word) for word in learner.pool.classes or ()]
-    settings = {"strategy": name, "budget": request.budget, "model": request.model}
     Memory.of(source, learner, settings).save(request.folder)
     with told.timed("describe"):
         xy, explained = _coordinates(source, request)
