@@ -12,14 +12,13 @@ from difflib import get_close_matches
 
 import torch
 
-from torchal.command.sources import Source
+from torchal.command.sources import Source, some
 from torchal.errors import DataError
 from torchal.exchange.answers import Answers
 from torchal.pool.classes import Classes
 from torchal.pool.pool import Pool
 from torchal.runs.learner import ActiveLearner
 
-_SHOWN = 5
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?", re.ASCII)
 
 
@@ -173,10 +172,8 @@ def tell(learner: ActiveLearner, source: Source, labels: Mapping[str, str | None
         elif before != label:
             changed[row] = before, label
     if changed and not correct:
-        first = ", ".join(
-            f"{source.ids[row]!r} was {before!r}, is {after!r}"
-            for row, (before, after) in list(changed.items())[:_SHOWN]
-        )
+        row, (before, after) = next(iter(changed.items()))
+        first = f"{source.ids[row]!r} was {before!r}, is {after!r}"
         raise DataError(
             f"{len(changed)} labels are not as they were told before: {first}. If these correct them, say --correct"
         )
@@ -209,10 +206,3 @@ def lonely_classes(counts: Mapping[str, int], known: Sequence[str]) -> list[str]
                 f"say so by --classes {','.join(counts)}"
             )
     return lonely
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first few of some names, each once."""
-    distinct = list(dict.fromkeys(names))
-    more = f" and {len(distinct) - _SHOWN} more" if len(distinct) > _SHOWN else ""
-    return ", ".join(map(repr, distinct[:_SHOWN])) + more

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +103,6 @@ class Outcome:
         notes: what was chosen, and why.
         warnings: what one should know first.
         classes: all there are so far, in their order.
-        seconds: of each part.
     """
 
     questions: list[Question]
@@ -113,14 +110,6 @@ class Outcome:
     notes: list[str]
     warnings: list[str]
     classes: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Count the seconds of a part."""
-        started = time.perf_counter()
-        yield
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
 
 
 def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
@@ -154,19 +143,16 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
         learner.withdraw()
         if not learner.pool.candidates.any():
             raise BudgetError(f"no row is left to ask for: {learner.pool.n_labeled} of {len(learner.pool)} are labeled")
-        with told.timed("select"):
-            learner.ask(request.budget)
+        learner.ask(request.budget)
     told.notes.insert(0, _why(learner, name, request))
     told.classes = [str(word) for word in learner.pool.classes or ()]
     Memory.of(source, learner, settings).save(request.folder)
-    with told.timed("describe"):
-        xy, explained = _coordinates(source, request)
-        told.questions = _questions(learner, source, name, xy)
-        sure, predicted = _confidence(learner, request.seed)
+    xy, explained = _coordinates(source, request)
+    told.questions = _questions(learner, source, name, xy)
+    sure, predicted = _confidence(learner, request.seed)
     if request.stop:
         told.notes += advice(learner, make_model(request.model), request.budget, seed=request.seed)
-    with told.timed("write"):
-        _write(learner, request, told, (xy, explained, sure, predicted))
+    _write(learner, request, told, (xy, explained, sure, predicted))
     return told
 
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,7 @@ def reordered(source: Source, ids: Sequence[str]) -> Source:
     place = {name: row for row, name in enumerate(source.ids)}
     gone = [name for name in ids if name not in place]
     if gone:
-        raise DataError(f"{len(gone)} of {len(ids)} rows of before are not there any more: {_shown(gone)}")
+        raise DataError(f"{len(gone)} of {len(ids)} rows of before are not there any more: {some(gone)}")
     known = set(ids)
     order = [place[name] for name in ids] + [row for row, name in enumerate(source.ids) if name not in known]
     if order == list(range(len(source))):
@@ -335,7 +335,7 @@ def _distinct(path: Path, what: str, ids: Any) -> list[str]:
         raise DataError(f"{path}: {len(blank)} of {len(listed)} rows have no id in {what}, the first is row {blank[0]}")
     twice = [name for name, times in Counter(listed).items() if times > 1]
     if twice:
-        raise DataError(f"{path}: ids in {what} must be distinct: {len(twice)} are not, as {_shown(twice)}")
+        raise DataError(f"{path}: ids in {what} must be distinct: {len(twice)} are not, as {some(twice)}")
     return listed
 
 
@@ -481,6 +481,8 @@ def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+def some(names: Iterable[str]) -> str:
+    """Return the first few of some names, each once."""
+    distinct = list(dict.fromkeys(names))
+    more = f" and {len(distinct) - _SHOWN} more" if len(distinct) > _SHOWN else ""
+    return ", ".join(map(repr, distinct[:_SHOWN])) + more

@@ -16,11 +16,12 @@ from torchal.command.sources import Source
 from torchal.errors import TorchalError
 from torchal.pool.pool import Pool
 from torchal.runs.learner import ActiveLearner
+from torchal.samplers.switch import typiclust_then_margin
 
 _FEW = 10  # labels of each class, below which typical and covering rows did better than unsure ones
 _RARE = 0.05  # share of the labels of the rarest class
 _LARGE_BATCH = 50  # of which a strategy that looks at rows one by one picks many that are alike
-_MOST_EDGES = 50_000  # rows up to which all near neighbours of all rows are listed
+_MOST_PAIRED = 50_000  # rows up to which strategies that compare all of them with each other are named
 _SHORTEST = 1e-4  # seconds
 _TRIED, _AGAIN = 2_000, 4_000  # rows that a strategy is timed on
 
@@ -45,16 +46,16 @@ def suggest(
     """Return two or three strategies for the next rows, the one to begin with first.
 
     What is looked at is how many labels there are of each class, and how many rows are wanted. The rules are those that
-    the studies of torchal's documentation bear out: with up to about ten labels of each class, rows that are typical of
-    the pool (`typiclust`) or cover it beat those that the model is unsure of, from then on it is the other way round;
-    for large batches `badge`, which weighs both, is never much worse than either. Seconds are those of two smaller
-    pools of this one's rows, and grow as between these.
+    the studies in docs/ bear out: up to ten labels of each class, rows that are typical of the pool (`typiclust`) or
+    near many others (`max_herding`, `uncertainty_herding`) are above chance on all four sets, and `k_center` and
+    `prob_cover`, which are not named for that, below it on two; `margin` and `badge` are above chance on the sets with
+    more labels. Seconds are those of two smaller pools of this one's rows, and grow as between these.
     """
     counts = Counter(label for label in labels.values() if label is not None)
     if len(counts) < 2:
         found = _without_a_model(len(source), counts)
     elif sum(counts.values()) < _FEW * len(counts):
-        found = _with_few_labels(counts)
+        found = _with_few_labels(len(source), counts)
     else:
         found = _with_many_labels(counts, budget)
     return [
@@ -68,20 +69,25 @@ def _of(counts: Mapping[str, int]) -> str:
 
 
 def _without_a_model(n_rows: int, counts: Mapping[str, int]) -> dict[str, str]:
-    covers = "prob_cover" if n_rows <= _MOST_EDGES else "hierarchical_kmeans"
-    return {
-        "typiclust": f"{_of(counts)}: no model can be fitted, and typical rows of each part of the pool are a start",
-        covers: "another start without a model, which covers the dense parts of the pool",
-        "k_center": "a start that covers outliers too",
+    found = {
+        "typiclust": f"{_of(counts)}: no model can be fitted, and typical rows of each part of the pool are a start"
     }
+    if n_rows <= _MOST_PAIRED:
+        found["max_herding"] = "another start without a model: every row is near one of these"
+    else:
+        found["hierarchical_kmeans"] = "another start without a model: as many rows of each region of the pool"
+    return found | {"uniform": "the baseline, and labels that are fit to measure a model on"}
 
 
-def _with_few_labels(counts: Mapping[str, int]) -> dict[str, str]:
-    return {
-        "switch": f"{_of(counts)} are few: typical rows until there are a hundred, then those with small margins",
-        "uncertainty_herding": "covers the rows that the model is unsure of, for few labels and for many",
-        "margin": "the plainest choice, and the better one from about ten labels of each class on",
-    }
+def _with_few_labels(n_rows: int, counts: Mapping[str, int]) -> dict[str, str]:
+    after = typiclust_then_margin().after
+    if sum(counts.values()) < after:
+        found = {"switch": f"{_of(counts)} are few: typical rows up to {after} labels, then those with small margins"}
+    else:
+        found = {"typiclust": f"{_of(counts)} are few for each: typical rows of the parts of the pool without a label"}
+    if n_rows <= _MOST_PAIRED:
+        found["uncertainty_herding"] = "covers the rows that the model is unsure of, for few labels and for many"
+    return found | {"margin": "the plainest choice; with so few labels often no better than random rows"}
 
 
 def _with_many_labels(counts: Mapping[str, int], budget: int) -> dict[str, str]:
