@@ -457,6 +457,23 @@ class TestTables:
         assert (int(told["age"]), told["city"]) == (of["age"], of["city"])
         assert "churn" not in told
 
+    def test_words_that_stand_for_a_blank_and_numbers_that_are_names(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        table, _ = self.customers()
+        table["age"] = [f"{age}" if row % 50 else "unknown" for row, age in enumerate(table["age"])]
+        table["zip"] = 10_000 + np.arange(len(table)) % 3
+        table["churn"] = table["churn"].replace("", "open")
+        table.to_csv("customers.csv", index=False)
+        assert self.query() == 2
+        assert "say so by `missing`; if they are categories, by `categorical`" in capsys.readouterr().err
+        assert self.query("--missing", "unknown,open", "--categorical", "zip") == 0
+        said = capsys.readouterr().out
+        assert "40 are labeled" in said
+        assert "Blanks became the median: age (4 rows)." in said
+        assert "Words made columns of 0 and 1: zip." in said
+        assert self.query("--categorical", "street") == 2
+        assert "no column is named 'street'" in capsys.readouterr().err
+
     def test_goes_on_as_the_target_is_filled_in(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         table, truth = self.customers()

@@ -388,7 +388,9 @@ class TestColumnsThatAreNoNumbers:
 
     def test_marks_can_be_given(self, tmp_path):
         rows = ["-,Rome,yes", "30,Oslo,no", "40,Oslo,yes"] * 6
-        with pytest.raises(DataError, match=r"row 2, column 'age': .*got '-'; 12 of 18 cells .*missing=.*categorical="):
+        with pytest.raises(
+            DataError, match=r"row 2, column 'age': .*got '-'; 12 of 18 cells .*`missing`.*`categorical`"
+        ):
             self.load(tmp_path, rows)
         assert self.load(tmp_path, rows, missing=["-"]).columns["imputed"]["age"]["missing"] == 6
         assert self.load(tmp_path, rows, categorical=["age"]).columns["one_hot"]["age"] == ["-", "30", "40"]

@@ -90,6 +90,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     more.add_argument(
         "--columns", type=_listed, help="the columns of a table to look at, apart by commas; all unless given"
     )
+    more.add_argument("--categorical", type=_listed, help="columns of a table whose numbers are names, apart by commas")
+    more.add_argument("--missing", type=_listed, help="words of a table that stand for a blank, apart by commas")
     more.add_argument("--column", help="the column with the texts")
     more.add_argument("--encoding", default="utf-8", help="of the table's or the texts' file (utf-8), as cp1252")
     more.add_argument(
@@ -177,6 +179,8 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
         "ids": "features",
         "target": "table",
         "columns": "table",
+        "categorical": "table",
+        "missing": "table",
         "column": "texts",
         "weights": "images",
         "backbone": "images",
@@ -187,8 +191,15 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     if kind == "features":
         return sources.read_features(options.features, ids=options.ids, id_column=options.id)
     if kind == "table":
-        settings = {"target": options.target, "columns": options.columns}
-        return sources.read_table(options.table, id_column=options.id, encoding=options.encoding, **settings)
+        return sources.read_table(
+            options.table,
+            target=options.target,
+            id_column=options.id,
+            columns=options.columns,
+            categorical=options.categorical or (),
+            missing=options.missing or (),
+            encoding=options.encoding,
+        )
     if kind == "texts":
         settings = {"column": options.column, "id_column": options.id}
         return sources.read_texts(options.texts, encoding=options.encoding, **settings)

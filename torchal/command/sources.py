@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,28 @@ def read_features(path: Path, *, ids: Path | None, id_column: str | None) -> Sou
 
 
 def read_table(
-    path: Path, *, target: str | None, id_column: str | None, columns: Sequence[str] | None, encoding: str = "utf-8"
+    path: Path,
+    *,
+    target: str | None,
+    id_column: str | None,
+    columns: Sequence[str] | None,
+    categorical: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    encoding: str = "utf-8",
 ) -> Source:
     """Read the rows of a CSV or Parquet file, and make numbers of its columns.
 
     Numbers with blanks get their median and a column that says where; words become columns of 0 and 1. All columns are
     brought to mean 0 and standard deviation 1.
+
+    Args:
+        path: of the file.
+        target: the column of the labels.
+        id_column: the column of the ids; one named id where None.
+        columns: those of the features; all others where None.
+        categorical: columns whose numbers are names.
+        missing: words that stand for a blank, beside the usual ones.
+        encoding: of a CSV file.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -115,20 +131,21 @@ def read_table(
     check_installed("pandas", extra="tables")
     check_encoding(encoding)
     frame, cells, names = _read_frame(path, encoding)
-    missing = frozenset(MISSING)
+    blanks = frozenset([*MISSING, *missing])
+    named = {names.column("--categorical", each) for each in categorical}
     id_at = _id_of(names, id_column)
     target_at = None if target is None else names.column("--target", target)
     left_out: dict[str, str] = {}
     if id_at is not None:
         left_out[names.name_of(id_at)] = "the ids"
     elif target_at != 0:
-        left_out |= {names.name_of(i): why for i, why in index_column(frame.iloc[:, 0], names, missing).items()}
+        left_out |= {names.name_of(i): why for i, why in index_column(frame.iloc[:, 0], names, blanks).items()}
     wanted = None if columns is None else {names.column("--columns", each) for each in columns}
     read = {}
     for i in range(names.n_columns):
         if i in (id_at, target_at) or names.name_of(i) in left_out or (wanted is not None and i not in wanted):
             continue
-        read[i] = read_column(frame.iloc[:, i], i, names, missing)
+        read[i] = read_column(frame.iloc[:, i], i, names, blanks, is_text=i in named)
     if not read:
         raise DataError(f"{path}: no column of features is left; {names.known_columns()}")
     encoder = Encoder(names, read, min_frequency=_MIN_FREQUENCY, max_categories=_MAX_CATEGORIES)
@@ -139,7 +156,7 @@ def read_table(
     notes += [
         f"Blanks became the median: {name} ({told['missing']} rows)." for name, told in about.get("imputed", {}).items()
     ]
-    labels = None if target_at is None else _labels(_texts(cells.iloc[:, target_at]))
+    labels = None if target_at is None else _labels(_texts(cells.iloc[:, target_at]), blanks)
     digests = _digests_of(cells.iloc[:, [i for i in range(names.n_columns) if i != target_at]])
     shown = cells.iloc[:, [i for i in range(names.n_columns) if i not in (id_at, target_at)]]
     shown.columns = [names.name_of(i) for i in range(names.n_columns) if i not in (id_at, target_at)]
@@ -348,9 +365,9 @@ def _texts(series: Any) -> list[str]:
     return series.where(series.notna(), None).map(lambda cell: text_of(cell) or "").tolist()  # type: ignore[no-any-return]
 
 
-def _labels(cells: Sequence[str]) -> list[str]:
+def _labels(cells: Sequence[str], blanks: Collection[str]) -> list[str]:
     """Return the labels of a column, blank where there are none yet."""
-    labels = ["" if cell in MISSING else cell for cell in cells]
+    labels = ["" if cell in blanks else cell for cell in cells]
     if all(_WHOLE.fullmatch(label) for label in set(labels) - {""}):  # a gap makes numbers of pandas floats
         return [label.partition(".")[0] for label in labels]
     return labels

@@ -66,7 +66,7 @@ def read_column(
         row = next(row for row, text in enumerate(values) if text is not None and not is_number[row])
         raise DataError(
             f"{_not_a_number(values[row], row, column, names)}; {n_numbers} of {n_there} cells of the column are "
-            "numbers. If it marks a missing value, say so by missing=; if they are categories, by categorical="
+            "numbers. If it marks a missing value, say so by `missing`; if they are categories, by `categorical`"
         )
     return Column("text", values)
 

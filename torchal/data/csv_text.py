@@ -240,7 +240,7 @@ def _read_text(path: Path, encoding: str) -> str:
             encoding = "utf-16"
         text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except (UnicodeDecodeError, UnicodeError) as error:
-        hint = "; is it latin-1 or cp1252? say so by encoding=" if encoding.lower() in ("utf-8", "utf8") else ""
+        hint = "; is it latin-1 or cp1252? say so by `encoding`" if encoding.lower() in ("utf-8", "utf8") else ""
         raise DataError(f"{path} is not {encoding.upper()} text: {error}{hint}") from error
     except DAMAGED as error:
         raise DataError(f"{path} is damaged: {error}") from error

@@ -10,9 +10,8 @@ from torchal import ActiveLearner, DatasetInputs, Pool, TorchClassifier, embed
 from torchal.errors import DataError, ShapeError
 from torchal.samplers import Badge, KCenterGreedy, Margin
 
-REASON = "transformers and datasets (180 MB) are no part of the dev extra"
-transformers = pytest.importorskip("transformers", reason=REASON)
-datasets = pytest.importorskip("datasets", reason=REASON)
+transformers = pytest.importorskip("transformers", reason="they are in the dev extra")
+datasets = pytest.importorskip("datasets", reason="they are in the dev extra")
 
 TEXTS = Texts(80)
 LABELS = TEXTS.labels
