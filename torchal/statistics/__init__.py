@@ -1,0 +1,1 @@
+"""Statistics of learning curves: plain arrays in, plain numbers and dicts out."""
