@@ -22,9 +22,10 @@ from experiments.machine import SWEEP_PROCESS, SWEEP_RUNS
 from torchal._records import differences, without
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs import charts
-from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
+from torchal.runs.curves import LearningCurve, learning_curve
 from torchal.runs.results import Run, find_runs
 from torchal.runs.tensorboard import write_aggregate
+from torchal.statistics.curves import area_under_curve, labels_to_reach, mean_interval
 
 BASELINE = "uniform"
 REACH = 0.9
@@ -40,7 +41,7 @@ class Row:
     runs: list[Run]
     curve: LearningCurve
     areas: NDArray[Any]
-    labels_to_reach: list[int | None]
+    labels_to_reach: list[float | None]
     """Of each run whose full-data accuracy is known; None where the curve stays below."""
 
     @property

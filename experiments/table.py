@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from experiments.report import check_same_settings
 from torchal._records import write_atomically
 from torchal.errors import ConfigError, TorchalError
-from torchal.runs.curves import area_under_curve, mean_interval
 from torchal.runs.results import Run, find_runs
+from torchal.statistics.curves import area_under_curve, mean_interval
 
 
 @dataclass(frozen=True)
