@@ -331,6 +331,16 @@ class TestSignedRankProbabilities:
         # by the spread of so few draws: a chance of 1 in 10 000 each time
         assert list(found.values()) == pytest.approx(expected, abs=4 * 0.5 / math.sqrt(n))
 
+    def test_a_sum_on_the_edge_is_on_it_whatever_floats_make_of_it(self):
+        # in tenths, 0.1 + 0.2 is no 0.3; in quarters all sums are exact
+        tenths, quarters = (
+            np.array([3.0, -1.0, 2.0, -1.0, 1.0, 0.0]) / 10,
+            np.array([3.0, -1.0, 2.0, -1.0, 1.0, 0.0]) / 4,
+        )
+        for rope in (0, 1, 1.5, 2):
+            found = signed_rank_probabilities(tenths, rope=rope / 10, n_samples=500)
+            assert found == signed_rank_probabilities(quarters, rope=rope / 4, n_samples=500)
+
     def test_sure_things(self):
         assert signed_rank_probabilities([0.1] * 9, rope=0.01)["right"] > 0.99
         assert signed_rank_probabilities([-0.1] * 9, rope=0.01)["left"] > 0.99

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torchal._checks import check_at_least, check_whole
 from torchal.errors import DataError, ShapeError
 from torchal.statistics.curves import mean_interval
-from torchal.statistics.given import ROUNDING, Numbers, as_floats, check_open, largest, steps
+from torchal.statistics.given import ROUNDING, Numbers, as_floats, check_open, largest
 from torchal.statistics.paired import paired_t, power_of_t, signed_rank
 
 _LEVEL = 0.05
@@ -83,7 +83,7 @@ def compare(
         "lower": None if ends is None else float(ends[0]),
         "upper": None if ends is None else float(ends[1]),
         "p": p if is_tested else None,
-        "p_wilcoxon": signed_rank(steps(differences, scale)),
+        "p_wilcoxon": signed_rank(differences, scale),
         "wins": int((better > margin).sum()),
         "ties": int((np.abs(better) <= margin).sum()),
         "losses": int((better < -margin).sum()),
@@ -288,7 +288,7 @@ def runs_needed(
     spread = float(given.std(ddof=1)) if len(given) > 1 else None
     found: dict[str, Any] = {"pairs": None, "more": None, "difference": wanted, "spread": spread, "power": None}
     scale = max(largest(given), abs(wanted))
-    if spread is None or np.ptp(steps(given, scale)) == 0 or abs(wanted) <= ROUNDING * scale:
+    if spread is None or np.ptp(given) <= ROUNDING * scale or abs(wanted) <= ROUNDING * scale:
         return found
     effect = abs(wanted) / spread
     enough = 2
@@ -359,13 +359,19 @@ def signed_rank_probabilities(
     if not len(given):
         raise DataError("a signed-rank test needs at least one difference, got none")
     scale = max(largest(given), float(rope))
-    ordered = np.concatenate([[0.0], steps(given, scale)])
+    ordered = np.concatenate([[0.0], given])
     strengths = np.concatenate([[float(prior_strength)], np.ones(len(given))])
     order = np.argsort(ordered, kind="stable")
     ordered, strengths = ordered[order], strengths[order]
-    edge = 2 * float(steps(np.array([float(rope)]), scale)[0])
-    above = [np.searchsorted(ordered, edge - ordered, side) for side in ("left", "right")]
-    below = [np.searchsorted(ordered, -edge - ordered, side) for side in ("left", "right")]
+    # of each difference: how many make a sum below the edge with it, and how many no more than one on the edge
+    margin = 4 * ROUNDING * scale
+    above, below = (
+        [
+            np.searchsorted(ordered, edge - ordered - margin, "left"),
+            np.searchsorted(ordered, edge - ordered + margin, "right"),
+        ]
+        for edge in (2 * rope, -2 * rope)
+    )
     generator, votes = np.random.default_rng(seed), np.zeros(3)
     size = max(1, _CHUNK // len(ordered))
     for start in range(0, n_samples, size):

@@ -31,7 +31,7 @@ def mean_interval(values: NDArray[Any], *, confidence: float = 0.95) -> tuple[ND
         >>> round(float(lower), 3), round(float(upper), 3)
         (-0.484, 4.484)
     """
-    from scipy import stats
+    from scipy import special
 
     check_open("confidence", confidence)
     n_runs = len(values)
@@ -41,7 +41,7 @@ def mean_interval(values: NDArray[Any], *, confidence: float = 0.95) -> tuple[ND
     if n_runs == 1:
         unknown = np.full_like(mean, math.nan, dtype=np.float64)
         return unknown, unknown
-    half = stats.t.ppf((1 + confidence) / 2, n_runs - 1) * values.std(0, ddof=1) / math.sqrt(n_runs)
+    half = special.stdtrit(n_runs - 1, (1 + confidence) / 2) * values.std(0, ddof=1) / math.sqrt(n_runs)
     return mean - half, mean + half
 
 

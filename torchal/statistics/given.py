@@ -16,7 +16,8 @@ Numbers: TypeAlias = "Sequence[float] | NDArray[Any]"
 """Plain numbers, in a list or an array."""
 
 ROUNDING = 1e-12
-"""Numbers are equal that differ by no more than this share of the largest: 0.3 - 0.2 is then 0.2 - 0.1."""
+"""Scores are equal that differ by no more than this share of the largest, and so are their differences: in floats
+0.3 - 0.2 is not 0.2 - 0.1, and a test of ranks would see no tie."""
 
 
 def as_floats(name: str, values: object, *, ndim: int = 1, finite: bool = True) -> Floats:
@@ -43,20 +44,6 @@ def check_open(name: str, value: object) -> None:
     """Require a number between 0 and 1, neither of them."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < 1:
         raise ConfigError(f"{name} must lie between 0 and 1, got {value!r}")
-
-
-def steps(differences: Floats, scale: float | Floats) -> Floats:
-    """Return differences of numbers up to `scale`, one or of each column, in whole steps of rounding: ties are ties.
-
-    Example:
-        >>> given = np.array([0.3 - 0.2, 0.2 - 0.1])
-        >>> len(np.unique(given)), len(np.unique(steps(given, 0.3)))
-        (2, 1)
-    """
-    # divided by one after the other: the product of a very small scale and the rounding would be 0
-    parts = np.divide(differences, scale, out=np.zeros_like(differences), where=np.asarray(scale) > 0)
-    whole: Floats = np.rint(parts / ROUNDING)
-    return whole
 
 
 def largest(*numbers: Floats) -> float:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from torchal.statistics.given import Floats, steps
+from torchal.statistics.given import ROUNDING, Floats
 
 _EXACT_UP_TO = 50  # differences; from there on scipy's signed-rank test is the normal approximation too
 _FAR = 8.5  # standard errors; the test finds the wrong sign less often than float64 can tell
@@ -30,11 +30,10 @@ def paired_t(a: Floats, b: Floats) -> Floats:
     n, differences = there.sum(0), a - b
     scale = np.maximum(np.abs(a), np.abs(b)).max(0, initial=0.0)
     p = np.full(len(n), np.nan)
-    rounded = steps(differences, scale)
-    lowest = np.where(there, rounded, np.inf).min(0, initial=np.inf)
-    highest = np.where(there, rounded, -np.inf).max(0, initial=-np.inf)
-    p[(n > 1) & (lowest == 0) & (highest == 0)] = 1.0
-    spread_out = (n > 1) & (lowest < highest)
+    lowest = np.where(there, differences, np.inf).min(0, initial=np.inf)
+    highest = np.where(there, differences, -np.inf).max(0, initial=-np.inf)
+    p[(n > 1) & (np.maximum(-lowest, highest) <= ROUNDING * scale)] = 1.0
+    spread_out = (n > 1) & (highest - lowest > ROUNDING * scale) & np.isnan(p)
     n, there = n[spread_out], there[:, spread_out]
     differences = differences[:, spread_out] / scale[spread_out]  # whose squares are neither 0 nor infinite
     mean = differences.sum(0) / n
@@ -43,25 +42,28 @@ def paired_t(a: Floats, b: Floats) -> Floats:
     return p
 
 
-def signed_rank(differences: Floats) -> float | None:
-    """Return p of Wilcoxon's two-sided signed-rank test, None with fewer than two differences.
+def signed_rank(differences: Floats, scale: float) -> float | None:
+    """Return p of Wilcoxon's two-sided signed-rank test, None with fewer than two differences of scores up to `scale`.
 
     Exact up to 50 that are not zero. With ties scipy's exact distribution is none, and what scipy does in its place
     depends on its version; so the sums are counted here.
 
     Shapes:
-        differences: (B,), of which equal ones are equal to the last bit, as `given.steps` makes them.
+        differences: (B,).
     """
     from scipy import stats
 
     if len(differences) < 2:
         return None
-    nonzero = differences[differences != 0]
+    nonzero = differences[np.abs(differences) > ROUNDING * scale]
     if not len(nonzero):
         return 1.0
+    nonzero = nonzero[np.argsort(np.abs(nonzero))]
+    # 1 for the smallest, and one more for each that is larger than the one before by more than rounding
+    sizes = 1 + np.concatenate([[0], np.cumsum(np.diff(np.abs(nonzero)) > ROUNDING * scale)])
     if len(nonzero) > _EXACT_UP_TO:
-        return float(stats.wilcoxon(nonzero).pvalue)
-    doubled = np.rint(2 * stats.rankdata(np.abs(nonzero))).astype(np.int64)  # whole numbers, also of ties
+        return float(stats.wilcoxon(np.sign(nonzero) * sizes).pvalue)
+    doubled = np.rint(2 * stats.rankdata(sizes)).astype(np.int64)  # whole numbers, also of ties
     total, above = int(doubled.sum()), int(doubled[nonzero > 0].sum())
     chances = np.zeros(total + 1)  # of each sum of the ranks whose sign is plus
     chances[0] = 1.0
