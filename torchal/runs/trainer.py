@@ -153,7 +153,7 @@ class Trainer:
         with folder.locked():
             folder.open(config, environment(learner.pool.device))
             checkpoint = folder.read_checkpoint()
-            folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
+            folder.keep_rounds(checkpoint)
             if checkpoint is not None:
                 changed = differences(checkpoint["state"].get("settings", {}), self._settings(start))
                 if changed:
