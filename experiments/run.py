@@ -25,7 +25,7 @@ from experiments.folders import CONF, check_fetched, data_folder
 from experiments.full_data import Experiment, full_data_accuracies
 from experiments.machine import SWEEP_RUNS, is_beside_others, pick_device, set_threads, turn_on
 from experiments.names import config_folders, model_name, source_name, strategy_name, with_full_names
-from experiments.report import ReportCallback
+from experiments.sweep import ReportCallback
 from torchal import samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
 from torchal._records import without

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +22,15 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _IN_LEGEND = 6  # curves whose legend has room inside
 _FORMATS = (".pdf", ".png", ".svg")
+
+
+def look_of(number: int) -> dict[str, Any]:
+    """Return the colour, dash and marker of the line with this number, as settings of matplotlib."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+    }
 
 
 def learning_curves(
@@ -54,17 +62,15 @@ def learning_curves(
     many = len(curves) > _IN_LEGEND
     figure = Figure(figsize=(9.6, 4.8) if many else (6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    looks = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_DASHES), strict=False)
-    for (name, curve), (colour, marker, dash) in zip(curves.items(), looks, strict=False):
+    for number, (name, curve) in enumerate(curves.items()):
+        look = look_of(number)
         n_runs = len(curve.values)
         label = f"{name} ({n_runs} seed{'s' if n_runs > 1 else ''})"
         every = max(1, len(curve.n_labeled) // 10)
-        axes.plot(
-            curve.n_labeled, curve.mean, dash, color=colour, marker=marker, markevery=every, markersize=4.5, label=label
-        )
+        axes.plot(curve.n_labeled, curve.mean, **look, markevery=every, markersize=4.5, label=label)
         if np.isfinite(curve.lower).all():
             shade = 0.07 if many else 0.18
-            axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=colour, alpha=shade, linewidth=0)
+            axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=look["color"], alpha=shade, linewidth=0)
     if full_data is not None:
         axes.axhline(full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="all training data")
     axes.set(xlabel=xlabel, ylabel=ylabel)

@@ -20,7 +20,8 @@ from torchal.study.summary import Problem
 
 OF_EXPERIMENT = ("data", "model", "select_model", "schedule", "start", "noise", "repeat", "cost")
 """Settings in which runs that are compared must agree, but for their seeds."""
-_SEEDS = {"seed", "random_state"}
+SEEDS = {"seed", "random_state"}
+"""Settings that follow from the seed of a run."""
 SHORT = {
     "noise": "noise.share",
     "repeat": "repeat.times",
@@ -137,7 +138,7 @@ def _read(folder: Path) -> StudyRun:
         raise
     names = run.config.get("names") or {}
     model, sampler = (names.get(kind) or _class_of(run.config.get(kind)) for kind in ("model", "sampler"))
-    settings = without({name: run.config.get(name) for name in OF_EXPERIMENT}, _SEEDS)
+    settings = without({name: run.config.get(name) for name in OF_EXPERIMENT}, SEEDS)
     if not names:  # by Trainer itself, without a config: its folder says what it is compared with
         settings = {"folder": str(folder.parent), **settings}
     return StudyRun(
@@ -208,7 +209,7 @@ def flattened(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the dotted names of settings that are not the same in all configs, seeds aside."""
     flat = [flattened(config) for config in configs]
-    names = dict.fromkeys(name for one in flat for name in one if name.rpartition(".")[2] not in _SEEDS)
+    names = dict.fromkeys(name for one in flat for name in one if name.rpartition(".")[2] not in SEEDS)
     return [name for name in names if len({repr(one.get(name)) for one in flat}) > 1]
 
 
