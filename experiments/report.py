@@ -1,4 +1,4 @@
-"""Report on all runs below some folders, as a page, Markdown, CSV, LaTeX and charts: `python -m experiments.report runs`."""
+"""Report on runs, as a page, Markdown, CSV, LaTeX and charts: `python -m experiments.report runs`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in runs.problems:
             print(f"could not be read: {problem.folder}: {problem.why}", file=sys.stderr)
         if not runs.found:
-            asked = f" with {', '.join(f'{name}={",".join(values)}' for name, values in only.items())}" if only else ""
-            raise ConfigError(f"there is no run{asked} below {', '.join(map(str, options.folders))}")
+            asked = " and ".join(f"{name}={','.join(values)}" for name, values in only.items())
+            of = f" with {asked}" if asked else ""
+            raise ConfigError(f"there is no run{of} below {', '.join(map(str, options.folders))}")
         metric, *others = options.metric or ["accuracy"]
         summary = sum_up(
             runs,

@@ -130,6 +130,7 @@ class ExperimentSummary:
         pool_classes: the rows of each class in the pool, where it is known.
         full_data: the main metric with all training data.
         ordered: samplers from the best mean area of the main metric to the worst.
+        key: all settings that its runs share, `StudyRun.settings`.
     """
 
     folder: str
@@ -142,6 +143,7 @@ class ExperimentSummary:
     pool_classes: list[int] | None
     entries: dict[str, Entry]
     ordered: list[str]
+    key: str = ""
 
     @property
     def name(self) -> str:

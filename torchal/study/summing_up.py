@@ -173,6 +173,7 @@ def _experiment(group: Sequence[StudyRun], settings: str, metrics: Sequence[str]
         pool_classes=None if counts is None else [sum(counts[c] for c in column) for column in columns],
         entries=entries,
         ordered=_ordered(entries, metrics[0]),
+        key=group[0].settings,
     )
 
 
