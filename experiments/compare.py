@@ -15,7 +15,7 @@ from torchal.runs.metrics import LOWER_IS_BETTER
 from torchal.study.comparing import area, has
 from torchal.study.reading import StudyRun, read_runs
 from torchal.study.summary import Estimate
-from torchal.study.words import p_value, signed
+from torchal.study.words import signed, with_p
 
 _SIDES = ("data", "model", "settings", "sampler")
 
@@ -79,7 +79,7 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
         more = runs_needed(values[0] - values[1])["more"]
         if more:
             on += f" (some {more} more would show a difference as large as this one, 4 times in 5)"
-    return f"{told}: {gap} in area of {metric}, p = {p_value(found['p'])}, {on}; {won}"
+    return f"{told}: {gap} in area of {metric}, {with_p(found['p'])}, {on}; {won}"
 
 
 def _areas(runs: Sequence[StudyRun], shared: Sequence[str], metric: str, side: str) -> dict[tuple[object, ...], float]:

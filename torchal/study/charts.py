@@ -15,7 +15,6 @@ from torchal.runs.charts import look_of, save
 from torchal.study.summary import ExperimentSummary, Ranking, Summary
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_PANELS = 24  # on a page
@@ -71,7 +70,8 @@ def small_multiples(
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
-    figure.supxlabel(against, fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel(against, fontsize=9)
     figure.supylabel(f"test {metric.replace('_', ' ')}", fontsize=9)
     order = [name for name in (*samplers, "all training data") if name in drawn]
     across = max(1, min(len(order), int(columns * 3.6 / 1.7)))
@@ -82,8 +82,12 @@ def small_multiples(
 
 
 def samplers_of(summary: Summary) -> list[str]:
-    """Return all samplers, the best of the first experiment first: the place says how each is drawn everywhere."""
-    return list(dict.fromkeys(name for one in summary.experiments for name in one.ordered))
+    """Return all samplers, the best over all experiments first: a sampler is drawn the same in all charts."""
+    places: dict[str, list[float]] = {}
+    for one in summary.experiments:
+        for place, name in enumerate(one.ordered):
+            places.setdefault(name, []).append((place + 0.5) / len(one.ordered))
+    return sorted(places, key=lambda name: (float(np.mean(places[name])), name))
 
 
 def critical_difference(ranking: Ranking) -> Figure:
@@ -139,17 +143,20 @@ def comparison_matrix(summary: Summary) -> Figure:
         i, j = names.index(one.a), names.index(one.b)
         values[i, j], values[j, i] = one.difference.mean, -one.difference.mean
         shown[i, j] = shown[j, i] = one.verdict != 0
-    side = max(3.4, 0.62 * len(names) + 1.8)
+    side = max(3.4, 0.52 * len(names) + 1.8)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
     most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     colours = "PuOr_r" if summary.metric in summary.lower_is_better else "PuOr"
-    axes.imshow(values, cmap=colours, vmin=-(most or 1.0), vmax=most or 1.0, alpha=0.75)
+    axes.imshow(values, cmap=colours, vmin=-(most or 1.0), vmax=most or 1.0)
     for i in range(len(names)):
         for j in range(len(names)):
             if math.isfinite(values[i, j]):
                 weight = "bold" if shown[i, j] else "normal"
-                axes.text(j, i, f"{values[i, j]:+.3f}", ha="center", va="center", fontsize=7.5, weight=weight)
+                ink = "white" if abs(values[i, j]) > 0.7 * (most or 1.0) else "black"
+                axes.text(
+                    j, i, f"{values[i, j]:+.3f}", ha="center", va="center", fontsize=7.5, weight=weight, color=ink
+                )
     labels = [textwrap.shorten(name, _WIDE) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), labels, fontsize=8)
@@ -158,33 +165,45 @@ def comparison_matrix(summary: Summary) -> Figure:
     return figure
 
 
-def seconds_bars(summary: Summary) -> Figure:
-    """Draw the seconds of a run by phase, a bar for each sampler, over all experiments."""
+def seconds_bars(summary: Summary, *, experiments: Sequence[ExperimentSummary] | None = None) -> Figure:
+    """Draw the mean seconds of a run by phase: a panel for each experiment, a bar for each sampler.
+
+    Args:
+        summary: what is drawn.
+        experiments: some of the summary's; all where None.
+    """
     check_installed("matplotlib", extra="experiments")
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    totals: dict[str, dict[str, list[float]]] = {}
-    for experiment in summary.experiments:
-        for name, entry in experiment.entries.items():
-            for phase, seconds in entry.seconds.items():
-                totals.setdefault(name, {}).setdefault(phase, []).append(seconds)
-    names = samplers_of(summary)
-    phases = list(dict.fromkeys(phase for by_phase in totals.values() for phase in by_phase))
-    figure = Figure(figsize=(7.2, 1.0 + 0.3 * len(names)), layout="constrained")
-    axes: Axes = figure.add_subplot()
-    left = np.zeros(len(names))
-    for number, phase in enumerate(phases):
-        wide = np.array([float(np.mean(totals.get(name, {}).get(phase, [0.0]))) for name in names])
-        axes.barh(range(len(names)), wide, left=left, color=look_of(number)["color"], label=phase, height=0.7)
-        left += wide
-    for place, total in enumerate(left):
-        axes.text(total, place, f" {total:.2f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(names)), [textwrap.shorten(name, _WIDE) for name in names], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, max(1e-9, float(left.max())) * 1.12)
-    axes.set_xlabel("mean seconds of a run", fontsize=9)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
+    shown = list(summary.experiments if experiments is None else experiments)
+    phases = list(dict.fromkeys(phase for one in shown for entry in one.entries.values() for phase in entry.seconds))
+    columns = min(2, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    bars = max(len(one.ordered) for one in shown)
+    figure = Figure(figsize=(max(6.4, 5.0 * columns), (0.8 + 0.22 * bars) * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes, experiment in zip(panels.flat, shown, strict=False):
+        names = experiment.ordered
+        left = np.zeros(len(names))
+        for number, phase in enumerate(phases):
+            wide = np.array([experiment.entries[name].seconds.get(phase, 0.0) for name in names])
+            axes.barh(range(len(names)), wide, left=left, color=look_of(number)["color"], height=0.72)
+            left += wide
+        for place, total in enumerate(left):
+            axes.text(total, place, f" {total:.3g}", va="center", fontsize=7.5)
+        axes.set_yticks(range(len(names)), [textwrap.shorten(name, _WIDE) for name in names], fontsize=7.5)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(1e-9, float(left.max())) * 1.15)
+        axes.set_title("\n".join(textwrap.wrap(experiment.name, 50)[:3]), fontsize=9)
+        axes.tick_params(labelsize=7.5)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel("mean seconds of a run", fontsize=8)
+    keys = [Patch(color=look_of(number)["color"], label=phase) for number, phase in enumerate(phases)]
+    figure.legend(handles=keys, loc="outside lower center", ncols=max(1, len(keys)), frameon=False, fontsize=8)
     return figure
 
 
@@ -199,7 +218,7 @@ def write_charts(summary: Summary, folder: Path, *, formats: Sequence[str] = ("p
     charts: dict[str, tuple[str, Callable[[], Figure]]] = {}
     few = summary.experiments[:_MOST_PANELS]
     charts["learning curves"] = ("curves", lambda: small_multiples(summary, experiments=few))
-    charts["seconds"] = ("seconds", lambda: seconds_bars(summary))
+    charts["seconds"] = ("seconds", lambda: seconds_bars(summary, experiments=few))
     if summary.comparisons.get(summary.metric):
         charts["each against each"] = ("comparisons", lambda: comparison_matrix(summary))
     ranking = summary.ranking

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from torchal.study.summary import Comparison, Entry, ExperimentSummary, Summary
-from torchal.study.words import answer, estimated, p_value, reached, signed, verdict
+from torchal.study.words import answer, estimated, p_value, reached, signed, verdict, with_p
 
 
 def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> str:
@@ -37,7 +37,7 @@ def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> 
         alike = "; ".join(", ".join(group) for group in summary.ranking.cliques) or "none"
         parts.append(
             f"## Ranks over {summary.ranking.blocks} experiments\n\n{_table(['sampler', 'mean rank'], ranks)}\n\n"
-            f"Friedman's test: p = {p_value(summary.ranking.p)}. Nemenyi's critical difference at 5 %: "
+            f"Friedman's test: {with_p(summary.ranking.p)}. Nemenyi's critical difference at 5 %: "
             f"{summary.ranking.critical_difference:.2f} ranks. Not told apart by it: {_escaped(alike)}."
         )
     parts.append("## How it was made")

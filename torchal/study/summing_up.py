@@ -98,7 +98,7 @@ def sum_up(runs: Runs, wanted: Wanted | None = None) -> Summary:
         ranking=ranking,
         penalties=count_penalties(groups.values(), metrics[0]),
         problems=runs.problems,
-        unfinished=[*(_progress(one, metrics[0]) for one in runs.found if not one.run.finished), *runs.empty],
+        unfinished=[*_progress(groups, experiments), *(f"{folder}: no round yet" for folder in runs.empty)],
         missing=list(_missing(experiments, groups)),
         versions=_versions(runs.found),
         notes=notes,
@@ -329,26 +329,34 @@ def _reached(runs: Sequence[StudyRun], metric: str, full: Mapping[int, float], t
     )
 
 
-def _progress(one: StudyRun, metric: str) -> str:
-    last = one.run.rounds[-1]
-    value = last.test.get(metric)
-    shown = "" if value is None or not math.isfinite(value) else f", {metric} {value:.4f}"
-    written = time.strftime("%Y-%m-%d %H:%M", time.localtime((one.run.folder / "rounds.jsonl").stat().st_mtime))
-    return f"{one.where}: {last.n_labeled} labels{shown}, last written {written}"
+def _progress(groups: Mapping[str, Sequence[StudyRun]], experiments: Sequence[ExperimentSummary]) -> Iterable[str]:
+    """Tell how far the runs are that did not finish, those of a sampler together."""
+    for experiment in experiments:
+        waiting: dict[str, list[StudyRun]] = {}
+        for one in groups[experiment.key]:
+            if not one.run.finished:
+                waiting.setdefault(one.sampler, []).append(one)
+        for sampler, some in waiting.items():
+            seeds = sorted(one.seed for one in some)
+            counts = sorted(one.run.rounds[-1].n_labeled for one in some)
+            last = max((one.run.folder / "rounds.jsonl").stat().st_mtime for one in some)
+            written = time.strftime("%Y-%m-%d %H:%M", time.localtime(last))
+            labels = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+            of = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+            yield f"{experiment.name}: {sampler}, {of}: {labels} labels so far, last written {written}"
 
 
 def _missing(experiments: Sequence[ExperimentSummary], groups: Mapping[str, Sequence[StudyRun]]) -> Iterable[str]:
     """Tell the seeds and the samplers that others have."""
-    named = {one.folder: one.name for one in experiments}
-    for group in groups.values():
+    for experiment in experiments:
+        group = groups[experiment.key]
         seeds = {one.seed for one in group}
         by_sampler: dict[str, set[int]] = {}
         for one in group:
             by_sampler.setdefault(one.sampler, set()).add(one.seed)
-        name = named.get(str(group[0].run.folder.parent.parent), group[0].data)
         for sampler, own in by_sampler.items():
             if lacking := sorted(seeds - own):
-                yield f"{name}: {sampler} has no run of seed {', '.join(map(str, lacking))}"
+                yield f"{experiment.name}: {sampler} has no run of seed {', '.join(map(str, lacking))}"
     samplers = dict.fromkeys(name for one in experiments for name in one.ordered)
     for experiment in experiments:
         if lacking_samplers := [name for name in samplers if name not in experiment.entries]:

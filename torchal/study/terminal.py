@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from torchal.study.summary import Comparison, Entry, ExperimentSummary, Reached, Summary
-from torchal.study.words import estimated, p_value, signed
+from torchal.study.words import estimated, signed, with_p
 
 
 def lines(summary: Summary, *, target: str = "target") -> Iterator[str]:
@@ -46,7 +46,7 @@ def compared(found: Comparison) -> str:
         >>> compared(Comparison("margin", "uniform", 5, Estimate(0.03, 0.01, 0.05), 5, 0, 0, 0.01, 0.06, 0.02, 1))
         'margin - uniform: area +0.0300 [+0.0100, +0.0500], paired over 5 runs, p = 0.02 (Holm)'
     """
-    p = "" if found.p_holm is None else f", p = {p_value(found.p_holm)} (Holm)"
+    p = "" if found.p_holm is None else f", {with_p(found.p_holm)} (Holm)"
     pairs = f"{found.pairs} run{'s' * (found.pairs > 1)}"
     return f"{found.a} - {found.b}: area {signed(found.difference)}, paired over {pairs}{p}"
 

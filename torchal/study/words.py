@@ -17,6 +17,17 @@ def p_value(p: float | None) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
+def with_p(p: float | None) -> str:
+    """Return what a p-value is.
+
+    Example:
+        >>> with_p(0.0321), with_p(1e-9)
+        ('p = 0.032', 'p < 0.0001')
+    """
+    value = p_value(p)
+    return f"p < {value[1:]}" if value.startswith("<") else f"p = {value}"
+
+
 def estimated(found: Estimate | None) -> str:
     """Return a mean with its interval.
 
@@ -72,9 +83,7 @@ def answer(summary: Summary) -> str:
     best = (min if down else max)(turned, key=lambda one: one.difference.mean)
     if best.verdict == 0:
         sure = (
-            f"p = {p_value(best.p_holm)} after Holm's correction"
-            if best.p_holm is not None
-            else "too few pairs to say more"
+            f"{with_p(best.p_holm)} after Holm's correction" if best.p_holm is not None else "too few pairs to say more"
         )
         return (
             f"{on} no sampler is shown to be better than {best.b}: the largest difference is that of {best.a}, "
@@ -85,7 +94,7 @@ def answer(summary: Summary) -> str:
     side = "ahead of" if best.verdict == 1 else "behind"
     return (
         f"{on} {best.a} is {side} {best.b} by {signed(best.difference)} in area of {metric} over {best.pairs} pairs, "
-        f"p = {p_value(best.p_holm)} after Holm's correction.{more}"
+        f"{with_p(best.p_holm)} after Holm's correction.{more}"
     )
 
 
