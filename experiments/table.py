@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from torchal._records import differences, without, write_atomically
 from torchal.errors import ConfigError, TorchalError
-from torchal.runs.curves import area_under_curve, mean_interval
 from torchal.runs.results import Run, find_runs
+from torchal.statistics.curves import area_under_curve, mean_interval
 from torchal.study.reading import OF_EXPERIMENT, SEEDS
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from torchal.pool.round_result import RoundResult
-from torchal.runs.curves import LearningCurve, area_under_curve
+from torchal.runs.curves import LearningCurve
+from torchal.statistics.curves import area_under_curve
 
 
 class RunLog:

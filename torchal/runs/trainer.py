@@ -53,8 +53,8 @@ class Trainer:
         config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
             Made from the settings above unless given, where a function among them is known by its name only. A mapping
             `names` in it (as data, model, sampler) is what charts and TensorBoard's table call them.
-        about: what else is to be known of the run, in `environment.json`; it may be another when the run goes on. Reports
-            read `data` in it: `class_names`, and `class_counts` of the pool.
+        about: what else is to be known of the run, in `environment.json`; it may be another when the run goes on.
+            Reports read `data` in it: `class_names`, and `class_counts` of the pool.
         progress: show a progress bar; or a bar of tqdm that several runs share, each of which moves it on by 1 in all.
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.
