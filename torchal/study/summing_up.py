@@ -8,19 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from torchal._records import without
 from torchal.errors import ConfigError, DataError
 from torchal.runs.curves import learning_curve
 from torchal.runs.metrics import LOWER_IS_BETTER
 from torchal.runs.results import AXES, Run
 from torchal.statistics import curves
 from torchal.study.comparing import area, areas_of, compare_over_all, compare_with, count_penalties, has, rank
-from torchal.study.reading import Runs, StudyRun, differing
+from torchal.study.reading import SEEDS, Runs, StudyRun, differing
 from torchal.study.summary import (
     Band,
     Comparison,
@@ -139,8 +139,9 @@ def _experiment(group: Sequence[StudyRun], settings: str, metrics: Sequence[str]
     by_sampler: dict[str, list[StudyRun]] = {}
     for one in group:
         by_sampler.setdefault(one.sampler, []).append(one)
-    full = _full_data({one.run.folder.parent.parent for one in group})
-    about = next((one.environment["data"] for one in group if one.environment.get("data")), {})
+    full = _full_data(group)
+    known = (one.environment["data"] for one in group if one.environment.get("data"))
+    about: Mapping[str, Any] = next(known, {})
     counts = about.get("class_counts")
     n_classes = max(
         [
@@ -149,7 +150,8 @@ def _experiment(group: Sequence[StudyRun], settings: str, metrics: Sequence[str]
         ]
     )
     columns = _columns(group, n_classes, counts)
-    names = about.get("class_names") or [str(number) for number in range(n_classes)]
+    names = about.get("class_names") or ()
+    names = names if len(names) == n_classes else [str(number) for number in range(n_classes)]
     class_names = ["others" if len(column) > 1 else str(names[column[0]]) for column in columns]
     ended = {name: [one for one in runs if one.run.finished] for name, runs in by_sampler.items()}
     baseline = wanted.baseline if ended.get(wanted.baseline) else None
@@ -187,14 +189,19 @@ def _ordered(entries: Mapping[str, Entry], metric: str) -> list[str]:
     return sorted(entries, key=place)
 
 
-def _full_data(folders: Iterable[Path]) -> dict[int, float]:
+def _full_data(group: Sequence[StudyRun]) -> dict[int, float]:
     """Return the test accuracy with all training data, by seed, as far as it is known."""
     known: dict[int, float] = {}
-    for folder in folders:
+    config = group[0].run.config
+    for folder in sorted({one.run.folder.parent.parent for one in group}):
         for path in (folder / "full_data").glob("seed=*.json"):
             try:
-                known[int(path.stem.removeprefix("seed="))] = float(json.loads(path.read_text("utf-8"))["accuracy"])
-            except (ValueError, KeyError, TypeError):
+                content = json.loads(path.read_text("utf-8"))
+                of = content["config"]
+                same = all(without(of[name], SEEDS) == without(config.get(name), SEEDS) for name in of.keys() - SEEDS)
+                if same:
+                    known[int(path.stem.removeprefix("seed="))] = float(content["accuracy"])
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # a file that is being written, or of somebody else: the target is then not known
     return known
 
@@ -284,13 +291,14 @@ def _columns(group: Sequence[StudyRun], n_classes: int, counts: Sequence[int] | 
     """Return the classes of each column of what was bought: one each, and the rarest of many together."""
     if n_classes <= _CLASSES:
         return [[number] for number in range(n_classes)]
-    if counts is None:
-        totals = np.zeros(n_classes)
+    totals = np.zeros(n_classes)
+    if counts is not None:
+        totals[: len(counts)] = counts
+    else:
         for one in group:
             for result in one.run.rounds:
                 totals += np.bincount(result.labels.numpy(), minlength=n_classes)
-        counts = totals.tolist()
-    order = sorted(range(n_classes), key=lambda number: -counts[number])
+    order = sorted(range(n_classes), key=lambda number: -totals[number])
     return [*([number] for number in sorted(order[: _CLASSES - 1])), sorted(order[_CLASSES - 1 :])]
 
 
@@ -322,7 +330,7 @@ def _reached(runs: Sequence[StudyRun], metric: str, full: Mapping[int, float], t
     needed = [curves.labels_to_reach(*one.run.curve(metric), at, lower_is_better=down) for one, at in known]
     told = curves.reached(needed, [one.run.rounds[-1].n_labeled for one, _ in known])
     return Reached(
-        target=float(np.mean([at for _, at in known])),
+        target=target if target is not None else float(np.mean([at for _, at in known])),
         runs=told["runs"],
         reached=told["reached"],
         median=told["median"],
