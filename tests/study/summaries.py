@@ -131,7 +131,7 @@ class _Runs:
         self.values, self.seconds = {}, {}
         ease = generator.normal(0, 0.01, (n_runs, 1))
         for place, sampler in enumerate(samplers):
-            speed = 0.012 + 0.002 * ((place * 5) % 7) + 0.002 * generator.normal()
+            speed = 0.014 + 0.0008 * ((place * 3) % 5) + 0.001 * generator.normal()
             noise = generator.normal(0, 0.008, (n_runs, n_points)) + generator.normal(0, 0.006, (n_runs, 1))
             accuracy = np.clip(0.97 - 0.7 * np.exp(-speed * self.labels) + ease + noise, 0, 1)
             self.seconds[sampler] = np.cumsum(0.05 * (1 + place) + 0.002 * self.labels)
