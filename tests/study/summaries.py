@@ -364,9 +364,25 @@ def large(n_experiments=50, n_samplers=20, n_points=20):
         n_examples=0,
         class_names=tuple(f"class {i}" for i in range(10)),
     )
-    copies = itertools.islice(itertools.cycle(summary.experiments), n_experiments)
-    names = [f"data_set_{i:02d}" for i in range(n_experiments)]
-    experiments = [
-        replace(one, data=name, folder=f"runs/{name}-logistic") for one, name in zip(copies, names, strict=True)
-    ]
-    return replace(summary, title=f"Samplers on {n_experiments} data sets", experiments=experiments)
+    copies = [_moved(summary.experiments[i % 2], 1e-4 * i, f"data_set_{i:02d}") for i in range(n_experiments)]
+    return replace(summary, title=f"Samplers on {n_experiments} data sets", experiments=copies)
+
+
+def _moved(experiment, shift, name):
+    """Return an experiment of the same runs with other values, so that no array is like one of another."""
+    entries = {}
+    for place, (sampler, entry) in enumerate(experiment.entries.items()):
+        curves = {
+            metric: {
+                axis: Band(
+                    [x * (1 + shift) for x in one.x] if axis == "seconds" else one.x,
+                    *([value + shift * (1 + k + place + len(axis)) for value in side] for k, side in enumerate(sides)),
+                    one.n_runs,
+                )
+                for axis, one in bands.items()
+                for sides in [(one.mean, one.lower, one.upper)]
+            }
+            for metric, bands in entry.curves.items()
+        }
+        entries[sampler] = replace(entry, curves=curves)
+    return replace(experiment, data=name, folder=f"runs/{name}-logistic", entries=entries)
