@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torchal._checks import check_at_least, check_whole
 from torchal.errors import DataError, ShapeError
 from torchal.statistics.curves import mean_interval
-from torchal.statistics.given import ROUNDING, Floats, Numbers, as_floats, check_open, largest, steps
+from torchal.statistics.given import ROUNDING, Numbers, as_floats, check_open, largest, steps
 from torchal.statistics.paired import paired_t, power_of_t, signed_rank
 
 _LEVEL = 0.05
@@ -73,15 +73,16 @@ def compare(
     differences, scale = first[there] - second[there], largest(first[there], second[there])
     better = differences if not lower_is_better else -differences
     margin = tolerance + ROUNDING * scale
-    p = paired_t(differences, scale)
-    ends = mean_interval(differences, confidence=confidence) if p is not None else (None, None)
+    p = float(paired_t(first[:, None], second[:, None])[0])
+    is_tested = not math.isnan(p)
+    ends = mean_interval(differences, confidence=confidence) if is_tested else None
     return {
         "pairs": len(differences),
         "unpaired": int((~there).sum()),
         "difference": float(differences.mean()) if len(differences) else math.nan,
-        "lower": None if ends[0] is None else float(ends[0]),
-        "upper": None if ends[1] is None else float(ends[1]),
-        "p": p,
+        "lower": None if ends is None else float(ends[0]),
+        "upper": None if ends is None else float(ends[1]),
+        "p": p if is_tested else None,
         "p_wilcoxon": signed_rank(steps(differences, scale)),
         "wins": int((better > margin).sum()),
         "ties": int((np.abs(better) <= margin).sum()),
@@ -221,7 +222,9 @@ def penalty_matrix(
             continue
         for first, second in itertools.combinations(values, 2):
             i, j = index[first], index[second]
-            wins, losses = _significant(values[first], values[second], alpha)
+            is_sure = paired_t(values[first], values[second]) < alpha
+            gaps = np.nan_to_num(values[first] - values[second]).sum(0)
+            wins, losses = int((is_sure & (gaps > 0)).sum()), int((is_sure & (gaps < 0)).sum())
             share = 1 / values[first].shape[1]
             matrix[i, j] += share * (losses if lower_is_better else wins)
             matrix[j, i] += share * (wins if lower_is_better else losses)
@@ -263,7 +266,7 @@ def runs_needed(
 
     Raises:
         DataError: a difference is not finite, or there is neither one nor what is to be found.
-        ConfigError: power or alpha is not between 0 and 1.
+        ConfigError: power or alpha is not between 0 and 1, or alpha below 0.001.
 
     Reference:
         Cohen, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., 1988, by the noncentral t.
@@ -276,6 +279,7 @@ def runs_needed(
     given = as_floats("differences", differences)
     check_open("power", power)
     check_open("alpha", alpha)
+    check_at_least("alpha", alpha, least=0.001)
     if difference is None:
         if not len(given):
             raise DataError("how many runs are needed needs a difference, or pairs to take it from; got neither")
@@ -375,15 +379,3 @@ def signed_rank_probabilities(
         largest_share = shares >= shares.max(1, keepdims=True) - 1e-9
         votes += (largest_share / largest_share.sum(1, keepdims=True)).sum(0)
     return dict(zip(("left", "rope", "right"), (votes / n_samples).tolist(), strict=True))
-
-
-def _significant(first: Floats, second: Floats, alpha: float) -> tuple[int, int]:
-    """Return at how many places the first is significantly above the second, and below it."""
-    counts = [0, 0]
-    for a, b in zip(first.T, second.T, strict=True):
-        there = ~(np.isnan(a) | np.isnan(b))
-        differences = a[there] - b[there]
-        p = paired_t(differences, largest(a[there], b[there]))
-        if p is not None and p < alpha:
-            counts[int(differences.mean() < 0)] += 1
-    return counts[0], counts[1]

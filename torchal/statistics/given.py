@@ -45,18 +45,18 @@ def check_open(name: str, value: object) -> None:
         raise ConfigError(f"{name} must lie between 0 and 1, got {value!r}")
 
 
-def steps(differences: Floats, scale: float) -> Floats:
-    """Return differences of numbers up to `scale` in whole steps of their rounding, so that ties are ties.
+def steps(differences: Floats, scale: float | Floats) -> Floats:
+    """Return differences of numbers up to `scale`, one or of each column, in whole steps of rounding: ties are ties.
 
     Example:
         >>> given = np.array([0.3 - 0.2, 0.2 - 0.1])
         >>> len(np.unique(given)), len(np.unique(steps(given, 0.3)))
         (2, 1)
     """
-    if not scale:
-        return np.zeros_like(differences)
-    # divided first: the product of a very small scale and the rounding would be 0
-    return np.rint(differences / scale / ROUNDING)
+    # divided by one after the other: the product of a very small scale and the rounding would be 0
+    parts = np.divide(differences, scale, out=np.zeros_like(differences), where=np.asarray(scale) > 0)
+    whole: Floats = np.rint(parts / ROUNDING)
+    return whole
 
 
 def largest(*numbers: Floats) -> float:
