@@ -63,7 +63,7 @@ def _report(folder: Path) -> bool:
         print()
         for line in lines(summary, target=f"{SHARE_OF_FULL:.0%} of full"):
             print(line)
-        write_aggregates(folder, runs)
+        # aggregates
         print(f"report: {write_report(summary, folder / 'report')[0]}")
     except (TorchalError, OSError) as error:
         print(f"error: no report on {folder}: {error}", file=sys.stderr)

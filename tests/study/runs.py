@@ -86,4 +86,4 @@ def write_sweep(
                     values = [start, start + 0.2 + ahead[0], start + 0.3 + ahead[1]]
                     losses = [1 - value for value in values]
                     write_run(root, data=name, model=model, sampler=sampler, seed=seed, values=values, log_loss=losses)
-            write_full_data(root, data=name, model=model, seeds=seeds)
+            write_full_data(root, data=name, model=model, seeds=seeds, accuracy=0.8)

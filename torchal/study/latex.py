@@ -5,24 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from torchal.study.summary import Comparison, Entry, Summary
+from torchal.study.summary import Comparison, Entry, ExperimentSummary, Summary
 from torchal.study.words import estimated, p_value, reached, signed
 
 
 def latex(summary: Summary) -> str:
-    """Return a table for each experiment and one of all comparisons, for the package booktabs."""
+    """Return a table for each experiment and one of all comparisons, for the package booktabs.
+
+    Names stay as they are: those beyond Latin letters need LuaLaTeX or XeLaTeX, and a font that has them.
+    """
     metric = summary.metric
     parts = ["% \\usepackage{booktabs}"]
-    for experiment in summary.experiments:
-        against = experiment.baseline or "baseline"
-        heads = ["Sampler", "Runs", f"Final {metric}", "Area", f"Area minus {against}", "Labels to target", "Seconds"]
-        rows = [_latex_cells(name, experiment.entries[name], metric) for name in experiment.ordered]
-        full = "" if experiment.full_data is None else f" With all training data: {experiment.full_data:.4f}."
-        caption = (
-            f"{experiment.name}. Means with 95 % intervals; bold is better than {against} and italic worse "
-            f"(paired t-test, Holm, 5 %).{full}"
-        )
-        parts.append(_latex_table(heads, rows, caption))
+    parts += [_experiment(one, metric) for one in summary.experiments]
     found = summary.comparisons.get(metric, [])
     if found:
         heads = ["A", "B", "Pairs", "A minus B", "$p$ (Holm)", "Won / equal / lost"]
@@ -42,14 +36,28 @@ def latex(summary: Summary) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _experiment(experiment: ExperimentSummary, metric: str) -> str:
+    heads = ["Sampler", "Runs", f"Final {metric}", "Area", "Labels to target", "Seconds"]
+    rows = [_latex_cells(name, experiment.entries[name], metric) for name in experiment.ordered]
+    caption = f"{experiment.name}. Means with 95 % intervals."
+    against = experiment.baseline
+    if against is not None:
+        heads.insert(4, f"Area minus {against}")
+        for name, row in zip(experiment.ordered, rows, strict=True):
+            found = experiment.entries[name].against.get(metric)
+            row.insert(4, _tex_signed(found) if found else "")
+        caption += f" Bold is better than {against} and italic worse (paired t-test, Holm, 5 %)."
+    if experiment.full_data is not None:
+        caption += f" With all training data: {experiment.full_data:.4f}."
+    return _latex_table(heads, rows, caption)
+
+
 def _latex_cells(sampler: str, entry: Entry, metric: str) -> list[str]:
-    found = entry.against.get(metric)
     return [
         _tex(sampler),
         str(entry.runs),
         _tex(estimated(entry.final.get(metric))),
         _tex(estimated(entry.area.get(metric))),
-        _tex_signed(found) if found else "",
         _tex(reached(entry.reached)),
         f"{sum(entry.seconds.values()):.2f}",
     ]
@@ -79,10 +87,11 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # which after the end of a row would be a setting of it
+    "—": "---",
 } | {sign: "\\" + sign for sign in "&%$#_{}"}
 
 
 def _tex(text: str) -> str:
     """Return a text as LaTeX shows it: letters beyond what a font has are the writer's business."""
-    return "".join(_TEX.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
+    shown = "".join(_TEX.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
+    return "{[}" + shown[1:] if shown.startswith("[") else shown  # which after the end of a row is a setting of it

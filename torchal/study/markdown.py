@@ -25,7 +25,7 @@ def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> 
     parts += [_experiment_markdown(one, summary) for one in summary.experiments]
     if any(summary.comparisons.values()):
         parts.append(
-            "## Each against each\n\nA minus B in area, over pairs of the same experiment and seed; p after Holm."
+            "## Each against each\n\nA minus B in area, over pairs of the same experiment and seed; p is Holm's."
         )
         parts += [
             f"### {_escaped(metric)}\n\n{_pairs_markdown(found)}"
@@ -43,7 +43,8 @@ def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> 
     parts.append("## How it was made")
     parts += [_listed(summary.versions, "With"), _listed(summary.notes, "Notes")]
     if summary.command:
-        parts.append(f"```bash\n{summary.command}\n```")
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", summary.command)), default=0))
+        parts.append(f"{fence}bash\n{summary.command}\n{fence}")
     parts.append(f"Written {summary.written}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -51,34 +52,26 @@ def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> 
 def _experiment_markdown(experiment: ExperimentSummary, summary: Summary) -> str:
     metric = summary.metric
     full = "" if experiment.full_data is None else f" With all training data: {experiment.full_data:.4f}."
-    against = _escaped(experiment.baseline or "baseline")
-    heads = [
-        "sampler",
-        "runs",
-        "labels",
-        f"final {_escaped(metric)}",
-        "area",
-        f"area minus {against}",
-        "labels to target",
-        "s/run",
-    ]
+    heads = ["sampler", "runs", "labels", f"final {_escaped(metric)}", "area", "labels to target", "s/run"]
     rows = [_cells(name, experiment.entries[name], metric) for name in experiment.ordered]
+    if experiment.baseline is not None:
+        heads.insert(5, f"area minus {_escaped(experiment.baseline)}")
+        for name, row in zip(experiment.ordered, rows, strict=True):
+            row.insert(5, _difference(experiment.entries[name].against.get(metric)))
     return f"## {_escaped(experiment.name)}\n\nMeans with 95 % intervals.{full}\n\n{_table(heads, rows)}"
 
 
+def _difference(found: Comparison | None) -> str:
+    """Return the difference to the baseline, bold where it is better and italic where it is worse."""
+    mark = "" if found is None else {1: "**", -1: "*", 0: ""}[found.verdict]
+    return "" if found is None else f"{mark}{signed(found.difference)}{mark}"
+
+
 def _cells(sampler: str, entry: Entry, metric: str) -> list[str]:
-    found = entry.against.get(metric)
     runs = f"{entry.runs}" + (f" (+{entry.unfinished} unfinished)" if entry.unfinished else "")
-    mark = {1: "**", -1: "*", 0: ""}[found.verdict] if found else ""
-    differs = f"{mark}{signed(found.difference)}{mark}" if found else ""
-    told = [
-        _escaped(sampler),
-        runs,
-        f"{entry.labels:g}",
-        estimated(entry.final.get(metric)),
-        estimated(entry.area.get(metric)),
-    ]
-    return [*told, differs, reached(entry.reached), f"{sum(entry.seconds.values()):.2f}"]
+    estimates = [estimated(of.get(metric)) for of in (entry.final, entry.area)]
+    seconds = f"{sum(entry.seconds.values()):.2f}"
+    return [_escaped(sampler), runs, f"{entry.labels:g}", *estimates, reached(entry.reached), seconds]
 
 
 def _pairs_markdown(found: Sequence[Comparison]) -> str:

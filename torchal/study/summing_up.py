@@ -102,6 +102,7 @@ def sum_up(runs: Runs, wanted: Wanted | None = None) -> Summary:
         missing=list(_missing(experiments, groups)),
         versions=_versions(runs.found),
         notes=notes,
+        n_empty=len(runs.empty),
     )
 
 

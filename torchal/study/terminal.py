@@ -20,9 +20,9 @@ def lines(summary: Summary, *, target: str = "target") -> Iterator[str]:
             yield ""
         yield from _experiment(experiment, summary.metric, target)
     if summary.unfinished:
-        n = len(summary.unfinished)
-        are = "is one more run" if n == 1 else f"are {n} more runs"
-        yield f"There {are} that did not finish; the command that began them goes on with them"
+        n = summary.n_unfinished
+        them = "it" if n == 1 else "them"
+        yield f"{n} more run{'s' * (n > 1)} did not finish; the command that began {them} goes on with {them}"
 
 
 def _experiment(experiment: ExperimentSummary, metric: str, target: str) -> Iterator[str]:
