@@ -109,13 +109,22 @@ def _without_baseline(summary: Summary, where: str, quote: Callable[[str], str])
 def _others(against: list[Comparison], baseline: str) -> str:
     if len(against) < 2:
         return ""
-    n = len(against)
-    ahead, behind = (sum(one.verdict == sign for one in against) for sign in (1, -1))
-    rest = n - ahead - behind
-    return (
-        f" Of {n} samplers that are compared with {baseline}, {ahead} {'is' if ahead == 1 else 'are'} ahead, "
-        f"{behind} behind, and {rest} without a significant difference."
-    )
+    counts = [sum(one.verdict == sign for one in against) for sign in (1, -1, 0)]
+    said = [
+        f"{count} {one if count == 1 else many}"
+        for count, (one, many) in zip(
+            counts,
+            (
+                ("is ahead", "are ahead"),
+                ("is behind", "are behind"),
+                ("does not differ significantly", "do not differ significantly"),
+            ),
+            strict=True,
+        )
+        if count
+    ]
+    last = f" and {said[-1]}" if len(said) > 1 else said[-1]
+    return f" Of {len(against)} samplers that are compared with {baseline}, {', '.join(said[:-1])}{last}."
 
 
 def _in_words(p: str) -> str:

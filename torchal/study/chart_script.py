@@ -1,6 +1,6 @@
 """The part of a page's script that draws: learning curves, and which classes were bought when.
 
-It stands inside the function that `page_script` opens, and uses what is defined there: `data`, `state`, numbers as text.
+It stands inside the function that `page_script` opens, and uses what is defined there: data, state, numbers as text.
 """
 
 CURVES = """\
@@ -24,10 +24,10 @@ CURVES = """\
   const seriesOf = (chart) => chart.entries.filter((entry) => !state.hidden.has(entry.s)).map((entry) => {
     const band = entry.curves[state.metric][state.axis];
     if (!band) return null;
-    const [x, mean, below, above] = band.slice(0, 4).map(decode);
+    const [x, mean, below, above = below] = band.map(decode);
     const lower = mean.map((value, i) => known(below[i]) ? value - below[i] : null);
     const upper = mean.map((value, i) => known(above[i]) ? value + above[i] : null);
-    return {s: entry.s, x, mean, lower, upper, runs: band[4]};
+    return {s: entry.s, x, mean, lower, upper};
   }).filter(Boolean);
   const limits = (series, level) => {
     const lines = series.flatMap((one) => one.mean).concat([level]).filter(known);
@@ -92,9 +92,11 @@ CURVES = """\
     }
     words += `<text x="${left + wide / 2}" y="${height - 5}" text-anchor="middle">${axis}</text>` +
       `<text class="what" x="4" y="14">${escaped(shortened(metric, 40))}</text>`;
-    const shaded = series.length <= 8, lines = series.map((one) => curve(one, across, down, shaded)).reverse().join("");
+    const shaded = series.length <= 8;
+    const lines = series.map((one) => curve(one, across, down, shaded)).reverse().join("");
     const full = known(level) ? `<path class="level" d="M0 ${down(level).toFixed(1)}h${wide}"/>` : "";
-    box.innerHTML = `<svg viewBox="0 0 ${width} ${height}" aria-hidden="true"><path class="grid" d="${grid}"/>${words}` +
+    box.innerHTML = `<svg viewBox="0 0 ${width} ${height}" aria-hidden="true">` +
+      `<path class="grid" d="${grid}"/>${words}` +
       `<svg x="${left}" y="${top}" width="${wide}" height="${tall}">${full}${lines}</svg>` +
       `<g class="now" transform="translate(${left} ${top})"></g></svg>`;
     chart.view = {series, places, across, down, left, top, width, height, tall, start, end, wide};
@@ -189,7 +191,8 @@ HEAT = """\
       if (pool) inside += square(width - beside + 8, row * side, beside - 10, pool[row]);
     });
     const tall = classes.length * side, last = rounds.length - 1, middle = left + wide / 2;
-    const word = (x, anchor, text) => `<text x="${x.toFixed(1)}" y="${tall + 14}" text-anchor="${anchor}">${text}</text>`;
+    const word = (x, anchor, text) =>
+      `<text x="${x.toFixed(1)}" y="${tall + 14}" text-anchor="${anchor}">${text}</text>`;
     inside += word(left, "start", amount(rounds[0][0]));
     if (last) inside += word(left + wide, "end", amount(rounds[last][0]));
     if (wide > 140) inside += word(middle, "middle", "labels");

@@ -95,10 +95,18 @@ def common_baseline(summary: Summary) -> str | None:
     return max(dict.fromkeys(named), key=named.count) if named else None
 
 
-def swatch(look: Look) -> str:
-    """Return a piece of a sampler's line with its marker, as SVG."""
-    dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
-    return (
-        f'<svg class="swatch k{look.colour}" width="26" height="12" viewBox="0 0 26 12" aria-hidden="true">'
-        f'<path class="line" d="M1 6H25"{dash}/><path class="dot" d="M13 6{MARKERS[look.marker]}"/></svg>'
-    )
+def swatches(given: dict[str, Look]) -> str:
+    """Return what `swatch` shows, to be put into a page once: a piece of each sampler's line with its marker, as SVG."""
+    parts = []
+    for place, look in enumerate(given.values()):
+        dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
+        parts.append(
+            f'<symbol id="w{place}" viewBox="0 0 26 12"><path class="line" d="M1 6H25"{dash}/>'
+            f'<path class="dot" d="M13 6{MARKERS[look.marker]}"/></symbol>'
+        )
+    return f'<svg width="0" height="0" class="unseen" aria-hidden="true">{"".join(parts)}</svg>' if parts else ""
+
+
+def swatch(place: int, look: Look) -> str:
+    """Return the piece of line of the sampler at this place."""
+    return f'<svg class="swatch k{look.colour}" aria-hidden="true"><use href="#w{place}"></use></svg>'

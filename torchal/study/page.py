@@ -12,14 +12,14 @@ from torchal.report.markup import clean, escape, name, plural
 from torchal.report.shell import begin
 from torchal.report.shell import warnings as warned
 from torchal.study.answer import answer
-from torchal.study.looks import Look, common_baseline, looks, sampler_order
-from torchal.study.page_data import AXES, as_script_text, pack, phases
+from torchal.study.looks import Look, common_baseline, looks, sampler_order, swatches
+from torchal.study.page_data import AXES, as_script_text, pack
 from torchal.study.page_picks import picked_section
 from torchal.study.page_script import SCRIPT
 from torchal.study.page_style import CSS
 from torchal.study.page_tables import VERDICTS, cost_table, penalty_table, results_table, sampler_name, wins_tables
 from torchal.study.summary import Summary
-from torchal.study.svg import critical_difference_svg, curves_svg
+from torchal.study.svg import SHADED, critical_difference_svg, curves_svg
 
 _FIRST = 5  # problems that are said at once
 
@@ -55,22 +55,33 @@ def write_page(path: str | PathLike[str], summary: Summary) -> None:
     _check(summary)
     given = looks(sampler_order(summary), common_baseline(summary))
     runs = sum(entry.runs for one in summary.experiments for entry in one.entries.values())
-    parts = [
-        begin(summary.title, css=CSS, script=SCRIPT, skip=("table", "To the table")),
-        f'<header><h1>{name(summary.title)}</h1><p class="answer">{answer(summary, quote=name)}</p>'
-        f'<p class="lead">{plural(len(summary.experiments), "experiment")}, {plural(len(given), "sampler")}, '
-        f"{plural(runs, 'finished run')}. Written {escape(summary.written)}.</p></header>",
-        "<main>",
-        warned(_first_of_all(summary)),
-    ]
+    data = {}
+    sections = {"made": ("How it was made", _made(summary))}
     if given and summary.metrics:
         data = {**pack(summary, given), "verdicts": [VERDICTS[sign] for sign in (-1, 0, 1)]}
-        parts += [_curves(summary, given), _table(summary, given), _wins(summary, given), _costs(summary, given)]
-        parts += [_picked(summary, given)]
-    else:
-        data = {}
-    parts += [
-        _made(summary),
+        sections = {
+            "curves": ("Learning curves", _curves(summary, given)),
+            "table": ("Results", _table(summary, given)),
+            "wins": ("Who is ahead of whom", _wins(summary, given)),
+            "cost": ("Cost and seconds", _costs(summary, given)),
+            "picked": ("What was picked", _picked(summary, given)),
+            **sections,
+        }
+    sections = {key: (title, inside) for key, (title, inside) in sections.items() if inside}
+    contents = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in sections.items())
+    parts = [
+        begin(summary.title, css=CSS, script=SCRIPT, skip=("main", "To the results")),
+        swatches(given),
+        f'<header><h1>{name(summary.title)}</h1><p class="answer">{answer(summary, quote=name)}</p>'
+        f'<p class="lead">{plural(len(summary.experiments), "experiment")}, {plural(len(given), "sampler")}, '
+        f"{plural(runs, 'finished run')}. Written {escape(summary.written)}.</p>"
+        f'<nav aria-label="On this page"><ul>{contents}</ul></nav></header>',
+        '<main id="main">',
+        warned(_first_of_all(summary)),
+        *(
+            f'<section class="card{" notes" if key == "made" else ""}" id="{key}"><h2 id="{key}-title">{title}</h2>{inside}</section>'
+            for key, (title, inside) in sections.items()
+        ),
         '</main><div id="tip" hidden></div><div id="live" class="unseen" aria-live="polite"></div>',
         "<footer><p>Written by torchal. This page is whole in itself and fetches nothing.</p></footer>",
         f'<script type="application/json" id="data">{as_script_text(data)}</script>' if data else "",
@@ -130,10 +141,6 @@ def _first_of_all(summary: Summary) -> list[str]:
     ]
 
 
-def _section(key: str, title: str, *parts: str) -> str:
-    return f'<section class="card" id="{key}"><h2 id="{key}-title">{title}</h2>{"".join(parts)}</section>'
-
-
 def _menu(label: str, options: Sequence[tuple[str, str]], attributes: str) -> str:
     """Return a menu; nothing where there is no choice."""
     if len(options) < 2:
@@ -173,27 +180,30 @@ def _curves(summary: Summary, given: dict[str, Look]) -> str:
             f'<figure class="chart" data-e="{place}"><figcaption title="{title}"><bdi>{title}</bdi></figcaption>'
             f'<div class="plot">{picture}</div></figure>'
         )
-    legend = "".join(sampler_name(sampler, look) for sampler, look in given.items())
+    legend = "".join(sampler_name(sampler, given) for sampler in given)
     if any(experiment.full_data is not None for experiment in summary.experiments):
         legend += (
             '<span class="level-key"><svg width="26" height="12" aria-hidden="true">'
             '<path class="level" d="M1 6H25"/></svg>all training data</span>'
         )
-    shade = "Bands are 95 % intervals of the mean" if _has_bands(summary) else "There are no intervals: one run each"
+    shade = "There are no intervals, for there is one run of each."
+    if _has_bands(summary):
+        few = f"; they are drawn where at most {SHADED} samplers are shown" if len(given) > SHADED else ""
+        shade = f"Bands are 95 % intervals of the mean{few}."
     hint = (
         "A click on a sampler hides it everywhere, another shows it again. The mouse, a finger or, in a chart that has "
         "the focus, the arrow keys read values."
     )
     many = {1: " one", 2: " two", 4: " two"}.get(len(summary.experiments), "")
-    return _section(
-        "curves",
-        "Learning curves",
-        f'<p class="quiet">The mean of the runs at each number of labels. {shade}; with more than eight samplers they '
-        "are left out. Each chart has a vertical axis of its own, which fits the samplers shown.</p>",
-        _controls(_metric_menu(summary), _menu("Against", axes, 'id="axis"')),
-        f'<div class="samplers" id="samplers" role="group" aria-label="Samplers">{legend}</div>',
-        f'<p class="hint" hidden>{hint}</p>',
-        f'<div class="charts{many}">{"".join(figures)}</div>',
+    return "".join(
+        (
+            f'<p class="quiet">The mean of the runs. {shade} Each chart has a vertical axis of its own, which fits the '
+            "samplers that are shown.</p>",
+            _controls(_metric_menu(summary), _menu("Against", axes, 'id="axis"')),
+            f'<div class="samplers" id="samplers" role="group" aria-label="Samplers">{legend}</div>',
+            f'<p class="hint" hidden>{hint}</p>',
+            f'<div class="charts{many}">{"".join(figures)}</div>',
+        )
     )
 
 
@@ -212,26 +222,26 @@ def _table(summary: Summary, given: dict[str, Look]) -> str:
     one = len(summary.experiments) == 1
     which = [("", "all"), *((str(place), each.name) for place, each in enumerate(summary.experiments))]
     kind = ' class="one-experiment"' if one else ""
-    return _section(
-        "table",
-        "Results",
-        f'<p class="quiet">Values of <bdi class="metric-name">{escape(clean(summary.metric))}</bdi> in finished runs, '
-        "with 95 % intervals: at the end, and the area under the curve (its mean height). The area is compared with that "
-        "of the experiment's baseline, over the seeds that both have; p is Holm's.</p>",
-        _controls(
-            _metric_menu(summary),
-            "" if one else _menu("Experiment", which, 'id="which"'),
-            '<label>Filter<input type="search" id="search" autocomplete="off"></label>',
-            '<output id="count" aria-live="polite"></output>',
-        ),
-        f"<div{kind}>{results_table(summary, given)}</div>",
+    return "".join(
+        (
+            f'<p class="quiet">Values of <bdi class="metric-name">{escape(clean(summary.metric))}</bdi> in finished runs, '
+            "with 95 % intervals: at the end, and the area under the curve (its mean height). The area is compared with "
+            "that of the experiment's baseline, over the seeds that both have; p is Holm's.</p>",
+            _controls(
+                _metric_menu(summary),
+                "" if one else _menu("Experiment", which, 'id="which"'),
+                '<label>Filter<input type="search" id="search" autocomplete="off"></label>',
+                '<output id="count" aria-live="polite"></output>',
+            ),
+            f"<div{kind}>{results_table(summary, given)}</div>",
+        )
     )
 
 
 def _wins(summary: Summary, given: dict[str, Look]) -> str:
     parts = [
-        '<p class="quiet">Over all experiments, paired by experiment and seed. In each cell: the difference, the p-value '
-        "after Holm's correction, and wins / ties / losses of the row. ▲ and blue: the row is better, ▼ and orange: "
+        '<p class="quiet">Over all experiments, paired by experiment and seed. In each cell: the difference, the p-value'
+        " after Holm's correction, and wins / ties / losses of the row. ▲ and blue: the row is better, ▼ and orange: "
         "it is worse, at 5 %.</p>",
         _controls(_metric_menu(summary)),
         wins_tables(summary, given),
@@ -244,7 +254,7 @@ def _wins(summary: Summary, given: dict[str, Look]) -> str:
             "paired t-test at 5 % tells so. The lower the mean of its column, the more seldom a sampler is behind."
             f"</p>{penalty_table(summary.penalties, given)}"
         )
-    return _section("wins", "Who is ahead of whom", *parts, _ranks(summary))
+    return "".join((*parts, _ranks(summary)))
 
 
 def _ranks(summary: Summary) -> str:
@@ -277,12 +287,12 @@ def _costs(summary: Summary, given: dict[str, Look]) -> str:
     of = [("", "mean of all"), *((str(place), one.name) for place, one in enumerate(summary.experiments))]
     some = any(len(one.entries) < len(given) for one in summary.experiments)
     uneven = " Not all experiments have all samplers, so that means are not of the same experiments." if some else ""
-    return _section(
-        "cost",
-        "Cost and seconds",
-        f'<p class="quiet">Of a run, the mean over runs{" and experiments" if len(of) > 2 else ""}.{uneven}</p>',
-        _controls(_menu("Experiment", of, 'id="of"') if len(of) > 2 else ""),
-        cost_table(summary, given),
+    return "".join(
+        (
+            f'<p class="quiet">Of a run, the mean over runs{" and experiments" if len(of) > 2 else ""}.{uneven}</p>',
+            _controls(_menu("Experiment", of, 'id="of"') if len(of) > 2 else ""),
+            cost_table(summary, given),
+        )
     )
 
 
@@ -290,12 +300,12 @@ def _picked(summary: Summary, given: dict[str, Look]) -> str:
     inside = picked_section(summary, given)
     if not inside:
         return ""
-    return _section(
-        "picked",
-        "What was picked",
-        '<p class="quiet">The darker, the larger is the share of a class among the labels bought by then; beside it, '
-        "its share of the pool.</p>",
-        inside,
+    return "".join(
+        (
+            '<p class="quiet">The darker, the larger is the share of a class among the labels bought by then; beside it, '
+            "its share of the pool.</p>",
+            inside,
+        )
     )
 
 
@@ -314,5 +324,4 @@ def _made(summary: Summary) -> str:
             parts.append(f"<h3>{title}</h3><ul{scroll}>{listed}</ul>")
     if summary.command:
         parts.append(f'<h3>Command</h3><pre tabindex="0"><code>{escape(summary.command)}</code></pre>')
-    inside = "".join(parts)
-    return f'<section class="card notes" id="made"><h2>How it was made</h2>{inside}</section>' if inside else ""
+    return "".join(parts)

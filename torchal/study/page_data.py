@@ -1,7 +1,8 @@
 """What the script of a page reads: a summary as few and short numbers.
 
 Names are said once and counted from there. A curve is a list of places in a list of arrays, where equal arrays are one:
-`[x, mean, below, above, runs]`, with the reach of the interval below and above the mean. An array is whole numbers
+`[x, mean, below, above]`, with the reach of the interval below and above the mean, or without the last where that is
+the same. An array is whole numbers
 behind the power of ten that they are counted in: [-4, 9321, null] is 0.9321 and no number.
 """
 
@@ -21,7 +22,7 @@ AXES = ("labels", "cost", "seconds")
 _DIGITS = 5
 _REACH_DIGITS = 4
 _TABLE_DIGITS = 6
-ROUNDS = 16  # of a run, of which the classes are shown
+ROUNDS = 12  # of a run, of which the classes are shown
 CLASSES = 30  # with a row of their own
 
 
@@ -127,14 +128,9 @@ def _band(band: Band | None, arrays: Arrays) -> list[int] | None:
     below = [m - low if is_number(m) and is_number(low) else None for m, low, _ in triples]
     above = [high - m if is_number(m) and is_number(high) else None for m, _, high in triples]
     if all(a == b or _near(a, b) for a, b in zip(below, above, strict=True)):
-        above = below
-    return [
-        arrays.add(band.x, _DIGITS),
-        arrays.add(band.mean, _DIGITS),
-        arrays.add(below, _REACH_DIGITS),
-        arrays.add(above, _REACH_DIGITS),
-        band.n_runs,
-    ]
+        above = []
+    places = [arrays.add(band.x, _DIGITS), arrays.add(band.mean, _DIGITS), arrays.add(below, _REACH_DIGITS)]
+    return [*places, arrays.add(above, _REACH_DIGITS)] if above else places
 
 
 def _near(a: float | None, b: float | None) -> bool:

@@ -23,7 +23,7 @@ def picked_section(summary: Summary, looks: dict[str, Look]) -> str:
         blocks = "".join(_block(entry, looks) for entry in entries)
         opened = "" if parts else " open"
         parts.append(
-            f'<details class="picked" data-e="{place}"{opened}><summary>{name(experiment.name)}</summary>'
+            f'<details class="of-experiment" data-e="{place}"{opened}><summary>{name(experiment.name)}</summary>'
             f'<div class="picks">{blocks}</div>{table}</details>'
         )
     return "".join(parts)
@@ -33,7 +33,7 @@ def _block(entry: Entry, looks: dict[str, Look]) -> str:
     place = list(looks).index(entry.sampler)
     heat = '<div class="heat"></div>' if entry.classes else ""
     first, last = (_batch(title, rows) for title, rows in (("First batch", entry.first), ("Last batch", entry.last)))
-    title = sampler_name(entry.sampler, looks[entry.sampler])
+    title = sampler_name(entry.sampler, looks)
     return f'<section class="pick" data-s="{place}"><h4>{title}</h4>{heat}{first}{last}</section>'
 
 
@@ -71,16 +71,16 @@ def _shares_table(experiment: ExperimentSummary, entries: list[Entry], looks: di
         total = sum(experiment.pool_classes) or 1
         kept = [experiment.pool_classes[place] for place in shown]
         shares = [count / total for count in kept + ([total - sum(kept)] if n_others else [])]
-        rows.append(f'<tr><th scope="row">the pool</th><td class="number">{total:,}</td>{_percents(shares)}</tr>')
+        rows.append(f'<tr><th scope="row">the pool</th><td>{total:,}</td>{_percents(shares)}</tr>')
     places = {sampler: place for place, sampler in enumerate(looks)}
     for entry in counted:
         labels, *shares = rounds(entry, shown, n_others)[-1]
         rows.append(
-            f'<tr data-s="{places[entry.sampler]}"><th scope="row">{sampler_name(entry.sampler, looks[entry.sampler])}'
-            f'</th><td class="number">{labels:,.0f}</td>{_percents([share / 1000 for share in shares])}</tr>'
+            f'<tr data-s="{places[entry.sampler]}"><th scope="row">{sampler_name(entry.sampler, looks)}'
+            f"</th><td>{labels:,.0f}</td>{_percents([share / 1000 for share in shares])}</tr>"
         )
     return (
-        "<details><summary>The classes' shares after the last round in numbers</summary>"
+        "<details><summary>The classes' shares after the last round in percent</summary>"
         '<div class="box" role="region" aria-label="Shares of the classes" tabindex="0"><table class="sheet shares">'
         f'<thead><tr><th scope="col">Sampler</th><th scope="col" class="number">Rows</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></details>"
@@ -88,4 +88,4 @@ def _shares_table(experiment: ExperimentSummary, entries: list[Entry], looks: di
 
 
 def _percents(shares: list[float]) -> str:
-    return "".join(f'<td class="number">{100 * share:.1f} %</td>' for share in shares)
+    return "".join(f"<td>{100 * share:.1f}</td>" for share in shares)

@@ -47,12 +47,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const find = (id) => document.getElementById(id), all = (what) => [...document.querySelectorAll(what)];
   const data = JSON.parse(find("data").textContent), tip = find("tip"), live = find("live");
   const state = {metric: 0, axis: 0, hidden: new Set()};
-  const swatch = (s) => {
-    const [colour, dash, marker] = data.looks[s];
-    return `<svg class="swatch k${colour}" width="26" height="12" viewBox="0 0 26 12" aria-hidden="true">` +
-      `<path class="line" d="M1 6H25"${dash ? ` stroke-dasharray="${dash}"` : ""}/>` +
-      `<path class="dot" d="M13 6${data.markers[marker]}"/></svg>`;
-  };
+  const swatch = (s) => `<svg class="swatch k${data.looks[s][0]}" aria-hidden="true"><use href="#w${s}"></use></svg>`;
   const named = (s) => `<span class="sampler">${swatch(s)}<bdi>${escaped(data.samplers[s])}</bdi></span>`;
   const showTip = (content, box, x, width) => {
     tip.innerHTML = content;
@@ -86,7 +81,7 @@ _TABLES = """\
         put(row.cells[4 + k], mean, write(mean), interval(lower, upper, write));
       });
       const [p, verdict] = numbers.slice(9), cell = row.cells[7], tested = known(p);
-      cell.className = "number verdict" + (known(verdict) ? " v" + verdict : "");
+      cell.className = "verdict" + (known(verdict) ? " v" + verdict : "");
       if (known(verdict)) {
         const words = tested ? data.verdicts[verdict + 1] : "not tested";
         put(cell, verdict, `<b>${words}</b>`, escaped(probability(p)));
@@ -101,7 +96,8 @@ _TABLES = """\
     let shown = 0;
     for (const row of rows) {
       const text = (row.cells[0].textContent + " " + row.cells[1].textContent).toLowerCase();
-      const fits = (!which || !which.value || which.value === row.dataset.e) && words.every((word) => text.includes(word));
+      const right = !which || !which.value || which.value === row.dataset.e;
+      const fits = right && words.every((word) => text.includes(word));
       row.hidden = !fits;
       shown += fits && !state.hidden.has(Number(row.dataset.s));
     }
@@ -115,8 +111,8 @@ _TABLES = """\
         return there.length ? there.reduce((sum, value) => sum + value, 0) / there.length : null;
       };
       const phase = (k) => mean(mine.map((entry) => entry.seconds[k] === null ? 0 : entry.seconds[k]));
-      return mine.length ? [data.phases.map((_, k) => phase(k)), ...[0, 1].map((k) => mean(mine.map((e) => e.cost[k])))] :
-        null;
+      const costs = [0, 1].map((k) => mean(mine.map((entry) => entry.cost[k])));
+      return mine.length ? [data.phases.map((_, k) => phase(k)), ...costs] : null;
     });
     const sum = (values) => values.reduce((total, value) => total + value, 0);
     const longest = Math.max(...means.map((mean) => mean ? sum(mean[0]) : 0)) || 1;
@@ -137,14 +133,15 @@ _START = """\
     const e = Number(figure.dataset.e), entries = [...data.experiments[e].entries].sort((a, b) => a.s - b.s);
     return {e, entries, box: figure.querySelector(".plot"), drawn: false, seen: false, view: null};
   });
-  const heats = all(".picked").flatMap((details) => {
+  const heats = all(".of-experiment").flatMap((details) => {
     const experiment = data.experiments[Number(details.dataset.e)];
     return [...details.querySelectorAll(".pick")].map((part) => {
       const entry = experiment.entries.find((one) => one.s === Number(part.dataset.s));
       return {box: part.querySelector(".heat"), entry, experiment, drawn: false, view: null};
     }).filter((heat) => heat.box);
   });
-  const drawers = new Map([...charts.map((one) => [one.box, [one, draw]]), ...heats.map((one) => [one.box, [one, drawHeat]])]);
+  const drawers = new Map(charts.map((one) => [one.box, [one, draw]]));
+  heats.forEach((one) => drawers.set(one.box, [one, drawHeat]));
   const watch = new IntersectionObserver((changes) => {
     for (const change of changes) {
       const [one, drawer] = drawers.get(change.target);
@@ -163,8 +160,12 @@ _START = """\
     }
     tip.hidden = true;
   };
-  let width = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; redraw(); } });
+  let width = null;
+  new ResizeObserver(([change]) => {
+    const now = Math.round(change.contentRect.width);
+    if (width !== null && now !== width && now) redraw();
+    width = now || width;
+  }).observe(document.querySelector("main"));
   addEventListener("scroll", () => { tip.hidden = true; }, {passive: true});
   addEventListener("beforeprint", () => { for (const chart of charts) if (!chart.drawn) draw(chart); });
 
@@ -228,7 +229,10 @@ _START = """\
   on("which", "change", filter);
   on("of", "change", fillCosts);
   choose();
-  if (table) filter();
+  if (table) {
+    fillTable();
+    filter();
+  }
   for (const controls of all(".controls, .hint")) controls.hidden = false;
 });
 """

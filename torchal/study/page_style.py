@@ -37,12 +37,12 @@ nav a { display: inline-block; padding: 3px 0; }
 h3 { margin: 20px 0 8px; font-size: 0.98rem; line-height: 1.35; overflow-wrap: anywhere; }
 h4, h5 { margin: 0 0 6px; font-size: 0.95rem; font-weight: 600; }
 h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet); }
-.card > p.quiet { font-size: 0.92rem; }
+.card > p.quiet { font-size: 0.92rem; max-width: 88ch; margin-bottom: 12px; }
 .sampler { display: inline-flex; align-items: center; gap: 7px; max-width: 100%; vertical-align: bottom; }
 .sampler bdi {
   max-width: 22ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--text);
 }
-.swatch { flex: none; overflow: visible; }
+.swatch { flex: none; width: 26px; height: 12px; overflow: visible; }
 .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .line[stroke-dasharray] { stroke-linecap: butt; }
 .dot { fill: currentColor; stroke: var(--card); stroke-width: 0.75; }
@@ -93,11 +93,15 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 #tip .sampler bdi { max-width: 18ch; }
 #tip .twice { columns: 2; column-gap: 20px; }
 #tip .twice tr { break-inside: avoid; }
-.sheet td small, .sheet .verdict small { display: block; white-space: nowrap; }
+.sheet td small { display: block; white-space: nowrap; font-size: 0.8em; }
 .sheet tbody th { color: var(--text); font-weight: 400; white-space: nowrap; }
-.results th, .results td { padding: 7px 12px; }
+.results th, .results td { padding: 6px 8px; }
+.results thead th, .results thead button { white-space: normal; vertical-align: bottom; }
 .results thead th:not(:nth-child(-n+2)) { text-align: right; }
 .results td { line-height: 1.35; }
+.results td:nth-child(n+3), .costs td:nth-child(n+3), .shares td {
+  text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
+}
 .experiment bdi {
   display: inline-block; max-width: 24ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
   vertical-align: bottom;
@@ -106,6 +110,7 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .verdict.v0 b { font-weight: 400; color: var(--quiet); }
 .one-experiment .experiment, .one-experiment thead th:first-child { display: none; }
 .matrix { width: auto; }
+.box:has(> .matrix) { width: fit-content; max-width: 100%; }
 .matrix th, .matrix td { padding: 6px 10px; }
 .matrix td { text-align: right; font-variant-numeric: tabular-nums; line-height: 1.35; white-space: nowrap; }
 .matrix td small { color: var(--text); opacity: 0.85; }
@@ -130,9 +135,12 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .costs .track { display: flex; height: 14px; border-radius: 3px; }
 .costs .track span { display: block; height: 100%; border-right: 1px solid var(--card); }
 .key { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; vertical-align: -1px; }
-.picked { border-top: 1px solid var(--edge); padding: 10px 0; }
-.picked > summary { font-weight: 600; overflow-wrap: anywhere; padding: 4px 0; }
-.picks { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); gap: 24px 20px; margin: 10px 0 14px; }
+.of-experiment { border-top: 1px solid var(--edge); padding: 10px 0; }
+.of-experiment > summary { font-weight: 600; overflow-wrap: anywhere; padding: 4px 0; }
+.picks {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); gap: 24px 20px;
+  margin: 10px 0 14px;
+}
 .pick { min-width: 0; }
 .pick .sampler bdi { max-width: 30ch; }
 .heat { touch-action: pan-y; }
@@ -140,10 +148,10 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .heat rect { fill: var(--heat); }
 .heat .frame { fill: none; stroke: var(--edge); }
 .heat text.class { unicode-bidi: isolate; fill: var(--text); }
-.pictures { display: flex; flex-wrap: wrap; gap: 8px; margin: 0; padding: 0; list-style: none; }
-.pictures li { width: 56px; }
+.pictures { display: flex; flex-wrap: wrap; gap: 6px; margin: 0; padding: 0; list-style: none; }
+.pictures li { width: 49px; }
 .pictures img {
-  display: block; width: 56px; height: 56px; object-fit: contain; background: var(--track); border-radius: 4px;
+  display: block; width: 49px; height: 49px; object-fit: contain; background: var(--track); border-radius: 4px;
 }
 .pictures img.tiny { image-rendering: pixelated; }
 .pictures small { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -155,8 +163,8 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .shares thead bdi {
   display: inline-block; max-width: 14ch; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom;
 }
-.picked details { margin-top: 8px; }
-.picked details > summary { font-size: 0.9rem; color: var(--accent); padding: 3px 0; }
+.of-experiment details { margin-top: 8px; }
+.of-experiment details > summary { font-size: 0.9rem; color: var(--accent); padding: 3px 0; }
 .notes ul.long { max-height: 320px; overflow: auto; }
 @media (max-width: 600px) {
   .answer { font-size: 1.02rem; }

@@ -15,18 +15,21 @@ _HEADS = (
     ("Labels", "number"),
     ("Final", "number"),
     ("Area", "number"),
-    ("Area less the baseline&#x27;s", "number"),
+    ("Area minus baseline", "number"),
     ("Verdict", "number"),
     ("Labels to target", "number"),
     ("Cost", "number"),
     ("Seconds", "number"),
 )
+_TOLD = 12  # letters of a name that are read whole in every place
 VERDICTS = {1: "▲ better", 0: f"{NOTHING} not significant", -1: "▼ worse"}
 
 
-def sampler_name(sampler: str, look: Look) -> str:
-    """Return a sampler's name beside a piece of its line; a long one is cut by the page's style."""
-    return f'<span class="sampler">{swatch(look)}<bdi title="{escape(sampler)}">{escape(sampler)}</bdi></span>'
+def sampler_name(sampler: str, looks: dict[str, Look]) -> str:
+    """Return a sampler's name beside a piece of its line; a long one is cut by the page's style, and told whole."""
+    place = list(looks).index(sampler)
+    told = f' title="{escape(sampler)}"' if len(sampler) > _TOLD else ""
+    return f'<span class="sampler">{swatch(place, looks[sampler])}<bdi{told}>{escape(sampler)}</bdi></span>'
 
 
 def results_table(summary: Summary, looks: dict[str, Look]) -> str:
@@ -35,10 +38,11 @@ def results_table(summary: Summary, looks: dict[str, Look]) -> str:
     heads = "".join(f'<th scope="col"{_kind(kind)}>{title}</th>' for title, kind in _HEADS)
     rows = []
     for number, experiment in enumerate(summary.experiments):
+        told = f' title="{escape(experiment.name)}"' if len(experiment.name) > _TOLD else ""
         for entry in table_order(experiment):
             cells = [
-                f'<td class="experiment"><bdi title="{escape(experiment.name)}">{escape(experiment.name)}</bdi></td>',
-                f'<th scope="row">{sampler_name(entry.sampler, looks[entry.sampler])}</th>',
+                f'<td class="experiment"><bdi{told}>{escape(experiment.name)}</bdi></td>',
+                f'<th scope="row">{sampler_name(entry.sampler, looks)}</th>',
                 _runs(entry),
                 _number(entry.labels, amount(entry.labels)),
                 *_metric_cells(table_numbers(entry, summary.metric), is_baseline=entry.sampler == experiment.baseline),
@@ -61,38 +65,38 @@ def _kind(kind: str) -> str:
 
 def _number(value: float | None, text: str | None) -> str:
     if not is_number(value):
-        return f'<td class="number" data-v="">{NOTHING}</td>'
-    return f'<td class="number" data-v="{value:.6g}">{amount(value) if text is None else text}</td>'
+        return f'<td data-v="">{NOTHING}</td>'
+    return f'<td data-v="{value:.6g}">{amount(value) if text is None else text}</td>'
 
 
 def _runs(entry: Entry) -> str:
     going = f"<small>{entry.unfinished} unfinished</small>" if entry.unfinished else ""
-    return f'<td class="number" data-v="{entry.runs}">{entry.runs}{going}</td>'
+    return f'<td data-v="{entry.runs}">{entry.runs}{going}</td>'
 
 
 def _metric_cells(numbers: list[float | None], *, is_baseline: bool) -> list[str]:
-    """Return the cells that hang on the metric, as the page's script writes them too."""
+    """Return the cells that hang on the metric, as the page's script writes them, which adds what they are sorted by."""
     cells = []
     for first, write in ((0, decimal), (3, decimal), (6, signed)):
         mean, lower, upper = numbers[first : first + 3]
         band = interval(Estimate(mean or 0.0, lower, upper), write)
         small = f"<small>{band}</small>" if band else ""
-        cells.append(f'<td class="number" data-v="{"" if mean is None else mean}">{write(mean)}{small}</td>')
+        cells.append(f"<td>{write(mean)}{small}</td>")
     p, verdict = numbers[9:]
     if verdict is None:
         text = '<span class="quiet">baseline</span>' if is_baseline else NOTHING
-        return [*cells, f'<td class="number verdict" data-v="">{text}</td>']
+        return [*cells, f'<td class="verdict">{text}</td>']
     words = VERDICTS[int(verdict)] if is_number(p) else "not tested"
     small = f"<small>{escape(probability(p))}</small>" if is_number(p) else ""
-    return [*cells, f'<td class="number verdict v{int(verdict)}" data-v="{verdict}"><b>{words}</b>{small}</td>']
+    return [*cells, f'<td class="verdict v{int(verdict)}"><b>{words}</b>{small}</td>']
 
 
 def _reached(reached: Reached | None) -> str:
     if reached is None:
-        return f'<td class="number" data-v="">{NOTHING}</td>'
+        return f'<td data-v="">{NOTHING}</td>'
     value = "" if reached.median is None else f"{reached.median:.6g}"
     return (
-        f'<td class="number" data-v="{value}">{amount(reached.median)}'
+        f'<td data-v="{value}">{amount(reached.median)}'
         f"<small>{reached.reached} of {reached.runs} runs to {decimal(reached.target)}</small></td>"
     )
 
@@ -130,7 +134,7 @@ def _matrix(pairs: list[Comparison], looks: dict[str, Look], label: str) -> str:
             if (row, column) in cells:
                 kind, content = cells[row, column].split("|", 1)
             inside.append(f'<td class="{kind}" data-c="{places[column]}">{content}</td>')
-        head = f'<th scope="row">{sampler_name(row, looks[row])}</th>'
+        head = f'<th scope="row">{sampler_name(row, looks)}</th>'
         rows.append(f'<tr data-s="{places[row]}">{head}{"".join(inside)}</tr>')
     return _square(names, looks, rows, label)
 
@@ -164,24 +168,26 @@ def _square(names: list[str], looks: dict[str, Look], rows: list[str], label: st
 def penalty_table(penalties: Penalties, looks: dict[str, Look]) -> str:
     """Return the penalty matrix; the darker a cell, the more often the row is ahead of the column."""
     places = {sampler: place for place, sampler in enumerate(looks)}
-    names = [sampler for sampler in penalties.samplers if sampler in looks]
+    at = {sampler: place for place, sampler in enumerate(penalties.samplers)}
+    names = [sampler for sampler in looks if sampler in at]
     rows = []
-    for sampler, values in zip(penalties.samplers, penalties.matrix, strict=True):
+    for sampler in names:
         inside = []
-        for other, value in zip(penalties.samplers, values, strict=True):
+        for other in names:
+            value = penalties.matrix[at[sampler]][at[other]]
             if sampler == other:
                 inside.append(f'<td class="same" data-c="{places[other]}"></td>')
                 continue
             share = min(1.0, value / penalties.experiments) if penalties.experiments and is_number(value) else 0.0
             inside.append(
-                f'<td class="shade" data-c="{places[other]}" style="--share:{share:.2f}"><span>'
-                f"{f'{value:.2f}' if is_number(value) else NOTHING}</span></td>"
+                f'<td class="shade" data-c="{places[other]}" style="--share:{share:.2f}">'
+                f"{f'{value:.2f}' if is_number(value) else NOTHING}</td>"
             )
-        head = f'<th scope="row">{sampler_name(sampler, looks[sampler])}</th>'
+        head = f'<th scope="row">{sampler_name(sampler, looks)}</th>'
         rows.append(f'<tr data-s="{places[sampler]}">{head}{"".join(inside)}</tr>')
     means = []
-    for column, other in enumerate(penalties.samplers):
-        values = [row[column] for place, row in enumerate(penalties.matrix) if place != column]
+    for other in names:
+        values = [penalties.matrix[at[sampler]][at[other]] for sampler in names if sampler != other]
         mean = sum(values) / len(values) if values else 0.0
         means.append(f'<td class="mean" data-c="{places[other]}">{mean:.2f}</td>')
     rows.append(f'<tr class="means"><th scope="row">mean of the column</th>{"".join(means)}</tr>')
@@ -200,11 +206,9 @@ def cost_table(summary: Summary, looks: dict[str, Look]) -> str:
             f'<span class="p{place % 6}" style="width:{100 * value / longest:.2f}%"></span>'
             for place, value in enumerate(seconds)
         )
-        numbers = "".join(
-            f'<td class="number">{amount(value)}</td>' for value in (sum(seconds), *seconds, labels, cost)
-        )
+        numbers = "".join(f"<td>{amount(value)}</td>" for value in (sum(seconds), *seconds, labels, cost))
         rows.append(
-            f'<tr data-s="{places[sampler]}"><th scope="row">{sampler_name(sampler, looks[sampler])}</th>'
+            f'<tr data-s="{places[sampler]}"><th scope="row">{sampler_name(sampler, looks)}</th>'
             f'<td class="bars"><span class="track">{bars}</span></td>{numbers}</tr>'
         )
     heads = "".join(

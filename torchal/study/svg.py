@@ -15,7 +15,7 @@ from torchal.study.summary import Band, Ranking
 
 _WIDTH, _HEIGHT = 360.0, 250.0
 _LEFT, _RIGHT, _TOP, _FOOT = 46.0, 10.0, 24.0, 40.0
-_SHADED = 8  # curves whose bands can be told apart
+SHADED = 8  # curves at most whose bands can be told apart
 _MARKED = 8  # markers along a curve
 
 
@@ -131,7 +131,7 @@ def curves_svg(
     words.append(f'<text class="what" x="4" y="14">{escape(shorten(metric, 40))}</text>')
     drawn = []
     for name, band in reversed(list(curves.items())):
-        drawn.append(_curve(band, looks[name], across, down, shaded=len(curves) <= _SHADED))
+        drawn.append(_curve(band, looks[name], across, down, shaded=len(curves) <= SHADED))
     full = ""
     if level is not None and is_number(level):
         full = f'<path class="level" d="M0 {down(level):g}h{wide:g}"/>'
