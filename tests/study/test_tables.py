@@ -176,8 +176,8 @@ class TestTerminal:
 class TestAnswer:
     def test_who_is_ahead_and_how_sure(self, sweep):
         assert re.fullmatch(
-            r"On 2 experiments margin is ahead of uniform by \+0\.\d{4} \[\+.+, \+.+\] in area of accuracy over 10 pairs, "
-            r"p < 0\.0001 after Holm's correction\.",
+            r"On 2 experiments margin is ahead of uniform by \+0\.\d{4} \[\+.+, \+.+\] in area of accuracy over "
+            r"10 pairs, p < 0\.0001 after Holm's correction\.",
             answer(sweep),
         )
 

@@ -21,7 +21,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _IN_LEGEND = 6  # curves whose legend has room inside
-_FORMATS = (".pdf", ".png", ".svg")
+_UNDATED: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".png": {}, ".svg": {"Date": None}}
+"""Metadata of each format: without the time, so that the same curves make the same bytes."""
 
 
 def look_of(number: int) -> dict[str, Any]:
@@ -101,13 +102,17 @@ def _limits(curves: Mapping[str, LearningCurve], full_data: float | None) -> tup
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format that the path's ending names: png, pdf or svg.
+    """Write a figure in the format that the path's ending names: png, pdf or svg. The same figure makes the same bytes.
 
     Raises:
         ConfigError: the ending is none of these.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"a chart is written as {', '.join(_FORMATS)}; got {path.name!r}")
+    import matplotlib as mpl
+
+    kind = path.suffix.lower()
+    if kind not in _UNDATED:
+        raise ConfigError(f"a chart is written as {', '.join(_UNDATED)}; got {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with mpl.rc_context({"svg.hashsalt": "torchal"}):
+        figure.savefig(path, dpi=150, metadata=_UNDATED[kind])
     return path

@@ -212,7 +212,6 @@ def write_charts(summary: Summary, folder: Path, *, formats: Sequence[str] = ("p
 
     `curves.pdf` has a page for each score model, as the chart of Google's Active Learning Playground had.
     """
-    import matplotlib as mpl
     from matplotlib.backends.backend_pdf import PdfPages
 
     charts: dict[str, tuple[str, Callable[[], Figure]]] = {}
@@ -226,18 +225,16 @@ def write_charts(summary: Summary, folder: Path, *, formats: Sequence[str] = ("p
         charts["critical difference"] = ("ranks", lambda: critical_difference(ranking))
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    # so that the same summary makes the same bytes
-    with mpl.rc_context({"svg.hashsalt": "torchal", "savefig.dpi": 150}):
-        for what, (name, draw) in charts.items():
-            figure = draw()
-            for one in formats:
-                if (name, one) != ("curves", "pdf"):
-                    save(figure, folder / f"{name}.{one}")
-            written[what] = folder / f"{name}.{formats[0]}"
-        if "pdf" in formats:
-            with PdfPages(folder / "curves.pdf", metadata={"CreationDate": None}) as pages:
-                for page in pages_of(summary):
-                    pages.savefig(small_multiples(summary, experiments=page))
+    for what, (name, draw) in charts.items():
+        figure = draw()
+        for one in formats:
+            if (name, one) != ("curves", "pdf"):
+                save(figure, folder / f"{name}.{one}")
+        written[what] = folder / f"{name}.{formats[0]}"
+    if "pdf" in formats:
+        with PdfPages(folder / "curves.pdf", metadata={"CreationDate": None}) as pages:
+            for page in pages_of(summary):
+                pages.savefig(small_multiples(summary, experiments=page))
     return written
 
 
