@@ -225,17 +225,27 @@ def write_charts(summary: Summary, folder: Path, *, formats: Sequence[str] = ("p
         charts["critical difference"] = ("ranks", lambda: critical_difference(ranking))
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
+    pages = pages_of(summary)
     for what, (name, draw) in charts.items():
-        figure = draw()
+        figure = _arranged(draw())
         for one in formats:
             if (name, one) != ("curves", "pdf"):
                 save(figure, folder / f"{name}.{one}")
+            elif len(pages) == 1:
+                save(figure, folder / "curves.pdf")
         written[what] = folder / f"{name}.{formats[0]}"
-    if "pdf" in formats:
-        with PdfPages(folder / "curves.pdf", metadata={"CreationDate": None}) as pages:
-            for page in pages_of(summary):
-                pages.savefig(small_multiples(summary, experiments=page))
+    if "pdf" in formats and len(pages) > 1:
+        with PdfPages(folder / "curves.pdf", metadata={"CreationDate": None}) as file:
+            for page in pages:
+                file.savefig(small_multiples(summary, experiments=page))
     return written
+
+
+def _arranged(figure: Figure) -> Figure:
+    """Return a figure whose parts have found their places, so that not every format looks for them again."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
 def pages_of(summary: Summary) -> list[list[ExperimentSummary]]:
