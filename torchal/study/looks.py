@@ -96,7 +96,7 @@ def common_baseline(summary: Summary) -> str | None:
 
 
 def swatches(given: dict[str, Look]) -> str:
-    """Return what `swatch` shows, to be put into a page once: a piece of each sampler's line with its marker, as SVG."""
+    """Return what `swatch` shows, to be put into a page once: a piece of each sampler's line with its marker."""
     parts = []
     for place, look in enumerate(given.values()):
         dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
