@@ -234,7 +234,7 @@ HEAT = """\
     const beside = pool ? `the pool has ${percent(pool[row])}` : "";
     const title = ofPool ? "the pool" : `${amount(rounds[column][0])} labels`;
     const share = ofPool ? pool[row] : rounds[column][row + 1];
-    const count = ofPool ? "" : `${amount(Math.round(rounds[column][0] * share / 100) / 10)} labels, `;
+    const count = ofPool ? "" : `${fixed(rounds[column][0] * share / 1000, 1)} labels, `;
     const text = ofPool ? percent(share) : `${count}${percent(share)}${beside ? "; " + beside : ""}`;
     showTip(`<b>${title}</b><bdi>${escaped(shortened(name, 40))}</bdi>: ${text}`, heat.box, x + wide / 2, view.width);
     if (aloud) live.textContent = `${title}, ${name}: ${text}`;

@@ -257,8 +257,8 @@ def _table(summary: Summary, given: dict[str, Look]) -> str:
 def _wins(summary: Summary, given: dict[str, Look]) -> str:
     parts = [
         '<p class="quiet">Over all experiments, paired by experiment and seed. In each cell: the difference, the '
-        "p-value after Holm's correction, and wins / ties / losses of the row. ▲ and blue: the row is better, ▼ and orange: "
-        "it is worse, at 5&nbsp;%.</p>",
+        "p-value after Holm's correction, and wins / ties / losses of the row. ▲ and blue: the row is better, ▼ and "
+        "orange: it is worse, at 5&nbsp;%.</p>",
         _controls(_metric_menu(summary)),
         wins_tables(summary, given),
     ]

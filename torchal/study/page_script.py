@@ -49,7 +49,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const state = {metric: 0, axis: 0, minus: false, hidden: new Set()};
   const swatch = (s) =>
     `<svg class="swatch k${data.looks[s][0]}" aria-hidden="true"><use href="#w${s}"></use></svg>`;
-  const named = (s) => `<span class="sampler">${swatch(s)}<bdi>${escaped(shortened(data.samplers[s], 24))}</bdi></span>`;
+  const brief = (s) => escaped(shortened(data.samplers[s], 24));
+  const named = (s) => `<span class="sampler">${swatch(s)}<bdi>${brief(s)}</bdi></span>`;
   const showTip = (content, box, x, width) => {
     tip.innerHTML = content;
     tip.hidden = false;

@@ -71,7 +71,8 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .chart figcaption {
   font-size: 0.92rem; font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
 }
-.plot { border-radius: 6px; touch-action: pan-y; min-height: 120px; }
+.plot:focus-visible, .heat:focus-visible { outline-offset: 0; }
+.plot { margin-top: 4px; border-radius: 6px; touch-action: pan-y; min-height: 120px; }
 .plot > svg { display: block; width: 100%; height: auto; max-width: 640px; }
 .scripted .plot > svg { max-width: none; }
 .plot text, .heat text { font-size: 12px; fill: var(--quiet); font-variant-numeric: tabular-nums; }
@@ -91,7 +92,7 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 #tip .twice { display: flex; gap: 22px; align-items: start; }
 .sheet td small { display: block; white-space: nowrap; font-size: 0.8em; }
 .sheet tbody th { color: var(--text); font-weight: 400; white-space: nowrap; }
-.results th, .results td { padding: 6px 8px; }
+.results th, .results td { padding: 6px 7px; }
 .results thead th { vertical-align: bottom; }
 .results td:first-child { white-space: nowrap; }
 .results tbody tr { background: var(--card); }
