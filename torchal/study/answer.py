@@ -109,20 +109,16 @@ def _without_baseline(summary: Summary, where: str, quote: Callable[[str], str])
 def _others(against: list[Comparison], baseline: str) -> str:
     if len(against) < 2:
         return ""
-    counts = [sum(one.verdict == sign for one in against) for sign in (1, -1, 0)]
-    said = [
-        f"{count} {one if count == 1 else many}"
-        for count, (one, many) in zip(
-            counts,
-            (
-                ("is ahead", "are ahead"),
-                ("is behind", "are behind"),
-                ("does not differ significantly", "do not differ significantly"),
-            ),
-            strict=True,
-        )
-        if count
-    ]
+    words = {
+        1: ("is ahead", "are ahead"),
+        -1: ("is behind", "are behind"),
+        0: ("does not differ significantly", "do not differ significantly"),
+    }
+    said = []
+    for sign, (one, many) in words.items():
+        count = sum(other.verdict == sign for other in against)
+        if count:
+            said.append(f"{count if count < len(against) else 'all'} {one if count == 1 else many}")
     last = f" and {said[-1]}" if len(said) > 1 else said[-1]
     return f" Of {len(against)} samplers that are compared with {baseline}, {', '.join(said[:-1])}{last}."
 

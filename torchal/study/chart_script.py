@@ -7,8 +7,9 @@ CURVES = """\
   const cache = new Map();
   const decode = (place) => {
     if (!cache.has(place)) {
-      const [power, ...whole] = data.arrays[place];
-      cache.set(place, whole.map((value) => value === null ? null : Number(value + "e" + power)));
+      const [power, ...steps] = data.arrays[place];
+      let sum = 0;
+      cache.set(place, steps.map((step) => step === null ? null : Number((sum += step) + "e" + power)));
     }
     return cache.get(place);
   };
@@ -21,14 +22,36 @@ CURVES = """\
     }
     return found;
   };
-  const seriesOf = (chart) => chart.entries.filter((entry) => !state.hidden.has(entry.s)).map((entry) => {
+  const valueAt = (one, x) => {
+    const exact = one.x.indexOf(x);
+    if (exact >= 0) {
+      return known(one.mean[exact]) ? [one.mean[exact], one.lower[exact], one.upper[exact], ""] : null;
+    }
+    const after = one.x.findIndex((value) => value > x), before = after - 1;
+    if (before < 0 || !known(one.mean[before]) || !known(one.mean[after])) return null;
+    const share = (x - one.x[before]) / (one.x[after] - one.x[before]);
+    return [one.mean[before] + share * (one.mean[after] - one.mean[before]), null, null, "\\u2248\\u2009"];
+  };
+  const read = (entry) => {
     const band = entry.curves[state.metric][state.axis];
     if (!band) return null;
     const [x, mean, below, above = below] = band.map(decode);
     const lower = mean.map((value, i) => known(below[i]) ? value - below[i] : null);
     const upper = mean.map((value, i) => known(above[i]) ? value + above[i] : null);
     return {s: entry.s, x, mean, lower, upper};
-  }).filter(Boolean);
+  };
+  const seriesOf = (chart) => {
+    const series = chart.entries.filter((entry) => !state.hidden.has(entry.s)).map(read).filter(Boolean);
+    if (!state.minus) return series;
+    const base = chart.entries.find((entry) => entry.s === data.experiments[chart.e].baseline);
+    const from = base && read(base);
+    if (!from) return [];
+    return series.map((one) => {
+      const below = one.x.map((x) => valueAt(from, x)), none = one.x.map(() => null);
+      const mean = one.mean.map((value, i) => known(value) && below[i] ? value - below[i][0] : null);
+      return {...one, mean, lower: none, upper: none};
+    });
+  };
   const limits = (series, level) => {
     const lines = series.flatMap((one) => one.mean).concat([level]).filter(known);
     const ends = series.flatMap((one) => [...one.lower, ...one.upper]).filter(known).concat(lines);
@@ -60,7 +83,9 @@ CURVES = """\
   const draw = (chart) => {
     chart.drawn = true;
     const box = chart.box, experiment = data.experiments[chart.e], series = seriesOf(chart);
-    const metric = data.metrics[state.metric], axis = data.axes[state.axis];
+    const base = experiment.baseline, axis = data.axes[state.axis];
+    const metric = data.metrics[state.metric] +
+      (state.minus && base !== null ? ", minus " + shortened(data.samplers[base], 20) : "");
     const places = [...new Set(series.flatMap((one) => one.x.filter((x, i) => known(x) && known(one.mean[i]))))];
     places.sort((a, b) => a - b);
     chart.view = null;
@@ -70,7 +95,7 @@ CURVES = """\
         `<p class="quiet">No values of <bdi>${escaped(metric)}</bdi> against ${axis} here.</p>`;
       return;
     }
-    const level = state.metric === 0 ? experiment.full : null, [low, high] = limits(series, level);
+    const level = state.metric === 0 && !state.minus ? experiment.full : null, [low, high] = limits(series, level);
     let start = places[0], end = places[places.length - 1];
     if (start === end) { start -= 1; end += 1; }
     const width = Math.max(260, Math.round(box.clientWidth)), top = 24, foot = 40, right = 12;
@@ -97,20 +122,11 @@ CURVES = """\
     const full = known(level) ? `<path class="level" d="M0 ${down(level).toFixed(1)}h${wide}"/>` : "";
     box.innerHTML = `<svg viewBox="0 0 ${width} ${height}" aria-hidden="true">` +
       `<path class="grid" d="${grid}"/>${words}` +
-      `<svg x="${left}" y="${top}" width="${wide}" height="${tall}">${full}${lines}</svg>` +
+      `<svg x="${left - 5}" y="${top}" width="${wide + 10}" height="${tall}">` +
+      `<g transform="translate(5 0)">${full}${lines}</g></svg>` +
       `<g class="now" transform="translate(${left} ${top})"></g></svg>`;
     chart.view = {series, places, across, down, left, top, width, height, tall, start, end, wide};
     box.setAttribute("aria-label", `${experiment.name}: ${metric} against ${axis}. Arrow keys read the values.`);
-  };
-  const valueAt = (one, x) => {
-    const exact = one.x.indexOf(x);
-    if (exact >= 0) {
-      return known(one.mean[exact]) ? [one.mean[exact], one.lower[exact], one.upper[exact], ""] : null;
-    }
-    const after = one.x.findIndex((value) => value > x), before = after - 1;
-    if (before < 0 || !known(one.mean[before]) || !known(one.mean[after])) return null;
-    const share = (x - one.x[before]) / (one.x[after] - one.x[before]);
-    return [one.mean[before] + share * (one.mean[after] - one.mean[before]), null, null, "\\u2248\\u2009"];
   };
   const clear = (chart) => {
     const now = chart.box.querySelector(".now");
@@ -129,13 +145,16 @@ CURVES = """\
     chart.box.querySelector(".now").innerHTML =
       `<path class="cross" d="M${across} 0V${view.tall}"/>` + dots.reverse().join("");
     const title = amount(x) + " " + (axis === "labels" && x === 1 ? "label" : axis);
-    const rows = values.map(([s, value]) => `<tr><td>${named(s)}</td><td>${value[3]}${decimal(value[0])}</td>` +
-      `<td class="quiet">${interval(value[1], value[2], decimal)}</td></tr>`);
-    showTip(`<b>${title}</b><div${rows.length > 14 && innerWidth > 800 ? ' class="twice"' : ""}><table>` +
-      rows.join("") + "</table></div>", chart.box, view.left + view.across(x), view.width);
+    const write = state.minus ? signed : decimal;
+    const rows = values.map(([s, value]) => `<tr><td>${named(s)}</td><td>${value[3]}${write(value[0])}</td>` +
+      `<td class="quiet">${interval(value[1], value[2], write)}</td></tr>`);
+    const half = rows.length > 14 && innerWidth > 800 ? Math.ceil(rows.length / 2) : rows.length;
+    const tables = [rows.slice(0, half), rows.slice(half)].filter((part) => part.length);
+    const told = tables.map((part) => `<table>${part.join("")}</table>`).join("");
+    showTip(`<b>${title}</b><div class="twice">${told}</div>`, chart.box, view.left + view.across(x), view.width);
     if (aloud) {
-      live.textContent = title + ": " + values.map(([s, value]) => `${names[s]} ${value[3]}${decimal(value[0])} ` +
-        interval(value[1], value[2], decimal)).join("; ");
+      live.textContent = title + ": " + values.map(([s, value]) => `${names[s]} ${value[3]}${write(value[0])} ` +
+        interval(value[1], value[2], write)).join("; ");
     }
   };
   const listen = (chart) => {
@@ -215,7 +234,7 @@ HEAT = """\
     const beside = pool ? `the pool has ${percent(pool[row])}` : "";
     const title = ofPool ? "the pool" : `${amount(rounds[column][0])} labels`;
     const share = ofPool ? pool[row] : rounds[column][row + 1];
-    const count = ofPool ? "" : `${amount(Math.round(rounds[column][0] * share / 100) / 10)} labels, `;
+    const count = ofPool ? "" : `${fixed(rounds[column][0] * share / 1000, 1)} labels, `;
     const text = ofPool ? percent(share) : `${count}${percent(share)}${beside ? "; " + beside : ""}`;
     showTip(`<b>${title}</b><bdi>${escaped(shortened(name, 40))}</bdi>: ${text}`, heat.box, x + wide / 2, view.width);
     if (aloud) live.textContent = `${title}, ${name}: ${text}`;

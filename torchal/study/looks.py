@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 from torchal.study.summary import Summary
 
-# Okabe & Ito's colours, darkened or lightened until each is seen on its ground (contrast of 3:1 at least), for light
-# and for dark pages; the last is the baseline's.
+# Near Okabe & Ito's, moved until each is seen on its ground (contrast of 3:1) and told from the others by readers of
+# every kind of sight; for light and for dark pages. The last is the baseline's.
 COLOURS = (
-    ("#0072b2", "#4fa8e8"),
-    ("#d55e00", "#f5854a"),
-    ("#008f68", "#2fc79c"),
-    ("#c1569b", "#e79ac6"),
-    ("#9a6a00", "#e3b341"),
-    ("#7c3adc", "#b99aff"),
-    ("#3391bd", "#8ed6ff"),
-    ("#3a4049", "#d5d9df"),
+    ("#0c5197", "#4f7fc4"),
+    ("#dc5e02", "#c07a3c"),
+    ("#02a358", "#2ce59c"),
+    ("#cd5d90", "#f06592"),
+    ("#6f5018", "#edd557"),
+    ("#6614f0", "#9e5bf6"),
+    ("#297bf3", "#7cc4ff"),
+    ("#3a4049", "#dde0e5"),
 )
 _BASELINE = len(COLOURS) - 1
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
@@ -96,7 +96,7 @@ def common_baseline(summary: Summary) -> str | None:
 
 
 def swatches(given: dict[str, Look]) -> str:
-    """Return what `swatch` shows, to be put into a page once: a piece of each sampler's line with its marker, as SVG."""
+    """Return what `swatch` shows, to be put into a page once: a piece of each sampler's line with its marker."""
     parts = []
     for place, look in enumerate(given.values()):
         dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""

@@ -17,7 +17,15 @@ from torchal.study.page_data import AXES, as_script_text, pack
 from torchal.study.page_picks import picked_section
 from torchal.study.page_script import SCRIPT
 from torchal.study.page_style import CSS
-from torchal.study.page_tables import VERDICTS, cost_table, penalty_table, results_table, sampler_name, wins_tables
+from torchal.study.page_tables import (
+    VERDICTS,
+    brief,
+    cost_table,
+    penalty_table,
+    results_table,
+    sampler_name,
+    wins_tables,
+)
 from torchal.study.summary import Summary
 from torchal.study.svg import SHADED, critical_difference_svg, curves_svg
 
@@ -72,14 +80,14 @@ def write_page(path: str | PathLike[str], summary: Summary) -> None:
     parts = [
         begin(summary.title, css=CSS, script=SCRIPT, skip=("main", "To the results")),
         swatches(given),
-        f'<header><h1>{name(summary.title)}</h1><p class="answer">{answer(summary, quote=name)}</p>'
+        f'<header><h1>{name(summary.title)}</h1><p class="answer">{answer(summary, quote=_quote)}</p>'
         f'<p class="lead">{plural(len(summary.experiments), "experiment")}, {plural(len(given), "sampler")}, '
         f"{plural(runs, 'finished run')}. Written {escape(summary.written)}.</p>"
         f'<nav aria-label="On this page"><ul>{contents}</ul></nav></header>',
         '<main id="main">',
         warned(_first_of_all(summary)),
         *(
-            f'<section class="card{" notes" if key == "made" else ""}" id="{key}"><h2 id="{key}-title">{title}</h2>{inside}</section>'
+            f'<section class="card {key}" id="{key}"><h2 id="{key}-title">{title}</h2>{inside}</section>'
             for key, (title, inside) in sections.items()
         ),
         '</main><div id="tip" hidden></div><div id="live" class="unseen" aria-live="polite"></div>',
@@ -90,6 +98,10 @@ def write_page(path: str | PathLike[str], summary: Summary) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, "\n".join(part for part in parts if part).encode("utf-8"))
+
+
+def _quote(text: str) -> str:
+    return brief(text, 60)
 
 
 def _check(summary: Summary) -> None:
@@ -167,6 +179,7 @@ def _curves(summary: Summary, given: dict[str, Look]) -> str:
         for axis in bands
     }
     axes = [(str(place), axis) for place, axis in enumerate(AXES) if axis in drawn]
+    compared = any(one.baseline in one.entries and len(one.entries) > 1 for one in summary.experiments)
     figures = []
     for place, experiment in enumerate(summary.experiments):
         bands = {
@@ -175,9 +188,8 @@ def _curves(summary: Summary, given: dict[str, Look]) -> str:
             if sampler in experiment.entries and "labels" in experiment.entries[sampler].curves.get(summary.metric, {})
         }
         picture = curves_svg(bands, given, metric=summary.metric, axis="labels", level=experiment.full_data)
-        title = escape(experiment.name)
         figures.append(
-            f'<figure class="chart" data-e="{place}"><figcaption title="{title}"><bdi>{title}</bdi></figcaption>'
+            f'<figure class="chart" data-e="{place}"><figcaption>{brief(experiment.name, 60)}</figcaption>'
             f'<div class="plot">{picture}</div></figure>'
         )
     legend = "".join(sampler_name(sampler, given) for sampler in given)
@@ -189,7 +201,7 @@ def _curves(summary: Summary, given: dict[str, Look]) -> str:
     shade = "There are no intervals, for there is one run of each."
     if _has_bands(summary):
         few = f"; they are drawn where at most {SHADED} samplers are shown" if len(given) > SHADED else ""
-        shade = f"Bands are 95 % intervals of the mean{few}."
+        shade = f"Bands are 95&nbsp;% intervals of the mean{few}."
     hint = (
         "A click on a sampler hides it everywhere, another shows it again. The mouse, a finger or, in a chart that has "
         "the focus, the arrow keys read values."
@@ -199,7 +211,11 @@ def _curves(summary: Summary, given: dict[str, Look]) -> str:
         (
             f'<p class="quiet">The mean of the runs. {shade} Each chart has a vertical axis of its own, which fits the '
             "samplers that are shown.</p>",
-            _controls(_metric_menu(summary), _menu("Against", axes, 'id="axis"')),
+            _controls(
+                _metric_menu(summary),
+                _menu("Against", axes, 'id="axis"'),
+                _menu("Show", [("0", "values"), ("1", "difference to the baseline")], 'id="minus"') if compared else "",
+            ),
             f'<div class="samplers" id="samplers" role="group" aria-label="Samplers">{legend}</div>',
             f'<p class="hint" hidden>{hint}</p>',
             f'<div class="charts{many}">{"".join(figures)}</div>',
@@ -224,9 +240,9 @@ def _table(summary: Summary, given: dict[str, Look]) -> str:
     kind = ' class="one-experiment"' if one else ""
     return "".join(
         (
-            f'<p class="quiet">Values of <bdi class="metric-name">{escape(clean(summary.metric))}</bdi> in finished runs, '
-            "with 95 % intervals: at the end, and the area under the curve (its mean height). The area is compared with "
-            "that of the experiment's baseline, over the seeds that both have; p is Holm's.</p>",
+            f'<p class="quiet">Values of <bdi class="metric-name">{escape(clean(summary.metric))}</bdi> in finished '
+            "runs, with 95&nbsp;% intervals: at the end, and the area under the curve (its mean height). The area is "
+            "compared with that of the experiment's baseline, over the seeds that both have; p is Holm's.</p>",
             _controls(
                 _metric_menu(summary),
                 "" if one else _menu("Experiment", which, 'id="which"'),
@@ -240,9 +256,9 @@ def _table(summary: Summary, given: dict[str, Look]) -> str:
 
 def _wins(summary: Summary, given: dict[str, Look]) -> str:
     parts = [
-        '<p class="quiet">Over all experiments, paired by experiment and seed. In each cell: the difference, the p-value'
-        " after Holm's correction, and wins / ties / losses of the row. ▲ and blue: the row is better, ▼ and orange: "
-        "it is worse, at 5 %.</p>",
+        '<p class="quiet">Over all experiments, paired by experiment and seed. In each cell: the difference, the '
+        "p-value after Holm's correction, and wins / ties / losses of the row. ▲ and blue: the row is better, ▼ and "
+        "orange: it is worse, at 5&nbsp;%.</p>",
         _controls(_metric_menu(summary)),
         wins_tables(summary, given),
     ]
@@ -251,7 +267,7 @@ def _wins(summary: Summary, given: dict[str, Look]) -> str:
         parts.append(
             '<h3 id="penalties-title">Penalty matrix</h3><p class="quiet">In how many of '
             f"{plural(n, 'experiment')} the row was ahead of the column: each gives the share of its rounds in which a "
-            "paired t-test at 5 % tells so. The lower the mean of its column, the more seldom a sampler is behind."
+            "paired t-test at 5&nbsp;% tells so. The lower the mean of its column, the more seldom a sampler is behind."
             f"</p>{penalty_table(summary.penalties, given)}"
         )
     return "".join((*parts, _ranks(summary)))
@@ -275,7 +291,7 @@ def _ranks(summary: Summary) -> str:
     p = "below 0.0001" if ranking.p < 1e-4 else f"{ranking.p:.2g}"
     told = (
         f"Friedman's test over {plural(ranking.blocks, 'experiment')}: p = {p}. ".replace("= below", "below")
-        + "A bar joins samplers whose mean ranks differ by less than the critical difference (Nemenyi, 5 %)."
+        + "A bar joins samplers whose mean ranks differ by less than the critical difference (Nemenyi, 5&nbsp;%)."
     )
     return (
         f'{title}<p class="quiet">{told}{left}</p><div class="wide" role="region" aria-label="Mean ranks" tabindex="0">'
@@ -302,8 +318,8 @@ def _picked(summary: Summary, given: dict[str, Look]) -> str:
         return ""
     return "".join(
         (
-            '<p class="quiet">The darker, the larger is the share of a class among the labels bought by then; beside it, '
-            "its share of the pool.</p>",
+            '<p class="quiet">The stronger the blue, the larger is the share of a class among the labels bought '
+            "by then; beside it, its share of the pool.</p>",
             inside,
         )
     )

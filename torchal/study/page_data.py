@@ -2,8 +2,8 @@
 
 Names are said once and counted from there. A curve is a list of places in a list of arrays, where equal arrays are one:
 `[x, mean, below, above]`, with the reach of the interval below and above the mean, or without the last where that is
-the same. An array is whole numbers
-behind the power of ten that they are counted in: [-4, 9321, null] is 0.9321 and no number.
+the same. An array is the power of ten that its numbers are counted in, the first number, and what each is more than the
+one before it: [-4, 9321, 100, null, -21] is 0.9321, 0.9421, no number and 0.94.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Arrays:
         >>> arrays.add([0.5, 0.25, None], 5), arrays.add([10, 20], 5), arrays.add([0.5, 0.25, None], 5)
         (0, 1, 0)
         >>> arrays.written
-        [[-5, 50000, 25000, None], [0, 10, 20]]
+        [[-5, 50000, -25000, None], [0, 10, 10]]
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,13 @@ class Arrays:
             # a value a thousand times smaller than the largest needs no digits of its own
             power = max(least - digits + 1, most - digits - 1)
         scale = 10.0**-power
-        key = (power, *(round(value * scale) if is_number(value) else None for value in values))
+        steps: list[int | None] = []
+        before = 0
+        for value in values:
+            whole = round(value * scale) if is_number(value) else None
+            steps.append(None if whole is None else whole - before)
+            before = before if whole is None else whole
+        key = (power, *steps)
         place = self._places.setdefault(key, len(self.written))
         if place == len(self.written):
             self.written.append(list(key))
@@ -89,6 +95,7 @@ def _experiment(summary: Summary, one: ExperimentSummary, places: dict[str, int]
     shown, n_others = shown_classes(one)
     return {
         "name": clean(one.name),
+        "baseline": places.get(one.baseline) if one.baseline is not None else None,
         "full": significant(one.full_data, _DIGITS),
         "classes": [clean(one.class_names[place]) for place in shown] + (["others"] if n_others else []),
         "pool": _shares(one.pool_classes, shown, n_others) if one.pool_classes is not None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torchal.report.markup import clean, escape, name, plural
 from torchal.study.looks import Look
 from torchal.study.page_data import rounds, shown_classes, table_order
-from torchal.study.page_tables import sampler_name
+from torchal.study.page_tables import brief, sampler_name
 from torchal.study.summary import Entry, Example, ExperimentSummary, Summary
 
 _SHORT = 160  # letters of a text
@@ -23,7 +23,7 @@ def picked_section(summary: Summary, looks: dict[str, Look]) -> str:
         blocks = "".join(_block(entry, looks) for entry in entries)
         opened = "" if parts else " open"
         parts.append(
-            f'<details class="of-experiment" data-e="{place}"{opened}><summary>{name(experiment.name)}</summary>'
+            f'<details class="of-experiment" data-e="{place}"{opened}><summary>{brief(experiment.name, 90)}</summary>'
             f'<div class="picks">{blocks}</div>{table}</details>'
         )
     return "".join(parts)
@@ -63,7 +63,7 @@ def _shares_table(experiment: ExperimentSummary, entries: list[Entry], looks: di
         return ""
     shown, n_others = shown_classes(experiment)
     names = [experiment.class_names[place] for place in shown]
-    heads = "".join(f'<th scope="col" class="number"><bdi>{escape(one)}</bdi></th>' for one in names)
+    heads = "".join(f'<th scope="col" class="number">{brief(one, 14)}</th>' for one in names)
     if n_others:
         heads += f'<th scope="col" class="number">{plural(n_others, "other")}</th>'
     rows = []

@@ -46,9 +46,11 @@ document.documentElement.classList.add("scripted");
 document.addEventListener("DOMContentLoaded", () => {
   const find = (id) => document.getElementById(id), all = (what) => [...document.querySelectorAll(what)];
   const data = JSON.parse(find("data").textContent), tip = find("tip"), live = find("live");
-  const state = {metric: 0, axis: 0, hidden: new Set()};
-  const swatch = (s) => `<svg class="swatch k${data.looks[s][0]}" aria-hidden="true"><use href="#w${s}"></use></svg>`;
-  const named = (s) => `<span class="sampler">${swatch(s)}<bdi>${escaped(data.samplers[s])}</bdi></span>`;
+  const state = {metric: 0, axis: 0, minus: false, hidden: new Set()};
+  const swatch = (s) =>
+    `<svg class="swatch k${data.looks[s][0]}" aria-hidden="true"><use href="#w${s}"></use></svg>`;
+  const brief = (s) => escaped(shortened(data.samplers[s], 24));
+  const named = (s) => `<span class="sampler">${swatch(s)}<bdi>${brief(s)}</bdi></span>`;
   const showTip = (content, box, x, width) => {
     tip.innerHTML = content;
     tip.hidden = false;
@@ -95,7 +97,7 @@ _TABLES = """\
     const words = find("search").value.toLowerCase().split(/\\s+/).filter(Boolean), which = find("which");
     let shown = 0;
     for (const row of rows) {
-      const text = (row.cells[0].textContent + " " + row.cells[1].textContent).toLowerCase();
+      const text = (data.experiments[row.dataset.e].name + " " + data.samplers[row.dataset.s]).toLowerCase();
       const right = !which || !which.value || which.value === row.dataset.e;
       const fits = right && words.every((word) => text.includes(word));
       row.hidden = !fits;
@@ -224,6 +226,7 @@ _START = """\
     });
   }
   const on = (id, event, then) => { if (find(id)) find(id).addEventListener(event, () => then(find(id).value)); };
+  on("minus", "change", (value) => { state.minus = value === "1"; redraw(draw); });
   on("axis", "change", (value) => { state.axis = Number(value); redraw(draw); });
   on("search", "input", filter);
   on("which", "change", filter);

@@ -39,9 +39,7 @@ h4, h5 { margin: 0 0 6px; font-size: 0.95rem; font-weight: 600; }
 h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet); }
 .card > p.quiet { font-size: 0.92rem; max-width: 88ch; margin-bottom: 12px; }
 .sampler { display: inline-flex; align-items: center; gap: 7px; max-width: 100%; vertical-align: bottom; }
-.sampler bdi {
-  max-width: 22ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--text);
-}
+.sampler bdi { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--text); }
 .swatch { flex: none; width: 26px; height: 12px; overflow: visible; }
 .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .line[stroke-dasharray] { stroke-linecap: butt; }
@@ -73,7 +71,8 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .chart figcaption {
   font-size: 0.92rem; font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
 }
-.plot { border-radius: 6px; touch-action: pan-y; min-height: 120px; }
+.plot:focus-visible, .heat:focus-visible { outline-offset: 0; }
+.plot { margin-top: 4px; border-radius: 6px; touch-action: pan-y; min-height: 120px; }
 .plot > svg { display: block; width: 100%; height: auto; max-width: 640px; }
 .scripted .plot > svg { max-width: none; }
 .plot text, .heat text { font-size: 12px; fill: var(--quiet); font-variant-numeric: tabular-nums; }
@@ -90,25 +89,23 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 #tip table { width: auto; font-size: inherit; }
 #tip td { padding: 0 0 0 10px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 #tip td:first-child { padding-left: 0; }
-#tip .sampler bdi { max-width: 18ch; }
-#tip .twice { columns: 2; column-gap: 20px; }
-#tip .twice tr { break-inside: avoid; }
+#tip .twice { display: flex; gap: 22px; align-items: start; }
 .sheet td small { display: block; white-space: nowrap; font-size: 0.8em; }
 .sheet tbody th { color: var(--text); font-weight: 400; white-space: nowrap; }
-.results th, .results td { padding: 6px 8px; }
-.results thead th, .results thead button { white-space: normal; vertical-align: bottom; }
+.results th, .results td { padding: 6px 7px; }
+.results thead th { vertical-align: bottom; }
+.results td:first-child { white-space: nowrap; }
+.results tbody tr { background: var(--card); }
+.results tbody tr:nth-child(even) { background: var(--stripe); }
+.results tbody th { position: sticky; left: 0; z-index: 1; background: inherit; }
 .results thead th:not(:nth-child(-n+2)) { text-align: right; }
 .results td { line-height: 1.35; }
 .results td:nth-child(n+3), .costs td:nth-child(n+3), .shares td {
   text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
 }
-.experiment bdi {
-  display: inline-block; max-width: 24ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
-  vertical-align: bottom;
-}
 .verdict b { font-weight: 600; white-space: nowrap; }
 .verdict.v0 b { font-weight: 400; color: var(--quiet); }
-.one-experiment .experiment, .one-experiment thead th:first-child { display: none; }
+.one-experiment :is(th, td):first-child { display: none; }
 .matrix { width: auto; }
 .box:has(> .matrix) { width: fit-content; max-width: 100%; }
 .matrix th, .matrix td { padding: 6px 10px; }
@@ -121,10 +118,9 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .matrix td.same { background: var(--track); }
 .matrix td.shade { background: color-mix(in srgb, var(--good) calc(var(--share) * 100%), transparent); }
 .matrix thead th { text-align: right; }
-.matrix thead bdi {
-  display: inline-block; max-width: 13ch; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom;
+.matrix tbody th {
+  position: sticky; left: 0; z-index: 1; background: var(--card); border-right: 1px solid var(--edge);
 }
-.matrix tbody th { position: sticky; left: 0; z-index: 1; background: var(--card); border-right: 1px solid var(--edge); }
 .matrix thead th:first-child { position: sticky; left: 0; z-index: 3; }
 .matrix tbody tr:nth-child(even) { background: none; }
 .matrix .means > * { border-top: 2px solid var(--edge); }
@@ -142,7 +138,6 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
   margin: 10px 0 14px;
 }
 .pick { min-width: 0; }
-.pick .sampler bdi { max-width: 30ch; }
 .heat { touch-action: pan-y; }
 .heat svg { display: block; width: 100%; height: auto; }
 .heat rect { fill: var(--heat); }
@@ -160,17 +155,15 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .texts li:first-child { border-top: 0; }
 .texts small { display: block; }
 .shares th, .shares td { padding: 5px 12px; white-space: nowrap; }
-.shares thead bdi {
-  display: inline-block; max-width: 14ch; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom;
-}
 .of-experiment details { margin-top: 8px; }
 .of-experiment details > summary { font-size: 0.9rem; color: var(--accent); padding: 3px 0; }
-.notes ul.long { max-height: 320px; overflow: auto; }
+.made h3 { margin: 16px 0 6px; font-size: 0.95rem; }
+.made ul { margin: 0; padding-left: 1.2em; overflow-wrap: anywhere; }
+.made ul.long { max-height: 320px; overflow: auto; }
 @media (max-width: 600px) {
   .answer { font-size: 1.02rem; }
   .matrix tbody th .swatch { display: none; }
-  .matrix tbody .sampler bdi { max-width: 12ch; }
-  .results .sampler bdi, .costs .sampler bdi, .shares .sampler bdi { max-width: 15ch; }
+  :is(.matrix, .results, .costs) tbody .sampler bdi { max-width: 13ch; }
 }
 @media print {
   .samplers button { border: 0; padding: 0 8px 0 0; min-height: 0; }

@@ -7,6 +7,7 @@ from torchal.study.looks import Look, swatch
 from torchal.study.numbers import NOTHING, amount, decimal, interval, is_number, probability, signed
 from torchal.study.page_data import phases, table_numbers, table_order
 from torchal.study.summary import Comparison, Entry, Estimate, ExperimentSummary, Penalties, Reached, Summary
+from torchal.study.svg import shorten
 
 _HEADS = (
     ("Experiment", ""),
@@ -15,21 +16,28 @@ _HEADS = (
     ("Labels", "number"),
     ("Final", "number"),
     ("Area", "number"),
-    ("Area minus baseline", "number"),
+    ("Area minus<br>baseline", "number"),
     ("Verdict", "number"),
-    ("Labels to target", "number"),
+    ("Labels to<br>target", "number"),
     ("Cost", "number"),
     ("Seconds", "number"),
 )
-_TOLD = 12  # letters of a name that are read whole in every place
+_LETTERS = 24  # of a sampler's name,
+_LETTERS_OF_HEAD = 14  # and at the head of a column
 VERDICTS = {1: "▲ better", 0: f"{NOTHING} not significant", -1: "▼ worse"}
 
 
+def brief(text: str, letters: int) -> str:
+    """Return a name of at most so many letters as an element, which tells it whole."""
+    short = shorten(text, letters)
+    told = "" if short == text else f' title="{escape(text)}"'
+    return f"<bdi{told}>{escape(short)}</bdi>"
+
+
 def sampler_name(sampler: str, looks: dict[str, Look]) -> str:
-    """Return a sampler's name beside a piece of its line; a long one is cut by the page's style, and told whole."""
-    place = list(looks).index(sampler)
-    told = f' title="{escape(sampler)}"' if len(sampler) > _TOLD else ""
-    return f'<span class="sampler">{swatch(place, looks[sampler])}<bdi{told}>{escape(sampler)}</bdi></span>'
+    """Return a sampler's name beside a piece of its line."""
+    drawn = swatch(list(looks).index(sampler), looks[sampler])
+    return f'<span class="sampler">{drawn}{brief(sampler, _LETTERS)}</span>'
 
 
 def results_table(summary: Summary, looks: dict[str, Look]) -> str:
@@ -38,10 +46,9 @@ def results_table(summary: Summary, looks: dict[str, Look]) -> str:
     heads = "".join(f'<th scope="col"{_kind(kind)}>{title}</th>' for title, kind in _HEADS)
     rows = []
     for number, experiment in enumerate(summary.experiments):
-        told = f' title="{escape(experiment.name)}"' if len(experiment.name) > _TOLD else ""
         for entry in table_order(experiment):
             cells = [
-                f'<td class="experiment"><bdi{told}>{escape(experiment.name)}</bdi></td>',
+                f"<td>{brief(experiment.name, _LETTERS)}</td>",
                 f'<th scope="row">{sampler_name(entry.sampler, looks)}</th>',
                 _runs(entry),
                 _number(entry.labels, amount(entry.labels)),
@@ -75,7 +82,7 @@ def _runs(entry: Entry) -> str:
 
 
 def _metric_cells(numbers: list[float | None], *, is_baseline: bool) -> list[str]:
-    """Return the cells that hang on the metric, as the page's script writes them, which adds what they are sorted by."""
+    """Return the cells that hang on the metric, as the page's script writes them too."""
     cells = []
     for first, write in ((0, decimal), (3, decimal), (6, signed)):
         mean, lower, upper = numbers[first : first + 3]
@@ -97,7 +104,7 @@ def _reached(reached: Reached | None) -> str:
     value = "" if reached.median is None else f"{reached.median:.6g}"
     return (
         f'<td data-v="{value}">{amount(reached.median)}'
-        f"<small>{reached.reached} of {reached.runs} runs to {decimal(reached.target)}</small></td>"
+        f"<small>{reached.reached} of {reached.runs} to {decimal(reached.target)}</small></td>"
     )
 
 
@@ -143,7 +150,7 @@ def _pair(difference: Estimate, one: Comparison, verdict: int, counts: tuple[int
     """Return the class of a cell and what is in it."""
     sign = {1: "▲ ", -1: "▼ "}.get(verdict, "")
     band = interval(difference, signed)
-    told = f"{one.pairs} pairs{f', 95 % {band}' if band else ''}"
+    told = f"{one.pairs} pairs{f', 95&nbsp;% {band}' if band else ''}"
     wins, ties, losses = counts
     p = escape(probability(one.p_holm)) or "not tested"
     return (
@@ -155,8 +162,7 @@ def _pair(difference: Estimate, one: Comparison, verdict: int, counts: tuple[int
 def _square(names: list[str], looks: dict[str, Look], rows: list[str], label: str) -> str:
     places = {sampler: place for place, sampler in enumerate(looks)}
     heads = "".join(
-        f'<th scope="col" data-c="{places[sampler]}"><bdi title="{escape(sampler)}">{escape(sampler)}</bdi></th>'
-        for sampler in names
+        f'<th scope="col" data-c="{places[sampler]}">{brief(sampler, _LETTERS_OF_HEAD)}</th>' for sampler in names
     )
     return (
         f'<div class="box" role="region" aria-labelledby="{label}" tabindex="0"><table class="sheet matrix">'

@@ -131,23 +131,24 @@ def curves_svg(
     words.append(f'<text class="what" x="4" y="14">{escape(shorten(metric, 40))}</text>')
     drawn = []
     for name, band in reversed(list(curves.items())):
-        drawn.append(_curve(band, looks[name], across, down, shaded=len(curves) <= SHADED))
+        drawn.append(_curve(band, looks[name], across, down, few=len(curves) <= SHADED))
     full = ""
     if level is not None and is_number(level):
         full = f'<path class="level" d="M0 {down(level):g}h{wide:g}"/>'
     return (
         f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{escape(f"{metric} against {axis}")}">'
         f'<path class="grid" d="{"".join(lines)}"/>{"".join(words)}'
-        f'<svg x="{_LEFT:g}" y="{_TOP:g}" width="{wide:g}" height="{tall:g}">{full}{"".join(drawn)}</svg></svg>'
+        f'<svg x="{_LEFT - 5:g}" y="{_TOP:g}" width="{wide + 10:g}" height="{tall:g}"><g transform="translate(5 0)">'
+        f"{full}{''.join(drawn)}</g></svg></svg>"
     )
 
 
 def _curve(
-    band: Band, look: Look, across: Callable[[float], float], down: Callable[[float], float], *, shaded: bool
+    band: Band, look: Look, across: Callable[[float], float], down: Callable[[float], float], *, few: bool
 ) -> str:
     line, dots, pen = [], [], False
     there = [place for place, value in enumerate(band.mean) if is_number(value) and is_number(band.x[place])]
-    every = max(1, math.ceil(len(there) / _MARKED))
+    every = max(1, math.ceil(len(there) / (_MARKED if few else _MARKED / 2)))
     for place in range(len(band.x)):
         if not is_number(band.mean[place]) or not is_number(band.x[place]):
             pen = False
@@ -160,7 +161,7 @@ def _curve(
     shade = ""
     ends = zip(band.x, band.lower, band.upper, strict=True)
     whole = [(x, low, high) for x, low, high in ends if is_number(x) and is_number(low) and is_number(high)]
-    if shaded and len(whole) > 1:
+    if few and len(whole) > 1:
         upper = "L".join(f"{across(x):g} {down(high):g}" for x, _, high in whole)
         lower = "L".join(f"{across(x):g} {down(low):g}" for x, low, _ in reversed(whole))
         shade = f'<path class="band" d="M{upper}L{lower}z"/>'
@@ -191,7 +192,11 @@ def critical_difference_svg(ranking: Ranking) -> str:
     ranks = dict(sorted(ranking.mean_ranks.items(), key=lambda item: item[1]))
     if len(ranks) < 2 or not all(map(is_number, ranks.values())):
         raise DataError(f"a diagram of ranks needs at least two samplers with a finite mean rank, got {ranks!r:.200}")
-    n, width, left, right = len(ranks), 720.0, 210.0, 510.0
+    n = len(ranks)
+    half = (n + 1) // 2
+    beside = [20 + 7.6 * (6 + max(_width(shorten(name, 20)) for name in side)) for side in _halves(list(ranks), half)]
+    left, right = round(beside[0]), round(beside[0]) + 300.0
+    width = round(right + beside[1])
     scale = (right - left) / (n - 1)
 
     def at(rank: float) -> float:
@@ -199,15 +204,13 @@ def critical_difference_svg(ranking: Ranking) -> str:
 
     axis, step = 62.0, 20.0
     first = axis + 18 + 9 * len(ranking.cliques) + 6
-    half = (n + 1) // 2
     parts = [_difference_bar(ranking.critical_difference, left, right, scale)]
-    every = math.ceil(n / 10)
-    marks = "".join(f"M{at(rank):g} {axis:g}v-7" for rank in range(1, n + 1) if (rank - 1) % every == 0)
+    numbered = list(range(1, n + 1)) if n <= 10 else [1, *range(5, n + 1, 5)]
+    marks = "".join(f"M{at(rank):g} {axis:g}v-7" for rank in numbered)
     parts.append(f'<path d="M{left:g} {axis:g}H{right:g}{marks}" stroke="currentColor" fill="none"/>')
     parts += [
         f'<text x="{at(rank):g}" y="{axis - 11:g}" text-anchor="middle" fill="currentColor">{rank}</text>'
-        for rank in range(1, n + 1)
-        if (rank - 1) % every == 0
+        for rank in numbered
     ]
     for place, (name, rank) in enumerate(ranks.items()):
         row, on_left = (place, True) if place < half else (n - 1 - place, False)
@@ -233,6 +236,10 @@ def critical_difference_svg(ranking: Ranking) -> str:
         f'<svg class="ranks" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
         f'font-size="13" aria-label="{escape(f"Mean ranks, 1 is the best: {told}")}">{"".join(parts)}</svg>'
     )
+
+
+def _halves(names: list[str], half: int) -> tuple[list[str], list[str]]:
+    return names[:half], names[half:]
 
 
 def _label(name: str, rank: float, *, on_left: bool) -> str:
