@@ -53,6 +53,8 @@ class Trainer:
         config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
             Made from the settings above unless given, where a function among them is known by its name only. A mapping
             `names` in it (as data, model, sampler) is what charts and TensorBoard's table call them.
+        about: what else is to be known of the run, in `environment.json`; it may be another when the run goes on.
+            Reports read `data` in it: `class_names`, and `class_counts` of the pool.
         progress: show a progress bar; or a bar of tqdm that several runs share, each of which moves it on by 1 in all.
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.
@@ -80,6 +82,7 @@ class Trainer:
     seed: int = 0
     metrics: Mapping[str, Metric] | None = None
     config: Mapping[str, Any] | None = None
+    about: Mapping[str, Any] | None = None
     progress: bool | tqdm[Any] = True
     tensorboard: bool = True
     description: str | None = None
@@ -151,9 +154,9 @@ class Trainer:
     ) -> Steps:
         folder = RunFolder(self.run_dir)
         with folder.locked():
-            folder.open(config, environment(learner.pool.device))
+            folder.open(config, {**environment(learner.pool.device), **as_plain(self.about or {})})
             checkpoint = folder.read_checkpoint()
-            folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
+            folder.keep_rounds(checkpoint)
             if checkpoint is not None:
                 changed = differences(checkpoint["state"].get("settings", {}), self._settings(start))
                 if changed:
