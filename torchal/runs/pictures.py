@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from torchal.report.looks import THEMES, Colour, Letters
 from torchal.runs.calibration import calibration_error
 
 _LOOK = THEMES["light"]
-_BEFORE, _NOW, _WRONG = (176, 205, 226), (0, 114, 178), (200, 60, 0)
+_WRONG: Colour = (200, 60, 0)
 _LEAST_SIDE = 2  # pixels of a side: a narrower tensor of three axes is no picture
 _CELL = 72  # pixels of a side of a thumbnail
 _COLUMNS = 8
@@ -51,20 +51,49 @@ class Caption:
 
 
 @cache
-def _letters(size: int = 11) -> Letters:
-    return Letters(size)
+def _letters() -> Letters:
+    return Letters(11)
 
 
-def encoded(image: Image.Image, *, jpeg: bool = False) -> Encoded:
-    """Return a picture as a file; a PNG unless JPEG is asked for."""
+@lru_cache(maxsize=1024)
+def _text(text: str, width: int) -> Image.Image:
+    """Return a text as a mask, as much of it as goes into a width; most of them come again in every round."""
+    letters = _letters()
+    shown = letters.fit(letters.spell(text) or "?", width)
+    mask = Image.new("RGB", (letters.width(shown) + 2, letters.height + 2))
+    letters.write(mask, (0, 0), shown, (255, 255, 255))
+    return mask.convert("L")
+
+
+def _png(image: Image.Image) -> Encoded:
     buffer = BytesIO()
-    if jpeg:
-        image.save(buffer, "JPEG", quality=80)
-    else:
-        # All that is drawn here has few colours, and then a palette is a quarter of the size
-        few = image.quantize(64, method=Image.Quantize.FASTOCTREE) if image.mode == "RGB" else image
-        few.save(buffer, "PNG", compress_level=4)
+    image.save(buffer, "PNG", compress_level=4)
     return Encoded(buffer.getvalue(), *image.size)
+
+
+class _Chart:
+    """A small chart in greys and two blues: a byte a pixel, since a chart is drawn in each round of each run."""
+
+    WHITE, PANEL, FRAME, PALE, DIAGONAL, QUIET, DARK = 251, 247, 212, 222, 135, 95, 30
+    LIGHT_BLUE, BLUE = 252, 253
+    _PALETTE = [value for grey in range(252) for value in (min(255, round(grey * 255 / 251)),) * 3]
+    _PALETTE += [176, 205, 226, 0, 114, 178]
+
+    def __init__(self, width: int, height: int) -> None:
+        self.image = Image.new("L", (width, height), self.WHITE)
+        self.draw = ImageDraw.Draw(self.image)
+
+    def write(self, at: tuple[float, float], text: str, grey: int, *, width: int = 400, align: float = 0.0) -> int:
+        """Write a text to the right of a place, or (align=1) to its left; return where the next may begin."""
+        mask = _text(text, width)
+        x = round(at[0] - align * mask.width)
+        self.image.paste(grey, (x, round(at[1])), mask)
+        return x + mask.width + 3
+
+    def encoded(self) -> Encoded:
+        """Return the chart as a PNG."""
+        self.image.putpalette(self._PALETTE)
+        return _png(self.image)
 
 
 def are_pictures(inputs: Inputs) -> bool:
@@ -148,23 +177,23 @@ def sheet(images: Sequence[Image.Image], captions: Sequence[Caption]) -> Encoded
     """
     if not images or len(images) != len(captions):
         raise DataError(f"a sheet needs a caption for each picture, got {len(images)} and {len(captions)}")
-    letters, gap = _letters(), 6
-    columns, line = min(_COLUMNS, len(images)), _letters().height + 2
+    gap, columns, line = 6, min(_COLUMNS, len(images)), _letters().height + 2
     has_said = any(caption.predicted is not None for caption in captions)
     step = _CELL + gap, _CELL + gap + line * (1 + has_said)
-    n_lines = -(-len(images) // columns)
-    drawn = Image.new("RGB", (gap + columns * step[0], gap + n_lines * step[1]), _LOOK.ground)
-    is_large = False
+    drawn = Image.new("RGB", (gap + columns * step[0], gap + -(-len(images) // columns) * step[1]), _LOOK.ground)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = gap + place % columns * step[0], gap + place // columns * step[1]
-        is_large = is_large or max(image.size) > _MOST_PIXELS
         fitted = _fitted(image, _CELL)
         drawn.paste(fitted, (x + (_CELL - fitted.width) // 2, y + _CELL - fitted.height))
-        _write(drawn, (x, y + _CELL + 1), caption.label, _LOOK.text, _CELL, letters)
+        drawn.paste(_LOOK.text, (x, y + _CELL + 1), _text(caption.label, _CELL))
         if caption.predicted is not None:
             colour = _WRONG if caption.is_wrong else _LOOK.quiet
-            _write(drawn, (x, y + _CELL + 1 + line), f"said {caption.predicted}", colour, _CELL, letters)
-    return encoded(drawn, jpeg=is_large)
+            drawn.paste(colour, (x, y + _CELL + 1 + line), _text(f"said {caption.predicted}", _CELL))
+    if all(max(image.size) <= _MOST_PIXELS for image in images):
+        return _png(drawn)
+    buffer = BytesIO()  # photographs are a fifth of the size
+    drawn.save(buffer, "JPEG", quality=85)
+    return Encoded(buffer.getvalue(), *drawn.size)
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
@@ -172,10 +201,6 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
-
-
-def _write(image: Image.Image, at: tuple[int, int], text: str, colour: Colour, width: int, letters: Letters) -> None:
-    letters.write(image, at, letters.fit(letters.spell(text) or "?", width), colour)
 
 
 def class_bars(now: Tensor, before: Tensor, names: Sequence[str]) -> Encoded:
@@ -196,22 +221,21 @@ def class_bars(now: Tensor, before: Tensor, names: Sequence[str]) -> Encoded:
         others = order[_MOST_BARS - 1 :]
         rest = int(before[others].sum()), int(now[others].sum())
     counts = [(int(before[code]), int(now[code])) for code in shown] + ([rest] if rest else [])
-    letters, height, left, room = _letters(), _letters().height + 5, 96, 260
-    image = Image.new("RGB", (left + room + 84, height * len(counts) + 8), _LOOK.ground)
-    draw = ImageDraw.Draw(image)
+    height, left, room = _letters().height + 5, 96, 260
+    chart = _Chart(left + room + 84, height * len(counts) + 8)
     most = max(1, *(sum(pair) for pair in counts))
     for line, (name, (earlier, newly)) in enumerate(zip(labels, counts, strict=True)):
         y = 4 + line * height
-        text = letters.fit(letters.spell(name) or "?", left - 12)
-        letters.write(image, (left - 8 - letters.width(text), y + 1), text, _LOOK.text)
+        chart.write((left - 6, y + 1), name, chart.DARK, width=left - 12, align=1)
         first, last = round(room * earlier / most), round(room * (earlier + newly) / most)
         if first:
-            draw.rectangle((left, y, left + first - 1, y + height - 4), fill=_BEFORE)
+            chart.draw.rectangle((left, y, left + first - 1, y + height - 4), fill=chart.LIGHT_BLUE)
         if last > first:
-            draw.rectangle((left + first, y, left + last - 1, y + height - 4), fill=_NOW)
-        said = f"{earlier + newly} (+{newly})" if newly else f"{earlier}"
-        letters.write(image, (left + last + 6, y + 1), said, _LOOK.quiet)
-    return encoded(image)
+            chart.draw.rectangle((left + first, y, left + last - 1, y + height - 4), fill=chart.BLUE)
+        end = chart.write((left + last + 6, y + 1), f"{earlier + newly}", chart.QUIET)
+        if newly:
+            chart.write((end, y + 1), f"+{newly}", chart.DARK)
+    return chart.encoded()
 
 
 def reliability_diagram(bins: Mapping[str, Sequence[float]]) -> Encoded:
@@ -220,35 +244,31 @@ def reliability_diagram(bins: Mapping[str, Sequence[float]]) -> Encoded:
     Args:
         bins: as `torchal.runs.calibration.reliability` returns them; not empty.
     """
-    letters, side, left, top = _letters(), 230, 40, 26
-    image = Image.new("RGB", (left + side + 14, top + side + 40), _LOOK.ground)
-    draw = ImageDraw.Draw(image)
+    side, left, top = 230, 40, 26
+    chart = _Chart(left + side + 14, top + side + 40)
     most = max(bins["rows"])
 
     def at(x: float, y: float) -> tuple[float, float]:
         return left + side * x, top + side * (1 - y)
 
-    draw.rectangle((*at(0, 1), *at(1, 0)), fill=_LOOK.panel, outline=_LOOK.frame)
+    chart.draw.rectangle((*at(0, 1), *at(1, 0)), fill=chart.PANEL, outline=chart.FRAME)
     for rows, confidence in zip(bins["rows"], bins["confidence"], strict=True):  # how many rows, as quiet bars
         low = min(int(confidence * 10), 9) / 10
-        draw.rectangle((*at(low + 0.01, 0.2 * rows / most), *at(low + 0.09, 0)), fill=_LOOK.sparse)
-    draw.line((at(0, 0), at(1, 1)), fill=_LOOK.dense)
+        chart.draw.rectangle((*at(low + 0.01, 0.2 * rows / most), *at(low + 0.09, 0)), fill=chart.PALE)
+    chart.draw.line((at(0, 0), at(1, 1)), fill=chart.DIAGONAL)
     points = [at(x, y) for x, y in zip(bins["confidence"], bins["accuracy"], strict=True)]
-    draw.line(points, fill=_NOW, width=2)
+    chart.draw.line(points, fill=chart.BLUE, width=2)
     for (x, y), rows in zip(points, bins["rows"], strict=True):
         reach = 2.5 + 2 * (rows / most) ** 0.5
-        draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=_NOW)
+        chart.draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=chart.BLUE)
     for tick in (0.0, 0.5, 1.0):
-        text = f"{tick:g}"
-        x, y = at(tick, 0)
-        letters.write(image, (x - letters.width(text) / 2, y + 4), text, _LOOK.quiet)
-        x, y = at(0, tick)
-        letters.write(image, (x - letters.width(text) - 6, y - letters.height / 2), text, _LOOK.quiet)
-    said = f"error {calibration_error(bins):.3f} over {int(sum(bins['rows']))} rows"
-    letters.write(image, (left, 6), said, _LOOK.text)
-    letters.write(image, (left + side / 2 - 60, top + side + 20), "how sure the model is", _LOOK.text)
-    letters.write(image, (left + 6, top + 4), "how often it is right", _LOOK.text)
-    return encoded(image)
+        (x, _), (_, y) = at(tick, 0), at(0, tick)
+        chart.write((x, top + side + 4), f"{tick:g}", chart.QUIET, align=0.5)
+        chart.write((left - 6, y - _letters().height / 2), f"{tick:g}", chart.QUIET, align=1)
+    chart.write((left, 6), f"error {calibration_error(bins):.3f} over {int(sum(bins['rows']))} rows", chart.DARK)
+    chart.write((left + side / 2, top + side + 20), "how sure the model is", chart.DARK, align=0.5)
+    chart.write((left + 6, top + 4), "how often it is right", chart.DARK)
+    return chart.encoded()
 
 
 def sprite(images: Sequence[Image.Image], side: int) -> Encoded:
@@ -258,6 +278,4 @@ def sprite(images: Sequence[Image.Image], side: int) -> Encoded:
     grid = Image.new(mode, (columns * side, columns * side))
     for place, image in enumerate(images):
         grid.paste(_fitted(image, side), (place % columns * side, place // columns * side))
-    buffer = BytesIO()
-    grid.save(buffer, "PNG", compress_level=4)
-    return Encoded(buffer.getvalue(), *grid.size)
+    return _png(grid)

@@ -16,7 +16,7 @@ from torchal.runs.learner import ActiveLearner
 from torchal.runs.pictures import are_pictures, pictures_of, sprite
 
 _MOST_VALUES = 1 << 25  # numbers of features that are read: 128 MiB in float32
-_MOST_COLUMNS = 50  # that are written: wider features are projected on as many principal components
+_MOST_COLUMNS = 64  # that are written: wider features are projected on as many principal components
 _SPRITE_SIDE = 32  # pixels of a picture; 5 000 of them are 2 272 pixels a side, and TensorBoard takes 8 192
 _METADATA = ("row", "class", "predicted", "round", "picked_by")
 
@@ -25,7 +25,7 @@ def write_projector(folder: Path, learner: ActiveLearner, *, most_rows: int) -> 
     """Write rows of the pool for the projector page of TensorBoard; return how many, 0 where they have no features.
 
     The features are those that samplers see (`PoolView.features`): the model's embedding, else the flattened inputs;
-    of more than 50 columns the first 50 principal components. The rows are those that were bought, and others at
+    of more than 64 columns the first 64 principal components. The rows are those that were bought, and others at
     random, the same in every call: `most_rows` in all, or as many as have 2^25 numbers, if these are fewer. Where not
     all that were bought have room, they are a random part too.
 
