@@ -22,12 +22,13 @@ from experiments.machine import SWEEP_PROCESS, SWEEP_RUNS
 from torchal._records import differences, without
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs import charts
+from torchal.runs.aggregates import address, curves_of, table_lines, write_aggregates
 from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
 from torchal.runs.results import Run, find_runs
-from torchal.runs.tensorboard import write_aggregate
 
 BASELINE = "uniform"
 REACH = 0.9
+TENSORBOARD = "tensorboard"  # the folder of an experiment's aggregates
 _OF_EXPERIMENT = ("data", "model", "select_model", "schedule", "start", "noise", "repeat", "cost")
 _SEEDS = {"seed", "random_state"}
 
@@ -122,8 +123,9 @@ class Report:
         """Write the chart and the TensorBoard aggregates into the experiment folder; return the chart's path."""
         curves = {row.sampler: row.curve for row in self.rows}
         full = float(np.mean(list(self.full_data.values()))) if self.full_data else None
-        for sampler, curve in curves.items():
-            write_aggregate(self.folder / "aggregate" / sampler, curve, name="accuracy")
+        runs = {row.sampler: row.runs for row in self.rows}
+        targets = {seed: REACH * accuracy for seed, accuracy in self.full_data.items()}
+        write_aggregates(self.folder / TENSORBOARD, curves_of(runs), table=table_lines(runs, targets=targets))
         figure = charts.learning_curves(curves, title=self.folder.name, full_data=full)
         return charts.save(figure, self.folder / "chart.png")
 
@@ -197,13 +199,19 @@ class Command:
                 for line in report.lines():
                     print(line)
                 print(f"chart: {report.write()}")
+                print(f"TensorBoard: {_tensorboard(folder / TENSORBOARD)}, then {address()}")
             except (TorchalError, OSError) as error:
                 print(f"error: no report on {folder}: {error}", file=sys.stderr)
                 good = False
         if used:
-            command = [os.path.relpath(sys.executable), "-m", "tensorboard.main", "--logdir", str(self.runs)]
-            print(f"TensorBoard: {shlex.join(command)}")
+            print(f"TensorBoard of each run: {_tensorboard(self.runs)}")
         return good
+
+
+def _tensorboard(folder: Path) -> str:
+    """Return the command that shows a folder, with all images of each run and not ten of them drawn at random."""
+    options = ["--logdir", str(folder), "--samples_per_plugin", "images=1000"]
+    return shlex.join([os.path.relpath(sys.executable), "-m", "tensorboard.main", *options])
 
 
 def _is_compared(run: Path, runs: Path) -> bool:

@@ -17,12 +17,15 @@ from urllib.parse import quote
 import numpy as np
 
 from torchal.errors import ConfigError
-from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach
+from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve
 from torchal.runs.results import Run
 from torchal.runs.tensorboard import write_hparams
 
 LINES = "~runs"
 """Below this folder are the runs that make the lines of the table; its name sorts after those of samplers."""
+
+
+_INTERVAL = "~interval"  # after all metrics too: pages open with the first two groups unfolded
 
 
 class TableLine(NamedTuple):
@@ -40,8 +43,8 @@ def write_aggregates(
 ) -> None:
     """Write mean curves for TensorBoard into a folder of their own; what an earlier call wrote there is replaced.
 
-    Each sampler is a run, named after it, with scalars `<metric>`, the mean, and `interval/<metric>_lower` and
-    `interval/<metric>_upper`. On the page of custom scalars each metric is one chart, of all samplers with their bands.
+    Each sampler is a run, named after it, with scalars `<metric>`, the mean, and `~interval/<metric>_lower` and
+    `~interval/<metric>_upper`. On the page of custom scalars each metric is one chart, of all samplers with their bands.
     A curve of a single run has a band without width.
 
     Args:
@@ -61,8 +64,8 @@ def write_aggregates(
     remove_runs(folder)
     layout = {
         "Mean over seeds and 95 % interval": {
-            metric: ["Margin", [metric, *(f"interval/{metric}_{end}" for end in ("lower", "upper"))]]
-            for metric in curves
+            metric: ["Margin", [metric, f"{_INTERVAL}/{metric}_lower", f"{_INTERVAL}/{metric}_upper"]]
+            for metric in reversed(curves)  # the page shows the last chart first
         }
     }
     for sampler in samplers:
@@ -80,11 +83,24 @@ def write_aggregates(
 
 
 def _write_curve(writer: Any, metric: str, curve: LearningCurve) -> None:
-    ends = {f"interval/{metric}_lower": curve.lower, f"interval/{metric}_upper": curve.upper}
+    ends = {f"{_INTERVAL}/{metric}_lower": curve.lower, f"{_INTERVAL}/{metric}_upper": curve.upper}
     for tag, values in {metric: curve.mean, **ends}.items():
         drawn = np.where(np.isfinite(values), values, curve.mean)  # a single run has no interval
         for n_labeled, value in zip(curve.n_labeled.tolist(), drawn.tolist(), strict=True):
             writer.add_scalar(tag, value, global_step=n_labeled)
+
+
+def curves_of(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, LearningCurve]]:
+    """Return the mean curves of each sampler's runs, by each metric of the test part that all rounds of all runs have.
+
+    Raises:
+        DataError: runs of a sampler have no number of labels in common.
+    """
+    rounds = [result.test for own in runs.values() for run in own for result in run.rounds]
+    metrics = [name for name in (rounds[0] if rounds else ()) if all(name in test for test in rounds)]
+    return {
+        metric: {sampler: learning_curve(own, metric=metric) for sampler, own in runs.items()} for metric in metrics
+    }
 
 
 def table_lines(
@@ -121,16 +137,19 @@ def table_lines(
 def address(page: str = "custom_scalars", *, port: int = 6006) -> str:
     """Return the address of a page of TensorBoard that shows an aggregate: its samplers selected, nothing smoothed.
 
+    That stays so on the other pages, when these are chosen there.
+
     Args:
         page: custom_scalars, scalars, timeseries or hparams.
 
     Example:
-        >>> address("timeseries")
-        'http://localhost:6006/?smoothing=0#timeseries'
+        >>> address("scalars")
+        'http://localhost:6006/?smoothing=0&runFilter=%5E%5B%5E~%5D#scalars&_smoothingWeight=0&regexInput=%5E%5B%5E~%5D'
     """
-    if page in ("timeseries", "hparams"):
-        return f"http://localhost:{port}/?smoothing=0#{page}"
-    return f"http://localhost:{port}/#{page}&_smoothingWeight=0&regexInput={quote(f'^[^{LINES[0]}]')}"
+    samplers = quote(f"^[^{LINES[0]}]")
+    # The page of time series reads what is before the #, the two pages of scalars what is behind it
+    shown = f"?smoothing=0&runFilter={samplers}#{page}&_smoothingWeight=0&regexInput={samplers}"
+    return f"http://localhost:{port}/{shown}"
 
 
 def remove_runs(folder: Path) -> None:
