@@ -48,7 +48,7 @@ class Drift(Sampler):
 
 def trainer(folder, *, model=None, sampler=None, **settings):
     schedule = Schedule(batch_size=6, budget=54)
-    settings = {"progress": False, "tensorboard": False, "config": {"what": "test"}, "schedule": schedule} | settings
+    settings = {"progress": False, "loggers": [], "config": {"what": "test"}, "schedule": schedule} | settings
     return Trainer(model or NearestMean(), sampler or Drift(), run_dir=folder, **settings)
 
 
@@ -139,7 +139,7 @@ def run_slowly(folder):
     run(folder, oracle=oracle)
 
 
-def run_on_a_full_disk(folder, tensorboard):
+def run_on_a_full_disk(folder, loggers):
     """Run, with no room for a file of more than four rounds from the fifth batch on; return what the error says."""
     targets = make_pool(n_labeled=0)[1]
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -152,7 +152,7 @@ def run_on_a_full_disk(folder, tensorboard):
         return targets[rows]
 
     try:
-        run(folder, oracle=oracle, tensorboard=tensorboard)
+        run(folder, oracle=oracle, loggers=loggers)
     except RunError as error:
         return str(error)
     return "no error"

@@ -116,25 +116,34 @@ class _CsvRun:
     def __init__(self, path: Path, history: Sequence[RoundResult]) -> None:
         self._path = path
         self._rows = [_csv_row(result) for result in history]
-        self._columns = list(dict.fromkeys(column for row in self._rows for column in row))
+        self._columns: list[str] = []
+        for row in self._rows:
+            self._take_up(row)
         self._write_all()
 
     def add(self, result: RoundResult) -> None:
         row = _csv_row(result)
         self._rows.append(row)
-        new = [column for column in row if column not in self._columns]
-        if new:  # a phase or a metric that no round before had
-            self._columns += new
+        if self._take_up(row):
             self._write_all()
-            return
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            file.write(self._lines([row]))
+        else:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._lines([row]))
 
     def finish(self, hparams: Mapping[str, Any]) -> None:
         """Write nothing: all is there."""
 
     def close(self) -> None:
         """Close nothing: the file is not kept open."""
+
+    def _take_up(self, row: Mapping[str, Any]) -> bool:
+        """Add columns that no row before had, as a phase that is new, each beside its like; tell whether any was."""
+        new = [column for column in row if column not in self._columns]
+        for column in new:
+            kind = column.split("/")[0]
+            alike = [place for place, other in enumerate(self._columns) if other.split("/")[0] == kind]
+            self._columns.insert(alike[-1] + 1 if alike else len(self._columns), column)
+        return bool(new)
 
     def _write_all(self) -> None:
         head = ",".join(_quoted(column) for column in self._columns) + "\n" if self._columns else ""
@@ -149,7 +158,7 @@ class _CsvRun:
 
 def _csv_row(result: RoundResult) -> dict[str, Any]:
     head = {"round": result.round, "labels": result.n_labeled, "cost": result.cost}
-    return {**head, **{tag: value for tag, value in scalars(result) if tag != "cost"}}
+    return {**head, **{tag: value for tag, value in scalars(result) if tag != "pool/cost"}}
 
 
 def _quoted(text: str) -> str:
@@ -161,7 +170,7 @@ def _quoted(text: str) -> str:
 def scalars(result: RoundResult) -> Iterator[tuple[str, float]]:
     """Return the numbers of a round with their tags.
 
-    `test/accuracy`, `validation/log_loss` and so on, `test/calibration_error`, `cost`, `pool/kappa`, `seconds/fit`,
+    `test/accuracy`, `validation/log_loss` and so on, `test/calibration_error`, `pool/cost`, `pool/kappa`, `seconds/fit`,
     `peak_mib/fit`; below `sampler/` the numbers of the sampler's report, as `sampler/probabilities/Margin-1`, and below
     `model/` and `select_model/` those of the models', as `model/C`.
 
@@ -170,14 +179,14 @@ def scalars(result: RoundResult) -> Iterator[tuple[str, float]]:
         >>> rows = torch.tensor([3])
         >>> result = RoundResult(0, 1, rows, rows, rows, rows.double(), "Margin", test={"accuracy": 0.5}, cost=2.0)
         >>> dict(scalars(result))
-        {'test/accuracy': 0.5, 'cost': 2.0}
+        {'test/accuracy': 0.5, 'pool/cost': 2.0}
     """
     for part in ("test", "validation"):
         for name, value in getattr(result, part).items():
             yield f"{part}/{name}", value
     if result.calibration.get("rows"):
         yield "test/calibration_error", calibration_error(result.calibration)
-    yield "cost", result.cost
+    yield "pool/cost", result.cost
     for part in ("pool", "seconds", "peak_mib"):
         for name, value in getattr(result, part).items():
             yield f"{part}/{name}", value

@@ -23,8 +23,10 @@ from torchal.runs.calibration import calibration_error
 _LOOK = THEMES["light"]
 _WRONG: Colour = (200, 60, 0)
 _LEAST_SIDE = 2  # pixels of a side: a narrower tensor of three axes is no picture
-_CELL = 72  # pixels of a side of a thumbnail
-_COLUMNS = 8
+# TensorBoard shows pictures about 340 pixels wide, and scales those of another width
+_WIDTH = 340
+_CELL = 77  # pixels of a side of a thumbnail
+_COLUMNS = 4
 _MOST_BARS = 24
 _MOST_PIXELS = 64  # of a side, of pictures that stay as they are; JPEG is smaller for others
 
@@ -221,8 +223,9 @@ def class_bars(now: Tensor, before: Tensor, names: Sequence[str]) -> Encoded:
         others = order[_MOST_BARS - 1 :]
         rest = int(before[others].sum()), int(now[others].sum())
     counts = [(int(before[code]), int(now[code])) for code in shown] + ([rest] if rest else [])
-    height, left, room = _letters().height + 5, 96, 260
-    chart = _Chart(left + room + 84, height * len(counts) + 8)
+    height, left = _letters().height + 5, 80
+    room = _WIDTH - left - 60
+    chart = _Chart(_WIDTH, height * len(counts) + 8)
     most = max(1, *(sum(pair) for pair in counts))
     for line, (name, (earlier, newly)) in enumerate(zip(labels, counts, strict=True)):
         y = 4 + line * height
@@ -244,12 +247,13 @@ def reliability_diagram(bins: Mapping[str, Sequence[float]]) -> Encoded:
     Args:
         bins: as `torchal.runs.calibration.reliability` returns them; not empty.
     """
-    side, left, top = 230, 40, 26
-    chart = _Chart(left + side + 14, top + side + 40)
+    left, top, height = 40, 26, 180
+    width = _WIDTH - left - 12
+    chart = _Chart(_WIDTH, top + height + 40)
     most = max(bins["rows"])
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return left + side * x, top + side * (1 - y)
+        return left + width * x, top + height * (1 - y)
 
     chart.draw.rectangle((*at(0, 1), *at(1, 0)), fill=chart.PANEL, outline=chart.FRAME)
     for rows, confidence in zip(bins["rows"], bins["confidence"], strict=True):  # how many rows, as quiet bars
@@ -263,10 +267,10 @@ def reliability_diagram(bins: Mapping[str, Sequence[float]]) -> Encoded:
         chart.draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=chart.BLUE)
     for tick in (0.0, 0.5, 1.0):
         (x, _), (_, y) = at(tick, 0), at(0, tick)
-        chart.write((x, top + side + 4), f"{tick:g}", chart.QUIET, align=0.5)
+        chart.write((x, top + height + 4), f"{tick:g}", chart.QUIET, align=0.5)
         chart.write((left - 6, y - _letters().height / 2), f"{tick:g}", chart.QUIET, align=1)
     chart.write((left, 6), f"error {calibration_error(bins):.3f} over {int(sum(bins['rows']))} rows", chart.DARK)
-    chart.write((left + side / 2, top + side + 20), "how sure the model is", chart.DARK, align=0.5)
+    chart.write((left + width / 2, top + height + 20), "how sure the model is", chart.DARK, align=0.5)
     chart.write((left + 6, top + 4), "how often it is right", chart.DARK)
     return chart.encoded()
 

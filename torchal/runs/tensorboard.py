@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torchal.runs.learner import ActiveLearner
     from torchal.runs.pictures import Encoded
 
-_PICTURES = ("asked/rows", "asked/classes", "calibration/test")
+_PICTURES = ("asked/rows", "asked/classes", "test/calibration")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TensorBoard:
     Scalars against the number of labels: see `torchal.runs.loggers.scalars`. Images of each round:
     `asked/classes`, how many labels of each class there are, and came in this round; `asked/rows`, the first rows that
     were asked for, where they are pictures, with their labels and what the model had said before it had them;
-    `calibration/test`, how often the model is right against how sure it is. At the end the run's line in the table of
+    `test/calibration`, how often the model is right against how sure it is. At the end the run's line in the table of
     hyperparameters, and rows of the pool for the projector (`torchal.runs.projector`).
 
     A run that goes on after a kill writes its scalars again from its record, and keeps the images of its rounds.
@@ -116,7 +116,7 @@ class _TensorBoardRun:
             names = self._names(torch.arange(pool.n_classes))
             yield "asked/classes", pictures.class_bars(now, (total - now).clamp(min=0), names)
             if result.calibration.get("rows"):
-                yield "calibration/test", pictures.reliability_diagram(result.calibration)
+                yield "test/calibration", pictures.reliability_diagram(result.calibration)
         if self._has_thumbnails and len(result.rows):
             yield "asked/rows", self._sheet(result)
 
