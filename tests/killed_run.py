@@ -61,7 +61,7 @@ def run(folder, *, oracle=None, start=None, **settings):
     )
 
 
-def run_until(folder, moment, number):
+def run_until(folder, moment, number, loggers=()):
     """Run, and die at this moment of this round."""
     count = {"fit": -1, "select": 0, "label": -1}  # round 0 has no selection
 
@@ -120,12 +120,12 @@ def run_until(folder, moment, number):
 
     results.RunFolder.append = append
     results.RunFolder.write_checkpoint = write_checkpoint
-    run(folder, model=Model(), sampler=Sampling(), oracle=oracle)
+    run(folder, model=Model(), sampler=Sampling(), oracle=oracle, loggers=loggers)
 
 
-def run_and_be_killed(folder, moment, number=3):
+def run_and_be_killed(folder, moment, number=3, loggers=()):
     """Run in another process, which dies at this moment of this round."""
-    assert forks.exit_code(run_until, folder, moment, number) == -signal.SIGKILL
+    assert forks.exit_code(run_until, folder, moment, number, loggers) == -signal.SIGKILL
 
 
 def run_slowly(folder):

@@ -107,6 +107,11 @@ class CsvLog:
         if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
             raise ConfigError(f"name must be that of a file in the run's folder, got {self.name!r}")
 
+    @property
+    def place(self) -> str:
+        """What it writes in the run's folder."""
+        return self.name
+
     def open_run(self, folder: Path, learner: ActiveLearner) -> RunLog:
         """Write the rounds that there are, in the place of an earlier file."""
         return _CsvRun(folder / self.name, learner.history)
@@ -266,17 +271,13 @@ def check_loggers(loggers: object) -> tuple[Logger, ...]:
             raise ConfigError(
                 f"{form}; number {place} is {logger!r} ({type(logger).__name__}), which has neither that nor open_run"
             )
-        # of one kind of ours, two would write the same file
-        twice = [other for other in loggers[:place] if other is logger or _same_file(other, logger)]
-        if twice:
+        if any(other is logger or _same_place(other, logger) for other in loggers[:place]):
             raise ConfigError(f"loggers has {type(logger).__name__} twice, and both would write the same")
     return tuple(loggers)
 
 
-def _same_file(one: object, other: object) -> bool:
-    if isinstance(one, CsvLog) and isinstance(other, CsvLog):
-        return one.name == other.name
-    return callable(getattr(one, "open_run", None)) and type(one) is type(other) and not isinstance(one, CsvLog)
+def _same_place(one: object, other: object) -> bool:
+    return getattr(one, "place", None) == getattr(other, "place", ...)
 
 
 @contextmanager

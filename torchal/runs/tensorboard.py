@@ -57,9 +57,14 @@ class TensorBoard:
         check_flag("charts", self.charts)
         check_whole("projector_rows", self.projector_rows, least=0)
 
+    @property
+    def place(self) -> str:
+        """What it writes in the run's folder."""
+        return "tb"
+
     def open_run(self, folder: Path, learner: ActiveLearner) -> RunLog:
         """Return the run's log with the rounds of an earlier process in it, and nothing else."""
-        return _TensorBoardRun(folder / "tb", learner, self)
+        return _TensorBoardRun(folder / self.place, learner, self)
 
 
 class _TensorBoardRun:
