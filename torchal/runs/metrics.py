@@ -158,14 +158,27 @@ def evaluate(
     Shapes:
         seen: (C,) int64, the classes of the model's columns.
     """
+    return scores(outcome_of(model, data, n_classes=n_classes, seen=seen), metrics)
+
+
+def outcome_of(model: Classifier, data: LabeledData, *, n_classes: int, seen: Tensor) -> Outcome:
+    """Return a fitted model's answers to labeled data, in one pass over them where the model can.
+
+    Shapes:
+        seen: (C,) int64, the classes of the model's columns.
+    """
     log_probs = None
     predictions, narrow = interop.predictions_and_log_probs(model, data.inputs, seen)
     if narrow is not None:
         log_probs = narrow.new_full((len(narrow), n_classes), -math.inf)
         log_probs[:, seen.to(narrow.device)] = narrow
-    outcome = Outcome(data.targets.to(predictions.device), predictions, log_probs)
+    return Outcome(data.targets.to(predictions.device), predictions, log_probs)
+
+
+def scores(outcome: Outcome, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Return the metrics of a model's answers, the standard ones first."""
     standard: dict[str, Metric] = {"accuracy": accuracy}  # the names of STANDARD
-    if log_probs is not None:
+    if outcome.log_probs is not None:
         standard["log_loss"] = log_loss
     return {name: float(metric(outcome)) for name, metric in {**standard, **metrics}.items()}
 
