@@ -23,7 +23,6 @@ from torchal.study.report import write_report
 from torchal.study.summing_up import SHARE_OF_FULL, Wanted, full_data, sum_up
 from torchal.study.terminal import lines
 
-
 TENSORBOARD = "tensorboard"
 """The folder of an experiment's mean curves."""
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from torchal.errors import ConfigError
 from torchal.runs.curves import LearningCurve, learning_curve
-from torchal.statistics.curves import area_under_curve, labels_to_reach
 from torchal.runs.results import Run
 from torchal.runs.tensorboard import write_hparams
+from torchal.statistics.curves import area_under_curve, labels_to_reach
 
 LINES = "~runs"
 """Below this folder are the runs that make the lines of the table; its name sorts after those of samplers."""
