@@ -13,6 +13,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from torchal import samplers
 from torchal.protocols import HasPosterior
+from torchal.runs import metrics
 from torchal.runs.results import RunFolder, find_runs
 from torchal.runs.trainer import Trainer
 
@@ -220,9 +221,9 @@ class TestSingleRun:
         assert "different experiments: schedule.max_rounds was 1, is None" in capsys.readouterr().err
 
     def test_metrics_by_name(self, run, tmp_path):
-        assert run(*QUICK, "metrics=[auc,macro_f1]")[0] == 0
+        assert run(*QUICK, "metrics=[auc,macro_f1,brier_score,expected_calibration_error]")[0] == 0
         last = find_runs(tmp_path / "runs")[0].rounds[-1].test
-        assert last.keys() == {"accuracy", "log_loss", "auc", "macro_f1"}
+        assert last.keys() == {"accuracy", "log_loss", *metrics.BY_NAME} - {"balanced_accuracy"}
         assert 0.5 < last["auc"] <= 1
 
     def test_the_start_set_of_the_playground(self, run, tmp_path):
@@ -525,7 +526,7 @@ class TestBadInput:
             (["metrics=auc"], ["metrics must be a list"]),
             (["start=null"], ["start must not be null"]),
             (["name=null"], ["name must not be null"]),
-            (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, macro_f1"]),
+            (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, brier_score, exp"]),
             (["data.standardize=no"], ["standardize must be true or false, got 'no'"]),
             (["progress=maybe"], ["progress must be true or false"]),
             (["schedule.batch_size=null", "schedule.batch_fraction=abc"], ["batch_fraction", "'abc'"]),
