@@ -59,6 +59,7 @@ class Trainer:
         tensorboard: write curves to `tb/`.
         description: what to call the run in the progress bar; the sampler's name unless given.
         select_model, costs, represents: see `ActiveLearner`.
+        watch: what else the rounds record of the pool and of their batches: see `ActiveLearner.watch`.
 
     Example:
         >>> import tempfile, torch
@@ -89,6 +90,7 @@ class Trainer:
     select_model: Classifier | None = None
     costs: float | Tensor = 1.0
     represents: bool = False
+    watch: Sequence[str] = ()
 
     def fit(
         self,
@@ -144,6 +146,7 @@ class Trainer:
             truth=truth,
         )
         check_start(learner, self.schedule, start)
+        learner.watch(*self.watch)
         if start is not None:
             rows = torch.as_tensor(start)
             start = rows if rows.ndim else int(rows)
@@ -226,6 +229,7 @@ class Trainer:
             "seed": self.seed,
             "metrics": sorted(self.metrics or {}),
             **({} if self.select_model is None else {"select_model": _without_addresses(self.select_model)}),
+            **({"watch": sorted(self.watch)} if self.watch else {}),
         }
 
     def _settings(self, start: int | Tensor | None) -> dict[str, Any]:
