@@ -37,6 +37,7 @@ from torchal.protocols import UNLABELED
 from torchal.runs.metrics import BY_NAME
 from torchal.runs.results import Run
 from torchal.runs.schedule import Schedule
+from torchal.runs.tensorboard import TensorBoard
 from torchal.runs.trainer import Trainer, fit_trials
 from torchal.runs.watching import WATCHED
 
@@ -157,6 +158,8 @@ def prepare(
         select_model=None if selecting is None else instantiate(selecting, _convert_="object"),
         costs=label_costs(config.cost, splits),
         watch=list(config.watch),
+        # of one run; of a sweep they would be as many copies of the pool
+        loggers=[TensorBoard(projector_rows=0) if SWEEP_RUNS in os.environ or config.trials > 1 else TensorBoard()],
     )
     start = draw_start(splits, config.start, seed=config.seed)
     return Experiment(plain, trainer, model, splits, start, Path(config.runs) / config.name / "full_data")

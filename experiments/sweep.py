@@ -16,10 +16,15 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from experiments.machine import SWEEP_PROCESS, SWEEP_RUNS
 from torchal.errors import TorchalError
-from torchal.study.reading import read_runs
+from torchal.runs.aggregates import address, curves_of, table_lines, write_aggregates
+from torchal.runs.results import Run
+from torchal.study.reading import Runs, read_runs
 from torchal.study.report import write_report
-from torchal.study.summing_up import SHARE_OF_FULL, Wanted, sum_up
+from torchal.study.summing_up import SHARE_OF_FULL, Wanted, full_data, sum_up
 from torchal.study.terminal import lines
+
+TENSORBOARD = "tensorboard"
+"""The folder of an experiment's mean curves."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,7 @@ class Command:
         for folder in sorted({run.parent.parent for run in used if _is_compared(run, self.runs)}):
             good &= _report(folder)
         if used:
-            command = [os.path.relpath(sys.executable), "-m", "tensorboard.main", "--logdir", str(self.runs)]
-            print(f"TensorBoard: {shlex.join(command)}")
+            print(f"TensorBoard of each run: {_tensorboard(self.runs)}")
         return good
 
 
@@ -63,12 +67,31 @@ def _report(folder: Path) -> bool:
         print()
         for line in lines(summary, target=f"{SHARE_OF_FULL:.0%} of full"):
             print(line)
-        # aggregates
+        _write_aggregates(folder, runs)
         print(f"report: {write_report(summary, folder / 'report')[0]}")
+        print(f"TensorBoard: {_tensorboard(folder / TENSORBOARD)}, then {address()}")
     except (TorchalError, OSError) as error:
         print(f"error: no report on {folder}: {error}", file=sys.stderr)
         return False
     return good
+
+
+def _write_aggregates(folder: Path, found: Runs) -> None:
+    """Write the mean curves of an experiment's samplers for TensorBoard, and a table of its runs."""
+    finished = [one for one in found.found if one.run.finished]
+    kinds = {one.settings for one in finished}
+    runs: dict[str, list[Run]] = {}
+    for one in finished:  # where a folder holds several experiments, each sampler of each is a line
+        name = one.sampler if len(kinds) == 1 else f"{one.sampler} ({sorted(kinds).index(one.settings) + 1})"
+        runs.setdefault(name, []).append(one.run)
+    targets = {seed: SHARE_OF_FULL * accuracy for seed, accuracy in full_data(finished).items()}
+    write_aggregates(folder / TENSORBOARD, curves_of(runs), table=table_lines(runs, targets=targets))
+
+
+def _tensorboard(folder: Path) -> str:
+    """Return the command that shows a folder, with all images of each run and not ten of them drawn at random."""
+    options = ["--logdir", str(folder), "--samples_per_plugin", "images=1000"]
+    return shlex.join([os.path.relpath(sys.executable), "-m", "tensorboard.main", *options])
 
 
 def _is_compared(run: Path, runs: Path) -> bool:

@@ -62,10 +62,14 @@ class TestSweep:
         assert all(done.finished and done.rounds[-1].n_labeled == 100 for done in runs)
         for sampler in ("margin", "entropy", "uniform"):
             assert re.search(rf"^{sampler} +2 +0\.\d{{4}} +0\.\d{{4}} \[.+\] +\d+", out, re.MULTILINE)
-            assert list((experiment / "aggregate" / sampler).glob("events.*"))
+            assert list((experiment / "tensorboard" / sampler).glob("events.*"))
         assert re.search(r"^margin - uniform: area [+-]0\.\d{4} \[.+\], paired over 2 seeds, p = ", out, re.MULTILINE)
         assert (experiment / "chart.png").read_bytes().startswith(b"\x89PNG")
-        assert f"tensorboard.main --logdir {tmp_path / 'runs'}" in out
+        assert f"tensorboard.main --logdir {experiment / 'tensorboard'} " in out
+        assert "http://localhost:6006/?smoothing=0&runFilter=" in out
+        assert f"tensorboard.main --logdir {tmp_path / 'runs'} " in out
+        assert len(list((experiment / "tensorboard" / "~runs").iterdir())) == 6
+        assert not list(experiment.glob("*/*/tb/projector*"))  # of a sweep it would be the same pool, six times
         assert len(list((experiment / "full_data").glob("seed=*.json"))) == 2
 
     def test_seeds_pair_the_samplers(self, run, tmp_path):
@@ -225,6 +229,15 @@ class TestSingleRun:
         last = find_runs(tmp_path / "runs")[0].rounds[-1].test
         assert last.keys() == {"accuracy", "log_loss", *metrics.BY_NAME} - {"balanced_accuracy"}
         assert 0.5 < last["auc"] <= 1
+
+    def test_what_is_watched_is_in_the_record_and_the_config_only_where_it_is_asked_for(self, run, tmp_path):
+        assert run(*QUICK)[0] == 0
+        assert run(*QUICK, "watch=[redundancy,cover_radius,batch_uncertainty]")[0] == 0
+        runs = {"watch" in found.config: found for found in find_runs(tmp_path / "runs")}
+        assert runs[True].config["watch"] == ["redundancy", "cover_radius", "batch_uncertainty"]
+        assert runs[True].rounds[-1].pool.keys() == set(runs[True].config["watch"])
+        assert runs[False].rounds[-1].pool == {}
+        assert runs[True].rounds[-1].rows.equal(runs[False].rounds[-1].rows)
 
     def test_the_start_set_of_the_playground(self, run, tmp_path):
         assert run("data=digits", "schedule=playground", "schedule.max_rounds=1", "progress=false")[0] == 0
@@ -527,6 +540,8 @@ class TestBadInput:
             (["start=null"], ["start must not be null"]),
             (["name=null"], ["name must not be null"]),
             (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, brier_score, exp"]),
+            (["watch=redundancy"], ["watch must be a list of kappa"]),
+            (["watch=[colour]"], ["'colour'; there are kappa, uncertainty, redundancy"]),
             (["data.standardize=no"], ["standardize must be true or false, got 'no'"]),
             (["progress=maybe"], ["progress must be true or false"]),
             (["schedule.batch_size=null", "schedule.batch_fraction=abc"], ["batch_fraction", "'abc'"]),

@@ -95,6 +95,17 @@ class TestRedundancy:
         assert redundancy(view, torch.arange(4000), generator()) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.gpu
+def test_the_same_on_a_gpu():
+    x = torch.randn(3000, 8, generator=generator())
+    labeled = torch.arange(3000) < 40
+    here = PoolView.from_tensors(features=x, labeled=labeled)
+    there = PoolView.from_tensors(features=x.cuda(), labeled=labeled.cuda())
+    rows = torch.arange(100, 900)
+    assert redundancy(there, rows.cuda(), generator()) == pytest.approx(redundancy(here, rows, generator()), rel=1e-6)
+    assert cover_radius(there) == pytest.approx(cover_radius(here), rel=1e-4)
+
+
 def test_cover_radius_by_hand():
     x = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
     labeled = torch.tensor([True, False, False, True])

@@ -129,10 +129,12 @@ def expected_calibration_error(outcome: Outcome) -> float:
     """Return the mean gap between how sure the model is of what it predicts and how often it is right, over 15 bins.
 
     As `statistics.diagnostics.expected_calibration_error`; of a model whose prediction is not its most probable class,
-    as scikit-learn's SVC, the confidence is that of the prediction.
+    as scikit-learn's SVC, the confidence is that of the prediction. NaN where a probability is.
     """
     log_probs = _log_probs(outcome, "expected_calibration_error")
     confidence = log_probs.gather(1, outcome.predictions[:, None]).squeeze(1).double().exp().clamp(max=1)
+    if bool(confidence.isnan().any()):
+        return math.nan
     right = outcome.predictions == outcome.targets
     return diagnostics.expected_calibration_error(confidence.cpu().numpy(), right.cpu().numpy())
 
@@ -158,14 +160,27 @@ def evaluate(
     Shapes:
         seen: (C,) int64, the classes of the model's columns.
     """
+    return scores(outcome_of(model, data, n_classes=n_classes, seen=seen), metrics)
+
+
+def outcome_of(model: Classifier, data: LabeledData, *, n_classes: int, seen: Tensor) -> Outcome:
+    """Return a fitted model's answers to labeled data, in one pass over them where the model can.
+
+    Shapes:
+        seen: (C,) int64, the classes of the model's columns.
+    """
     log_probs = None
     predictions, narrow = interop.predictions_and_log_probs(model, data.inputs, seen)
     if narrow is not None:
         log_probs = narrow.new_full((len(narrow), n_classes), -math.inf)
         log_probs[:, seen.to(narrow.device)] = narrow
-    outcome = Outcome(data.targets.to(predictions.device), predictions, log_probs)
+    return Outcome(data.targets.to(predictions.device), predictions, log_probs)
+
+
+def scores(outcome: Outcome, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Return the metrics of a model's answers, the standard ones first."""
     standard: dict[str, Metric] = {"accuracy": accuracy}  # the names of STANDARD
-    if log_probs is not None:
+    if outcome.log_probs is not None:
         standard["log_loss"] = log_loss
     return {name: float(metric(outcome)) for name, metric in {**standard, **metrics}.items()}
 

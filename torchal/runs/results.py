@@ -207,7 +207,7 @@ class RunFolder:
         """
         if not self._checkpoint.exists():
             # The first checkpoint comes before the first line, so lines without one are not a run that was cut off.
-            n_rounds = self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
+            n_rounds = self.count_rounds()
             if n_rounds:
                 raise RunError(f"{self.path} is damaged: it has {n_rounds} rounds and no checkpoint.pt")
             return None
@@ -235,10 +235,13 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            saved = len(self._rounds.read_bytes().split(b"\n")) - 1 if self._rounds.exists() else 0
             raise RunError(
-                f"cannot write to {self.path}: {error}. {saved} rounds are saved there and stay loadable"
+                f"cannot write to {self.path}: {error}. {self.count_rounds()} rounds are saved there and stay loadable"
             ) from error
+
+    def count_rounds(self) -> int:
+        """Return how many rounds are saved: the whole lines of `rounds.jsonl`."""
+        return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
 
 
 def _digest(lines: Sequence[bytes]) -> hashlib._Hash:

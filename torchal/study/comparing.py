@@ -28,9 +28,9 @@ def area(run: Run, metric: str) -> float:
     return curves.area_under_curve(*run.curve(metric))
 
 
-def areas_of(runs: Iterable[StudyRun], metric: str) -> dict[str, dict[tuple[str, int], float]]:
+def areas_of(runs: Iterable[StudyRun], metric: str) -> dict[str, dict[Any, float]]:
     """Return the areas of finished runs, by sampler and by what they are paired on."""
-    scores: dict[str, dict[tuple[str, int], float]] = {}
+    scores: dict[str, dict[Any, float]] = {}
     for one in runs:
         if one.run.finished and has(one.run, metric):
             scores.setdefault(one.sampler, {})[one.settings, one.seed] = area(one.run, metric)
@@ -38,7 +38,7 @@ def areas_of(runs: Iterable[StudyRun], metric: str) -> dict[str, dict[tuple[str,
 
 
 def compare_with(
-    scores: Mapping[str, Mapping[tuple[str, int], float]], baseline: str, metric: str
+    scores: Mapping[str, Mapping[Any, float]], baseline: str, metric: str
 ) -> dict[str, Comparison]:
     """Compare each sampler with the baseline, with Holm's correction over these comparisons."""
     if baseline not in scores:

@@ -140,7 +140,7 @@ def _experiment(group: Sequence[StudyRun], settings: str, metrics: Sequence[str]
     by_sampler: dict[str, list[StudyRun]] = {}
     for one in group:
         by_sampler.setdefault(one.sampler, []).append(one)
-    full = _full_data(group)
+    full = full_data(group)
     known = (one.environment["data"] for one in group if one.environment.get("data"))
     about: Mapping[str, Any] = next(known, {})
     counts = about.get("class_counts")
@@ -190,7 +190,7 @@ def _ordered(entries: Mapping[str, Entry], metric: str) -> list[str]:
     return sorted(entries, key=place)
 
 
-def _full_data(group: Sequence[StudyRun]) -> dict[int, float]:
+def full_data(group: Sequence[StudyRun]) -> dict[int, float]:
     """Return the test accuracy with all training data, by seed, as far as it is known."""
     known: dict[int, float] = {}
     config = group[0].run.config
