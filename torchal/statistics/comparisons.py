@@ -125,6 +125,9 @@ def compare_all(
 ) -> list[dict[str, Any]]:
     """Compare each method with each other one, on the runs that both have.
 
+    Runs count as independent pairs, so over several experiments this speaks of these experiments. Whether a method is
+    better on others too, an experiment says but once, however many seeds it has: see `rankings.friedman`.
+
     Args:
         scores: by method, then by what pairs its runs, as (experiment, seed). A NaN is a run that is not there.
         lower_is_better: whether the smaller score wins.
