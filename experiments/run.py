@@ -39,6 +39,7 @@ from torchal.runs.results import Run
 from torchal.runs.schedule import Schedule
 from torchal.runs.tensorboard import TensorBoard
 from torchal.runs.trainer import Trainer, fit_trials
+from torchal.runs.watching import WATCHED
 
 _TOLD: set[str] = set()  # of which data sets
 _EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
@@ -77,6 +78,11 @@ def check_settings(config: DictConfig) -> None:
     unknown = [name for name in config.metrics if name not in BY_NAME]
     if unknown:
         raise ConfigError(f"no metric is named {', '.join(map(repr, unknown))}; there are {', '.join(BY_NAME)}")
+    if not OmegaConf.is_list(config.watch):
+        raise ConfigError(f"watch must be a list of {', '.join(WATCHED)}; got {config.watch!r}")
+    unknown = [name for name in config.watch if name not in WATCHED]
+    if unknown:
+        raise ConfigError(f"nothing to watch is named {', '.join(map(repr, unknown))}; there are {', '.join(WATCHED)}")
     check_flag("progress", config.progress)
     check_flag("log_fits", config.log_fits)
     check_flag("full_data", config.full_data)
@@ -106,6 +112,8 @@ def prepare(
         del plain[setting]
     for model in {"model", "select_model"} & plain.keys():
         plain[model] = without(plain[model], {"device"})  # its own, and those of the models inside it
+    if not plain["watch"]:
+        del plain["watch"]  # so that a run that began before there was such a setting goes on
     about = plain["data"].pop("about", None)
     schedule = Schedule(**plain["schedule"])
     key = json.dumps(plain["data"], sort_keys=True, default=str)
@@ -149,6 +157,7 @@ def prepare(
         description=f"{which}{strategy} seed={config.seed} {device.type}",
         select_model=None if selecting is None else instantiate(selecting, _convert_="object"),
         costs=label_costs(config.cost, splits),
+        watch=list(config.watch),
         # of one run; of a sweep they would be as many copies of the pool
         loggers=[TensorBoard(projector_rows=0) if SWEEP_RUNS in os.environ or config.trials > 1 else TensorBoard()],
     )

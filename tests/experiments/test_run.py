@@ -13,6 +13,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from torchal import samplers
 from torchal.protocols import HasPosterior
+from torchal.runs import metrics
 from torchal.runs.results import RunFolder, find_runs
 from torchal.runs.trainer import Trainer
 from torchal.study import read_runs, sum_up
@@ -229,10 +230,19 @@ class TestSingleRun:
         assert "different experiments: schedule.max_rounds was 1, is None" in capsys.readouterr().err
 
     def test_metrics_by_name(self, run, tmp_path):
-        assert run(*QUICK, "metrics=[auc,macro_f1]")[0] == 0
+        assert run(*QUICK, "metrics=[auc,macro_f1,brier_score,expected_calibration_error]")[0] == 0
         last = find_runs(tmp_path / "runs")[0].rounds[-1].test
-        assert last.keys() == {"accuracy", "log_loss", "auc", "macro_f1"}
+        assert last.keys() == {"accuracy", "log_loss", *metrics.BY_NAME} - {"balanced_accuracy"}
         assert 0.5 < last["auc"] <= 1
+
+    def test_what_is_watched_is_in_the_record_and_the_config_only_where_it_is_asked_for(self, run, tmp_path):
+        assert run(*QUICK)[0] == 0
+        assert run(*QUICK, "watch=[redundancy,cover_radius,batch_uncertainty]")[0] == 0
+        runs = {"watch" in found.config: found for found in find_runs(tmp_path / "runs")}
+        assert runs[True].config["watch"] == ["redundancy", "cover_radius", "batch_uncertainty"]
+        assert runs[True].rounds[-1].pool.keys() == set(runs[True].config["watch"])
+        assert runs[False].rounds[-1].pool == {}
+        assert runs[True].rounds[-1].rows.equal(runs[False].rounds[-1].rows)
 
     def test_the_start_set_of_the_playground(self, run, tmp_path):
         assert run("data=digits", "schedule=playground", "schedule.max_rounds=1", "progress=false")[0] == 0
@@ -534,7 +544,9 @@ class TestBadInput:
             (["metrics=auc"], ["metrics must be a list"]),
             (["start=null"], ["start must not be null"]),
             (["name=null"], ["name must not be null"]),
-            (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, macro_f1"]),
+            (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, brier_score, exp"]),
+            (["watch=redundancy"], ["watch must be a list of kappa"]),
+            (["watch=[colour]"], ["'colour'; there are kappa, uncertainty, redundancy"]),
             (["data.standardize=no"], ["standardize must be true or false, got 'no'"]),
             (["progress=maybe"], ["progress must be true or false"]),
             (["schedule.batch_size=null", "schedule.batch_fraction=abc"], ["batch_fraction", "'abc'"]),

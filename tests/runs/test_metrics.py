@@ -62,6 +62,22 @@ def test_calibration_of_a_class_that_the_model_has_not_seen():
     assert metrics.expected_calibration_error(outcome) == pytest.approx((1 + 0.4) / 2)
 
 
+def test_probabilities_that_are_not_known_make_a_metric_that_is_not_and_end_no_run():
+    log_probs = torch.tensor([[math.nan, math.nan], [math.log(0.6), math.log(0.4)]])
+    outcome = Outcome(torch.tensor([1, 0]), torch.tensor([0, 0]), log_probs)
+    assert math.isnan(metrics.brier_score(outcome))
+    assert math.isnan(metrics.expected_calibration_error(outcome))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["brier_score", "expected_calibration_error"])
+def test_calibration_is_the_same_on_a_gpu(name):
+    log_probs = torch.randn(1000, 5, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    outcome = Outcome(torch.arange(1000) % 5, log_probs.argmax(1), log_probs)
+    there = Outcome(*(part.cuda() for part in outcome))
+    assert metrics.BY_NAME[name](there) == pytest.approx(metrics.BY_NAME[name](outcome), rel=1e-6)
+
+
 def test_which_way_is_better_of_each():
     """Metrics of a sure right answer against a sure wrong one say so."""
     right, wrong = torch.tensor([0, 1, 0, 1]), torch.tensor([1, 0, 1, 0])

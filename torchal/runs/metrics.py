@@ -129,10 +129,12 @@ def expected_calibration_error(outcome: Outcome) -> float:
     """Return the mean gap between how sure the model is of what it predicts and how often it is right, over 15 bins.
 
     As `statistics.diagnostics.expected_calibration_error`; of a model whose prediction is not its most probable class,
-    as scikit-learn's SVC, the confidence is that of the prediction.
+    as scikit-learn's SVC, the confidence is that of the prediction. NaN where a probability is.
     """
     log_probs = _log_probs(outcome, "expected_calibration_error")
     confidence = log_probs.gather(1, outcome.predictions[:, None]).squeeze(1).double().exp().clamp(max=1)
+    if bool(confidence.isnan().any()):
+        return math.nan
     right = outcome.predictions == outcome.targets
     return diagnostics.expected_calibration_error(confidence.cpu().numpy(), right.cpu().numpy())
 

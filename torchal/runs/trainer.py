@@ -63,6 +63,7 @@ class Trainer:
             of your own (`torchal.runs.loggers.RunLogger`); none with []. A round is saved before they hear of it.
         description: what to call the run in the progress bar; the sampler's name unless given.
         select_model, costs, represents: see `ActiveLearner`.
+        watch: what else the rounds record of the pool and of their batches: see `ActiveLearner.watch`.
 
     Example:
         >>> import tempfile, torch
@@ -93,6 +94,7 @@ class Trainer:
     select_model: Classifier | None = None
     costs: float | Tensor = 1.0
     represents: bool = False
+    watch: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loggers", check_loggers(self.loggers))
@@ -152,6 +154,7 @@ class Trainer:
             truth=truth,
         )
         check_start(learner, self.schedule, start)
+        learner.watch(*self.watch)
         if start is not None:
             rows = torch.as_tensor(start)
             start = rows if rows.ndim else int(rows)
@@ -227,6 +230,7 @@ class Trainer:
             "seed": self.seed,
             "metrics": sorted(self.metrics or {}),
             **({} if self.select_model is None else {"select_model": _without_addresses(self.select_model)}),
+            **({"watch": sorted(self.watch)} if self.watch else {}),
         }
 
     def _settings(self, start: int | Tensor | None) -> dict[str, Any]:

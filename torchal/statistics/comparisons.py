@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from torchal.errors import DataError, ShapeError
 from torchal.statistics.curves import mean_interval
 from torchal.statistics.given import ROUNDING, Numbers, as_floats, check_open, largest
 from torchal.statistics.paired import paired_t, power_of_t, signed_rank
+
+Key = TypeVar("Key", bound=Hashable)
 
 _LEVEL = 0.05
 _CHUNK = 1 << 20  # numbers of a temporary
@@ -119,9 +121,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def compare_all(
-    scores: Mapping[str, Mapping[Hashable, float]], *, lower_is_better: bool = False, confidence: float = 0.95
+    scores: Mapping[str, Mapping[Key, float]], *, lower_is_better: bool = False, confidence: float = 0.95
 ) -> list[dict[str, Any]]:
     """Compare each method with each other one, on the runs that both have.
+
+    Runs count as independent pairs, so over several experiments this speaks of these experiments. Whether a method is
+    better on others too, an experiment says but once, however many seeds it has: see `rankings.friedman`.
 
     Args:
         scores: by method, then by what pairs its runs, as (experiment, seed). A NaN is a run that is not there.

@@ -173,9 +173,8 @@ def brier_score(probs: NDArray[Any], targets: Any) -> float:
     off = (given < 0).any(1) | (np.abs(given.sum(1) - 1) > 1e-3)
     if off.any():
         row = int(np.argmax(off))
-        raise DataError(
-            f"probs must be probabilities: row {row} sums to {given[row].sum():.4g}, with {given[row].min():.4g}"
-        )
+        total, least = given[row].sum(), given[row].min()
+        raise DataError(f"probs must be probabilities: row {row} sums to {total:.4g}, least {least:.4g}")
     if true.min() < 0 or true.max() >= given.shape[1]:
         raise DataError(f"targets must be columns of {given.shape[1]} classes, got {true.min()} to {true.max()}")
     of_truth = given[np.arange(len(given)), true]
@@ -196,5 +195,5 @@ def _binned(confidence: Numbers, right: Any, bins: int) -> tuple[Floats, Floats,
         raise DataError(f"right must be true or false, got {true[(true != 0) & (true != 1)][0]:g}")
     # the edges are compared, and not the product with their number, which rounds 0.2 * 15 up beyond 3
     index = np.searchsorted(np.arange(1, bins) / bins, sure, side="left")
-    sums = (np.bincount(index, weights, minlength=bins) for weights in (sure, true))
-    return next(sums), next(sums), np.bincount(index, minlength=bins)
+    confident, correct = (np.bincount(index, some, minlength=bins).astype(np.float64) for some in (sure, true))
+    return confident, correct, np.bincount(index, minlength=bins)
