@@ -195,6 +195,7 @@ _START = """\
         if (!state.hidden.delete(s)) state.hidden.add(s);
         show();
       });
+      made.setAttribute("aria-pressed", "true");
       span.replaceWith(made);
       made.append(span);
       const others = (on) => () => {
