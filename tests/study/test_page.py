@@ -226,6 +226,7 @@ class TestWritePage:
         [
             ({"classes": [[1.0, 2.0]], "class_labels": [3.0]}, "classes must be of 4 classes, got 2"),
             ({"classes": [], "class_labels": [3.0]}, "as many rounds as class_labels, got 0 and 1"),
+            ({"sampler": "badge"}, "the entry must be of that sampler, got one of 'badge'"),
             ({"first": [Example("a", "https://example.com/x.png")]}, "a picture must be a data:image/ address"),
         ],
     )

@@ -43,12 +43,17 @@ def page(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def summary():
+    return summaries.rich()
+
+
 @pytest.fixture
-def rich(browser, page):
+def rich(browser, page, summary):
     """Return the summary of the page that is open, all of whose charts are drawn."""
     browser.open(page("rich"), height=1600)
     browser.value(SETTLED)
-    return summaries.rich()
+    return summary
 
 
 def texts(browser, column):

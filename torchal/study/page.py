@@ -48,8 +48,8 @@ def write_page(path: str | PathLike[str], summary: Summary) -> None:
         summary: what is reported.
 
     Raises:
-        DataError: the summary contradicts itself: curves whose arrays differ in length, a picture that is no
-            `data:image/` address, classes without names.
+        DataError: the summary contradicts itself: curves whose arrays differ in length, an entry under another name,
+            a picture that is no `data:image/` address, classes without names.
         OSError: the file cannot be written.
 
     Example:
@@ -114,6 +114,8 @@ def _check(summary: Summary) -> None:
             )
         for sampler, entry in experiment.entries.items():
             where = f"{experiment.folder}, {sampler}"
+            if entry.sampler != sampler:
+                raise DataError(f"{where}: the entry must be of that sampler, got one of {entry.sampler!r}")
             for metric, bands in entry.curves.items():
                 for axis, band in bands.items():
                     sizes = [len(side) for side in (band.x, band.mean, band.lower, band.upper)]

@@ -14,7 +14,7 @@ _TINY = 64  # pixels; pictures with fewer are shown with square ones
 
 def picked_section(summary: Summary, looks: dict[str, Look]) -> str:
     """Return for each experiment that says what was picked a part that opens; the first is open."""
-    parts = []
+    parts: list[str] = []
     for place, experiment in enumerate(summary.experiments):
         entries = [entry for entry in table_order(experiment) if entry.classes or entry.first or entry.last]
         if not entries:

@@ -125,7 +125,7 @@ _TABLES = """\
       const [seconds, labels, cost] = mean;
       row.cells[1].firstChild.innerHTML = seconds.map((value, k) =>
         `<span class="p${k % 6}" style="width:${(100 * value / longest).toFixed(2)}%"></span>`).join("");
-      [sum(seconds), ...seconds, labels, cost].forEach((value, k) => { row.cells[2 + k].textContent = amount(value); });
+      [seconds.length ? sum(seconds) : null, ...seconds, labels, cost].forEach((value, k) => { row.cells[2 + k].textContent = amount(value); });
     }
   };
 """
@@ -164,7 +164,7 @@ _START = """\
   };
   let width = null;
   new ResizeObserver(([change]) => {
-    const now = Math.round(change.contentRect.width);
+    const now = matchMedia("print").matches ? width : Math.round(change.contentRect.width);
     if (width !== null && now !== width && now) redraw();
     width = now || width;
   }).observe(document.querySelector("main"));

@@ -29,6 +29,7 @@ CSS = (
 """
     + """\
 html { scroll-padding-top: 16px; }
+body > * { max-width: 1320px; }
 main { display: block; }
 .answer { font-size: 1.1rem; max-width: 80ch; margin-top: 12px; }
 .answer + .lead { font-size: 0.9rem; }
@@ -166,13 +167,19 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
   :is(.matrix, .results, .costs) tbody .sampler bdi { max-width: 13ch; }
 }
 @media print {
+  body > * { max-width: none; }
   .samplers button { border: 0; padding: 0 8px 0 0; min-height: 0; }
   .samplers .plain, .samplers [aria-pressed="false"], .hint, nav, #tip { display: none; }
-  .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .charts, .charts.two { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .charts.one { grid-template-columns: minmax(0, 1fr); }
   .matrix tbody th, .matrix thead th:first-child { position: static; }
-  .sheet.results th, .sheet.results td, .sheet.matrix th, .sheet.matrix td { padding: 3px 5px; }
-  .results td small, .matrix td small { font-size: 6.5pt; }
+  .sheet.results th, .sheet.results td, .sheet.matrix th, .sheet.matrix td { padding: 2px 3px; }
+  .sheet.results, .sheet.matrix { font-size: 7pt; }
+  .sheet thead th { font-size: inherit; }
+  .results td small, .matrix td small { font-size: 5.5pt; }
+  .results tbody th { position: static; }
+  .box:has(> .matrix) { width: auto; }
+  .picks { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 }
 """
 )
