@@ -323,6 +323,12 @@ def unfinished():
     return summary
 
 
+def empty():
+    """Return a report of a folder in which there is nothing but a run that cannot be read."""
+    problems = [Problem("runs/broken", "config.json is no JSON")]
+    return Summary("Nothing", "", "2026-11-29", [], [], [], {}, None, None, problems, [], [], [], [])
+
+
 def hostile():
     """Return names and texts that a page, a table or a script may choke on, numbers that are none, and metrics that
     are missing."""

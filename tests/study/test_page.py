@@ -29,6 +29,7 @@ KINDS = {
     ),
     "100 classes": lambda: summaries.make_summary(data=("a",), n_points=3, class_names=tuple(map(str, range(100)))),
     "one round": lambda: summaries.make_summary(data=("a",), n_points=1, n_runs=2),
+    "empty": summaries.empty,
     "no runs": lambda: Summary("t", "", "", ["accuracy"], [], [], {}, None, None, [], [], [], [], []),
 }
 
@@ -62,7 +63,9 @@ class TestWritePage:
         page = page_of(tmp_path, KINDS[kind]())
         script, *data = page.all("script")
         assert script.text.strip() == SCRIPT.strip()
-        assert [one.attributes["type"] for one in data] == ([] if kind == "no runs" else ["application/json"])
+        assert [one.attributes["type"] for one in data] == (
+            [] if kind in ("empty", "no runs") else ["application/json"]
+        )
         assert page.one("style").text.strip() == CSS.strip()
         assert page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"] == POLICY
         addresses = [

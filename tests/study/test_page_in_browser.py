@@ -78,7 +78,7 @@ def order_of(summary):
 class TestPage:
     @pytest.mark.parametrize("width", [1280, 400])
     @pytest.mark.parametrize("dark", [False, True])
-    @pytest.mark.parametrize("kind", ["rich", "hostile", "minimal", "unfinished"])
+    @pytest.mark.parametrize("kind", ["rich", "hostile", "minimal", "unfinished", "empty"])
     def test_fits_and_fetches_nothing_and_complains_of_nothing(self, browser, page, kind, width, dark):
         browser.open(page(kind), width=width, dark=dark, height=3000)
         browser.value(SETTLED)

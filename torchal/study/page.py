@@ -13,6 +13,7 @@ from torchal.report.shell import begin
 from torchal.report.shell import warnings as warned
 from torchal.study.answer import answer
 from torchal.study.looks import Look, common_baseline, looks, sampler_order, swatches
+from torchal.study.numbers import probability
 from torchal.study.page_data import AXES, as_script_text, pack
 from torchal.study.page_picks import picked_section
 from torchal.study.page_script import SCRIPT
@@ -41,7 +42,7 @@ def write_page(path: str | PathLike[str], summary: Summary) -> None:
     filters; without scripts the page shows the main metric against labels, and all tables. The same summary makes the
     same bytes.
 
-    50 experiments of 20 samplers with 20 places in each curve, 3 metrics and 3 axes make about 4 MB.
+    50 experiments of 20 samplers with 20 places in each curve, 3 metrics and 3 axes make less than 5 MB.
 
     Args:
         path: the file to write; folders on the way are made.
@@ -290,10 +291,9 @@ def _ranks(summary: Summary) -> str:
     left = ""
     if ranking.left_out:
         left = f" Left out, for they lack a sampler: {', '.join(map(name, ranking.left_out))}."
-    p = "below 0.0001" if ranking.p < 1e-4 else f"{ranking.p:.2g}"
     told = (
-        f"Friedman's test over {plural(ranking.blocks, 'experiment')}: p = {p}. ".replace("= below", "below")
-        + "A bar joins samplers whose mean ranks differ by less than the critical difference (Nemenyi, 5&nbsp;%)."
+        f"Friedman's test over {plural(ranking.blocks, 'experiment')}: {escape(probability(ranking.p)) or 'no p'}. "
+        "A bar joins samplers whose mean ranks differ by less than the critical difference (Nemenyi, 5&nbsp;%)."
     )
     return (
         f'{title}<p class="quiet">{told}{left}</p><div class="wide" role="region" aria-label="Mean ranks" tabindex="0">'

@@ -164,7 +164,9 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 @media (max-width: 600px) {
   .answer { font-size: 1.02rem; }
   .matrix tbody th .swatch { display: none; }
-  :is(.matrix, .results, .costs) tbody .sampler bdi { max-width: 13ch; }
+  :is(.matrix, .results, .costs) tbody .sampler bdi {
+    width: max-content; max-width: 13ch; white-space: normal; overflow-wrap: anywhere;
+  }
 }
 @media print {
   body > * { max-width: none; }
