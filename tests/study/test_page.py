@@ -25,7 +25,7 @@ KINDS = {
     "unfinished": summaries.unfinished,
     "hostile": summaries.hostile,
     "30 samplers": lambda: summaries.make_summary(
-        data=("a",), samplers=tuple(f"s{i}" for i in range(30)), n_runs=3, n_points=3, n_examples=0
+        data=("a",), samplers=tuple(f"s{i}" for i in range(30)), metrics=("accuracy",), n_runs=3, n_points=3
     ),
     "100 classes": lambda: summaries.make_summary(data=("a",), n_points=3, class_names=tuple(map(str, range(100)))),
     "one round": lambda: summaries.make_summary(data=("a",), n_points=1, n_runs=2),
