@@ -48,7 +48,7 @@ class Drift(Sampler):
 
 def trainer(folder, *, model=None, sampler=None, **settings):
     schedule = Schedule(batch_size=6, budget=54)
-    settings = {"progress": False, "tensorboard": False, "config": {"what": "test"}, "schedule": schedule} | settings
+    settings = {"progress": False, "loggers": [], "config": {"what": "test"}, "schedule": schedule} | settings
     return Trainer(model or NearestMean(), sampler or Drift(), run_dir=folder, **settings)
 
 
@@ -61,7 +61,7 @@ def run(folder, *, oracle=None, start=None, **settings):
     )
 
 
-def run_until(folder, moment, number):
+def run_until(folder, moment, number, loggers=()):
     """Run, and die at this moment of this round."""
     count = {"fit": -1, "select": 0, "label": -1}  # round 0 has no selection
 
@@ -120,12 +120,12 @@ def run_until(folder, moment, number):
 
     results.RunFolder.append = append
     results.RunFolder.write_checkpoint = write_checkpoint
-    run(folder, model=Model(), sampler=Sampling(), oracle=oracle)
+    run(folder, model=Model(), sampler=Sampling(), oracle=oracle, loggers=loggers)
 
 
-def run_and_be_killed(folder, moment, number=3):
+def run_and_be_killed(folder, moment, number=3, loggers=()):
     """Run in another process, which dies at this moment of this round."""
-    assert forks.exit_code(run_until, folder, moment, number) == -signal.SIGKILL
+    assert forks.exit_code(run_until, folder, moment, number, loggers) == -signal.SIGKILL
 
 
 def run_slowly(folder):
@@ -139,7 +139,7 @@ def run_slowly(folder):
     run(folder, oracle=oracle)
 
 
-def run_on_a_full_disk(folder, tensorboard):
+def run_on_a_full_disk(folder, loggers):
     """Run, with no room for a file of more than four rounds from the fifth batch on; return what the error says."""
     targets = make_pool(n_labeled=0)[1]
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -152,7 +152,7 @@ def run_on_a_full_disk(folder, tensorboard):
         return targets[rows]
 
     try:
-        run(folder, oracle=oracle, tensorboard=tensorboard)
+        run(folder, oracle=oracle, loggers=loggers)
     except RunError as error:
         return str(error)
     return "no error"

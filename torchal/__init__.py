@@ -28,8 +28,10 @@ from torchal.pool import SparseInputs as SparseInputs
 from torchal.pool import TableInputs as TableInputs
 from torchal.protocols import UNLABELED as UNLABELED
 from torchal.runs import ActiveLearner as ActiveLearner
+from torchal.runs import CsvLog as CsvLog
 from torchal.runs import Run as Run
 from torchal.runs import Schedule as Schedule
+from torchal.runs import TensorBoard as TensorBoard
 from torchal.runs import Trainer as Trainer
 from torchal.runs import metrics as metrics
 from torchal.runs import results as results

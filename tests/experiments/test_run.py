@@ -61,10 +61,14 @@ class TestSweep:
         assert all(done.finished and done.rounds[-1].n_labeled == 100 for done in runs)
         for sampler in ("margin", "entropy", "uniform"):
             assert re.search(rf"^{sampler} +2 +0\.\d{{4}} +0\.\d{{4}} \[.+\] +\d+", out, re.MULTILINE)
-            assert list((experiment / "aggregate" / sampler).glob("events.*"))
+            assert list((experiment / "tensorboard" / sampler).glob("events.*"))
         assert re.search(r"^margin - uniform: area [+-]0\.\d{4} \[.+\], paired over 2 seeds, p = ", out, re.MULTILINE)
         assert (experiment / "chart.png").read_bytes().startswith(b"\x89PNG")
-        assert f"tensorboard.main --logdir {tmp_path / 'runs'}" in out
+        assert f"tensorboard.main --logdir {experiment / 'tensorboard'} " in out
+        assert "http://localhost:6006/?smoothing=0&runFilter=" in out
+        assert f"tensorboard.main --logdir {tmp_path / 'runs'} " in out
+        assert len(list((experiment / "tensorboard" / "~runs").iterdir())) == 6
+        assert not list(experiment.glob("*/*/tb/projector*"))  # of a sweep it would be the same pool, six times
         assert len(list((experiment / "full_data").glob("seed=*.json"))) == 2
 
     def test_seeds_pair_the_samplers(self, run, tmp_path):

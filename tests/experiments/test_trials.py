@@ -31,7 +31,7 @@ def told(folder):
     for file in sorted(folder.rglob("rounds.jsonl")):
         records = [json.loads(line) for line in file.read_text().splitlines()]
         for record in records:
-            del record["seconds"]
+            del record["seconds"], record["peak_mib"]
         runs[str(file.parent.relative_to(folder))] = (records, (file.parent / "config.yaml").read_text())
     return runs
 

@@ -384,7 +384,7 @@ class TestLoop:
         def run(folder, *, cut_off=None):
             pool, oracle, validation, test = parts(scipy.sparse.csr_array)
             schedule, sampler = Schedule(batch_size=6, budget=33), Mixture([Margin(), Uniform()])
-            settings = {"progress": False, "tensorboard": False}
+            settings = {"progress": False, "loggers": []}
             trainer = Trainer(MultinomialNB(), sampler, schedule=schedule, run_dir=tmp_path / folder, **settings)
             n_asked = 0
 

@@ -42,11 +42,14 @@ def find_browser():
 class Browser:
     """A browser with one tab. It is told to find no host, so that a page cannot reach anything.
 
+    Args:
+        hosts: addresses that it may find all the same, as that of a server of one's own.
+
     Attributes:
         events: all that the browser told, (method, params), since the last page was opened.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, *, hosts=()):
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
@@ -55,7 +58,7 @@ class Browser:
             "--headless=new",
             "--remote-debugging-pipe",
             f"--user-data-dir={self._folder.name}",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
+            ", ".join(["--host-resolver-rules=MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in hosts)]),
             "--no-sandbox",  # root in a container has none
             "--disable-dev-shm-usage",
             "--disable-gpu",
@@ -114,15 +117,16 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
 
-    def open(self, path, *, width=1280, height=900, dark=False, media=""):
-        """Load a file in a window of this size, and wait until all of it is there."""
+    def open(self, page, *, width=1280, height=900, dark=False, media=""):
+        """Load a file, or an address, in a window of this size, and wait until all of it is there."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.events = []
-        self.call("Page.navigate", url=Path(path).resolve().as_uri())
+        is_address = isinstance(page, str) and "://" in page
+        self.call("Page.navigate", url=page if is_address else Path(page).resolve().as_uri())
         while not any(method == "Page.loadEventFired" for method, _ in self.events):
             self._next()
 

@@ -6,8 +6,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests import killed_run
 from torchal import ConfigError
-from torchal.runs.curves import LearningCurve, area_under_curve, mean_interval
+from torchal.runs.curves import LearningCurve
 from torchal.runs.tensorboard import write_aggregate
+from torchal.statistics.curves import area_under_curve, mean_interval
 
 
 def read(folder):

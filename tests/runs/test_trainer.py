@@ -16,7 +16,18 @@ from sklearn.base import clone
 
 from tests import forks, killed_run
 from tests.contracts import NearestMean, make_pool
-from torchal import BudgetError, CapabilityError, ConfigError, LabeledData, Pool, RunError, Schedule, Trainer
+from torchal import (
+    BudgetError,
+    CapabilityError,
+    ConfigError,
+    CsvLog,
+    LabeledData,
+    Pool,
+    RunError,
+    Schedule,
+    TensorBoard,
+    Trainer,
+)
 from torchal.models import MLP, LogisticRegression, TorchClassifier
 from torchal.runs import metrics
 from torchal.runs.results import RunFolder
@@ -26,10 +37,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def told(run):
-    """Return what must not depend on when a run was killed: everything but the seconds."""
+    """Return what must not depend on when a run was killed: everything but the seconds and the memory."""
     records = [result.to_json() for result in run.rounds]
     for record in records:
-        del record["seconds"]
+        del record["seconds"], record["peak_mib"]
     return records
 
 
@@ -40,7 +51,7 @@ def undisturbed(tmp_path_factory):
 
 class TestFolder:
     def test_holds_what_the_design_says(self, tmp_path):
-        run = killed_run.run(tmp_path / "a" / "run", tensorboard=True)
+        run = killed_run.run(tmp_path / "a" / "run", loggers=[TensorBoard()])
         assert {path.name for path in run.folder.iterdir()} == {
             *("checkpoint.pt", "config.yaml", "environment.json", "lock", "rounds.jsonl", "tb")
         }
@@ -271,9 +282,9 @@ class TestBadInput:
         with pytest.raises(RunError, match=f"cannot write to {tmp_path}/file/run: .*Not a directory"):
             killed_run.run(tmp_path / "file" / "run")
 
-    @pytest.mark.parametrize("tensorboard", ["tensorboard", "no tensorboard"])
-    def test_a_full_disk_is_reported_and_what_was_saved_stays_loadable(self, tensorboard, tmp_path, undisturbed):
-        said = forks.answer(killed_run.run_on_a_full_disk, tmp_path, tensorboard == "tensorboard")
+    @pytest.mark.parametrize("loggers", [[TensorBoard()], [CsvLog()], []])
+    def test_a_full_disk_is_reported_and_what_was_saved_stays_loadable(self, loggers, tmp_path, undisturbed):
+        said = forks.answer(killed_run.run_on_a_full_disk, tmp_path, loggers)
         assert f"cannot write to {tmp_path}" in said
         assert "4 rounds are saved there and stay loadable" in said
         assert told(RunFolder(tmp_path).read()) == told(undisturbed)[:4]

@@ -24,7 +24,7 @@ def blobs(seed, n_rows=90):
 
 def steps(folder, seed, model, *, sampler=None, pool_seed=None, oracle=None, **settings):
     inputs, targets = blobs(seed if pool_seed is None else pool_seed)
-    settings = {"progress": False, "tensorboard": False, "schedule": Schedule(batch_size=7, budget=40)} | settings
+    settings = {"progress": False, "loggers": [], "schedule": Schedule(batch_size=7, budget=40)} | settings
     trainer = Trainer(model, sampler or Margin(), run_dir=folder / f"seed={seed}", seed=seed, **settings)
     return trainer.steps(
         Pool.unlabeled(inputs, n_classes=3),
@@ -39,6 +39,7 @@ def told(run):
     records = [json.loads(line) for line in (run.folder / "rounds.jsonl").read_text().splitlines()]
     for record in records:
         assert all(seconds >= 0 for seconds in record.pop("seconds").values())
+        assert all(peak > 1 for peak in record.pop("peak_mib").values())
     return records
 
 

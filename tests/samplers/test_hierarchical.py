@@ -234,7 +234,7 @@ def test_what_a_trainer_has_run_can_be_looked_at(tmp_path):
         schedule=Schedule(batch_size=9),
         run_dir=tmp_path,
         progress=False,
-        tensorboard=False,
+        loggers=[],
     )
     run = trainer.fit(pool, lambda rows: targets[rows])
     sampler = Hierarchical()

@@ -143,6 +143,25 @@ class DatasetInputs:
         with _own_randomness():
             return self._items(self.dataset, rows if self._rows is None else self._rows[rows].tolist(), (0,))
 
+    def items(self, rows: list[int]) -> list[Any]:
+        """Return the data set's own items of rows, as they are before anything makes them tensors.
+
+        Raises:
+            DataError: an item cannot be read; it says which, and why.
+        """
+        numbers = rows if self._rows is None else self._rows[rows].tolist()
+        items = []
+        with _own_randomness():
+            for number in numbers:
+                _seed_all(0, number)
+                try:
+                    items.append(self.dataset[number])
+                except Exception as error:
+                    raise DataError(
+                        f"row {number} of {_named(self.dataset)} cannot be read: {_reason(error)}"
+                    ) from error
+        return items
+
     def names(self) -> list[str]:
         """Return the names of a row's tensors, as the first row has them; none where a row is one tensor."""
         first = self.read([0])

@@ -49,6 +49,11 @@ class RoundResult:
     cost: float = 0.0
     """What all labels so far have cost, with the rows that nobody could label."""
     true_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    peak_mib: dict[str, float] = field(default_factory=dict)
+    """By phase, as in `seconds`, the most memory (`torchal.runs.memory`): of the process until the end of the phase,
+    and as `cuda_<phase>` what torch held on the GPU during the phase."""
+    calibration: dict[str, list[float]] = field(default_factory=dict)
+    """How sure the model is of its answers on the test part, and how often right (`torchal.runs.calibration`)."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, text, lists and dicts; a number that is not finite becomes None."""

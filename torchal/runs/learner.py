@@ -38,8 +38,10 @@ from torchal.protocols import (
     check_provides,
     provides,
 )
+from torchal.runs.calibration import reliability
 from torchal.runs.label_book import LabelBook
-from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, evaluate
+from torchal.runs.memory import peak_mib, start_counting
+from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, outcome_of, scores
 from torchal.runs.opinions import Consensus
 from torchal.samplers.base import Sampler, checked_selection
 
@@ -47,7 +49,7 @@ _WATCHED = ("kappa", "uncertainty")
 _STOP_SET = 2000  # rows of the pool that are watched, Bloodgood & Vijay-Shanker's number
 _MAY_BE_MISSING = {  # in a saved state: what there is only sometimes, or was not in those of earlier versions
     *("model", "is_fitted", "last_predictions", "batches", "began_with"),
-    *("n_rows", "classes", "asks", "corrections", "votes"),
+    *("n_rows", "classes", "asks", "corrections", "votes", "peak_mib"),
 }
 START = "start"
 """`picked_by` of rows that no sampler picked: a start set that was given or drawn at random."""
@@ -194,6 +196,7 @@ class ActiveLearner(LabelBook):
         self._model: Classifier | None = None
         self._last_model: Classifier | None = None  # where a model with warm_start goes on from
         self._seconds: dict[str, float] = {}
+        self._peak_mib: dict[str, float] = {}
 
     @property
     def model(self) -> Classifier:
@@ -205,6 +208,14 @@ class ActiveLearner(LabelBook):
                 with self.timed("fit"):
                     self._model = self._fitted(self._unfitted())
         return self._model
+
+    @property
+    def model_before(self) -> Classifier | None:
+        """The model as it was before the labels of the last round, which chose among their rows.
+
+        None where there was none, where it was not kept (after `load`), or where it is refitted in place.
+        """
+        return None if self._last_model is self._model else self._last_model
 
     @property
     def select_model(self) -> Classifier:
@@ -479,16 +490,18 @@ class ActiveLearner(LabelBook):
         model = self.model
         with self.timed("score"):
             seen = interop.seen_classes(model, self.pool.targets[self.pool.labeled])
-            scored = {
-                name: evaluate(model, part, n_classes=self.pool.n_classes, seen=seen, metrics=self.metrics)
-                if part is not None
-                else {}
+            outcomes = {
+                name: outcome_of(model, part, n_classes=self.pool.n_classes, seen=seen)
                 for name, part in (("test", self.test), ("validation", self.validation))
+                if part is not None
             }
+            scored = {name: scores(found, self.metrics) for name, found in outcomes.items()}
+            calibration = reliability(outcomes["test"]) if "test" in outcomes else {}
         watched = self._watched_now()
         outcome: dict[str, Any] = {
-            "validation": scored["validation"],
+            "validation": scored.get("validation", {}),
             "seconds": self._seconds,
+            "peak_mib": self._peak_mib,
             "model": as_plain(interop.fit_report(model)),
             "select_model": as_plain({} if self._select_recipe is None else interop.fit_report(self.select_model)),
             "pool": watched,
@@ -500,13 +513,19 @@ class ActiveLearner(LabelBook):
         ]
         batches = [*self._batches, *batches]
         report = dict(batches[0]["report"]) if len(batches) == 1 else {"batches": batches}
-        result = replace(self._result_of(self._bought), **outcome, test=scored["test"], report=report)
+        result = replace(
+            self._result_of(self._bought),
+            **outcome,
+            test=scored.get("test", {}),
+            calibration=calibration,
+            report=report,
+        )
         if self.truth is not None:
             result = replace(result, true_labels=self.truth[result.rows])
         self.history.append(result)
         for row in self._bought:
             self._scores.pop(row, None)
-        self._bought, self._batches, self._seconds = [], [], {}
+        self._bought, self._batches, self._seconds, self._peak_mib = [], [], {}, {}
         self._forget_answered()
         return result
 
@@ -582,6 +601,7 @@ class ActiveLearner(LabelBook):
                 "n_rounds": len(self.history),
                 "began_with": self.began_with,
                 "seconds": dict(self._seconds),
+                "peak_mib": dict(self._peak_mib),
                 "last_predictions": self._last_predictions,
             }
         )
@@ -617,7 +637,7 @@ class ActiveLearner(LabelBook):
         self._model = model if model is not None and state["is_fitted"] and not is_trained else None
         self.history = list(history)
         self.began_with = state.get("began_with")
-        self._seconds = dict(state["seconds"])
+        self._seconds, self._peak_mib = dict(state["seconds"]), dict(state.get("peak_mib", {}))
         self.sampler.load_state_dict(state["sampler_state"])
         if n_rows < len(self.pool):
             self.sampler.extended(len(self.pool))
@@ -696,12 +716,15 @@ class ActiveLearner(LabelBook):
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Count the seconds of a phase towards the round that is going on."""
+        """Count the seconds and the memory of a phase towards the round that is going on."""
         started = time.perf_counter()
+        start_counting(self.pool.device)
         yield
         if self.pool.device.type == "cuda":
             torch.cuda.synchronize(self.pool.device)  # or the next phase would be charged for this one's work
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
+        for name, peak in peak_mib(phase, self.pool.device).items():
+            self._peak_mib[name] = max(peak, self._peak_mib.get(name, 0.0))
 
 
 def _represented(view: PoolView, rows: Tensor) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
 from torchal.protocols import Classifier, Oracle
 from torchal.runs.learner import ActiveLearner
+from torchal.runs.loggers import Logger, check_loggers, open_logs
 from torchal.runs.loop import check_start, run_rounds
 from torchal.runs.metrics import Metric
 from torchal.runs.results import Run, RunFolder, environment
 from torchal.runs.schedule import Schedule
-from torchal.runs.tensorboard import open_log
+from torchal.runs.tensorboard import TensorBoard
 from torchal.runs.together import fit_together
 from torchal.samplers.base import Sampler
 
@@ -38,7 +39,8 @@ Steps: TypeAlias = Generator[ActiveLearner, None, Run]
 class Trainer:
     """Runs `torchal.runs.loop.rounds` into a run folder, with TensorBoard, a progress bar, checkpoints and resume.
 
-    The folder holds `config.yaml`, `environment.json`, `rounds.jsonl` (one line a round), `checkpoint.pt` and `tb/`.
+    The folder holds `config.yaml`, `environment.json`, `rounds.jsonl` (one line a round), `checkpoint.pt`, and what
+    loggers write there: `tb/` unless others are given.
     A run that was killed goes on when `fit` is called again, with the same picks and metrics as one left alone (if the
     model is deterministic: scikit-learn's `random_state=None` is not). Labels are saved before the model is fitted on
     them. A finished run is read, not run again. One process at a time may use a folder.
@@ -53,8 +55,12 @@ class Trainer:
         config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
             Made from the settings above unless given, where a function among them is known by its name only. A mapping
             `names` in it (as data, model, sampler) is what charts and TensorBoard's table call them.
+        about: what else is to be known of the run, in `environment.json`; it may be another when the run goes on.
+            Reports read `data` in it: `class_names`, and `class_counts` of the pool.
         progress: show a progress bar; or a bar of tqdm that several runs share, each of which moves it on by 1 in all.
-        tensorboard: write curves to `tb/`.
+        loggers: where the numbers of each round go besides: `TensorBoard(...)`, `CsvLog()`, an object with
+            `add_scalar(tag, value, global_step)`, as the SummaryWriter of torch and those of other trackers, or one
+            of your own (`torchal.runs.loggers.RunLogger`); none with []. A round is saved before they hear of it.
         description: what to call the run in the progress bar; the sampler's name unless given.
         select_model, costs, represents: see `ActiveLearner`.
 
@@ -80,12 +86,16 @@ class Trainer:
     seed: int = 0
     metrics: Mapping[str, Metric] | None = None
     config: Mapping[str, Any] | None = None
+    about: Mapping[str, Any] | None = None
     progress: bool | tqdm[Any] = True
-    tensorboard: bool = True
+    loggers: Sequence[Logger] = (TensorBoard(),)
     description: str | None = None
     select_model: Classifier | None = None
     costs: float | Tensor = 1.0
     represents: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loggers", check_loggers(self.loggers))
 
     def fit(
         self,
@@ -111,7 +121,8 @@ class Trainer:
             CapabilityError, BudgetError, ConfigError, DataError: see `ActiveLearner` and `rounds`; what can be known
                 before the first fit is refused before anything is written.
             ConfigError: the folder's run has another config, schedule or start set; the message names the differences.
-            RunError: the folder is in use, damaged or not writable, or its run is of another pool.
+            RunError: the folder is in use, damaged or not writable, or its run is of another pool. A logger fails; the
+                message says which, and the call goes on from there when it is made again.
         """
         return fit_trials([self.steps(pool, oracle, validation=validation, test=test, start=start, truth=truth)])[0]
 
@@ -151,9 +162,9 @@ class Trainer:
     ) -> Steps:
         folder = RunFolder(self.run_dir)
         with folder.locked():
-            folder.open(config, environment(learner.pool.device))
+            folder.open(config, {**environment(learner.pool.device), **as_plain(self.about or {})})
             checkpoint = folder.read_checkpoint()
-            folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
+            folder.keep_rounds(checkpoint)
             if checkpoint is not None:
                 changed = differences(checkpoint["state"].get("settings", {}), self._settings(start))
                 if changed:
@@ -185,10 +196,7 @@ class Trainer:
         if learner.history and has_start_set:
             n_start = learner.history[0].n_labeled
         with ExitStack() as stack:
-            log = None
-            if self.tensorboard:
-                with folder.reported():
-                    log = stack.enter_context(open_log(folder.path / "tb", learner.history))
+            logs = stack.enter_context(open_logs(self.loggers, folder, learner))
             n_rounds = int(has_start_set) + self.schedule.n_batches(len(learner.pool), n_start)
             bar = stack.enter_context(self._bar(n_rounds, len(learner.history)))
             for result in run_rounds(learner, oracle, self.schedule, start, checkpoint, resumed=resumed):
@@ -197,13 +205,9 @@ class Trainer:
                     continue
                 folder.append(result)
                 checkpoint()
-                if log is not None:
-                    with folder.reported():
-                        log.add(result)
+                logs.add(result)
                 bar.add(_headline(result))
-            if log is not None and learner.history:
-                with folder.reported():
-                    log.add_summary(self._hparams())
+            logs.finish(self._hparams())
             checkpoint(finished=True)
 
     def _bar(self, n_rounds: int, done: int) -> _Bar:
