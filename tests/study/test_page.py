@@ -189,8 +189,9 @@ class TestWritePage:
         items = [item.text for item in box.all("li")]
         assert items[0] == "runs/0 could not be read: no JSON"
         assert items[5] == "4 further folders could not be read"
-        assert items[6].startswith("1 run is not finished")
-        assert items[7].startswith("1 run is missing that another sampler has")
+        assert items[6].startswith("2 runs are not finished, and no mean of the results has them: runs/digits")
+        told = "Not all samplers have the same runs: digits, logistic: badge has no run of seed 3. All of it"
+        assert items[7] == told
         assert not page_of(tmp_path, summaries.minimal()).all("section", kind="warnings")
 
     def test_one_run_has_no_intervals_and_nothing_is_compared(self, tmp_path):

@@ -93,8 +93,8 @@ class TestCurves:
     def test_wide_bands_do_not_flatten_the_lines(self):
         band = Band([1, 2], [0.4, 0.6], [-9.0, -9.0], [9.0, 9.0], 2)
         low, high = value_range([band], None)
-        assert 0.3 < low < 0.4
-        assert 0.6 < high < 0.7
+        assert 0.2 < low < 0.4
+        assert 0.6 < high < 0.8
         assert value_range([Band([1], [0.5], [None], [None], 1)], None) == pytest.approx((0.48, 0.52))
 
 

@@ -115,7 +115,7 @@ def _others(against: list[Comparison], baseline: str) -> str:
         0: ("does not differ significantly", "do not differ significantly"),
     }
     if not any(one.verdict for one in against):
-        return f" Of {len(against)} samplers that are compared with {baseline}, none differs significantly."
+        return ""  # which is said already
     said = []
     for sign, (one, many) in words.items():
         count = sum(other.verdict == sign for other in against)

@@ -56,7 +56,7 @@ CURVES = """\
     const lines = series.flatMap((one) => one.mean).concat([level]).filter(known);
     const ends = series.flatMap((one) => [...one.lower, ...one.upper]).filter(known).concat(lines);
     const least = Math.min(...lines), most = Math.max(...lines), room = most - least || Math.abs(least) || 1;
-    const low = Math.max(Math.min(...ends), least - room / 4), high = Math.min(Math.max(...ends), most + room / 4);
+    const low = Math.max(Math.min(...ends), least - room / 2), high = Math.min(Math.max(...ends), most + room / 2);
     const edge = 0.04 * (high - low || room);
     return [low - edge, high + edge];
   };

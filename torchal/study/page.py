@@ -142,18 +142,24 @@ def _first_of_all(summary: Summary) -> list[str]:
     items = [f"{name(one.folder)} could not be read: {name(one.why)}" for one in summary.problems[:_FIRST]]
     if len(summary.problems) > _FIRST:
         items.append(f"{plural(len(summary.problems) - _FIRST, 'further folder')} could not be read")
-    for found, what in (
-        (summary.unfinished, "is not finished: it counts in curves only|are not finished: they count in curves only"),
-        (summary.missing, "is missing that another sampler has|are missing that another sampler has"),
-    ):
-        if found:
-            one, many = what.split("|")
-            first = f" ({name(found[0])})" if len(found) == 1 else ""
-            items.append(f"{plural(len(found), 'run')} {one if len(found) == 1 else many}{first}")
+    n = max(summary.n_unfinished, len(summary.unfinished))
+    if n:
+        items.append(
+            f"{plural(n, 'run')} {'is' if n == 1 else 'are'} not finished, and no mean of the results has "
+            f"{'it' if n == 1 else 'them'}{_for_example(summary.unfinished)}"
+        )
+    if summary.missing:
+        items.append(f"Not all samplers have the same runs{_for_example(summary.missing)}")
     return [
         f'{item}. <a href="#made">All of it</a>' if place == len(items) - 1 else item
         for place, item in enumerate(items)
     ]
+
+
+def _for_example(found: Sequence[str]) -> str:
+    if not found:
+        return ""
+    return f": {name(found[0])}" + (f", and {plural(len(found) - 1, 'other')}" if len(found) > 1 else "")
 
 
 def _menu(label: str, options: Sequence[tuple[str, str]], attributes: str) -> str:

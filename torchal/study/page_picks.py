@@ -42,7 +42,8 @@ def _batch(title: str, rows: list[Example]) -> str:
         return ""
     kind = "texts" if any(row.text is not None for row in rows) else "pictures"
     items = "".join(f"<li>{_example(row)}</li>" for row in rows)
-    return f'<h5>{title}</h5><ul class="{kind}">{items}</ul>'
+    beside = f' style="--n:{min(8, max(5, len(rows)))}"' if kind == "pictures" else ""
+    return f'<h5>{title}</h5><ul class="{kind}"{beside}>{items}</ul>'
 
 
 def _example(row: Example) -> str:

@@ -45,7 +45,7 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .line[stroke-dasharray] { stroke-linecap: butt; }
 .dot { fill: currentColor; stroke: var(--card); stroke-width: 0.75; }
-.band { fill: currentColor; fill-opacity: 0.13; }
+.band { fill: currentColor; fill-opacity: 0.1; stroke: currentColor; stroke-width: 0.75; stroke-opacity: 0.25; }
 .grid { fill: none; stroke: var(--edge); }
 .level { fill: none; stroke: var(--level); stroke-width: 1.25; stroke-dasharray: 1.5 3.5; stroke-linecap: round; }
 .samplers {
@@ -144,10 +144,13 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .heat rect { fill: var(--heat); }
 .heat .frame { fill: none; stroke: var(--edge); }
 .heat text.class { unicode-bidi: isolate; fill: var(--text); }
-.pictures { display: flex; flex-wrap: wrap; gap: 6px; margin: 0; padding: 0; list-style: none; }
-.pictures li { width: 49px; }
+.pictures {
+  display: grid; grid-template-columns: repeat(var(--n), minmax(0, 60px)); gap: 5px; margin: 0; padding: 0;
+  list-style: none;
+}
 .pictures img {
-  display: block; width: 49px; height: 49px; object-fit: contain; background: var(--track); border-radius: 4px;
+  display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain; background: var(--track);
+  border-radius: 4px;
 }
 .pictures img.tiny { image-rendering: pixelated; }
 .pictures small { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
