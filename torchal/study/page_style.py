@@ -36,8 +36,7 @@ main { display: block; }
 nav ul { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 12px 0 0; padding: 0; list-style: none; }
 nav a { display: inline-block; padding: 3px 0; }
 h3 { margin: 20px 0 8px; font-size: 0.98rem; line-height: 1.35; overflow-wrap: anywhere; }
-h4, h5 { margin: 0 0 6px; font-size: 0.95rem; font-weight: 600; }
-h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet); }
+h4 { margin: 10px 0 6px; font-size: 0.82rem; font-weight: 400; color: var(--quiet); }
 .card > p.quiet { font-size: 0.92rem; max-width: 88ch; margin-bottom: 12px; }
 .sampler { display: inline-flex; align-items: center; gap: 7px; max-width: 100%; vertical-align: bottom; }
 .sampler bdi { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--text); }
@@ -139,6 +138,7 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
   margin: 10px 0 14px;
 }
 .pick { min-width: 0; }
+.pick h3 { margin: 0 0 6px; font-size: 0.95rem; }
 .heat { touch-action: pan-y; }
 .heat svg { display: block; width: 100%; height: auto; }
 .heat rect { fill: var(--heat); }
