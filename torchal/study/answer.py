@@ -114,6 +114,8 @@ def _others(against: list[Comparison], baseline: str) -> str:
         -1: ("is behind", "are behind"),
         0: ("does not differ significantly", "do not differ significantly"),
     }
+    if not any(one.verdict for one in against):
+        return ""  # which is said already
     said = []
     for sign, (one, many) in words.items():
         count = sum(other.verdict == sign for other in against)

@@ -56,7 +56,7 @@ CURVES = """\
     const lines = series.flatMap((one) => one.mean).concat([level]).filter(known);
     const ends = series.flatMap((one) => [...one.lower, ...one.upper]).filter(known).concat(lines);
     const least = Math.min(...lines), most = Math.max(...lines), room = most - least || Math.abs(least) || 1;
-    const low = Math.max(Math.min(...ends), least - room / 4), high = Math.min(Math.max(...ends), most + room / 4);
+    const low = Math.max(Math.min(...ends), least - room / 2), high = Math.min(Math.max(...ends), most + room / 2);
     const edge = 0.04 * (high - low || room);
     return [low - edge, high + edge];
   };
@@ -153,8 +153,9 @@ CURVES = """\
     const told = tables.map((part) => `<table>${part.join("")}</table>`).join("");
     showTip(`<b>${title}</b><div class="twice">${told}</div>`, chart.box, view.left + view.across(x), view.width);
     if (aloud) {
-      live.textContent = title + ": " + values.map(([s, value]) => `${names[s]} ${value[3]}${write(value[0])} ` +
-        interval(value[1], value[2], write)).join("; ");
+      const spoken = ([s, [mean, lower, upper, about]]) =>
+        `${names[s]} ${about}${write(mean)} ${interval(lower, upper, write)}`.trim();
+      live.textContent = `${title}: ${values.map(spoken).join("; ")}`;
     }
   };
   const listen = (chart) => {
@@ -162,6 +163,7 @@ CURVES = """\
     box.tabIndex = 0;
     box.setAttribute("role", "application");
     box.setAttribute("aria-roledescription", "chart");
+    box.setAttribute("aria-label", data.experiments[chart.e].name);
     const point = (event) => {
       if (!chart.view) return;
       const edges = box.getBoundingClientRect(), view = chart.view;
@@ -249,6 +251,7 @@ HEAT = """\
     box.tabIndex = 0;
     box.setAttribute("role", "application");
     box.setAttribute("aria-roledescription", "chart");
+    box.setAttribute("aria-label", data.samplers[heat.entry.s]);
     const point = (event) => {
       if (!heat.view) return;
       const edges = box.getBoundingClientRect(), view = heat.view, scale = view.width / edges.width;

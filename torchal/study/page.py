@@ -13,6 +13,7 @@ from torchal.report.shell import begin
 from torchal.report.shell import warnings as warned
 from torchal.study.answer import answer
 from torchal.study.looks import Look, common_baseline, looks, sampler_order, swatches
+from torchal.study.numbers import probability
 from torchal.study.page_data import AXES, as_script_text, pack
 from torchal.study.page_picks import picked_section
 from torchal.study.page_script import SCRIPT
@@ -41,15 +42,15 @@ def write_page(path: str | PathLike[str], summary: Summary) -> None:
     filters; without scripts the page shows the main metric against labels, and all tables. The same summary makes the
     same bytes.
 
-    50 experiments of 20 samplers with 20 places in each curve, 3 metrics and 3 axes make about 4 MB.
+    50 experiments of 20 samplers with 20 places in each curve, 3 metrics and 3 axes make less than 5 MB.
 
     Args:
         path: the file to write; folders on the way are made.
         summary: what is reported.
 
     Raises:
-        DataError: the summary contradicts itself: curves whose arrays differ in length, a picture that is no
-            `data:image/` address, classes without names.
+        DataError: the summary contradicts itself: curves whose arrays differ in length, an entry under another name,
+            a picture that is no `data:image/` address, classes without names.
         OSError: the file cannot be written.
 
     Example:
@@ -114,6 +115,8 @@ def _check(summary: Summary) -> None:
             )
         for sampler, entry in experiment.entries.items():
             where = f"{experiment.folder}, {sampler}"
+            if entry.sampler != sampler:
+                raise DataError(f"{where}: the entry must be of that sampler, got one of {entry.sampler!r}")
             for metric, bands in entry.curves.items():
                 for axis, band in bands.items():
                     sizes = [len(side) for side in (band.x, band.mean, band.lower, band.upper)]
@@ -139,18 +142,24 @@ def _first_of_all(summary: Summary) -> list[str]:
     items = [f"{name(one.folder)} could not be read: {name(one.why)}" for one in summary.problems[:_FIRST]]
     if len(summary.problems) > _FIRST:
         items.append(f"{plural(len(summary.problems) - _FIRST, 'further folder')} could not be read")
-    for found, what in (
-        (summary.unfinished, "is not finished: it counts in curves only|are not finished: they count in curves only"),
-        (summary.missing, "is missing that another sampler has|are missing that another sampler has"),
-    ):
-        if found:
-            one, many = what.split("|")
-            first = f" ({name(found[0])})" if len(found) == 1 else ""
-            items.append(f"{plural(len(found), 'run')} {one if len(found) == 1 else many}{first}")
+    n = max(summary.n_unfinished, len(summary.unfinished))
+    if n:
+        items.append(
+            f"{plural(n, 'run')} {'is' if n == 1 else 'are'} not finished, and no mean of the results has "
+            f"{'it' if n == 1 else 'them'}{_for_example(summary.unfinished)}"
+        )
+    if summary.missing:
+        items.append(f"Not all samplers have the same runs{_for_example(summary.missing)}")
     return [
         f'{item}. <a href="#made">All of it</a>' if place == len(items) - 1 else item
         for place, item in enumerate(items)
     ]
+
+
+def _for_example(found: Sequence[str]) -> str:
+    if not found:
+        return ""
+    return f": {name(found[0])}" + (f", and {plural(len(found) - 1, 'other')}" if len(found) > 1 else "")
 
 
 def _menu(label: str, options: Sequence[tuple[str, str]], attributes: str) -> str:
@@ -288,10 +297,9 @@ def _ranks(summary: Summary) -> str:
     left = ""
     if ranking.left_out:
         left = f" Left out, for they lack a sampler: {', '.join(map(name, ranking.left_out))}."
-    p = "below 0.0001" if ranking.p < 1e-4 else f"{ranking.p:.2g}"
     told = (
-        f"Friedman's test over {plural(ranking.blocks, 'experiment')}: p = {p}. ".replace("= below", "below")
-        + "A bar joins samplers whose mean ranks differ by less than the critical difference (Nemenyi, 5&nbsp;%)."
+        f"Friedman's test over {plural(ranking.blocks, 'experiment')}: {escape(probability(ranking.p)) or 'no p'}. "
+        "A bar joins samplers whose mean ranks differ by less than the critical difference (Nemenyi, 5&nbsp;%)."
     )
     return (
         f'{title}<p class="quiet">{told}{left}</p><div class="wide" role="region" aria-label="Mean ranks" tabindex="0">'

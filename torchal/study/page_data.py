@@ -55,10 +55,10 @@ class Arrays:
         """Return the place of an array whose smallest value has so many significant digits at least, within reason."""
         sizes = [abs(value) for value in values if is_number(value) and value != 0]
         power = 0
-        if sizes and any(is_number(value) and value != int(value) for value in values):
+        if sizes and (max(sizes) >= 1e15 or any(size != int(size) for size in sizes)):
             least, most = (math.floor(math.log10(end)) for end in (min(sizes), max(sizes)))
             # a value a thousand times smaller than the largest needs no digits of its own
-            power = max(least - digits + 1, most - digits - 1)
+            power = max(least - digits + 1, most - digits - 1, -300)
         scale = 10.0**-power
         steps: list[int | None] = []
         before = 0
@@ -93,6 +93,7 @@ def pack(summary: Summary, looks: dict[str, Look]) -> dict[str, Any]:
 
 def _experiment(summary: Summary, one: ExperimentSummary, places: dict[str, int], arrays: Arrays) -> dict[str, Any]:
     shown, n_others = shown_classes(one)
+    steps = phases(summary)
     return {
         "name": clean(one.name),
         "baseline": places.get(one.baseline) if one.baseline is not None else None,
@@ -107,7 +108,7 @@ def _experiment(summary: Summary, one: ExperimentSummary, places: dict[str, int]
                     for metric in summary.metrics
                 ],
                 "table": [table_numbers(entry, metric) for metric in summary.metrics],
-                "seconds": [significant(entry.seconds.get(phase), _DIGITS) for phase in phases(summary)],
+                "seconds": [significant(entry.seconds.get(phase), _DIGITS) for phase in steps],
                 "cost": [significant(entry.labels, _DIGITS), significant(entry.cost, _DIGITS)],
                 "rounds": rounds(entry, shown, n_others),
             }

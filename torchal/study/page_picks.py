@@ -14,7 +14,7 @@ _TINY = 64  # pixels; pictures with fewer are shown with square ones
 
 def picked_section(summary: Summary, looks: dict[str, Look]) -> str:
     """Return for each experiment that says what was picked a part that opens; the first is open."""
-    parts = []
+    parts: list[str] = []
     for place, experiment in enumerate(summary.experiments):
         entries = [entry for entry in table_order(experiment) if entry.classes or entry.first or entry.last]
         if not entries:
@@ -34,7 +34,7 @@ def _block(entry: Entry, looks: dict[str, Look]) -> str:
     heat = '<div class="heat"></div>' if entry.classes else ""
     first, last = (_batch(title, rows) for title, rows in (("First batch", entry.first), ("Last batch", entry.last)))
     title = sampler_name(entry.sampler, looks)
-    return f'<section class="pick" data-s="{place}"><h4>{title}</h4>{heat}{first}{last}</section>'
+    return f'<section class="pick" data-s="{place}"><h3>{title}</h3>{heat}{first}{last}</section>'
 
 
 def _batch(title: str, rows: list[Example]) -> str:
@@ -42,7 +42,8 @@ def _batch(title: str, rows: list[Example]) -> str:
         return ""
     kind = "texts" if any(row.text is not None for row in rows) else "pictures"
     items = "".join(f"<li>{_example(row)}</li>" for row in rows)
-    return f'<h5>{title}</h5><ul class="{kind}">{items}</ul>'
+    beside = f' style="--n:{min(8, max(5, len(rows)))}"' if kind == "pictures" else ""
+    return f'<h4>{title}</h4><ul class="{kind}"{beside}>{items}</ul>'
 
 
 def _example(row: Example) -> str:
@@ -79,9 +80,10 @@ def _shares_table(experiment: ExperimentSummary, entries: list[Entry], looks: di
             f'<tr data-s="{places[entry.sampler]}"><th scope="row">{sampler_name(entry.sampler, looks)}'
             f"</th><td>{labels:,.0f}</td>{_percents([share / 1000 for share in shares])}</tr>"
         )
+    told = escape(f"Shares of the classes, {experiment.name}")
     return (
         "<details><summary>The classes' shares after the last round in percent</summary>"
-        '<div class="box" role="region" aria-label="Shares of the classes" tabindex="0"><table class="sheet shares">'
+        f'<div class="box" role="region" aria-label="{told}" tabindex="0"><table class="sheet shares">'
         f'<thead><tr><th scope="col">Sampler</th><th scope="col" class="number">Rows</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></details>"
     )

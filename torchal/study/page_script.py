@@ -45,6 +45,7 @@ _BEGIN = """\
 document.documentElement.classList.add("scripted");
 document.addEventListener("DOMContentLoaded", () => {
   const find = (id) => document.getElementById(id), all = (what) => [...document.querySelectorAll(what)];
+  if (!find("data")) return;  // there are no runs
   const data = JSON.parse(find("data").textContent), tip = find("tip"), live = find("live");
   const state = {metric: 0, axis: 0, minus: false, hidden: new Set()};
   const swatch = (s) =>
@@ -125,7 +126,9 @@ _TABLES = """\
       const [seconds, labels, cost] = mean;
       row.cells[1].firstChild.innerHTML = seconds.map((value, k) =>
         `<span class="p${k % 6}" style="width:${(100 * value / longest).toFixed(2)}%"></span>`).join("");
-      [sum(seconds), ...seconds, labels, cost].forEach((value, k) => { row.cells[2 + k].textContent = amount(value); });
+      [seconds.length ? sum(seconds) : null, ...seconds, labels, cost].forEach((value, k) => {
+        row.cells[2 + k].textContent = amount(value);
+      });
     }
   };
 """
@@ -164,7 +167,7 @@ _START = """\
   };
   let width = null;
   new ResizeObserver(([change]) => {
-    const now = Math.round(change.contentRect.width);
+    const now = matchMedia("print").matches ? width : Math.round(change.contentRect.width);
     if (width !== null && now !== width && now) redraw();
     width = now || width;
   }).observe(document.querySelector("main"));
@@ -195,6 +198,7 @@ _START = """\
         if (!state.hidden.delete(s)) state.hidden.add(s);
         show();
       });
+      made.setAttribute("aria-pressed", "true");
       span.replaceWith(made);
       made.append(span);
       const others = (on) => () => {

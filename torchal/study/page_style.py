@@ -29,14 +29,14 @@ CSS = (
 """
     + """\
 html { scroll-padding-top: 16px; }
+body > * { max-width: 1320px; }
 main { display: block; }
 .answer { font-size: 1.1rem; max-width: 80ch; margin-top: 12px; }
 .answer + .lead { font-size: 0.9rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 12px 0 0; padding: 0; list-style: none; }
 nav a { display: inline-block; padding: 3px 0; }
 h3 { margin: 20px 0 8px; font-size: 0.98rem; line-height: 1.35; overflow-wrap: anywhere; }
-h4, h5 { margin: 0 0 6px; font-size: 0.95rem; font-weight: 600; }
-h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet); }
+h4 { margin: 10px 0 6px; font-size: 0.82rem; font-weight: 400; color: var(--quiet); }
 .card > p.quiet { font-size: 0.92rem; max-width: 88ch; margin-bottom: 12px; }
 .sampler { display: inline-flex; align-items: center; gap: 7px; max-width: 100%; vertical-align: bottom; }
 .sampler bdi { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--text); }
@@ -44,7 +44,7 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .line[stroke-dasharray] { stroke-linecap: butt; }
 .dot { fill: currentColor; stroke: var(--card); stroke-width: 0.75; }
-.band { fill: currentColor; fill-opacity: 0.13; }
+.band { fill: currentColor; fill-opacity: 0.1; stroke: currentColor; stroke-width: 0.75; stroke-opacity: 0.25; }
 .grid { fill: none; stroke: var(--edge); }
 .level { fill: none; stroke: var(--level); stroke-width: 1.25; stroke-dasharray: 1.5 3.5; stroke-linecap: round; }
 .samplers {
@@ -138,15 +138,19 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
   margin: 10px 0 14px;
 }
 .pick { min-width: 0; }
+.pick h3 { margin: 0 0 6px; font-size: 0.95rem; }
 .heat { touch-action: pan-y; }
 .heat svg { display: block; width: 100%; height: auto; }
 .heat rect { fill: var(--heat); }
 .heat .frame { fill: none; stroke: var(--edge); }
 .heat text.class { unicode-bidi: isolate; fill: var(--text); }
-.pictures { display: flex; flex-wrap: wrap; gap: 6px; margin: 0; padding: 0; list-style: none; }
-.pictures li { width: 49px; }
+.pictures {
+  display: grid; grid-template-columns: repeat(var(--n), minmax(0, 60px)); gap: 5px; margin: 0; padding: 0;
+  list-style: none;
+}
 .pictures img {
-  display: block; width: 49px; height: 49px; object-fit: contain; background: var(--track); border-radius: 4px;
+  display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain; background: var(--track);
+  border-radius: 4px;
 }
 .pictures img.tiny { image-rendering: pixelated; }
 .pictures small { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -163,16 +167,24 @@ h5 { margin-top: 10px; font-size: 0.82rem; font-weight: 400; color: var(--quiet)
 @media (max-width: 600px) {
   .answer { font-size: 1.02rem; }
   .matrix tbody th .swatch { display: none; }
-  :is(.matrix, .results, .costs) tbody .sampler bdi { max-width: 13ch; }
+  :is(.matrix, .results, .costs) tbody .sampler bdi {
+    width: max-content; max-width: 13ch; white-space: normal; overflow-wrap: anywhere;
+  }
 }
 @media print {
+  body > * { max-width: none; }
   .samplers button { border: 0; padding: 0 8px 0 0; min-height: 0; }
   .samplers .plain, .samplers [aria-pressed="false"], .hint, nav, #tip { display: none; }
-  .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .charts, .charts.two { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .charts.one { grid-template-columns: minmax(0, 1fr); }
   .matrix tbody th, .matrix thead th:first-child { position: static; }
-  .sheet.results th, .sheet.results td, .sheet.matrix th, .sheet.matrix td { padding: 3px 5px; }
-  .results td small, .matrix td small { font-size: 6.5pt; }
+  .sheet.results th, .sheet.results td, .sheet.matrix th, .sheet.matrix td { padding: 2px 3px; }
+  .sheet.results, .sheet.matrix { font-size: 7pt; }
+  .sheet thead th { font-size: inherit; }
+  .results td small, .matrix td small { font-size: 5.5pt; }
+  .results tbody th { position: static; }
+  .box:has(> .matrix) { width: auto; }
+  .picks { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 }
 """
 )

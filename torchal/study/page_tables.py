@@ -212,7 +212,9 @@ def cost_table(summary: Summary, looks: dict[str, Look]) -> str:
             f'<span class="p{place % 6}" style="width:{100 * value / longest:.2f}%"></span>'
             for place, value in enumerate(seconds)
         )
-        numbers = "".join(f"<td>{amount(value)}</td>" for value in (sum(seconds), *seconds, labels, cost))
+        numbers = "".join(
+            f"<td>{amount(value)}</td>" for value in (sum(seconds) if steps else None, *seconds, labels, cost)
+        )
         rows.append(
             f'<tr data-s="{places[sampler]}"><th scope="row">{sampler_name(sampler, looks)}</th>'
             f'<td class="bars"><span class="track">{bars}</span></td>{numbers}</tr>'

@@ -83,7 +83,7 @@ def value_range(bands: Sequence[Band], level: float | None) -> tuple[float, floa
     ends = [end for end in ends if math.isfinite(end)] + lines
     least, most = min(lines), max(lines)
     room = (most - least) or abs(least) or 1.0
-    low, high = max(min(ends), least - room / 4), min(max(ends), most + room / 4)
+    low, high = max(min(ends), least - room / 2), min(max(ends), most + room / 2)
     edge = 0.04 * ((high - low) or room)
     return low - edge, high + edge
 
