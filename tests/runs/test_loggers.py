@@ -129,7 +129,7 @@ class TestCsvLog:
         run = killed_run.run(tmp_path, loggers=[CsvLog()], metrics={'a, "b"': lambda outcome: math.nan})
         assert {row['test/a, "b"'] for row in read_csv(run.folder)} == {"nan"}
 
-    @pytest.mark.parametrize("name", ["", "../metrics.csv", "a/b.csv", None])
+    @pytest.mark.parametrize("name", ["", "..", "../metrics.csv", "a/b.csv", None])
     def test_a_name_that_is_no_file_of_the_folder_is_refused(self, name):
         with pytest.raises(ConfigError, match=r"name must be that of a file in the run's folder, got"):
             CsvLog(name)

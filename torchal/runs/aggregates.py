@@ -165,5 +165,5 @@ def remove_runs(folder: Path) -> None:
 
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
-        if not name or Path(name).name != name or name.startswith(LINES[0]):
+        if name in ("", "..") or Path(name).name != name or name.startswith(LINES[0]):
             raise ConfigError(f"{name!r} cannot be the name of a run: it is a folder's, and begins not with {LINES[0]}")

@@ -104,7 +104,7 @@ class CsvLog:
     name: str = "metrics.csv"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
+        if not isinstance(self.name, str) or self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name must be that of a file in the run's folder, got {self.name!r}")
 
     @property
