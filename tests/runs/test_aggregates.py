@@ -103,7 +103,9 @@ class TestTable:
     def test_a_line_for_each_run(self, tmp_path):
         table = {
             "margin seed=0": TableLine({"sampler": "margin", "seed": 0}, {"summary/final_accuracy": 0.75}),
-            "margin seed=1": TableLine({"sampler": "margin", "seed": 1}, {"summary/final_accuracy": 0.5, "never": None}),
+            "margin seed=1": TableLine(
+                {"sampler": "margin", "seed": 1}, {"summary/final_accuracy": 0.5, "never": None}
+            ),
         }
         write_aggregates(tmp_path, {"accuracy": {"margin": MARGIN}}, table=table)
         for name, seed, final in (("margin seed=0", 0, 0.75), ("margin seed=1", 1, 0.5)):

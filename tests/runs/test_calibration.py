@@ -14,7 +14,9 @@ def outcome(confidences, right):
     """Return answers of class 0 with these probabilities."""
     first = torch.tensor(confidences, dtype=torch.float64)
     probs = torch.stack([first, 1 - first], 1)
-    return Outcome(torch.tensor([int(not hit) for hit in right]), torch.zeros(len(right), dtype=torch.int64), probs.log())
+    return Outcome(
+        torch.tensor([int(not hit) for hit in right]), torch.zeros(len(right), dtype=torch.int64), probs.log()
+    )
 
 
 def test_by_hand():

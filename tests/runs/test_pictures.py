@@ -37,7 +37,10 @@ class TestWhatIsAPicture:
             (torch.zeros(3, 8), False),
             (DatasetInputs(TensorDataset(torch.zeros(3, 1, 4, 5), torch.arange(3))), True),
             (DatasetInputs([Image.new("L", (3, 4))], to_row=lambda image: torch.zeros(2)), True),
-            (DatasetInputs([{"image": Image.new("RGB", (3, 4)), "label": 1}], to_row=lambda item: torch.zeros(2)), True),
+            (
+                DatasetInputs([{"image": Image.new("RGB", (3, 4)), "label": 1}], to_row=lambda item: torch.zeros(2)),
+                True,
+            ),
             (DatasetInputs([{"ids": [1, 2], "label": 1}]), False),
             (SparseInputs(scipy.sparse.eye_array(3, format="csr")), False),
         ],
@@ -66,7 +69,10 @@ class TestWhatIsAPicture:
         images = [Image.new("RGB", (200, 100), (number, 0, 0)) for number in range(4)]
         inputs = DatasetInputs(images, to_row=lambda image: torch.zeros(2))[torch.tensor([3, 2, 1, 0])]
         found = pictures_of(inputs, torch.tensor([0, 3]), side=50)
-        assert [(image.size, image.getpixel((0, 0))) for image in found] == [((50, 25), (3, 0, 0)), ((50, 25), (0, 0, 0))]
+        assert [(image.size, image.getpixel((0, 0))) for image in found] == [
+            ((50, 25), (3, 0, 0)),
+            ((50, 25), (0, 0, 0)),
+        ]
 
     def test_many_bits_are_scaled(self):
         deep = Image.fromarray(np.array([[0, 1000], [2000, 4000]], dtype=np.uint16))

@@ -88,7 +88,9 @@ class TestRun:
     def test_a_run_that_was_killed_while_its_log_was_opened(self, tmp_path):
         killed_run.run_and_be_killed(tmp_path, "line", number=5, loggers=[NO_PROJECTOR])
         (one,) = (tmp_path / "tb").iterdir()
-        (tmp_path / "tb" / "events.out.tfevents.1.elsewhere").write_bytes(one.read_bytes())  # both were there for a while
+        (tmp_path / "tb" / "events.out.tfevents.1.elsewhere").write_bytes(
+            one.read_bytes()
+        )  # both were there for a while
         run = killed_run.run(tmp_path, loggers=[NO_PROJECTOR])
         events = check_scalars(run)
         assert sorted(pictures(events, "asked/classes")) == [result.n_labeled for result in run.rounds]
@@ -176,7 +178,9 @@ class TestPictures:
         from torchal.runs import pictures as drawing
 
         found, whole = [], drawing.sheet
-        monkeypatch.setattr(drawing, "sheet", lambda images, captions: (found.append(captions), whole(images, captions))[1])
+        monkeypatch.setattr(
+            drawing, "sheet", lambda images, captions: (found.append(captions), whole(images, captions))[1]
+        )
         return found
 
     def test_rows_with_their_labels_and_what_the_model_had_said(self, tmp_path, monkeypatch):

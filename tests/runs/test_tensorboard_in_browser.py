@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(find_browser() is None, reason=WHY_SKIPPED)
 PATIENCE = 60.0  # seconds
 SAMPLERS = ("margin", "entropy", "uniform")
 FINALS = {"margin": 0.8125, "entropy": 0.75, "uniform": 0.6875}
+SPREAD = np.linspace(-0.0625, 0.0625, 20)[:, None]  # of seeds
 
 # All that is in the page, the insides of its elements too
 INSIDE = """
@@ -53,8 +54,7 @@ def port(tmp_path_factory):
     curves = {"accuracy": {}, "log_loss": {}}
     table = {}
     for sampler in SAMPLERS:
-        spread = np.linspace(-0.0625, 0.0625, 20)[:, None]
-        values = np.array([[0.5, 0.625, FINALS[sampler]]]) + spread
+        values = np.array([[0.5, 0.625, FINALS[sampler]]]) + SPREAD
         for metric, own in (("accuracy", values), ("log_loss", 1 - values)):
             curves[metric][sampler] = LearningCurve(np.array([20, 40, 60]), own, own.mean(0), *mean_interval(own))
         for seed, final in enumerate(values[:, -1]):
@@ -107,37 +107,29 @@ def selected(browser):
     return inside(browser, f"{boxes}.map((e) => e.id.slice('checkbox-'.length))")
 
 
-def lines(browser, tag):
-    """Return what a chart draws: by run, its points as steps and values."""
-    charts = f"all(document).filter((e) => e.tagName === 'TF-LINE-CHART-DATA-LOADER').filter((e) => {tag})"
-    drawn = """.map((e) => {
-        const chart = e.shadowRoot.querySelector('vz-line-chart2');
-        const names = chart ? chart._chart?.seriesNames ?? [] : [];
-        return names.map((name) => [name, chart._chart.datasets[name].data().map((p) => [p.step, p.scalar, p.lower, p.upper])]);
-    })"""
-    return inside(browser, charts + drawn)
+def curves(browser, card, title):
+    """Return what the chart of a metric draws once it draws all samplers: by name, steps with value, lower and upper."""
+    found = inside(
+        browser,
+        f"""all(document).filter((e) => e.tagName === '{card}' && (e.tag ?? e.title) === '{title}').flatMap((e) =>
+            all(e.shadowRoot).filter((e) => e.tagName === 'VZ-LINE-CHART2' && e._chart).flatMap((e) =>
+                e._chart.seriesNames.map((name) => [name, (e._chart.name2datasets[name]?.data() ?? []).map(
+                    (point) => [point.step, point.scalar, point.lower, point.upper])])))""",
+    )
+    drawn = {next(sampler for sampler in SAMPLERS if sampler in name): points for name, points in found or ()}
+    return drawn if len(drawn) == len(SAMPLERS) and all(len(points) == 3 for points in drawn.values()) else None
 
 
 class TestScalars:
-    def test_all_samplers_are_in_one_chart_and_selected(self, browser, port):
+    def test_all_samplers_are_in_one_chart_and_selected_and_not_smoothed(self, browser, port):
         show(browser, "scalars", port)
         assert sorted(wait_for(selected, browser)) == sorted(SAMPLERS)
 
-        def curves():
-            found = lines(browser, "e.tag === 'accuracy'")
-            return found and len(found[0]) == len(SAMPLERS) and dict(found[0])
-
-        drawn = wait_for(curves)
-        for name, points in drawn.items():
-            sampler = json.loads(name)[0] if name.startswith("[") else name
-            assert [(step, round(value, 4)) for step, value, *_ in points] == [
-                *((20, 0.5), (40, 0.625), (60, FINALS[sampler])),
-            ]
-
-    def test_nothing_is_smoothed(self, browser, port):
-        show(browser, "scalars", port)
+        for sampler, points in wait_for(curves, browser, "TF-SCALAR-CARD", "accuracy").items():
+            drawn = [(step, round(value, 4)) for step, value, *_ in points]
+            assert drawn == [(20, 0.5), (40, 0.625), (60, FINALS[sampler])]
         smoothing = "all(document).filter((e) => e.tagName === 'TF-SMOOTHING-INPUT').map((e) => e.weight)"
-        assert wait_for(lambda: inside(browser, smoothing)) == [0]
+        assert inside(browser, smoothing) == [0]
 
 
 class TestCustomScalars:
@@ -147,19 +139,12 @@ class TestCustomScalars:
         titles = "all(document).filter((e) => e.tagName === 'TF-CUSTOM-SCALAR-MARGIN-CHART-CARD').map((e) => e.title)"
         assert wait_for(lambda: inside(browser, titles)) == ["accuracy", "log_loss"]
 
-        def curves():
-            found = lines(browser, "true")
-            return found and len(found[0]) == len(SAMPLERS) and dict(found[0])
-
-        drawn = wait_for(curves)
-        spread = np.linspace(-0.0625, 0.0625, 20)
-        half = float(mean_interval(spread[:, None])[1][0])
-        for name, points in drawn.items():
-            sampler = next(sampler for sampler in SAMPLERS if sampler in name)
+        drawn = wait_for(curves, browser, "TF-CUSTOM-SCALAR-MARGIN-CHART-CARD", "accuracy")
+        half = float(mean_interval(SPREAD)[1][0])
+        for sampler, points in drawn.items():
             assert [step for step, *_ in points] == [20, 40, 60]
-            _, value, lower, upper = points[-1]
             final = FINALS[sampler]
-            assert (value, lower, upper) == pytest.approx((final, final - half, final + half), abs=1e-5)
+            assert points[-1][1:] == pytest.approx([final, final - half, final + half], abs=1e-5)
 
 
 class TestHParams:
@@ -186,6 +171,8 @@ class TestTimeSeries:
             return words if "0.8125" in words else None
 
         shown = wait_for(body)
-        assert [name for name in re.findall(r"^(\w+)$", shown, re.MULTILINE) if name in SAMPLERS][:3] == sorted(SAMPLERS)
+        assert [name for name in re.findall(r"^(\w+)$", shown, re.MULTILINE) if name in SAMPLERS][:3] == sorted(
+            SAMPLERS
+        )
         assert "~runs" not in shown  # the address narrows the list
         assert shown.index("accuracy") < shown.index("log_loss")

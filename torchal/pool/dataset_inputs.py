@@ -157,7 +157,9 @@ class DatasetInputs:
                 try:
                     items.append(self.dataset[number])
                 except Exception as error:
-                    raise DataError(f"row {number} of {_named(self.dataset)} cannot be read: {_reason(error)}") from error
+                    raise DataError(
+                        f"row {number} of {_named(self.dataset)} cannot be read: {_reason(error)}"
+                    ) from error
         return items
 
     def names(self) -> list[str]:

@@ -87,9 +87,7 @@ def _narrow(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def _metadata(learner: ActiveLearner, rows: Tensor, said: object) -> str:
     """Return a table of the rows, tabs between its columns and no tabs or line breaks in them."""
     pool = learner.pool
-    bought = {
-        row: (result.round, result.picked_by) for result in learner.history for row in result.rows.tolist()
-    }
+    bought = {row: (result.round, result.picked_by) for result in learner.history for row in result.rows.tolist()}
     codes, labeled = pool.targets[rows], pool.labeled[rows].tolist()
     names = list(pool.labels.decode(codes.clamp(min=0).cpu()))
     lines = [_METADATA]
