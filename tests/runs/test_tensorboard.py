@@ -273,7 +273,7 @@ class TestProjector:
 
     def test_names_with_tabs_and_breaks_stay_in_their_column(self, tmp_path):
         names = ("a\tb", "c\nd")
-        pool, labels, images = pictures_pool(names)
+        pool, labels, _ = pictures_pool(names)
         trainer = Trainer(FlatMean(), Uniform(), schedule=Schedule(batch_size=6, budget=12), run_dir=tmp_path)
         run = trainer.fit(pool, lambda rows: [labels[row] for row in rows.tolist()], start=6)
         self.check(run, [label.replace("\t", " ").replace("\n", " ") for label in labels])

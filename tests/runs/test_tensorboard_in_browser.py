@@ -108,7 +108,7 @@ def selected(browser):
 
 
 def curves(browser, card, title):
-    """Return what the chart of a metric draws once it draws all samplers: by name, steps with value, lower and upper."""
+    """Return what a chart draws once it draws all samplers: by their names, steps with value, lower and upper."""
     found = inside(
         browser,
         f"""all(document).filter((e) => e.tagName === '{card}' && (e.tag ?? e.title) === '{title}').flatMap((e) =>

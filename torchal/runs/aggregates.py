@@ -44,8 +44,8 @@ def write_aggregates(
     """Write mean curves for TensorBoard into a folder of their own; what an earlier call wrote there is replaced.
 
     Each sampler is a run, named after it, with scalars `<metric>`, the mean, and `~interval/<metric>_lower` and
-    `~interval/<metric>_upper`. On the page of custom scalars each metric is one chart, of all samplers with their bands.
-    A curve of a single run has a band without width.
+    `~interval/<metric>_upper`. On the page of custom scalars each metric is one chart, of all samplers with their
+    bands. A curve of a single run has a band without width.
 
     Args:
         folder: for these events and no others.
@@ -65,7 +65,7 @@ def write_aggregates(
     layout = {
         "Mean over seeds and 95 % interval": {
             metric: ["Margin", [metric, f"{_INTERVAL}/{metric}_lower", f"{_INTERVAL}/{metric}_upper"]]
-            for metric in reversed(curves)  # the page shows the last chart first
+            for metric in reversed(list(curves))  # the page shows the last chart first
         }
     }
     for sampler in samplers:
@@ -141,6 +141,7 @@ def address(page: str = "custom_scalars", *, port: int = 6006) -> str:
 
     Args:
         page: custom_scalars, scalars, timeseries or hparams.
+        port: of TensorBoard on this machine.
 
     Example:
         >>> address("scalars")

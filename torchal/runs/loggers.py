@@ -175,9 +175,9 @@ def _quoted(text: str) -> str:
 def scalars(result: RoundResult) -> Iterator[tuple[str, float]]:
     """Return the numbers of a round with their tags.
 
-    `test/accuracy`, `validation/log_loss` and so on, `test/calibration_error`, `pool/cost`, `pool/kappa`, `seconds/fit`,
-    `peak_mib/fit`; below `sampler/` the numbers of the sampler's report, as `sampler/probabilities/Margin-1`, and below
-    `model/` and `select_model/` those of the models', as `model/C`.
+    `test/accuracy`, `validation/log_loss` and so on, `test/calibration_error`, `pool/cost`, `pool/kappa`,
+    `seconds/fit`, `peak_mib/fit`; below `sampler/` the numbers of the sampler's report, as
+    `sampler/probabilities/Margin-1`, and below `model/` and `select_model/` those of the models', as `model/C`.
 
     Example:
         >>> import torch

@@ -78,8 +78,9 @@ class _Chart:
 
     WHITE, PANEL, FRAME, PALE, DIAGONAL, QUIET, DARK = 251, 247, 212, 222, 135, 95, 30
     LIGHT_BLUE, BLUE = 252, 253
-    _PALETTE = [value for grey in range(252) for value in (min(255, round(grey * 255 / 251)),) * 3]
-    _PALETTE += [176, 205, 226, 0, 114, 178]
+    _PALETTE = bytes(round(grey * 255 / 251) for grey in range(252) for _ in "rgb") + bytes(
+        (176, 205, 226, 0, 114, 178)
+    )
 
     def __init__(self, width: int, height: int) -> None:
         self.image = Image.new("L", (width, height), self.WHITE)
