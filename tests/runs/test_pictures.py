@@ -42,6 +42,8 @@ class TestWhatIsAPicture:
                 True,
             ),
             (DatasetInputs([{"ids": [1, 2], "label": 1}]), False),
+            (DatasetInputs([np.array(["a", "b"])], to_row=lambda _: torch.zeros(2)), False),
+            (DatasetInputs([np.zeros((3, 4, 4), dtype=np.float32)]), True),
             (SparseInputs(scipy.sparse.eye_array(3, format="csr")), False),
         ],
     )

@@ -131,7 +131,7 @@ def _raw_pictures(inputs: Inputs, rows: Tensor) -> Tensor | list[Any] | None:
         items = [_first_picture(item) for item in inputs.items(rows.tolist())]
         if all(isinstance(item, Image.Image) for item in items):
             return items
-        tensors = [torch.as_tensor(item) for item in items if isinstance(item, Tensor | np.ndarray)]
+        tensors = [torch.as_tensor(item) for item in items if isinstance(item, Tensor) or _is_numeric(item)]
         if len(tensors) < len(items) or any(tensor.shape != tensors[0].shape for tensor in tensors):
             return None
         values = torch.stack(tensors)
@@ -142,6 +142,10 @@ def _raw_pictures(inputs: Inputs, rows: Tensor) -> Tensor | list[Any] | None:
     if values.ndim != 4 or values.shape[1] not in (1, 3, 4) or min(values.shape[2:]) < _LEAST_SIDE:
         return None
     return values if values.is_floating_point() or values.dtype == torch.uint8 else None
+
+
+def _is_numeric(item: Any) -> bool:
+    return isinstance(item, np.ndarray) and (item.dtype.kind == "f" or item.dtype == np.uint8)
 
 
 def _first_picture(item: Any) -> Any:
