@@ -37,7 +37,7 @@ gpu:
 	benchmarks/gpu.sh
 
 tensorboard: $(VENV)/.installed
-	$(VENV_PYTHON) -m tensorboard.main --logdir "$(RUNS)" --port $(PORT)
+	$(VENV_PYTHON) -m tensorboard.main --logdir "$(RUNS)" --port $(PORT) --samples_per_plugin images=1000
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

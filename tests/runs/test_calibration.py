@@ -30,7 +30,7 @@ def test_by_hand():
 def test_the_confidence_is_that_of_the_predicted_class_and_not_the_largest():
     log_probs = torch.tensor([[0.25, 0.75]]).log()  # as of an SVC, whose predictions are not those of its probabilities
     found = reliability(Outcome(torch.tensor([0]), torch.tensor([0]), log_probs))
-    assert (found["confidence"], found["accuracy"]) == ([0.25], [1.0])
+    assert (found["confidence"], found["accuracy"]) == ([pytest.approx(0.25)], [1.0])
 
 
 def test_rows_without_a_probability_are_left_out():

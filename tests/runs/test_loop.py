@@ -193,6 +193,7 @@ class TestSamplersInTheLoop:
         assert [seen.round for seen in recorder.seen] == [0, 1, 2]
         for seen, result in zip(recorder.seen, results, strict=True):
             assert seen.test == {}
+            assert seen.calibration == {}
             assert seen.validation == result.validation
             assert seen.rows.equal(result.rows)
             assert result.test

@@ -38,6 +38,7 @@ def steps(folder, seed, model, *, sampler=None, pool_seed=None, oracle=None, **s
 def told(run):
     records = [json.loads(line) for line in (run.folder / "rounds.jsonl").read_text().splitlines()]
     for record in records:
+        assert record["peak_mib"].keys() >= record["seconds"].keys()
         assert all(seconds >= 0 for seconds in record.pop("seconds").values())
         assert all(peak > 1 for peak in record.pop("peak_mib").values())
     return records

@@ -45,8 +45,8 @@ def write_aggregates(
     """Write mean curves for TensorBoard into a folder of their own; what an earlier call wrote there is replaced.
 
     Each sampler is a run, named after it, with scalars `<metric>`, the mean, and `~interval/<metric>_lower` and
-    `~interval/<metric>_upper`. On the page of custom scalars each metric is one chart, of all samplers with their bands.
-    A curve of a single run has a band without width.
+    `~interval/<metric>_upper`. On the page of custom scalars each metric is one chart, of all samplers with their
+    bands. A curve of a single run has a band without width.
 
     Args:
         folder: for these events and no others.
@@ -66,7 +66,7 @@ def write_aggregates(
     layout = {
         "Mean over seeds and 95 % interval": {
             metric: ["Margin", [metric, f"{_INTERVAL}/{metric}_lower", f"{_INTERVAL}/{metric}_upper"]]
-            for metric in reversed(curves)  # the page shows the last chart first
+            for metric in reversed(list(curves))  # the page shows the last chart first
         }
     }
     for sampler in samplers:
@@ -142,6 +142,7 @@ def address(page: str = "custom_scalars", *, port: int = 6006) -> str:
 
     Args:
         page: custom_scalars, scalars, timeseries or hparams.
+        port: of TensorBoard on this machine.
 
     Example:
         >>> address("scalars")
@@ -166,5 +167,5 @@ def remove_runs(folder: Path) -> None:
 
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
-        if not name or Path(name).name != name or name.startswith(LINES[0]):
+        if name in ("", "..") or Path(name).name != name or name.startswith(LINES[0]):
             raise ConfigError(f"{name!r} cannot be the name of a run: it is a folder's, and begins not with {LINES[0]}")

@@ -211,7 +211,7 @@ class ActiveLearner(LabelBook):
 
     @property
     def model_before(self) -> Classifier | None:
-        """The model as it was before the labels of the last round, which chose among their rows.
+        """The model as it was before the labels of the last round came in.
 
         None where there was none, where it was not kept (after `load`), or where it is refitted in place.
         """
@@ -747,6 +747,9 @@ class ActiveLearner(LabelBook):
         if self.pool.device.type == "cuda":
             torch.cuda.synchronize(self.pool.device)  # or the next phase would be charged for this one's work
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
+        self._note_peaks(phase)
+
+    def _note_peaks(self, phase: str) -> None:
         for name, peak in peak_mib(phase, self.pool.device).items():
             self._peak_mib[name] = max(peak, self._peak_mib.get(name, 0.0))
 

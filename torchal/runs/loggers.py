@@ -104,7 +104,7 @@ class CsvLog:
     name: str = "metrics.csv"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
+        if not isinstance(self.name, str) or self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name must be that of a file in the run's folder, got {self.name!r}")
 
     @property
@@ -175,9 +175,9 @@ def _quoted(text: str) -> str:
 def scalars(result: RoundResult) -> Iterator[tuple[str, float]]:
     """Return the numbers of a round with their tags.
 
-    `test/accuracy`, `validation/log_loss` and so on, `test/calibration_error`, `pool/cost`, `pool/kappa`, `seconds/fit`,
-    `peak_mib/fit`; below `sampler/` the numbers of the sampler's report, as `sampler/probabilities/Margin-1`, and below
-    `model/` and `select_model/` those of the models', as `model/C`.
+    `test/accuracy`, `validation/log_loss` and so on, `test/calibration_error`, `pool/cost`, `pool/kappa`,
+    `seconds/fit`, `peak_mib/fit`; below `sampler/` the numbers of the sampler's report, as
+    `sampler/probabilities/Margin-1`, and below `model/` and `select_model/` those of the models', as `model/C`.
 
     Example:
         >>> import torch

@@ -78,8 +78,9 @@ class _Chart:
 
     WHITE, PANEL, FRAME, PALE, DIAGONAL, QUIET, DARK = 251, 247, 212, 222, 135, 95, 30
     LIGHT_BLUE, BLUE = 252, 253
-    _PALETTE = [value for grey in range(252) for value in (min(255, round(grey * 255 / 251)),) * 3]
-    _PALETTE += [176, 205, 226, 0, 114, 178]
+    _PALETTE = bytes(round(grey * 255 / 251) for grey in range(252) for _ in "rgb") + bytes(
+        (176, 205, 226, 0, 114, 178)
+    )
 
     def __init__(self, width: int, height: int) -> None:
         self.image = Image.new("L", (width, height), self.WHITE)
@@ -130,7 +131,7 @@ def _raw_pictures(inputs: Inputs, rows: Tensor) -> Tensor | list[Any] | None:
         items = [_first_picture(item) for item in inputs.items(rows.tolist())]
         if all(isinstance(item, Image.Image) for item in items):
             return items
-        tensors = [torch.as_tensor(item) for item in items if isinstance(item, Tensor | np.ndarray)]
+        tensors = [torch.as_tensor(item) for item in items if isinstance(item, Tensor) or _is_numeric(item)]
         if len(tensors) < len(items) or any(tensor.shape != tensors[0].shape for tensor in tensors):
             return None
         values = torch.stack(tensors)
@@ -141,6 +142,10 @@ def _raw_pictures(inputs: Inputs, rows: Tensor) -> Tensor | list[Any] | None:
     if values.ndim != 4 or values.shape[1] not in (1, 3, 4) or min(values.shape[2:]) < _LEAST_SIDE:
         return None
     return values if values.is_floating_point() or values.dtype == torch.uint8 else None
+
+
+def _is_numeric(item: Any) -> bool:
+    return isinstance(item, np.ndarray) and (item.dtype.kind == "f" or item.dtype == np.uint8)
 
 
 def _first_picture(item: Any) -> Any:

@@ -56,9 +56,8 @@ def write_projector(folder: Path, learner: ActiveLearner, *, most_rows: int) -> 
         images = pictures_of(pool.inputs, rows, side=_SPRITE_SIDE)
         side = max(max(image.size) for image in images)
         (folder / "projector" / "sprite.png").write_bytes(sprite(images, side).content)
-        config.append(
-            'sprite { image_path: "projector/sprite.png" single_image_dim: %d single_image_dim: %d }' % (side, side)
-        )
+        size = f"single_image_dim: {side} single_image_dim: {side}"
+        config.append(f'sprite {{ image_path: "projector/sprite.png" {size} }}')
     body = "".join(f"  {text}\n" for text in config)
     (folder / "projector_config.pbtxt").write_text(f"embeddings {{\n{body}}}\n", encoding="utf-8")
     return len(rows)

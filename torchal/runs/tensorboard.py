@@ -181,7 +181,7 @@ def _as_value(tag: str, picture: Encoded) -> Any:
 
 
 def _kept_pictures(files: list[Path], steps: set[int]) -> Iterator[tuple[tuple[str, int], Any]]:
-    """Return the pictures in event files by tag and step, of these steps; what was cut off at their ends is left out."""
+    """Return the pictures of these steps in event files, by tag and step; records that were cut off are left out."""
     if not steps:
         return
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader

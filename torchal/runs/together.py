@@ -13,6 +13,7 @@ from torchal.pool import interop
 from torchal.pool.pool import Pool
 from torchal.protocols import Classifier, HasBatchedFit, provides
 from torchal.runs.learner import ActiveLearner, checked_fit
+from torchal.runs.memory import start_counting
 
 _STACKED_VALUES = 2**26  # most numbers of rows that are stacked to be fitted together
 
@@ -54,6 +55,7 @@ def _can_share_a_fit(recipe: Classifier) -> bool:
 
 def _fit_alike(group: Sequence[ActiveLearner], kind: str) -> None:
     started = time.perf_counter()
+    start_counting(group[0].pool.device)
     recipe = group[0]._select_recipe if kind == "select_model" else group[0]._recipe
     assert recipe is not None
     fitted = interop.fit_many(recipe, (learner.pool.training_data() for learner in group), same_bits=True)
@@ -64,3 +66,4 @@ def _fit_alike(group: Sequence[ActiveLearner], kind: str) -> None:
     for learner, model in zip(group, fitted, strict=True):
         setattr(learner, f"_{kind}", checked_fit(model))
         learner._seconds[phase] = learner._seconds.get(phase, 0.0) + each
+        learner._note_peaks(phase)  # of all of them together, which cannot be told apart
