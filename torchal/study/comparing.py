@@ -37,9 +37,7 @@ def areas_of(runs: Iterable[StudyRun], metric: str) -> dict[str, dict[Any, float
     return scores
 
 
-def compare_with(
-    scores: Mapping[str, Mapping[Any, float]], baseline: str, metric: str
-) -> dict[str, Comparison]:
+def compare_with(scores: Mapping[str, Mapping[Any, float]], baseline: str, metric: str) -> dict[str, Comparison]:
     """Compare each sampler with the baseline, with Holm's correction over these comparisons."""
     if baseline not in scores:
         return {}
