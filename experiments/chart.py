@@ -12,6 +12,7 @@ from torchal.errors import ConfigError, TorchalError
 from torchal.runs import charts
 from torchal.runs.curves import learning_curve
 from torchal.runs.results import AXES, Run, find_runs
+from torchal.study.reading import flattened
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> dict[str, list[Run]]:
     Raises:
         ConfigError: a run does not have one of the settings, or the runs of one curve differ in more than their seed.
     """
-    settings = {id(run): {**_flat(run.config), **run.config.get("names", {})} for run in runs}
+    settings = {id(run): {**flattened(run.config), **run.config.get("names", {})} for run in runs}
     differing = [
         name for name in ("data", "model") if name not in by and len({str(s.get(name)) for s in settings.values()}) > 1
     ]
@@ -76,17 +77,6 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> dict[str, list[Run]]:
         if mixed:
             raise ConfigError(f"the runs of {label!r} differ in {', '.join(mixed)}; name it by --by, or fewer folders")
     return groups
-
-
-def _flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{at}{key}.")
-        else:
-            flat[f"{at}{key}"] = value
-    return flat
 
 
 def _mixed(settings: Sequence[Mapping[str, Any]]) -> list[str]:

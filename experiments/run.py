@@ -25,7 +25,7 @@ from experiments.folders import CONF, check_fetched, data_folder
 from experiments.full_data import Experiment, full_data_accuracies
 from experiments.machine import SWEEP_RUNS, is_beside_others, pick_device, set_threads, turn_on
 from experiments.names import config_folders, model_name, source_name, strategy_name, with_full_names
-from experiments.report import ReportCallback
+from experiments.sweep import ReportCallback
 from torchal import samplers
 from torchal._checks import check_flag, check_fraction, check_whole, rows_in
 from torchal._records import without
@@ -39,6 +39,7 @@ from torchal.runs.results import Run
 from torchal.runs.schedule import Schedule
 from torchal.runs.tensorboard import TensorBoard
 from torchal.runs.trainer import Trainer, fit_trials
+from torchal.runs.watching import WATCHED
 
 _TOLD: set[str] = set()  # of which data sets
 _EXPECTED = (HydraException, OmegaConfBaseException, TorchalError, OSError)
@@ -77,6 +78,11 @@ def check_settings(config: DictConfig) -> None:
     unknown = [name for name in config.metrics if name not in BY_NAME]
     if unknown:
         raise ConfigError(f"no metric is named {', '.join(map(repr, unknown))}; there are {', '.join(BY_NAME)}")
+    if not OmegaConf.is_list(config.watch):
+        raise ConfigError(f"watch must be a list of {', '.join(WATCHED)}; got {config.watch!r}")
+    unknown = [name for name in config.watch if name not in WATCHED]
+    if unknown:
+        raise ConfigError(f"nothing to watch is named {', '.join(map(repr, unknown))}; there are {', '.join(WATCHED)}")
     check_flag("progress", config.progress)
     check_flag("log_fits", config.log_fits)
     check_flag("full_data", config.full_data)
@@ -106,6 +112,8 @@ def prepare(
         del plain[setting]
     for model in {"model", "select_model"} & plain.keys():
         plain[model] = without(plain[model], {"device"})  # its own, and those of the models inside it
+    if not plain["watch"]:
+        del plain["watch"]  # so that a run that began before there was such a setting goes on
     about = plain["data"].pop("about", None)
     schedule = Schedule(**plain["schedule"])
     key = json.dumps(plain["data"], sort_keys=True, default=str)
@@ -144,15 +152,24 @@ def prepare(
         seed=config.seed,
         metrics={name: BY_NAME[name] for name in config.metrics},
         config=plain,
+        about={"data": class_counts(splits)},
         progress=progress,
         description=f"{which}{strategy} seed={config.seed} {device.type}",
         select_model=None if selecting is None else instantiate(selecting, _convert_="object"),
         costs=label_costs(config.cost, splits),
+        watch=list(config.watch),
         # of one run; of a sweep they would be as many copies of the pool
         loggers=[TensorBoard(projector_rows=0) if SWEEP_RUNS in os.environ or config.trials > 1 else TensorBoard()],
     )
     start = draw_start(splits, config.start, seed=config.seed)
     return Experiment(plain, trainer, model, splits, start, Path(config.runs) / config.name / "full_data")
+
+
+def class_counts(splits: Splits) -> dict[str, Any]:
+    """Return what the classes are called, and how many rows of the pool the oracle says to be of each."""
+    targets = splits.train.targets
+    counts = targets[targets != UNLABELED].bincount(minlength=splits.n_classes)
+    return {"class_names": list(splits.class_names), "class_counts": counts.tolist()}
 
 
 def with_noise(splits: Splits, noise: Mapping[str, Any], *, seed: int) -> Splits:

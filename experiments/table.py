@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.report import check_same_settings
-from torchal._records import write_atomically
+from torchal._records import differences, without, write_atomically
 from torchal.errors import ConfigError, TorchalError
-from torchal.runs.curves import area_under_curve, mean_interval
 from torchal.runs.results import Run, find_runs
+from torchal.statistics.curves import area_under_curve, mean_interval
+from torchal.study.reading import OF_EXPERIMENT, SEEDS
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
         raise ConfigError("there is no finished run to compare")
     named = Counter(folder.name for folder in experiments)
     for folder, samplers in experiments.items():
-        check_same_settings(folder, [run for by_seed in samplers.values() for run in by_seed.values()])
+        _check_same_settings(folder, [run for by_seed in samplers.values() for run in by_seed.values()])
         if baseline not in samplers:
             raise ConfigError(f"{folder} has no finished run of {baseline}; it has {', '.join(samplers)}")
         areas = {
@@ -129,6 +129,19 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
                 fewest=float(np.mean([np.pad(c, (0, n_classes - len(c))).min() for c in counts[name]])),
                 seconds=float(np.mean([run.seconds for run in own])),
             )
+
+
+def _check_same_settings(folder: Path, runs: Sequence[Run]) -> None:
+    """Require runs that differ in seed and sampler only.
+
+    Raises:
+        ConfigError: they have other settings too.
+    """
+    settings = [without({name: run.config.get(name) for name in OF_EXPERIMENT}, SEEDS) for run in runs]
+    for others in settings[1:]:
+        different = differences(settings[0], others)
+        if different:
+            raise ConfigError(f"{folder} holds runs of different experiments: {different}; give each another name=")
 
 
 def _label_counts(run: Run) -> NDArray[np.int64]:

@@ -1,5 +1,7 @@
 """What the documentation says to type works."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import forks
+from tests.study.runs import write_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -65,6 +68,21 @@ def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path
     assert done.returncode == 0, done.stderr
     for code in re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL):
         compile(code, "labelling_tools.md", "exec")
+
+
+def test_the_python_examples_about_reports_run(tmp_path):
+    write_sweep(tmp_path / "runs")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text(), re.DOTALL))
+    out = forks.answer(run_code_and_listen, code, tmp_path)
+    assert "digits, logistic margin Estimate(mean=0.7" in out
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def run_code_and_listen(code, folder):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        run_code(code, folder)
+    return out.getvalue()
 
 
 def test_the_python_example_about_data_runs(tmp_path):

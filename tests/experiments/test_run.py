@@ -13,8 +13,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from torchal import samplers
 from torchal.protocols import HasPosterior
+from torchal.runs import metrics
 from torchal.runs.results import RunFolder, find_runs
 from torchal.runs.trainer import Trainer
+from torchal.study import read_runs, sum_up
 
 pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
 
@@ -23,7 +25,6 @@ from hydra import compose, initialize_config_dir
 from experiments import names, table
 from experiments import run as command
 from experiments.folders import published
-from experiments.report import Report
 
 ROOT = Path(__file__).parents[2]
 OWN_FILES = ("csv", "idx", "image_folder", "libsvm", "npy", "npz", "parquet", "texts")
@@ -52,18 +53,21 @@ def options(group):
 
 
 class TestSweep:
-    def test_makes_runs_table_chart_and_aggregates(self, run, tmp_path):
+    def test_makes_runs_table_report_and_mean_curves(self, run, tmp_path):
         code, out, _ = run(*QUICK, "sampler=margin,entropy,uniform", "seed=0,1", "-m")
         assert code == 0
         experiment = next((tmp_path / "runs").glob("iris-*"))
         runs = find_runs(experiment)
         assert len(runs) == 6
         assert all(done.finished and done.rounds[-1].n_labeled == 100 for done in runs)
+        page = (experiment / "report" / "report.html").read_text()
         for sampler in ("margin", "entropy", "uniform"):
             assert re.search(rf"^{sampler} +2 +0\.\d{{4}} +0\.\d{{4}} \[.+\] +\d+", out, re.MULTILINE)
             assert list((experiment / "tensorboard" / sampler).glob("events.*"))
-        assert re.search(r"^margin - uniform: area [+-]0\.\d{4} \[.+\], paired over 2 seeds, p = ", out, re.MULTILINE)
-        assert (experiment / "chart.png").read_bytes().startswith(b"\x89PNG")
+            assert f">{sampler}<" in page
+        assert re.search(r"^margin - uniform: area [+-]0\.\d{4} \[.+\], paired over 2 runs, p = ", out, re.MULTILINE)
+        assert "setosa" in page  # its class names, and how many of each were bought
+        assert (experiment / "report" / "curves.png").read_bytes().startswith(b"\x89PNG")
         assert f"tensorboard.main --logdir {experiment / 'tensorboard'} " in out
         assert "http://localhost:6006/?smoothing=0&runFilter=" in out
         assert f"tensorboard.main --logdir {tmp_path / 'runs'} " in out
@@ -95,17 +99,18 @@ class TestSweep:
         assert fitted == [2, 2]
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
         assert "2 of 4 runs were finished before and only read" in out
-        assert "paired over 3 seeds" in out
+        assert "paired over 3 runs" in out
 
     def test_a_seed_whose_full_data_accuracy_is_unknown_does_not_count_as_never_reached(self, run, tmp_path):
         run(*QUICK, "seed=0,1", "-m")
         folder = next((tmp_path / "runs").glob("iris-*"))
-        whole = Report.of(folder)
+        known = json.loads((folder / "full_data" / "seed=1.json").read_text())["accuracy"]
+        whole = sum_up(read_runs([folder])).experiments[0]
         (folder / "full_data" / "seed=0.json").unlink()
-        rest = Report.of(folder)
-        assert rest.rows[0].labels_to_reach == whole.rows[0].labels_to_reach[1:]
-        assert rest.full_data == {1: whole.full_data[1]}
-        assert "not in" not in "".join(rest.lines())
+        rest = sum_up(read_runs([folder])).experiments[0]
+        assert whole.entries["margin"].reached.runs == 2
+        assert (rest.entries["margin"].reached.runs, rest.entries["margin"].reached.reached) == (1, 1)
+        assert rest.full_data == known
 
     def test_the_report_covers_what_the_command_used_only(self, run):
         run(*QUICK, "data=wine")
@@ -116,7 +121,7 @@ class TestSweep:
     def test_an_experiment_can_be_a_sweep_and_the_command_line_can_change_it(self, run, tmp_path):
         code, out, _ = run(*QUICK, "experiment=compare", "seed=0,7", "sampler=margin,uniform", "-m")
         assert code == 0
-        assert "paired over 2 seeds" in out
+        assert "paired over 2 runs" in out
         runs = find_runs(tmp_path / "runs")
         assert len(runs) == 4
         assert {done.folder.parents[1].name for done in runs} == {
@@ -146,7 +151,8 @@ class TestSweep:
         code, out, err = run(*QUICK, "data=iris,wine", "seed=1", "-m")
         assert code == 2
         assert "wine-logistic" in out
-        assert f"error: no report on {damaged.parents[2]}: {damaged} is damaged" in err
+        assert f"error: {damaged} is damaged" in err
+        assert re.search(r"^margin +1 ", out[out.index("iris") :], re.MULTILINE)  # the rest of it is reported
 
     def test_stopping_says_so_and_the_same_command_goes_on(self, run, monkeypatch):
         whole, written = RunFolder.append, []
@@ -224,10 +230,19 @@ class TestSingleRun:
         assert "different experiments: schedule.max_rounds was 1, is None" in capsys.readouterr().err
 
     def test_metrics_by_name(self, run, tmp_path):
-        assert run(*QUICK, "metrics=[auc,macro_f1]")[0] == 0
+        assert run(*QUICK, "metrics=[auc,macro_f1,brier_score,expected_calibration_error]")[0] == 0
         last = find_runs(tmp_path / "runs")[0].rounds[-1].test
-        assert last.keys() == {"accuracy", "log_loss", "auc", "macro_f1"}
+        assert last.keys() == {"accuracy", "log_loss", *metrics.BY_NAME} - {"balanced_accuracy"}
         assert 0.5 < last["auc"] <= 1
+
+    def test_what_is_watched_is_in_the_record_and_the_config_only_where_it_is_asked_for(self, run, tmp_path):
+        assert run(*QUICK)[0] == 0
+        assert run(*QUICK, "watch=[redundancy,cover_radius,batch_uncertainty]")[0] == 0
+        runs = {"watch" in found.config: found for found in find_runs(tmp_path / "runs")}
+        assert runs[True].config["watch"] == ["redundancy", "cover_radius", "batch_uncertainty"]
+        assert runs[True].rounds[-1].pool.keys() == set(runs[True].config["watch"])
+        assert runs[False].rounds[-1].pool == {}
+        assert runs[True].rounds[-1].rows.equal(runs[False].rounds[-1].rows)
 
     def test_the_start_set_of_the_playground(self, run, tmp_path):
         assert run("data=digits", "schedule=playground", "schedule.max_rounds=1", "progress=false")[0] == 0
@@ -529,7 +544,9 @@ class TestBadInput:
             (["metrics=auc"], ["metrics must be a list"]),
             (["start=null"], ["start must not be null"]),
             (["name=null"], ["name must not be null"]),
-            (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, macro_f1"]),
+            (["metrics=[acu]"], ["'acu'; there are auc, balanced_accuracy, brier_score, exp"]),
+            (["watch=redundancy"], ["watch must be a list of kappa"]),
+            (["watch=[colour]"], ["'colour'; there are kappa, uncertainty, redundancy"]),
             (["data.standardize=no"], ["standardize must be true or false, got 'no'"]),
             (["progress=maybe"], ["progress must be true or false"]),
             (["schedule.batch_size=null", "schedule.batch_fraction=abc"], ["batch_fraction", "'abc'"]),

@@ -12,8 +12,8 @@ pytest.importorskip("hydra", reason="the commands need hydra, which is not insta
 from experiments import run as command
 from experiments import table
 from tests.experiments.test_run import QUICK, run  # noqa: F401 - a fixture
-from torchal.runs.curves import area_under_curve
 from torchal.runs.results import find_runs
+from torchal.statistics.curves import area_under_curve
 
 
 @pytest.fixture(scope="module")

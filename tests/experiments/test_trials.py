@@ -108,7 +108,7 @@ class TestTrials:
         _, out, _ = run(*QUICK, "trials=3", "sampler=margin,uniform", "-m")
         assert "1 of 6 runs were finished before and only read" in out
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
-        assert "paired over 3 seeds" in out
+        assert "paired over 3 runs" in out
 
     def test_are_drawn_by_the_seed_of_each(self, run, tmp_path):  # noqa: F811
         run(*QUICK, "trials=3", "noise=0.1")
@@ -138,7 +138,7 @@ class TestParallelSweep:
         kill_soon(start(*words), tmp_path / "parallel", 0)
         out = finish(*words)
         assert told(tmp_path / "parallel") == told(tmp_path / "alone")
-        assert "paired over 2 seeds" in out
+        assert "paired over 2 runs" in out
         cores = len(os.sched_getaffinity(0))
         threads = set(re.findall(r"s on (\d+) threads", out))
         assert threads <= {str(max(1, cores // 2))}

@@ -3,7 +3,8 @@ import pytest
 
 from torchal import ConfigError
 from torchal.runs import charts
-from torchal.runs.curves import LearningCurve, mean_interval
+from torchal.runs.curves import LearningCurve
+from torchal.statistics.curves import mean_interval
 
 
 def make_curve(n_runs):

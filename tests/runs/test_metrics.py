@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,11 +9,13 @@ from sklearn import metrics as sk
 from torch import nn
 
 from tests.contracts import NearestMean
+from tests.references import statistics as reference
 from torchal import CapabilityError, LabeledData, Pool, TorchClassifier
 from torchal.models import MLP
 from torchal.pool import interop
 from torchal.runs import metrics
 from torchal.runs.metrics import Outcome, evaluate
+from torchal.statistics.diagnostics import brier_score
 
 
 @st.composite
@@ -35,6 +38,55 @@ def test_agree_with_scikit_learn(outcome):
     probs = outcome.log_probs.exp().numpy()
     labels = list(range(probs.shape[1]))
     assert metrics.log_loss(outcome) == pytest.approx(sk.log_loss(targets, probs, labels=labels))
+    truth = np.eye(probs.shape[1])[targets]
+    assert metrics.brier_score(outcome) == pytest.approx(((probs - truth) ** 2).sum(1).mean())
+    confidence = probs[np.arange(len(targets)), predictions]
+    assert metrics.expected_calibration_error(outcome) == pytest.approx(
+        reference.calibration_error(confidence, targets == predictions, 15)
+    )
+
+
+def test_brier_score_in_chunks(monkeypatch):
+    log_probs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    outcome = Outcome(torch.arange(50) % 3, log_probs.argmax(1), log_probs)
+    whole = metrics.brier_score(outcome)
+    monkeypatch.setattr(metrics, "values_per_chunk", lambda device: 20)
+    assert metrics.brier_score(outcome) == pytest.approx(whole, rel=1e-12)
+    assert whole == pytest.approx(brier_score(log_probs.exp().numpy(), outcome.targets.numpy()), rel=1e-5)
+
+
+def test_calibration_of_a_class_that_the_model_has_not_seen():
+    log_probs = torch.tensor([[0.0, -math.inf], [math.log(0.6), math.log(0.4)]])
+    outcome = Outcome(torch.tensor([1, 0]), torch.tensor([0, 0]), log_probs)
+    assert metrics.brier_score(outcome) == pytest.approx((2 + 0.32) / 2)
+    assert metrics.expected_calibration_error(outcome) == pytest.approx((1 + 0.4) / 2)
+
+
+def test_probabilities_that_are_not_known_make_a_metric_that_is_not_and_end_no_run():
+    log_probs = torch.tensor([[math.nan, math.nan], [math.log(0.6), math.log(0.4)]])
+    outcome = Outcome(torch.tensor([1, 0]), torch.tensor([0, 0]), log_probs)
+    assert math.isnan(metrics.brier_score(outcome))
+    assert math.isnan(metrics.expected_calibration_error(outcome))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["brier_score", "expected_calibration_error"])
+def test_calibration_is_the_same_on_a_gpu(name):
+    log_probs = torch.randn(1000, 5, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    outcome = Outcome(torch.arange(1000) % 5, log_probs.argmax(1), log_probs)
+    there = Outcome(*(part.cuda() for part in outcome))
+    assert metrics.BY_NAME[name](there) == pytest.approx(metrics.BY_NAME[name](outcome), rel=1e-6)
+
+
+def test_which_way_is_better_of_each():
+    """Metrics of a sure right answer against a sure wrong one say so."""
+    right, wrong = torch.tensor([0, 1, 0, 1]), torch.tensor([1, 0, 1, 0])
+    log_probs = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+    known = {"accuracy": metrics.accuracy, "log_loss": metrics.log_loss, **metrics.BY_NAME}
+    assert set(known) >= metrics.LOWER_IS_BETTER
+    for name, metric in known.items():
+        good, bad = (metric(Outcome(right, answer, log_probs[answer])) for answer in (right, wrong))
+        assert (good < bad) == (name in metrics.LOWER_IS_BETTER), name
 
 
 def test_auc_agrees_with_scikit_learn_for_two_and_three_classes():
@@ -58,7 +110,9 @@ def test_log_loss_of_a_sure_mistake_is_finite():
     )
 
 
-@pytest.mark.parametrize("metric", [metrics.log_loss, metrics.auc])
+@pytest.mark.parametrize(
+    "metric", [metrics.log_loss, metrics.auc, metrics.brier_score, metrics.expected_calibration_error]
+)
 def test_need_probabilities(metric):
     with pytest.raises(CapabilityError, match=f"{metric.__name__} needs a model with predict_proba"):
         metric(Outcome(torch.tensor([0]), torch.tensor([0]), None))

@@ -70,15 +70,40 @@ class TestRunFolder:
         with (tmp_path / "rounds.jsonl").open("a") as file:
             file.write('{"round": 3, "n_lab')
         assert len(folder.read_rounds()) == 3
-        folder.keep_rounds(2)
+        folder.keep_rounds({"state": {"n_rounds": 2}})
         assert len((tmp_path / "rounds.jsonl").read_text().splitlines()) == 2
 
     def test_keeping_all_rounds_removes_only_the_cut_off_line(self, tmp_path):
         folder = self.fill(tmp_path)
         whole = (tmp_path / "rounds.jsonl").read_bytes()
         (tmp_path / "rounds.jsonl").write_bytes(whole + b"{")
-        folder.keep_rounds(3)
+        folder.keep_rounds(folder.read_checkpoint())
         assert (tmp_path / "rounds.jsonl").read_bytes() == whole
+
+    def test_a_line_that_was_changed_is_found(self, tmp_path):
+        folder = self.fill(tmp_path)
+        path = tmp_path / "rounds.jsonl"
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b'"accuracy": 0.1', b'"accuracy": 0.9'))
+        for read in (folder.read, lambda: folder.keep_rounds(folder.read_checkpoint())):
+            with pytest.raises(RunError, match="its first 3 lines are not those that the run wrote"):
+                read()
+        path.write_bytes(whole)
+        assert len(folder.read().rounds) == 3
+
+    def test_goes_on_with_the_lines_that_are_kept(self, tmp_path):
+        self.fill(tmp_path)
+        folder = RunFolder(tmp_path)  # another process
+        folder.keep_rounds(folder.read_checkpoint())
+        folder.append(make_result(3))
+        folder.write_checkpoint({"n_rounds": 4}, finished=True)
+        assert len(folder.read().rounds) == 4
+
+    def test_a_checkpoint_of_before_there_was_a_digest(self, tmp_path):
+        folder = self.fill(tmp_path)
+        saved = {name: value for name, value in folder.read_checkpoint().items() if name != "digest"}
+        torch.save(saved, tmp_path / "checkpoint.pt")
+        assert len(folder.read().rounds) == 3
 
     def test_the_lock_is_given_back(self, tmp_path):
         folder = self.fill(tmp_path)

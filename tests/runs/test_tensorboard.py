@@ -10,9 +10,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tests import killed_run
 from tests.contracts import NearestMean, make_pool
 from torchal import ConfigError, LabeledData, Pool, Schedule, TensorBoard, Trainer
-from torchal.runs.curves import area_under_curve
 from torchal.runs.loggers import scalars
 from torchal.samplers import Uniform
+from torchal.statistics.curves import area_under_curve
 
 NO_PROJECTOR = TensorBoard(projector_rows=0)
 

@@ -63,5 +63,6 @@ def with_repeats(splits: Splits, times: int, *, noise: float = 0.1, seed: int = 
         splits,
         train=splits.train._replace(inputs=copies, targets=targets.repeat(times)),
         train_rows=splits.train_rows.repeat(times),
+        documents=None if splits.documents is None else [*splits.documents] * times,
         true_targets=None if true_targets is None else true_targets.repeat(times),
     )

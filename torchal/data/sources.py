@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def digits(**settings: Unpack[SplitSettings]) -> Splits:
         >>> data.train.inputs.shape, data.class_names
         (torch.Size([240, 64]), ('4', '9'))
     """
-    return _from_sklearn("digits", settings)
+    return replace(_from_sklearn("digits", settings), image_shape=(1, 8, 8))
 
 
 def iris(**settings: Unpack[SplitSettings]) -> Splits:

@@ -45,6 +45,8 @@ class Splits:
         unlabeled: rows of the source without a label, where it has any. They are in no part.
         unlabeled_rows: their numbers in the source.
         columns: what became of the columns of a table that are not only numbers (`torchal.data.dataframe`).
+        documents: the N training rows as people read them, where they are texts.
+        image_shape: (channels, height, width) of a row that is an image, where its own shape does not say it.
 
     Shapes:
         true_targets: (N,) int64.
@@ -72,6 +74,8 @@ class Splits:
     unlabeled: Inputs | None = None
     unlabeled_rows: Tensor | None = None
     columns: dict[str, Any] | None = None
+    documents: Sequence[str] | None = None
+    image_shape: tuple[int, int, int] | None = None
 
     @property
     def n_classes(self) -> int:

@@ -6,6 +6,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,7 +297,8 @@ def split_documents(
         words = vectorizer.transform(documents)
         return words if n_components is None else _principal(words, train_rows, n_components, name)
 
-    return split_fitted(classes, tf_idf, name=name, class_names=class_names, has_label=has_label, **settings)
+    data = split_fitted(classes, tf_idf, name=name, class_names=class_names, has_label=has_label, **settings)
+    return replace(data, documents=[documents[row] for row in data.train_rows.tolist()])
 
 
 def _principal(words: Any, train_rows: NDArray[Any], n_components: int, name: str) -> NDArray[np.float32]:

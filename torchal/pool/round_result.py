@@ -45,7 +45,7 @@ class RoundResult:
     select_model: dict[str, Any] = field(default_factory=dict)
     """The same of the model that the sampler looked at, where it is another."""
     pool: dict[str, float] = field(default_factory=dict)
-    """What the model says of the pool, where that was to be watched: kappa, uncertainty."""
+    """What was to be watched of the pool and of the batch, as its kappa and its redundancy: `ActiveLearner.watch`."""
     cost: float = 0.0
     """What all labels so far have cost, with the rows that nobody could label."""
     true_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))

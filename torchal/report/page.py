@@ -19,11 +19,11 @@ from torchal.errors import ConfigError, DataError, ShapeError
 from torchal.exchange.questions import Question
 from torchal.report.figures import class_table, confidence_figure
 from torchal.report.markup import escape, name, percent, plural
+from torchal.report.shell import begin
+from torchal.report.shell import warnings as warned
 from torchal.report.style import CSS, SCRIPT
 from torchal.report.table import QuestionTable
 
-# Nothing is fetched, whatever is in a row: the pictures are in the page, and so is the one script.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEAD = 33  # bytes before the pixels
 _BESIDE = 12  # classes whose bars have room beside the map
@@ -184,25 +184,17 @@ def _map(light: bytes | None, dark: bytes | None) -> str:
 def _head(title: str, questions: list[Question]) -> str:
     strategies = list(dict.fromkeys(question.picked_by for question in questions))
     by = ", ".join(map(name, strategies[:4])) + (f" and {len(strategies) - 4} others" if len(strategies) > 4 else "")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n<script>\n{SCRIPT}</script>\n</head>\n<body>\n"
-        '<a class="skip" href="#questions">To the rows</a>\n'
+    return begin(title, css=CSS, script=SCRIPT, skip=("questions", "To the rows")) + (
         f"<header><h1>{name(title)}</h1>"
         f'<p class="lead">{plural(len(questions), "row")} to label, picked by {by}</p></header>'
     )
 
 
-def _warnings(warnings: list[str], unsaid: int) -> str:
-    if not warnings:
-        return ""
-    items = "".join(f"<li>{name(warning)}</li>" for warning in warnings)
+def _warnings(problems: list[str], unsaid: int) -> str:
+    items = [name(problem) for problem in problems]
     if unsaid > 0:
-        items += f"<li>{plural(unsaid, 'further picture')} cannot be shown</li>"
-    return f'<section class="card warnings"><h2>To know first</h2><ul>{items}</ul></section>'
+        items.append(f"{plural(unsaid, 'further picture')} cannot be shown")
+    return warned(items)
 
 
 def _tiles(

@@ -97,7 +97,7 @@ class QuestionTable:
             rows.append(f"<tr{guess}>{''.join(cells)}</tr>")
         self.html = (
             f'{self._controls(questions)}<div class="box" role="region" aria-labelledby="questions-title" tabindex="0">'
-            '<table class="questions"><caption class="unseen">Rows to label, the most wanted first</caption>'
+            '<table class="sheet questions"><caption class="unseen">Rows to label, the most wanted first</caption>'
             f"<thead><tr>{''.join(heads)}</tr></thead><tbody>\n"
             + "\n".join(rows)
             + '\n</tbody></table></div>\n<button type="button" id="more" hidden></button>'

@@ -7,11 +7,13 @@ import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from torchal.errors import DataError
+from torchal.errors import DataError, ShapeError
 
 _AS_IT_IS = 64  # pixels; pictures that are so small keep every one
 
@@ -53,7 +55,7 @@ def thumbnail(path: Path, *, side: int = 256) -> Thumbnail:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of odd metadata, which is not shown
             with Image.open(file) as image:
-                return _small(image, side)
+                return encoded(image, side=side)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -64,7 +66,34 @@ def thumbnail(path: Path, *, side: int = 256) -> Thumbnail:
         raise DataError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
 
 
-def _small(image: Image.Image, side: int) -> Thumbnail:
+def image_of(pixels: NDArray[Any], *, low: float, high: float) -> Image.Image:
+    """Return numbers as an image in grey or in colour.
+
+    Args:
+        pixels: the image.
+        low: what is black; numbers below are cut off.
+        high: what is white.
+
+    Shapes:
+        pixels: (C, H, W) with 1 or 3 channels, or (H, W).
+
+    Raises:
+        ShapeError: pixels has another shape.
+
+    Example:
+        >>> image_of(np.array([[[0.0, 1.0]]]), low=0.0, high=1.0).size
+        (2, 1)
+    """
+    planes = pixels[None] if pixels.ndim == 2 else pixels
+    if planes.ndim != 3 or planes.shape[0] not in (1, 3) or 0 in planes.shape:
+        raise ShapeError(f"an image must be (H, W), (1, H, W) or (3, H, W), got {pixels.shape}")
+    scaled = (np.nan_to_num(planes.astype(np.float64), nan=low) - low) / ((high - low) or 1.0)
+    bright = (255 * scaled.clip(0, 1)).round().astype(np.uint8)
+    return Image.fromarray(bright[0] if len(bright) == 1 else np.moveaxis(bright, 0, -1))
+
+
+def encoded(image: Image.Image, *, side: int = 256) -> Thumbnail:
+    """Return an image scaled down, the right way up, to at most so many pixels a side; none is scaled up."""
     if max(image.size) > side:
         image.draft("RGB" if image.mode != "L" else "L", (side, side))  # a JPEG is then unpacked at a part of its size
     pixels = _eight_bits(ImageOps.exif_transpose(image))

@@ -17,9 +17,10 @@ from urllib.parse import quote
 import numpy as np
 
 from torchal.errors import ConfigError
-from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve
+from torchal.runs.curves import LearningCurve, learning_curve
 from torchal.runs.results import Run
 from torchal.runs.tensorboard import write_hparams
+from torchal.statistics.curves import area_under_curve, labels_to_reach
 
 LINES = "~runs"
 """Below this folder are the runs that make the lines of the table; its name sorts after those of samplers."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +21,17 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _IN_LEGEND = 6  # curves whose legend has room inside
-_FORMATS = (".pdf", ".png", ".svg")
+_UNDATED: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".png": {}, ".svg": {"Date": None}}
+"""Metadata of each format: without the time, so that the same curves make the same bytes."""
+
+
+def look_of(number: int) -> dict[str, Any]:
+    """Return the colour, dash and marker of the line with this number, as settings of matplotlib."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+    }
 
 
 def learning_curves(
@@ -54,17 +63,15 @@ def learning_curves(
     many = len(curves) > _IN_LEGEND
     figure = Figure(figsize=(9.6, 4.8) if many else (6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    looks = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), itertools.cycle(_DASHES), strict=False)
-    for (name, curve), (colour, marker, dash) in zip(curves.items(), looks, strict=False):
+    for number, (name, curve) in enumerate(curves.items()):
+        look = look_of(number)
         n_runs = len(curve.values)
         label = f"{name} ({n_runs} seed{'s' if n_runs > 1 else ''})"
         every = max(1, len(curve.n_labeled) // 10)
-        axes.plot(
-            curve.n_labeled, curve.mean, dash, color=colour, marker=marker, markevery=every, markersize=4.5, label=label
-        )
+        axes.plot(curve.n_labeled, curve.mean, **look, markevery=every, markersize=4.5, label=label)
         if np.isfinite(curve.lower).all():
             shade = 0.07 if many else 0.18
-            axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=colour, alpha=shade, linewidth=0)
+            axes.fill_between(curve.n_labeled, curve.lower, curve.upper, color=look["color"], alpha=shade, linewidth=0)
     if full_data is not None:
         axes.axhline(full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2)), label="all training data")
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -95,13 +102,17 @@ def _limits(curves: Mapping[str, LearningCurve], full_data: float | None) -> tup
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format that the path's ending names: png, pdf or svg.
+    """Write a figure in the format that the path's ending names: png, pdf or svg. The same figure makes the same bytes.
 
     Raises:
         ConfigError: the ending is none of these.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"a chart is written as {', '.join(_FORMATS)}; got {path.name!r}")
+    import matplotlib as mpl
+
+    kind = path.suffix.lower()
+    if kind not in _UNDATED:
+        raise ConfigError(f"a chart is written as {', '.join(_UNDATED)}; got {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with mpl.rc_context({"svg.hashsalt": "torchal"}):
+        figure.savefig(path, dpi=150, metadata=_UNDATED[kind])
     return path

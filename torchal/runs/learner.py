@@ -43,9 +43,9 @@ from torchal.runs.label_book import LabelBook
 from torchal.runs.memory import peak_mib, start_counting
 from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, outcome_of, scores
 from torchal.runs.opinions import Consensus
+from torchal.runs.watching import check_watched, cover_radius, mean_of_asks, of_batch
 from torchal.samplers.base import Sampler, checked_selection
 
-_WATCHED = ("kappa", "uncertainty")
 _STOP_SET = 2000  # rows of the pool that are watched, Bloodgood & Vijay-Shanker's number
 _MAY_BE_MISSING = {  # in a saved state: what there is only sometimes, or was not in those of earlier versions
     *("model", "is_fitted", "last_predictions", "batches", "began_with"),
@@ -260,21 +260,25 @@ class ActiveLearner(LabelBook):
         return float(self.costs[(self.pool.labeled | self.pool.skipped).cpu()].sum())
 
     def watch(self, *names: str) -> None:
-        """Have each round record what the model says of the pool, on up to 2 000 rows drawn by the seed.
+        """Have each round record more of the pool and of its batch, beside what is watched already.
 
-        "kappa" is Cohen's kappa between its predictions and those of the round before, "uncertainty" the mean of 1
-        minus the largest probability over the rows that may still be asked.
+        Of the pool, on up to 2 000 rows drawn by the seed: "kappa" is Cohen's kappa between the model's predictions and
+        those of the round before, "uncertainty" the mean of 1 minus the largest probability over the rows that may
+        still be asked. On all rows, once the round's model is fitted: "cover_radius", the largest distance to the
+        nearest labeled row; a pass over the features of the view.
+
+        Of the batch that the sampler picked, before its labels are there: "redundancy", the mean distance between its
+        rows as a share of that between random candidates, below 1 where the rows are much alike; "batch_uncertainty",
+        the mean of 1 minus the largest probability. A start set has neither, nor have rows that are drawn at random
+        while there is no model. See `torchal.runs.watching`.
 
         Raises:
             ConfigError: a name is none of these.
-            CapabilityError: uncertainty is wanted of a model without probabilities.
+            CapabilityError: uncertainty is wanted of a model without probabilities, or distances of rows without any.
         """
-        unknown = [name for name in names if name not in _WATCHED]
-        if unknown:
-            raise ConfigError(f"what can be watched is {', '.join(_WATCHED)}; got {', '.join(map(repr, unknown))}")
-        if "uncertainty" in names:
-            check_provides(self._recipe, HasProbabilities, needed_by="the uncertainty of the pool")
-        self._watched = names
+        looked_at = self._recipe if self._select_recipe is None else self._select_recipe
+        check_watched(names, model=self._recipe, looked_at=looked_at, inputs=self.pool.inputs)
+        self._watched = tuple(dict.fromkeys((*self._watched, *names)))
 
     @property
     def has_news(self) -> bool:
@@ -332,8 +336,9 @@ class ActiveLearner(LabelBook):
         if self.represents:
             with self.timed("represents"):
                 report = report | {"represents": _represented(view, rows)}
+        watched = self._watched_of(view, rows)
         self._scores |= zip(rows.tolist(), scores.tolist(), strict=True)
-        self._asks.append({"rows": rows.tolist(), "report": report})
+        self._asks.append({"rows": rows.tolist(), "report": report, "watched": watched})
         return self._reserve(rows)
 
     def ask_at_random(self, n: int) -> Tensor:
@@ -690,29 +695,48 @@ class ActiveLearner(LabelBook):
         return codes
 
     def _watched_now(self) -> dict[str, float]:
-        """Return what is to be watched, by the fitted model."""
+        """Return what is to be watched, by the fitted model; of the batch, what was found when it was picked."""
+        if not self._watched:
+            return {}
+        bought = set(self._bought)
+        found = mean_of_asks([ask for ask in self._asks if not bought.isdisjoint(ask["rows"])])
+        with self.timed("watch"):
+            if not {"kappa", "uncertainty"}.isdisjoint(self._watched):
+                found |= self._stop_set_now()
+            if "cover_radius" in self._watched:
+                view = self.pool.view(self.select_model, generator=self._generator(), validation=self.validation)
+                found["cover_radius"] = cover_radius(view)
+        return found
+
+    def _stop_set_now(self) -> dict[str, float]:
+        """Return what is to be watched of the stop set, by the fitted model."""
+        generator = _seeded(f"{self.seed} stop set")
+        rows = torch.randperm(len(self.pool), generator=generator)[:_STOP_SET].sort().values
+        some, found = gather(self.pool.inputs, rows), {}
+        if "kappa" in self._watched:
+            predicted = interop.predictions(self.model, some).cpu()
+            if self._last_predictions is not None:
+                found["kappa"] = cohens_kappa(self._last_predictions, predicted)
+            self._last_predictions = predicted
+        left = self.pool.candidates[rows.to(self.pool.device)]
+        if "uncertainty" in self._watched and bool(left.any()):
+            least_sure = 1 - interop.log_probs(self.model, some).double().amax(1).exp()
+            found["uncertainty"] = float(least_sure[left.to(least_sure.device)].mean())
+        return found
+
+    def _watched_of(self, view: PoolView, rows: Tensor) -> dict[str, float]:
+        """Return what is to be watched of rows that the sampler has picked from a view."""
         if not self._watched:
             return {}
         with self.timed("watch"):
-            words = hashlib.sha256(f"{self.seed} stop set".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
-            rows = torch.randperm(len(self.pool), generator=generator)[:_STOP_SET].sort().values
-            some, found = gather(self.pool.inputs, rows), {}
-            if "kappa" in self._watched:
-                predicted = interop.predictions(self.model, some).cpu()
-                if self._last_predictions is not None:
-                    found["kappa"] = cohens_kappa(self._last_predictions, predicted)
-                self._last_predictions = predicted
-            left = self.pool.candidates[rows.to(self.pool.device)]
-            if "uncertainty" in self._watched and bool(left.any()):
-                least_sure = 1 - interop.log_probs(self.model, some).double().amax(1).exp()
-                found["uncertainty"] = float(least_sure[left.to(least_sure.device)].mean())
-        return found
+            model = None if view.model is None else self.model
+            return of_batch(
+                self._watched, view, rows, model=model, generator=_seeded(f"{self.seed} {self.pool.n_labeled} watch")
+            )
 
     def _generator(self) -> torch.Generator:
         """Return this round's randomness: a function of the seed and the round, so there is none to save."""
-        words = hashlib.sha256(f"{self.seed} {len(self.history)} {self.pool.n_labeled}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(words[:7], "little"))
+        return _seeded(f"{self.seed} {len(self.history)} {self.pool.n_labeled}")
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -728,6 +752,12 @@ class ActiveLearner(LabelBook):
     def _note_peaks(self, phase: str) -> None:
         for name, peak in peak_mib(phase, self.pool.device).items():
             self._peak_mib[name] = max(peak, self._peak_mib.get(name, 0.0))
+
+
+def _seeded(words: str) -> torch.Generator:
+    """Return randomness that follows from some words."""
+    number = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "little")
+    return torch.Generator().manual_seed(number)
 
 
 def _represented(view: PoolView, rows: Tensor) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torchal._records import write_atomically
 from torchal.errors import ConfigError, RunError
 from torchal.pool.round_result import RoundResult
 from torchal.runs.calibration import calibration_error
-from torchal.runs.curves import area_under_curve
+from torchal.statistics.curves import area_under_curve
 
 if TYPE_CHECKING:
     from torchal.runs.learner import ActiveLearner

@@ -9,10 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchal._chunks import values_per_chunk
 from torchal.errors import CapabilityError
 from torchal.pool import interop
 from torchal.pool.labels import LabeledData
 from torchal.protocols import Classifier
+from torchal.statistics import diagnostics
 
 _LOWEST_LOG = math.log(1e-15)  # so that one sure mistake does not make a log-loss infinite
 
@@ -109,8 +111,45 @@ def auc(outcome: Outcome) -> float:
     return float(roc_auc_score(torch.nn.functional.one_hot(targets, probs.shape[1]), probs, average="macro"))
 
 
-BY_NAME: dict[str, Metric] = {"auc": auc, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+def brier_score(outcome: Outcome) -> float:
+    """Return the mean squared distance of the probabilities from the truth, summed over classes: from 0 to 2.
+
+    As `statistics.diagnostics.brier_score`, in chunks and where the probabilities are.
+    """
+    log_probs = _log_probs(outcome, "brier_score")
+    total = torch.zeros((), dtype=torch.float64, device=log_probs.device)
+    size = max(1, values_per_chunk(log_probs.device) // max(1, log_probs.shape[1]))
+    for some, targets in zip(log_probs.split(size), outcome.targets.split(size), strict=True):
+        probs = some.double().exp()
+        total += (probs**2).sum() - 2 * probs.gather(1, targets[:, None]).sum()
+    return float(total) / len(log_probs) + 1
+
+
+def expected_calibration_error(outcome: Outcome) -> float:
+    """Return the mean gap between how sure the model is of what it predicts and how often it is right, over 15 bins.
+
+    As `statistics.diagnostics.expected_calibration_error`; of a model whose prediction is not its most probable class,
+    as scikit-learn's SVC, the confidence is that of the prediction. NaN where a probability is.
+    """
+    log_probs = _log_probs(outcome, "expected_calibration_error")
+    confidence = log_probs.gather(1, outcome.predictions[:, None]).squeeze(1).double().exp().clamp(max=1)
+    if bool(confidence.isnan().any()):
+        return math.nan
+    right = outcome.predictions == outcome.targets
+    return diagnostics.expected_calibration_error(confidence.cpu().numpy(), right.cpu().numpy())
+
+
+BY_NAME: dict[str, Metric] = {
+    "auc": auc,
+    "balanced_accuracy": balanced_accuracy,
+    "brier_score": brier_score,
+    "expected_calibration_error": expected_calibration_error,
+    "macro_f1": macro_f1,
+}
 """Metrics that a config can ask for by name, beside the standard ones."""
+
+LOWER_IS_BETTER = frozenset({"log_loss", "brier_score", "expected_calibration_error"})
+"""Metrics of which less is more wanted; of all others, also those of somebody's own, more is."""
 
 
 def evaluate(

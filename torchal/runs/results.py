@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,8 @@ class RunFolder:
     """The folder of one run: who may write to it, and what is in it.
 
     `rounds.jsonl` grows by one line a round. `checkpoint.pt` is replaced as a whole and says how many of these lines
-    count: a line after them belongs to a round that was cut off, and is written again.
+    count: a line after them belongs to a round that was cut off, and is written again. It also has a digest of those
+    that count, so that a line that was changed later is found.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -79,6 +81,7 @@ class RunFolder:
         self._rounds = self.path / "rounds.jsonl"
         self._checkpoint = self.path / "checkpoint.pt"
         self._config = self.path / "config.yaml"
+        self._digest = hashlib.sha256()  # of the lines that this process has kept and written
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,25 +138,35 @@ class RunFolder:
         config, checkpoint, rounds = self._read_config(), self.read_checkpoint(), self.read_rounds()
         if checkpoint is not None:
             self._check_count(len(rounds), checkpoint["state"]["n_rounds"])
+            self._check_digest(self._lines(), checkpoint)
         state = checkpoint["state"].get("sampler_state", {}) if checkpoint else {}
         return Run(self.path, config, rounds, finished=bool(checkpoint and checkpoint["finished"]), sampler_state=state)
 
     def read_rounds(self) -> list[RoundResult]:
         """Return the rounds of all whole lines; a last line that was cut off does not count."""
-        if not self._rounds.exists():
-            return []
-        lines = self._rounds.read_bytes().split(b"\n")[:-1]
         try:
-            return [RoundResult.from_json(json.loads(line)) for line in lines]
+            return [RoundResult.from_json(json.loads(line)) for line in self._lines()]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._rounds} is damaged: {error}") from error
 
-    def keep_rounds(self, n: int) -> None:
-        """Drop all lines of `rounds.jsonl` but the first n."""
+    def _lines(self) -> list[bytes]:
+        """Return all whole lines of `rounds.jsonl`."""
+        return self._rounds.read_bytes().split(b"\n")[:-1] if self._rounds.exists() else []
+
+    def keep_rounds(self, checkpoint: Mapping[str, Any] | None) -> None:
+        """Drop all lines of `rounds.jsonl` but those that a checkpoint counts.
+
+        Raises:
+            RunError: there are fewer, or others than were written.
+        """
+        n = checkpoint["state"]["n_rounds"] if checkpoint else 0
         if not self._rounds.exists() and n == 0:
             return
-        lines = self._rounds.read_bytes().split(b"\n")[:-1] if self._rounds.exists() else []
+        lines = self._lines()
         self._check_count(len(lines), n)
+        if checkpoint:
+            self._check_digest(lines, checkpoint)
+        self._digest = _digest(lines[:n])
         if len(lines) > n or self._rounds.stat().st_size != sum(len(line) + 1 for line in lines):
             with self.reported():
                 write_atomically(self._rounds, b"".join(line + b"\n" for line in lines[:n]))
@@ -162,6 +175,11 @@ class RunFolder:
         if n_lines < n_rounds:
             raise RunError(f"{self._rounds} is damaged: it has {n_lines} rounds, the checkpoint counts {n_rounds}")
 
+    def _check_digest(self, lines: Sequence[bytes], checkpoint: Mapping[str, Any]) -> None:
+        n = checkpoint["state"]["n_rounds"]
+        if "digest" in checkpoint and _digest(lines[:n]).hexdigest() != checkpoint["digest"]:
+            raise RunError(f"{self._rounds} is damaged: its first {n} lines are not those that the run wrote")
+
     def append(self, result: RoundResult) -> None:
         """Write one more round, and wait until it is on disk."""
         line = json.dumps(result.to_json(), allow_nan=False) + "\n"
@@ -169,6 +187,7 @@ class RunFolder:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        self._digest.update(line.encode())
 
     def write_checkpoint(self, state: Mapping[str, Any], *, finished: bool) -> None:
         """Replace the checkpoint as a whole.
@@ -176,7 +195,7 @@ class RunFolder:
         Raises:
             RunError: the state holds what cannot be read back without unpickling; the old checkpoint stays.
         """
-        content = as_safe_bytes({"finished": finished, "state": state})
+        content = as_safe_bytes({"finished": finished, "state": state, "digest": self._digest.hexdigest()})
         with self.reported():
             write_atomically(self._checkpoint, content)
 
@@ -223,6 +242,10 @@ class RunFolder:
     def count_rounds(self) -> int:
         """Return how many rounds are saved: the whole lines of `rounds.jsonl`."""
         return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
+
+
+def _digest(lines: Sequence[bytes]) -> hashlib._Hash:
+    return hashlib.sha256(b"".join(line + b"\n" for line in lines))
 
 
 def find_runs(root: str | os.PathLike[str]) -> list[Run]:

@@ -55,12 +55,15 @@ class Trainer:
         config: what the run is, as plain numbers, text, lists and dicts; a folder refuses a run with another config.
             Made from the settings above unless given, where a function among them is known by its name only. A mapping
             `names` in it (as data, model, sampler) is what charts and TensorBoard's table call them.
+        about: what else is to be known of the run, in `environment.json`; it may be another when the run goes on.
+            Reports read `data` in it: `class_names`, and `class_counts` of the pool.
         progress: show a progress bar; or a bar of tqdm that several runs share, each of which moves it on by 1 in all.
         loggers: where the numbers of each round go besides: `TensorBoard(...)`, `CsvLog()`, an object with
             `add_scalar(tag, value, global_step)`, as the SummaryWriter of torch and those of other trackers, or one
             of your own (`torchal.runs.loggers.RunLogger`); none with []. A round is saved before they hear of it.
         description: what to call the run in the progress bar; the sampler's name unless given.
         select_model, costs, represents: see `ActiveLearner`.
+        watch: what else the rounds record of the pool and of their batches: see `ActiveLearner.watch`.
 
     Example:
         >>> import tempfile, torch
@@ -84,12 +87,14 @@ class Trainer:
     seed: int = 0
     metrics: Mapping[str, Metric] | None = None
     config: Mapping[str, Any] | None = None
+    about: Mapping[str, Any] | None = None
     progress: bool | tqdm[Any] = True
     loggers: Sequence[Logger] = (TensorBoard(),)
     description: str | None = None
     select_model: Classifier | None = None
     costs: float | Tensor = 1.0
     represents: bool = False
+    watch: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loggers", check_loggers(self.loggers))
@@ -149,6 +154,7 @@ class Trainer:
             truth=truth,
         )
         check_start(learner, self.schedule, start)
+        learner.watch(*self.watch)
         if start is not None:
             rows = torch.as_tensor(start)
             start = rows if rows.ndim else int(rows)
@@ -159,9 +165,9 @@ class Trainer:
     ) -> Steps:
         folder = RunFolder(self.run_dir)
         with folder.locked():
-            folder.open(config, environment(learner.pool.device))
+            folder.open(config, {**environment(learner.pool.device), **as_plain(self.about or {})})
             checkpoint = folder.read_checkpoint()
-            folder.keep_rounds(checkpoint["state"]["n_rounds"] if checkpoint else 0)
+            folder.keep_rounds(checkpoint)
             if checkpoint is not None:
                 changed = differences(checkpoint["state"].get("settings", {}), self._settings(start))
                 if changed:
@@ -224,6 +230,7 @@ class Trainer:
             "seed": self.seed,
             "metrics": sorted(self.metrics or {}),
             **({} if self.select_model is None else {"select_model": _without_addresses(self.select_model)}),
+            **({"watch": sorted(self.watch)} if self.watch else {}),
         }
 
     def _settings(self, start: int | Tensor | None) -> dict[str, Any]:

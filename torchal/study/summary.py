@@ -130,6 +130,7 @@ class ExperimentSummary:
         pool_classes: the rows of each class in the pool, where it is known.
         full_data: the main metric with all training data.
         ordered: samplers from the best mean area of the main metric to the worst.
+        key: all settings that its runs share, `StudyRun.settings`.
     """
 
     folder: str
@@ -142,6 +143,7 @@ class ExperimentSummary:
     pool_classes: list[int] | None
     entries: dict[str, Entry]
     ordered: list[str]
+    key: str = ""
 
     @property
     def name(self) -> str:
@@ -201,11 +203,12 @@ class Summary:
         lower_is_better: those of them of which less is more.
         comparisons: by metric, of all pairs of samplers over all experiments.
         ranking, penalties: of the main metric; None with fewer than two experiments (two samplers).
-        unfinished: run folders that are going on, or were stopped.
+        unfinished: runs that are going on, or were stopped: those of a sampler in a line.
         missing: what other samplers of the experiment have and this one has not, as "digits, logistic: margin has no
             run of seed 3".
         versions: lines on what the runs were made with.
         notes: what was left out, chosen, or should be known.
+        n_empty: how many of the unfinished runs have no round yet.
     """
 
     title: str
@@ -222,11 +225,17 @@ class Summary:
     missing: list[str]
     versions: list[str]
     notes: list[str]
+    n_empty: int = 0
 
     @property
     def metric(self) -> str:
         """The main metric."""
         return self.metrics[0]
+
+    @property
+    def n_unfinished(self) -> int:
+        """How many runs are going on, or were stopped."""
+        return sum(entry.unfinished for one in self.experiments for entry in one.entries.values()) + self.n_empty
 
     def to_json(self) -> Mapping[str, Any]:
         """Return plain numbers, text, lists and dicts."""

@@ -1,0 +1,98 @@
+"""Say in a line which of two is better, by how much and how sure: `python -m experiments.compare margin uniform`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from torchal.errors import ConfigError, TorchalError
+from torchal.runs.metrics import LOWER_IS_BETTER
+from torchal.statistics.comparisons import compare, runs_needed
+from torchal.study.comparing import area, has
+from torchal.study.reading import StudyRun, read_runs
+from torchal.study.summary import Estimate
+from torchal.study.words import signed, with_p
+
+_SIDES = ("data", "model", "settings", "sampler")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the runs of both sides, pair them, and print the answer."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=__doc__)
+    for side in ("a", "b"):
+        parser.add_argument(side, metavar=side.upper(), help="a folder with runs below it, or the name of a sampler")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where samplers' runs are looked for (runs)")
+    parser.add_argument("--metric", default="accuracy", help="of the test part (accuracy)")
+    options = parser.parse_args(arguments)
+    try:
+        print(answer(_side(options.a, options.runs), _side(options.b, options.runs), options))
+    except (TorchalError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _side(given: str, runs: Path) -> list[StudyRun]:
+    """Return the finished runs of one side."""
+    is_folder = Path(given).is_dir()
+    found = read_runs([given]) if is_folder else read_runs([runs], only={"sampler": [given]})
+    for problem in found.problems:
+        print(f"could not be read: {problem.folder}: {problem.why}", file=sys.stderr)
+    finished = [one for one in found.found if one.run.finished]
+    if not finished:
+        where = given if is_folder else f"{runs} with the sampler {given}, and {given} is no folder"
+        raise ConfigError(f"there is no finished run below {where}")
+    return finished
+
+
+def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argparse.Namespace) -> str:
+    """Return the line: runs are paired on seed and on all of data, model, settings and sampler that both sides share.
+
+    Raises:
+        ConfigError: no run of the one side has a partner on the other; or a run has several.
+    """
+    metric = options.metric
+    # What no value of is on both sides is what differs between them
+    shared = [name for name in _SIDES if {getattr(one, name) for one in first} & {getattr(one, name) for one in second}]
+    areas = [_areas(runs, shared, metric, side) for runs, side in ((first, options.a), (second, options.b))]
+    pairs = sorted(areas[0].keys() & areas[1].keys())
+    if not pairs:
+        raise ConfigError(f"no run of {options.a} has a partner of {options.b} with the same seed, data and settings")
+    values = [np.array([side[key] for key in pairs]) for side in areas]
+    down = metric in LOWER_IS_BETTER
+    found = compare(*values, lower_is_better=down)
+    gap = signed(Estimate(found["difference"], found["lower"], found["upper"]))
+    on = f"over {len(pairs)} pair{'s' * (len(pairs) > 1)} of runs"
+    won = f"{found['wins']} won, {found['ties']} equal, {found['losses']} lost"
+    better = (found["difference"] < 0) == down
+    if found["p"] is None:
+        return f"{options.a} - {options.b}: {gap} in area of {metric}, {on}: too few to say how sure that is"
+    if found["p"] < 0.05 and found["difference"]:
+        side, other = (options.a, options.b) if better else (options.b, options.a)
+        told = f"{side} is better than {other}"
+    else:
+        told = f"Neither of {options.a} and {options.b} is shown to be better"
+        more = runs_needed(values[0] - values[1])["more"]
+        if more:
+            on += f" (some {more} more would show a difference as large as this one, 4 times in 5)"
+    return f"{told}: {gap} in area of {metric}, {with_p(found['p'])}, {on}; {won}"
+
+
+def _areas(runs: Sequence[StudyRun], shared: Sequence[str], metric: str, side: str) -> dict[tuple[object, ...], float]:
+    areas: dict[tuple[object, ...], float] = {}
+    for one in runs:
+        if not has(one.run, metric):
+            raise ConfigError(f"{one.run.folder} has no {metric} of its test part in every round")
+        key = (one.seed, *(getattr(one, name) for name in shared))
+        if key in areas:
+            raise ConfigError(f"{side} has several runs of {one.where} that could be paired; name fewer by a folder")
+        areas[key] = area(one.run, metric)
+    return areas
+
+
+if __name__ == "__main__":
+    sys.exit(main())

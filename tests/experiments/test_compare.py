@@ -1,0 +1,67 @@
+import pytest
+from scipy import stats
+
+from experiments import compare
+from tests.study import recomputed
+from tests.study.runs import write_run, write_sweep
+
+
+def told(capsys, *arguments):
+    assert compare.main([*map(str, arguments)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    return line
+
+
+class TestCompare:
+    def test_two_samplers(self, tmp_path, capsys):
+        write_sweep(tmp_path, samplers=("margin", "badge", "uniform"), data=("digits", "iris"), seeds=range(4))
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path)
+        pairs, gap, low, high, _ = recomputed.compared(recomputed.read(tmp_path))["margin", "uniform"]
+        assert line.startswith(
+            f"margin is better than uniform: {gap:+.4f} [{low:+.4f}, {high:+.4f}] in area of accuracy"
+        )
+        assert f"over {pairs} pairs of runs; 8 won, 0 equal, 0 lost" in line
+        assert told(capsys, "uniform", "margin", "--runs", tmp_path).startswith("margin is better than uniform: -0.0")
+
+    def test_two_folders_are_paired_on_what_they_share(self, tmp_path, capsys):
+        write_sweep(tmp_path / "old", gap=0.0)
+        write_sweep(tmp_path / "new", models=("mlp",), gap=0.0)
+        for file in (tmp_path / "new").rglob("full_data"):
+            assert file.is_dir()
+        line = told(capsys, tmp_path / "new", tmp_path / "old")
+        assert "over 6 pairs of runs" in line  # of the same sampler and seed; their models differ
+
+    def test_less_is_better_of_a_loss(self, tmp_path, capsys):
+        write_sweep(tmp_path, seeds=range(5))
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path, "--metric", "log_loss")
+        assert line.startswith("margin is better than uniform: -0.0")
+
+    def test_says_how_many_more_would_be_needed(self, tmp_path, capsys):
+        gaps = [0.04, -0.02, 0.03, -0.01]
+        for seed, gap in enumerate(gaps):
+            write_run(tmp_path, sampler="uniform", seed=seed, values=(0.5, 0.6, 0.7))
+            write_run(tmp_path, sampler="margin", seed=seed, values=(0.5 + gap, 0.6 + gap, 0.7 + gap))
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path)
+        assert line.startswith("Neither of margin and uniform is shown to be better: +0.0100")
+        assert f"p = {stats.ttest_1samp(gaps, 0).pvalue:.2g}" in line
+        assert "more would show a difference as large as this one, 4 times in 5)" in line
+
+    def test_one_pair(self, tmp_path, capsys):
+        write_sweep(tmp_path, seeds=range(1))
+        assert "over 1 pair of runs: too few to say how sure that is" in told(
+            capsys, "margin", "uniform", "--runs", tmp_path
+        )
+
+    def test_errors(self, tmp_path, capsys):
+        write_run(tmp_path, sampler="uniform")
+        write_run(tmp_path, sampler="margin", seed=1)
+        write_run(tmp_path / "other", sampler="uniform", settings={"schedule": {"budget": 99}})
+        for arguments, why in (
+            (["margin", "nothing"], "with the sampler nothing, and nothing is no folder"),
+            (["margin", "uniform"], "no run of margin has a partner of uniform"),
+            (["uniform", "margin", "--metric", "auc"], "has no auc of its test part in every round"),
+        ):
+            assert compare.main([*arguments, "--runs", str(tmp_path)]) == 2
+            assert why in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            compare.main(["margin"])

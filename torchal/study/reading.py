@@ -1,0 +1,250 @@
+"""Read the runs below some folders: whatever can be read, and what cannot, said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torchal
+from torchal._records import without
+from torchal.errors import ConfigError, RunError
+from torchal.runs.results import Run, RunFolder
+from torchal.study.summary import Problem
+
+OF_EXPERIMENT = ("data", "model", "select_model", "schedule", "start", "noise", "repeat", "cost")
+"""Settings in which runs that are compared must agree, but for their seeds."""
+SEEDS = {"seed", "random_state"}
+"""Settings that follow from the seed of a run."""
+SHORT = {
+    "noise": "noise.share",
+    "repeat": "repeat.times",
+    "standardize": "data.standardize",
+    "standardise": "data.standardize",
+}
+"""Names of settings that a filter may use, for those that they stand for."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRun:
+    """A run, and what it is called.
+
+    Attributes:
+        data, model, sampler: names; those of classes where the config has none.
+        settings: what it shares with the runs that it may be compared with, as text.
+        environment: what it was made with, as its folder says; empty where that does not.
+    """
+
+    run: Run
+    data: str
+    model: str
+    sampler: str
+    seed: int
+    settings: str
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """All settings by their dotted names, and the three names."""
+        return {**flattened(self.run.config), "data": self.data, "model": self.model, "sampler": self.sampler}
+
+    @property
+    def where(self) -> str:
+        """What a person calls it."""
+        return f"{self.data}, {self.model}: {self.sampler}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was found.
+
+    Attributes:
+        found: all runs with at least one round, finished or not, in the order of their paths.
+        empty: folders of runs that have no round yet.
+        problems: folders that could not be read, and why.
+        twice: folders that were left out, for the same run was found before.
+    """
+
+    found: list[StudyRun]
+    empty: list[str]
+    problems: list[Problem]
+    twice: list[str]
+
+
+def read_runs(roots: Sequence[str | PathLike[str]], *, only: Mapping[str, Sequence[str]] | None = None) -> Runs:
+    """Read all runs below some folders, those that go on included.
+
+    A folder that is damaged becomes a problem that is told, and the others are read. A run is damaged where a line of
+    its record cannot be read, is not the one that was written, or does not follow from those before it.
+
+    Args:
+        roots: the folders.
+        only: settings by their dotted names (or data, model, sampler, seed, noise, standardize), each with the values
+            that are read; `*` and `?` stand for letters.
+
+    Raises:
+        RunError: one of the folders does not exist.
+        ConfigError: no run has a setting of `only`.
+    """
+    found: dict[tuple[str, str, int], StudyRun] = {}
+    empty: list[str] = []
+    twice: list[str] = []
+    problems: list[Problem] = []
+    for folder in _run_folders(roots):
+        try:
+            one = _read(folder)
+        except (RunError, OSError) as error:
+            problems.append(Problem(str(folder), str(error).removeprefix(f"{folder}: ")))
+            continue
+        if not one.run.rounds:
+            empty.append(str(folder))
+            continue
+        key = one.settings, json.dumps(one.run.config.get("sampler"), sort_keys=True), one.seed
+        if key in found:
+            twice.append(str(folder))
+        else:
+            found[key] = one
+    runs = _named_apart(list(found.values()))
+    return Runs(list(_only(runs, only or {})), empty, problems, twice)
+
+
+def _run_folders(roots: Sequence[str | PathLike[str]]) -> Iterator[Path]:
+    seen: set[Path] = set()
+    for root in roots:
+        if not Path(root).is_dir():
+            raise RunError(f"there is no folder {root}")
+        marks = ("rounds.jsonl", "checkpoint.pt")
+        for folder in sorted({file.parent for mark in marks for file in Path(root).rglob(mark)}):
+            if folder.resolve() not in seen:
+                seen.add(folder.resolve())
+                yield folder
+
+
+def _read(folder: Path) -> StudyRun:
+    environment = _environment(folder)
+    try:
+        run = RunFolder(folder).read()
+        _check_follows(run)
+    except RunError as error:
+        made_by = (environment.get("packages") or {}).get("torchal")
+        if made_by not in (None, torchal.__version__):
+            raise RunError(f"{error} (written by torchal {made_by}, this is {torchal.__version__})") from error
+        raise
+    names = run.config.get("names") or {}
+    model, sampler = (names.get(kind) or _class_of(run.config.get(kind)) for kind in ("model", "sampler"))
+    settings = without({name: run.config.get(name) for name in OF_EXPERIMENT}, SEEDS)
+    if not names:  # by Trainer itself, without a config: its folder says what it is compared with
+        settings = {"folder": str(folder.parent), **settings}
+    return StudyRun(
+        run,
+        data=str(names.get("data") or folder.parent.name),
+        model=str(model),
+        sampler=str(sampler),
+        seed=int(run.config.get("seed") or 0),
+        settings=json.dumps(settings, sort_keys=True),
+        environment=environment,
+    )
+
+
+def _check_follows(run: Run) -> None:
+    """Require rounds whose numbers follow from each other.
+
+    Raises:
+        RunError: a round is missing, or has other numbers of labels than were bought.
+    """
+    last = None
+    for number, result in enumerate(run.rounds):
+        where = f"line {number + 1} of {run.folder / 'rounds.jsonl'}"
+        if len(result.rows) != len(result.labels) or len(result.rows) != len(result.scores):
+            raise RunError(
+                f"{where} has {len(result.rows)} rows, {len(result.labels)} labels and {len(result.scores)} scores"
+            )
+        if last is not None:
+            if result.round != last.round + 1:
+                raise RunError(f"{where} is of round {result.round}, after round {last.round}")
+            if result.n_labeled != last.n_labeled + len(result.rows):
+                raise RunError(
+                    f"{where} counts {result.n_labeled} labels: there were {last.n_labeled}, {len(result.rows)} came"
+                )
+        last = result
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _class_of(settings: Any) -> str:
+    """Return the name of the class in a setting: `_target_` of a config, or a repr."""
+    if isinstance(settings, Mapping):
+        return str(settings.get("_target_", "model")).rpartition(".")[2]
+    return str(settings).partition("(")[0] or "unknown"
+
+
+def flattened(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names.
+
+    Example:
+        >>> flattened({"data": {"path": "a.csv", "seed": 1}, "seed": 1})
+        {'data.path': 'a.csv', 'data.seed': 1, 'seed': 1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{at}{key}.")
+        else:
+            flat[f"{at}{key}"] = value
+    return flat
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the dotted names of settings that are not the same in all configs, seeds aside."""
+    flat = [flattened(config) for config in configs]
+    names = dict.fromkeys(name for one in flat for name in one if name.rpartition(".")[2] not in SEEDS)
+    return [name for name in names if len({repr(one.get(name)) for one in flat}) > 1]
+
+
+def _named_apart(runs: list[StudyRun]) -> list[StudyRun]:
+    """Return the runs with names of samplers that say which settings they have, where one name has several."""
+    by_name: dict[str, dict[str, Any]] = {}
+    for one in runs:
+        own = one.run.config.get("sampler")
+        by_name.setdefault(one.sampler, {})[json.dumps(own, sort_keys=True)] = own
+    named = []
+    for one in runs:
+        kinds = by_name[one.sampler]
+        own = one.run.config.get("sampler")
+        if len(kinds) > 1 and isinstance(own, Mapping):
+            apart = differing([kind for kind in kinds.values() if isinstance(kind, Mapping)])
+            flat = flattened(own)
+            told = ", ".join(f"{name}={flat.get(name)}" for name in apart)
+            one = StudyRun(**{**_fields(one), "sampler": f"{one.sampler} ({told})"})  # noqa: PLW2901
+        named.append(one)
+    return named
+
+
+def _fields(one: StudyRun) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in StudyRun.__dataclass_fields__}
+
+
+def _only(runs: Sequence[StudyRun], only: Mapping[str, Sequence[str]]) -> Iterator[StudyRun]:
+    wanted = {SHORT.get(name, name): values for name, values in only.items()}
+    known = Counter(name for one in runs for name in one.flat)
+    for name in wanted:
+        if runs and name not in known:
+            raise ConfigError(f"no run has a setting {name!r}; there are {', '.join(sorted(known))}")
+    for one in runs:
+        if all(
+            name in one.flat and any(fnmatchcase(str(one.flat[name]), value) for value in values)
+            for name, values in wanted.items()
+        ):
+            yield one
