@@ -8,7 +8,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tests import killed_run
 from torchal import ConfigError, DataError
 from torchal.runs.aggregates import TableLine, address, curves_of, table_lines, write_aggregates
-from torchal.runs.curves import LearningCurve, area_under_curve, labels_to_reach, learning_curve, mean_interval
+from torchal.runs.curves import LearningCurve, learning_curve
+from torchal.statistics.curves import area_under_curve, labels_to_reach, mean_interval
 
 
 def make_curve(values, n_labeled=(20, 40)):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from torchal import ConfigError
 from torchal.runs.calibration import calibration_error, reliability
-from torchal.runs.metrics import Outcome
+from torchal.runs.metrics import Outcome, expected_calibration_error
 
 
 def outcome(confidences, right):
@@ -20,7 +20,7 @@ def outcome(confidences, right):
 
 
 def test_by_hand():
-    found = reliability(outcome([0.55, 0.65, 0.61, 1.0], [True, False, True, True]))
+    found = reliability(outcome([0.55, 0.65, 0.61, 1.0], [True, False, True, True]), n_bins=10)
     assert found["rows"] == [1, 2, 1]
     assert found["confidence"] == [pytest.approx(0.55), pytest.approx(0.63), 1.0]
     assert found["accuracy"] == [1.0, 0.5, 1.0]
@@ -44,7 +44,7 @@ def test_a_model_without_probabilities_has_none():
 
 
 def test_no_bins_are_refused():
-    with pytest.raises(ConfigError, match="n_bins must be a whole number of at least 1, got 0"):
+    with pytest.raises(ConfigError, match="bins must be a whole number of at least 1, got 0"):
         reliability(outcome([0.5], [True]), n_bins=0)
 
 
@@ -56,7 +56,8 @@ def test_bins_hold_all_rows_and_agree_with_a_loop(answers, n_bins):
     seen = given_outcome.log_probs[:, 0].exp().tolist()
     bins = {}
     for confidence, hit in zip(seen, right, strict=True):
-        bins.setdefault(min(int(confidence * n_bins), n_bins - 1), []).append((confidence, hit))
+        below = sum(edge / n_bins < confidence for edge in range(1, n_bins))
+        bins.setdefault(below, []).append((confidence, hit))
     rows = [len(bins[number]) for number in sorted(bins)]
     assert found["rows"] == rows
     for number, mean, share in zip(sorted(bins), found["confidence"], found["accuracy"], strict=True):
@@ -64,3 +65,15 @@ def test_bins_hold_all_rows_and_agree_with_a_loop(answers, n_bins):
         assert share == pytest.approx(sum(h for _, h in bins[number]) / len(bins[number]), abs=1e-12)
     gaps = [n * abs(a - c) for n, a, c in zip(rows, found["accuracy"], found["confidence"], strict=True)]
     assert calibration_error(found) == pytest.approx(sum(gaps) / len(answers))
+
+
+def test_the_error_is_that_of_the_metric():
+    chance = torch.Generator().manual_seed(0)
+    log_probs = torch.randn(200, 3, generator=chance, dtype=torch.float64).log_softmax(1)
+    some = Outcome(torch.randint(3, (200,), generator=chance), log_probs.argmax(1), log_probs)
+    assert calibration_error(reliability(some)) == pytest.approx(expected_calibration_error(some))
+
+
+def test_no_probability_at_all_is_nothing_to_draw():
+    log_probs = torch.full((3, 2), math.nan)
+    assert reliability(Outcome(torch.zeros(3).long(), torch.zeros(3).long(), log_probs)) == {}

@@ -14,7 +14,8 @@ import pytest
 
 from tests.report.browser import WHY_SKIPPED, Browser, find_browser
 from torchal.runs.aggregates import TableLine, address, write_aggregates
-from torchal.runs.curves import LearningCurve, mean_interval
+from torchal.runs.curves import LearningCurve
+from torchal.statistics.curves import mean_interval
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason=WHY_SKIPPED)
 

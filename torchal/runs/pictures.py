@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -18,7 +19,7 @@ from torchal.pool.dataset_inputs import DatasetInputs
 from torchal.pool.inputs import gather
 from torchal.protocols import Inputs
 from torchal.report.looks import THEMES, Colour, Letters
-from torchal.runs.calibration import calibration_error
+from torchal.runs.calibration import N_BINS, calibration_error
 
 _LOOK = THEMES["light"]
 _WRONG: Colour = (200, 60, 0)
@@ -262,8 +263,9 @@ def reliability_diagram(bins: Mapping[str, Sequence[float]]) -> Encoded:
 
     chart.draw.rectangle((*at(0, 1), *at(1, 0)), fill=chart.PANEL, outline=chart.FRAME)
     for rows, confidence in zip(bins["rows"], bins["confidence"], strict=True):  # how many rows, as quiet bars
-        low = min(int(confidence * 10), 9) / 10
-        chart.draw.rectangle((*at(low + 0.01, 0.2 * rows / most), *at(low + 0.09, 0)), fill=chart.PALE)
+        low = max(0, math.ceil(confidence * N_BINS) - 1)
+        left_end, right_end = (low + 0.1) / N_BINS, (low + 0.9) / N_BINS
+        chart.draw.rectangle((*at(left_end, 0.2 * rows / most), *at(right_end, 0)), fill=chart.PALE)
     chart.draw.line((at(0, 0), at(1, 1)), fill=chart.DIAGONAL)
     points = [at(x, y) for x, y in zip(bins["confidence"], bins["accuracy"], strict=True)]
     chart.draw.line(points, fill=chart.BLUE, width=2)
