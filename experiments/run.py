@@ -159,10 +159,16 @@ def prepare(
         costs=label_costs(config.cost, splits),
         watch=list(config.watch),
         # of one run; of a sweep they would be as many copies of the pool
-        loggers=[TensorBoard(projector_rows=0) if SWEEP_RUNS in os.environ or config.trials > 1 else TensorBoard()],
+        loggers=[run_log(config, splits)],
     )
     start = draw_start(splits, config.start, seed=config.seed)
     return Experiment(plain, trainer, model, splits, start, Path(config.runs) / config.name / "full_data")
+
+
+def run_log(config: DictConfig, splits: Splits) -> TensorBoard:
+    """Return what a run writes to TensorBoard; the pool for the projector, where it is not one of several runs."""
+    alone = SWEEP_RUNS not in os.environ and config.trials == 1
+    return TensorBoard(projector_rows=5000 if alone else 0, image_shape=splits.image_shape)
 
 
 def class_counts(splits: Splits) -> dict[str, Any]:

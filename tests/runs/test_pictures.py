@@ -58,14 +58,22 @@ class TestWhatIsAPicture:
         for inputs in (values.to(torch.uint8), values / 255, (values / 255).double()):
             assert grey(pictures_of(inputs, torch.tensor([0]), side=8)[0]) == [[0, 51, 255]] * 2
 
-    def test_other_numbers_are_scaled_over_all_pictures(self):
+    def test_other_numbers_are_scaled_picture_by_picture(self):
         values = torch.tensor([[-1.0, 0.0], [4.0, 1.5]])[:, None, None, :].repeat(1, 1, 2, 1)
         first, second = pictures_of(values, torch.arange(2), side=8)
-        assert (grey(first), grey(second)) == ([[0, 51]] * 2, [[255, 128]] * 2)
+        assert (grey(first), grey(second)) == ([[0, 255]] * 2, [[255, 0]] * 2)
         flat = pictures_of(torch.full((1, 1, 2, 2), 7.0), torch.tensor([0]), side=8)[0]
         assert grey(flat) == [[0, 0]] * 2
         holes = torch.tensor([torch.nan, 1.0]).repeat(1, 1, 2, 1)
         assert grey(pictures_of(holes, torch.tensor([0]), side=8)[0]) == [[0, 255]] * 2
+
+    def test_flat_rows_of_a_known_shape(self):
+        values = torch.arange(12.0).reshape(1, 12) / 11
+        assert not are_pictures(values)
+        assert not are_pictures(values, (1, 2, 5))
+        assert are_pictures(values, (3, 2, 2))
+        picture = pictures_of(values, torch.tensor([0]), side=8, shape=(1, 3, 4))[0]
+        assert grey(picture) == (255 * values.reshape(3, 4)).round().int().tolist()
 
     def test_rows_in_their_order_and_no_larger_than_asked(self):
         images = [Image.new("RGB", (200, 100), (number, 0, 0)) for number in range(4)]

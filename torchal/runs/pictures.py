@@ -100,15 +100,20 @@ class _Chart:
         return _png(self.image)
 
 
-def are_pictures(inputs: Inputs) -> bool:
-    """Tell whether the first row is a picture: (C, H, W) of 1, 3 or 4 channels, float or bytes, or one of Pillow."""
-    return _raw_pictures(inputs, torch.tensor([0])) is not None
+def are_pictures(inputs: Inputs, shape: Sequence[int] | None = None) -> bool:
+    """Tell whether the first row is a picture: (C, H, W) of 1, 3 or 4 channels, float or bytes, or one of Pillow.
+
+    Args:
+        inputs: the rows.
+        shape: (C, H, W) of rows of a tensor that are flat.
+    """
+    return _raw_pictures(inputs, torch.tensor([0]), shape) is not None
 
 
-def pictures_of(inputs: Inputs, rows: Tensor, *, side: int) -> list[Image.Image]:
+def pictures_of(inputs: Inputs, rows: Tensor, *, side: int, shape: Sequence[int] | None = None) -> list[Image.Image]:
     """Return rows as pictures of at most so many pixels a side, in grey or colour.
 
-    Floats that do not lie between 0 and 1 are scaled, from the smallest to the largest of these rows.
+    Where floats do not lie between 0 and 1, each picture is scaled from its smallest to its largest.
 
     Shapes:
         rows: (n,) int64.
@@ -116,7 +121,7 @@ def pictures_of(inputs: Inputs, rows: Tensor, *, side: int) -> list[Image.Image]
     Raises:
         DataError: they are no pictures, or one cannot be read.
     """
-    found = _raw_pictures(inputs, rows)
+    found = _raw_pictures(inputs, rows, shape)
     if found is None:
         raise DataError("the inputs are no pictures")
     images = [_as_image(one) for one in found] if isinstance(found, list) else _as_images(found)
@@ -125,7 +130,7 @@ def pictures_of(inputs: Inputs, rows: Tensor, *, side: int) -> list[Image.Image]
     return images
 
 
-def _raw_pictures(inputs: Inputs, rows: Tensor) -> Tensor | list[Any] | None:
+def _raw_pictures(inputs: Inputs, rows: Tensor, shape: Sequence[int] | None) -> Tensor | list[Any] | None:
     """Return the pictures of rows as a tensor (n, C, H, W) or as Pillow has them; None where they are none."""
     values: Any
     if isinstance(inputs, DatasetInputs):
@@ -138,6 +143,8 @@ def _raw_pictures(inputs: Inputs, rows: Tensor) -> Tensor | list[Any] | None:
         values = torch.stack(tensors)
     elif isinstance(inputs, Tensor | np.ndarray):
         values = torch.as_tensor(np.array(gather(inputs, rows)) if isinstance(inputs, np.ndarray) else inputs[rows])
+        if shape is not None and values.ndim == 2 and values.shape[1] == math.prod(shape):
+            values = values.reshape(-1, *shape)
     else:
         return None
     if values.ndim != 4 or values.shape[1] not in (1, 3, 4) or min(values.shape[2:]) < _LEAST_SIDE:
@@ -162,9 +169,9 @@ def _as_images(values: Tensor) -> list[Image.Image]:
     values = values.detach().cpu()
     if values.dtype != torch.uint8:
         values = values.float().nan_to_num()
-        low, high = (float(end) for end in values.aminmax())
-        if low < 0 or high > 1:
-            values = (values - low) / ((high - low) or 1.0)
+        low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
+        if float(low.min()) < 0 or float(high.max()) > 1:
+            values = (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)
         values = (255 * values).round().to(torch.uint8)
     arrays = values.permute(0, 2, 3, 1).numpy()
     return [_as_image(Image.fromarray(one[:, :, 0] if one.shape[2] == 1 else one)) for one in arrays]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ _SPRITE_SIDE = 32  # pixels of a picture; 5 000 of them are 2 272 pixels a side,
 _METADATA = ("row", "class", "predicted", "round", "picked_by")
 
 
-def write_projector(folder: Path, learner: ActiveLearner, *, most_rows: int) -> int:
+def write_projector(
+    folder: Path, learner: ActiveLearner, *, most_rows: int, image_shape: Sequence[int] | None = None
+) -> int:
     """Write rows of the pool for the projector page of TensorBoard; return how many, 0 where they have no features.
 
     The features are those that samplers see (`PoolView.features`): the model's embedding, else the flattened inputs;
@@ -52,8 +55,8 @@ def write_projector(folder: Path, learner: ActiveLearner, *, most_rows: int) -> 
         'tensor_path: "projector/tensors.tsv"',
         'metadata_path: "projector/metadata.tsv"',
     ]
-    if are_pictures(pool.inputs):
-        images = pictures_of(pool.inputs, rows, side=_SPRITE_SIDE)
+    if are_pictures(pool.inputs, image_shape):
+        images = pictures_of(pool.inputs, rows, side=_SPRITE_SIDE, shape=image_shape)
         side = max(max(image.size) for image in images)
         (folder / "projector" / "sprite.png").write_bytes(sprite(images, side).content)
         size = f"single_image_dim: {side} single_image_dim: {side}"

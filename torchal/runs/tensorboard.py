@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_flag, check_whole
+from torchal.errors import ConfigError
 from torchal.pool import interop
 from torchal.pool.inputs import gather
 from torchal.pool.round_result import RoundResult
@@ -39,23 +40,30 @@ class TensorBoard:
         thumbnails: most rows in the picture of a round; 0 for none.
         charts: whether to draw the classes and the calibration.
         projector_rows: most rows for the projector; 0 for none.
+        image_shape: (channels, height, width) of rows that are pictures made flat.
 
     Raises:
-        ConfigError: a number that is not whole and at least 0.
+        ConfigError: a number that is not whole and at least 0; a shape that no picture has.
 
     Example:
         >>> TensorBoard(projector_rows=0)
-        TensorBoard(thumbnails=16, charts=True, projector_rows=0)
+        TensorBoard(thumbnails=16, charts=True, projector_rows=0, image_shape=None)
     """
 
     thumbnails: int = 16
     charts: bool = True
     projector_rows: int = 5000
+    image_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         check_whole("thumbnails", self.thumbnails, least=0)
         check_flag("charts", self.charts)
         check_whole("projector_rows", self.projector_rows, least=0)
+        if self.image_shape is not None:
+            if len(self.image_shape) != 3:
+                raise ConfigError(f"image_shape must be (channels, height, width), got {self.image_shape!r}")
+            for size in self.image_shape:
+                check_whole("image_shape", size, least=1)
 
     @property
     def place(self) -> str:
@@ -81,7 +89,7 @@ class _TensorBoardRun:
         kept = dict(_kept_pictures(earlier, steps))
         self._writer = SummaryWriter(str(folder))
         self._shows_arms = False
-        self._has_thumbnails = bool(settings.thumbnails) and are_pictures(learner.pool.inputs)
+        self._has_thumbnails = bool(settings.thumbnails) and are_pictures(learner.pool.inputs, settings.image_shape)
         for result in learner.history:
             self._add_scalars(result)
         for (_, step), value in kept.items():
@@ -130,7 +138,7 @@ class _TensorBoardRun:
 
         pool = self._learner.pool
         rows = result.rows[: self._settings.thumbnails].to(pool.device)
-        images = pictures.pictures_of(pool.inputs, rows, side=128)
+        images = pictures.pictures_of(pool.inputs, rows, side=128, shape=self._settings.image_shape)
         labels = self._names(result.labels[: self._settings.thumbnails])
         said: list[Any] = [None] * len(labels)
         if self._learner.model_before is not None:
@@ -154,7 +162,10 @@ class _TensorBoardRun:
         if self._settings.projector_rows:
             from torchal.runs.projector import write_projector
 
-            write_projector(self._folder, self._learner, most_rows=self._settings.projector_rows)
+            settings = self._settings
+            write_projector(
+                self._folder, self._learner, most_rows=settings.projector_rows, image_shape=settings.image_shape
+            )
 
     def close(self) -> None:
         self._writer.close()
