@@ -13,9 +13,10 @@ from torchal.errors import ConfigError, TorchalError
 from torchal.runs.metrics import LOWER_IS_BETTER
 from torchal.statistics.comparisons import compare, runs_needed
 from torchal.study.comparing import area, has
+from torchal.study.numbers import MINUS, probability
 from torchal.study.reading import StudyRun, read_runs
 from torchal.study.summary import Estimate
-from torchal.study.words import signed, with_p
+from torchal.study.words import difference
 
 _SIDES = ("data", "model", "settings", "sampler")
 
@@ -65,7 +66,7 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
     values = [np.array([side[key] for key in pairs]) for side in areas]
     down = metric in LOWER_IS_BETTER
     found = compare(*values, lower_is_better=down)
-    gap = signed(Estimate(found["difference"], found["lower"], found["upper"]))
+    gap = difference(Estimate(found["difference"], found["lower"], found["upper"])).replace(MINUS, "-")
     on = f"over {len(pairs)} pair{'s' * (len(pairs) > 1)} of runs"
     won = f"{found['wins']} won, {found['ties']} equal, {found['losses']} lost"
     better = (found["difference"] < 0) == down
@@ -79,7 +80,7 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
         more = runs_needed(values[0] - values[1])["more"]
         if more:
             on += f" (some {more} more would show a difference as large as this one, 4 times in 5)"
-    return f"{told}: {gap} in area of {metric}, {with_p(found['p'])}, {on}; {won}"
+    return f"{told}: {gap} in area of {metric}, {probability(found['p'])}, {on}; {won}"
 
 
 def _areas(runs: Sequence[StudyRun], shared: Sequence[str], metric: str, side: str) -> dict[tuple[object, ...], float]:

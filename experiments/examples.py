@@ -112,10 +112,9 @@ def _shown(result: RoundResult, data: Splits, rows: int) -> list[Example]:
     shape = _image_shape(data)
     assert shape is not None  # else there were no examples
     images = inputs[picked].reshape(-1, *shape).cpu().to(torch.float64)
-    low, high = (float(end) for end in images.aminmax())
     examples = []
     for label, image in zip(labels, images.numpy(), strict=True):
-        small = encoded(image_of(image, low=low, high=high), side=_SIDE)
+        small = encoded(image_of(image, low=float(image.min()), high=float(image.max())), side=_SIDE)
         examples.append(Example(label, picture=small.uri, width=small.width, height=small.height))
     return examples
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from experiments.examples import add_examples
 from torchal.errors import ConfigError, TorchalError
+from torchal.study.answer import answer
+from torchal.study.numbers import MINUS
 from torchal.study.reading import read_runs
 from torchal.study.report import FORMS, write_report
 from torchal.study.summing_up import Wanted, sum_up
-from torchal.study.words import answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.examples:
             summary = add_examples(summary, runs.found, rows=options.examples)
         out = options.out or (options.folders[0] / "report")
-        print(answer(summary))
+        print(answer(summary).replace(MINUS, "-"))
         for file in write_report(summary, out, forms=options.forms):
             print(file)
     except (TorchalError, OSError) as error:

@@ -22,7 +22,7 @@ class TestReport:
     def test_writes_all_forms(self, sweep, capsys):
         assert report.main([str(sweep)]) == 0
         out = capsys.readouterr().out.splitlines()
-        assert out[0].startswith("On 2 experiments margin is ahead of uniform by +0.0")
+        assert out[0].startswith("On 2 experiments, margin is ahead of uniform by +0.0")
         folder = sweep / "report"
         charts = {
             f"{name}.{form}" for name in ("curves", "seconds", "comparisons", "ranks") for form in ("png", "svg", "pdf")

@@ -14,7 +14,6 @@ from torchal.study.markdown import markdown
 from torchal.study.reading import read_runs
 from torchal.study.summing_up import Wanted, sum_up
 from torchal.study.terminal import lines
-from torchal.study.words import answer
 
 SUMMARIES = {"rich": rich, "minimal": minimal, "hostile": hostile}
 
@@ -78,7 +77,7 @@ def tables_of(text):
 class TestMarkdown:
     def test_says_what_the_summary_says(self, sweep):
         text = markdown(sweep, pictures={"learning curves": "curves.png"})
-        assert text.startswith("# A sweep\n\nOn 2 experiments margin is ahead of uniform by +0.0")
+        assert text.startswith("# A sweep\n\nOn 2 experiments, margin is ahead of uniform by +0.0")
         assert "![learning curves](curves.png)" in text
         assert "```bash\npython -m experiments.report runs\n```" in text
         heads, _, *rows = tables_of(text)[0]
@@ -171,29 +170,3 @@ class TestTerminal:
         assert "2 (+1)" in told[2]
         assert "40 (1 of 2 runs)" in told[2]
         assert told[-1] == "1 more run did not finish; the command that began it goes on with it"
-
-
-class TestAnswer:
-    def test_who_is_ahead_and_how_sure(self, sweep):
-        assert re.fullmatch(
-            r"On 2 experiments margin is ahead of uniform by \+0\.\d{4} \[\+.+, \+.+\] in area of accuracy over "
-            r"10 pairs, p < 0\.0001 after Holm's correction\.",
-            answer(sweep),
-        )
-
-    def test_nothing_is_shown(self, tmp_path):
-        write_sweep(tmp_path, gap=0.0, seeds=range(4))
-        told = answer(sum_up(read_runs([tmp_path])))
-        assert told.startswith(
-            "On digits, logistic no sampler is shown to be better than uniform: the largest difference"
-        )
-        assert re.search(r"over 4 pairs, p = [\d.]+ after Holm's correction\.$", told)
-
-    def test_all_are_worse(self, tmp_path):
-        write_sweep(tmp_path, gap=-0.1, seeds=range(4))
-        assert "On digits, logistic margin is behind uniform by -0.0" in answer(sum_up(read_runs([tmp_path])))
-
-    def test_one_pair_or_none(self, tmp_path):
-        write_sweep(tmp_path, seeds=range(1))
-        assert "too few pairs to say more" in answer(sum_up(read_runs([tmp_path])))
-        assert answer(sum_up(read_runs([tmp_path]), Wanted(baseline="x"))).endswith("there is nothing to compare yet.")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from torchal.study.numbers import MINUS, p_value
 from torchal.study.summary import Comparison, Entry, ExperimentSummary, Summary
-from torchal.study.words import estimated, p_value, reached, signed
+from torchal.study.words import difference, estimated, reached
 
 
 def latex(summary: Summary) -> str:
@@ -66,7 +67,7 @@ def _latex_cells(sampler: str, entry: Entry, metric: str) -> list[str]:
 def _tex_signed(found: Comparison) -> str:
     """Return the difference in the font that says which is better."""
     font = {1: r"\mathbf", -1: r"\mathit", 0: r"\mathrm"}[found.verdict]
-    return f"${font}{{{signed(found.difference)}}}$".replace(" [", r"\;[").replace(", ", r",\,")
+    return f"${font}{{{difference(found.difference).replace(MINUS, '-')}}}$".replace(" [", r"\;[").replace(", ", r",\,")
 
 
 def _latex_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
@@ -88,6 +89,7 @@ _TEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "—": "---",
+    MINUS: "$-$",
 } | {sign: "\\" + sign for sign in "&%$#_{}"}
 
 

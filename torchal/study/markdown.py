@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from torchal.study.answer import answer
+from torchal.study.numbers import p_value, probability
 from torchal.study.summary import Comparison, Entry, ExperimentSummary, Summary
-from torchal.study.words import answer, estimated, p_value, reached, signed, verdict, with_p
+from torchal.study.words import difference, estimated, reached, verdict
 
 
 def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> str:
@@ -16,7 +18,7 @@ def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> 
         summary: what it says.
         pictures: files of charts by what they show, which are linked to.
     """
-    parts = [f"# {_escaped(summary.title)}", _escaped(answer(summary))]
+    parts = [f"# {_escaped(summary.title)}", answer(summary, quote=_escaped)]
     if summary.problems or summary.missing or summary.unfinished:
         parts.append(_listed([f"{one.folder}: {one.why}" for one in summary.problems], "Could not be read"))
         parts.append(_listed(summary.unfinished, "Not finished"))
@@ -37,7 +39,7 @@ def markdown(summary: Summary, *, pictures: Mapping[str, str] | None = None) -> 
         alike = "; ".join(", ".join(group) for group in summary.ranking.cliques) or "none"
         parts.append(
             f"## Ranks over {summary.ranking.blocks} experiments\n\n{_table(['sampler', 'mean rank'], ranks)}\n\n"
-            f"Friedman's test: {with_p(summary.ranking.p)}. Nemenyi's critical difference at 5 %: "
+            f"Friedman's test: {probability(summary.ranking.p)}. Nemenyi's critical difference at 5 %: "
             f"{summary.ranking.critical_difference:.2f} ranks. Not told apart by it: {_escaped(alike)}."
         )
     parts.append("## How it was made")
@@ -64,7 +66,7 @@ def _experiment_markdown(experiment: ExperimentSummary, summary: Summary) -> str
 def _difference(found: Comparison | None) -> str:
     """Return the difference to the baseline, bold where it is better and italic where it is worse."""
     mark = "" if found is None else {1: "**", -1: "*", 0: ""}[found.verdict]
-    return "" if found is None else f"{mark}{signed(found.difference)}{mark}"
+    return "" if found is None else f"{mark}{difference(found.difference)}{mark}"
 
 
 def _cells(sampler: str, entry: Entry, metric: str) -> list[str]:
@@ -81,7 +83,7 @@ def _pairs_markdown(found: Sequence[Comparison]) -> str:
             _escaped(one.a),
             _escaped(one.b),
             str(one.pairs),
-            signed(one.difference),
+            difference(one.difference),
             p_value(one.p_holm),
             f"{one.wins} / {one.ties} / {one.losses}",
             _escaped(verdict(one)),

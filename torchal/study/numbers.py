@@ -80,18 +80,27 @@ def interval(one: Estimate | None, write: Callable[[float | None], str] = decima
     return f"[{write(one.lower)}, {write(one.upper)}]"
 
 
+def p_value(p: float | None) -> str:
+    """Return a p-value, with a sign where it is below what is told.
+
+    Example:
+        >>> p_value(0.21), p_value(0.0123), p_value(1e-9), p_value(None)
+        ('0.21', '0.012', '< 0.0001', '')
+    """
+    if not is_number(p):
+        return ""
+    return "< 0.0001" if p < 1e-4 else f"{p:.{2 if p >= 0.1 else 3 if p >= 0.01 else 4}f}"
+
+
 def probability(p: float | None) -> str:
-    """Return a p-value with its sign.
+    """Return what a p-value is.
 
     Example:
         >>> probability(0.21), probability(0.0123), probability(1e-9), probability(None)
         ('p = 0.21', 'p = 0.012', 'p < 0.0001', '')
     """
-    if not is_number(p):
-        return ""
-    if p < 1e-4:
-        return "p < 0.0001"
-    return f"p = {p:.{2 if p >= 0.1 else 3 if p >= 0.01 else 4}f}"
+    value = p_value(p)
+    return f"p {value}" if value.startswith("<") else f"p = {value}" if value else ""
 
 
 def amount(value: float | None) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torchal.study.numbers import MINUS, probability
 from torchal.study.summary import Comparison, Entry, ExperimentSummary, Reached, Summary
-from torchal.study.words import estimated, signed, with_p
+from torchal.study.words import difference, estimated
 
 
 def lines(summary: Summary, *, target: str = "target") -> Iterator[str]:
@@ -44,11 +45,12 @@ def compared(found: Comparison) -> str:
     Example:
         >>> from torchal.study.summary import Estimate
         >>> compared(Comparison("margin", "uniform", 5, Estimate(0.03, 0.01, 0.05), 5, 0, 0, 0.01, 0.06, 0.02, 1))
-        'margin - uniform: area +0.0300 [+0.0100, +0.0500], paired over 5 runs, p = 0.02 (Holm)'
+        'margin - uniform: area +0.0300 [+0.0100, +0.0500], paired over 5 runs, p = 0.020 (Holm)'
     """
-    p = "" if found.p_holm is None else f", {with_p(found.p_holm)} (Holm)"
+    p = "" if found.p_holm is None else f", {probability(found.p_holm)} (Holm)"
     pairs = f"{found.pairs} run{'s' * (found.pairs > 1)}"
-    return f"{found.a} - {found.b}: area {signed(found.difference)}, paired over {pairs}{p}"
+    told = f"{found.a} - {found.b}: area {difference(found.difference)}, paired over {pairs}{p}"
+    return told.replace(MINUS, "-")  # which a terminal can search for
 
 
 def _cells(sampler: str, entry: Entry, metric: str) -> Sequence[str]:
@@ -57,7 +59,7 @@ def _cells(sampler: str, entry: Entry, metric: str) -> Sequence[str]:
         sampler,
         str(entry.runs) if not entry.unfinished else f"{entry.runs} (+{entry.unfinished})",
         "" if final is None else f"{final.mean:.4f}",
-        estimated(area) + (" [one run]" if area is not None and area.lower is None else ""),
+        estimated(area).replace(MINUS, "-") + (" [one run]" if area is not None and area.lower is None else ""),
         _needed(entry.reached),
         f"{sum(entry.seconds.values()):.2f}",
     ]
