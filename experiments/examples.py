@@ -18,6 +18,8 @@ from torchal.runs.results import Run
 from torchal.study.reading import StudyRun
 from torchal.study.summary import Example, ExperimentSummary, Summary
 
+EXAMPLES = 8
+"""Rows of a batch that a report shows, unless it is told."""
 _SIDE = 96  # pixels
 _LETTERS = 240
 _MOST_EXPERIMENTS = 12  # whose data are loaded

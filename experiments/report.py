@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.examples import add_examples
+from experiments.examples import EXAMPLES, add_examples
 from torchal.errors import ConfigError, TorchalError
 from torchal.study.answer import answer
 from torchal.study.numbers import MINUS
@@ -66,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--title", help="what stands above")
     parser.add_argument(
-        "--examples", type=int, default=8, metavar="ROWS", help="rows to show of a sampler's first and last batch (8)"
+        "--examples",
+        type=int,
+        default=EXAMPLES,
+        metavar="ROWS",
+        help="rows shown of a sampler's first and last batch (8)",
     )
     filters = parser.add_argument_group("which runs", "values may have * and ?, and be several apart by commas")
     for name in ("data", "model", "sampler", "noise", "standardize"):

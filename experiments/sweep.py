@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
+from experiments.examples import EXAMPLES, add_examples
 from experiments.machine import SWEEP_PROCESS, SWEEP_RUNS
 from torchal.errors import TorchalError
 from torchal.runs.aggregates import address, curves_of, table_lines, write_aggregates
@@ -67,6 +68,7 @@ def _report(folder: Path) -> bool:
         print()
         for line in lines(summary, target=f"{SHARE_OF_FULL:.0%} of full"):
             print(line)
+        summary = add_examples(summary, runs.found, rows=EXAMPLES)
         _write_aggregates(folder, runs)
         print(f"report: {write_report(summary, folder / 'report')[0]}")
         print(f"TensorBoard: {_tensorboard(folder / TENSORBOARD)}, then {address()}")

@@ -1,3 +1,4 @@
+import weakref
 from io import BytesIO
 
 import numpy as np
@@ -58,10 +59,11 @@ class TestWhatIsAPicture:
         for inputs in (values.to(torch.uint8), values / 255, (values / 255).double()):
             assert grey(pictures_of(inputs, torch.tensor([0]), side=8)[0]) == [[0, 51, 255]] * 2
 
-    def test_other_numbers_are_scaled_picture_by_picture(self):
-        values = torch.tensor([[-1.0, 0.0], [4.0, 1.5]])[:, None, None, :].repeat(1, 1, 2, 1)
-        first, second = pictures_of(values, torch.arange(2), side=8)
-        assert (grey(first), grey(second)) == ([[0, 255]] * 2, [[255, 0]] * 2)
+    def test_other_numbers_are_scaled(self):
+        values = torch.tensor([[-1.0, 0.0, 4.0], [0.0, 8.0, 16.0]])[:, None, None, :].repeat(1, 1, 2, 1)
+        for inputs in (values, values.numpy(), values.to(torch.bfloat16), DatasetInputs(TensorDataset(values))):
+            first, second = pictures_of(inputs, torch.arange(2), side=8)
+            assert (grey(first), grey(second)) == ([[0, 51, 255]] * 2, [[0, 128, 255]] * 2)
         flat = pictures_of(torch.full((1, 1, 2, 2), 7.0), torch.tensor([0]), side=8)[0]
         assert grey(flat) == [[0, 0]] * 2
         holes = torch.tensor([torch.nan, 1.0]).repeat(1, 1, 2, 1)
@@ -74,6 +76,34 @@ class TestWhatIsAPicture:
         assert are_pictures(values, (3, 2, 2))
         picture = pictures_of(values, torch.tensor([0]), side=8, shape=(1, 3, 4))[0]
         assert grey(picture) == (255 * values.reshape(3, 4)).round().int().tolist()
+
+    def test_pictures_of_other_sizes_and_rows_that_are_none(self):
+        rows = [torch.ones(1, 3, 4), Image.new("RGB", (6, 5)), torch.arange(3), None]
+        inputs = DatasetInputs(rows, to_row=lambda _: torch.zeros(2))
+        found = pictures_of(inputs, torch.arange(4), side=50)
+        assert [image.size for image in found] == [(4, 3), (6, 5), (2, 2), (2, 2)]
+        assert sheet(found, [Caption("a")] * 4).width == 338
+
+    def test_few_are_held_at_once(self):
+        held, most = [0], [0]
+
+        def let_go():
+            held[0] -= 1
+
+        class Rows:
+            def __len__(self):
+                return 1000
+
+            def __getitem__(self, number):
+                image = Image.new("L", (200, 200))
+                held[0] += 1
+                most[0] = max(most[0], held[0])
+                weakref.finalize(image, let_go)
+                return image
+
+        found = pictures_of(DatasetInputs(Rows(), to_row=lambda _: torch.zeros(2)), torch.arange(1000), side=8)
+        assert len(found) == 1000
+        assert most[0] < 200
 
     def test_rows_in_their_order_and_no_larger_than_asked(self):
         images = [Image.new("RGB", (200, 100), (number, 0, 0)) for number in range(4)]

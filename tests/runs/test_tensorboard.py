@@ -290,6 +290,31 @@ class TestProjector:
         first = np.abs(np.corrcoef(tensors[:, :2].T, inputs[:, :2].T)[:2, 2:])
         assert (first**2).sum(0).min() > 0.95
 
+    @pytest.mark.parametrize("n_rows", [12, 100])
+    def test_rows_that_are_all_the_same(self, n_rows, tmp_path):
+        targets = torch.arange(n_rows) % 2
+        pool = Pool.unlabeled(torch.ones(n_rows, 300), n_classes=2)
+        trainer = Trainer(FlatMean(), Uniform(), schedule=Schedule(batch_size=6, budget=12), run_dir=tmp_path)
+        trainer.fit(pool, lambda rows: targets[rows], start=torch.arange(6))
+        tensors, rows = self.read(tmp_path / "tb")
+        assert len(tensors) == len(rows) == n_rows
+        assert not tensors.any()
+
+    def test_texts_whose_pipeline_makes_sparse_rows_are_left_out(self, tmp_path):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.naive_bayes import MultinomialNB
+        from sklearn.pipeline import make_pipeline
+
+        texts = np.array([f"{('good', 'bad')[number % 2]} film {number}" for number in range(40)], dtype=object)
+        labels = [number % 2 for number in range(40)]
+        model = make_pipeline(TfidfVectorizer(), MultinomialNB())
+        trainer = Trainer(model, Uniform(), schedule=Schedule(batch_size=6, budget=12), run_dir=tmp_path)
+        run = trainer.fit(
+            Pool.unlabeled(texts, n_classes=2), lambda rows: torch.tensor(labels)[rows], start=torch.arange(6)
+        )
+        assert run.finished
+        assert not (tmp_path / "tb" / "projector").exists()
+
     def test_rows_without_features_are_left_out(self, tmp_path):
         import scipy.sparse
         from sklearn.naive_bayes import MultinomialNB

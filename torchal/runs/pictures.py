@@ -29,6 +29,7 @@ _WIDTH = 340
 _CELL = 77  # pixels of a side of a thumbnail
 _COLUMNS = 4
 _MOST_BARS = 24
+_AT_ONCE = 64  # pictures that are read together, in their full size
 _MOST_PIXELS = 64  # of a side, of pictures that stay as they are; JPEG is smaller for others
 
 
@@ -107,81 +108,82 @@ def are_pictures(inputs: Inputs, shape: Sequence[int] | None = None) -> bool:
         inputs: the rows.
         shape: (C, H, W) of rows of a tensor that are flat.
     """
-    return _raw_pictures(inputs, torch.tensor([0]), shape) is not None
+    first = _items(inputs, torch.tensor([0]), shape)
+    return first is not None and _is_picture(first[0])
 
 
 def pictures_of(inputs: Inputs, rows: Tensor, *, side: int, shape: Sequence[int] | None = None) -> list[Image.Image]:
     """Return rows as pictures of at most so many pixels a side, in grey or colour.
 
-    Where floats do not lie between 0 and 1, each picture is scaled from its smallest to its largest.
+    A picture of floats that do not lie between 0 and 1, or of more than eight bits, is scaled from its darkest value to
+    its lightest. A row that is no picture, where the first row of all is one, is a blank. Few are read at once.
 
     Shapes:
         rows: (n,) int64.
 
     Raises:
-        DataError: they are no pictures, or one cannot be read.
+        DataError: the first row of all is no picture, or one cannot be read.
     """
-    found = _raw_pictures(inputs, rows, shape)
-    if found is None:
+    if not are_pictures(inputs, shape):
         raise DataError("the inputs are no pictures")
-    images = [_as_image(one) for one in found] if isinstance(found, list) else _as_images(found)
-    for image in images:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    images = []
+    for some in rows.split(_AT_ONCE):
+        for item in _items(inputs, some, shape) or ():
+            image = _as_image(item) if _is_picture(item) else Image.new("L", (_LEAST_SIDE, _LEAST_SIDE), 255)
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+            images.append(image)
     return images
 
 
-def _raw_pictures(inputs: Inputs, rows: Tensor, shape: Sequence[int] | None) -> Tensor | list[Any] | None:
-    """Return the pictures of rows as a tensor (n, C, H, W) or as Pillow has them; None where they are none."""
-    values: Any
+def _items(inputs: Inputs, rows: Tensor, shape: Sequence[int] | None) -> Sequence[Any] | None:
+    """Return rows as whatever might be a picture; None where no row can be one."""
     if isinstance(inputs, DatasetInputs):
-        items = [_first_picture(item) for item in inputs.items(rows.tolist())]
-        if all(isinstance(item, Image.Image) for item in items):
-            return items
-        tensors = [torch.as_tensor(item) for item in items if isinstance(item, Tensor) or _is_numeric(item)]
-        if len(tensors) < len(items) or any(tensor.shape != tensors[0].shape for tensor in tensors):
-            return None
-        values = torch.stack(tensors)
-    elif isinstance(inputs, Tensor | np.ndarray):
-        values = torch.as_tensor(np.array(gather(inputs, rows)) if isinstance(inputs, np.ndarray) else inputs[rows])
+        return [_first_picture(item) for item in inputs.items(rows.tolist())]
+    if isinstance(inputs, Tensor):
+        values = inputs[rows]
         if shape is not None and values.ndim == 2 and values.shape[1] == math.prod(shape):
             values = values.reshape(-1, *shape)
-    else:
-        return None
-    if values.ndim != 4 or values.shape[1] not in (1, 3, 4) or min(values.shape[2:]) < _LEAST_SIDE:
-        return None
-    return values if values.is_floating_point() or values.dtype == torch.uint8 else None
-
-
-def _is_numeric(item: Any) -> bool:
-    return isinstance(item, np.ndarray) and (item.dtype.kind == "f" or item.dtype == np.uint8)
+        return values.unbind()
+    return list(gather(inputs, rows)) if isinstance(inputs, np.ndarray) else None
 
 
 def _first_picture(item: Any) -> Any:
     """Return the picture in an item of a data set: itself, the first of a tuple, or the first value that is one."""
     if isinstance(item, tuple | list) and item:
         item = item[0]
-    if isinstance(item, Mapping):
-        return next((v for v in item.values() if isinstance(v, Image.Image | Tensor | np.ndarray)), None)
-    return item
+    return next(filter(_is_picture, item.values()), None) if isinstance(item, Mapping) else item
 
 
-def _as_images(values: Tensor) -> list[Image.Image]:
-    values = values.detach().cpu()
-    if values.dtype != torch.uint8:
-        values = values.float().nan_to_num()
-        low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
-        if float(low.min()) < 0 or float(high.max()) > 1:
-            values = (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)
-        values = (255 * values).round().to(torch.uint8)
-    arrays = values.permute(0, 2, 3, 1).numpy()
-    return [_as_image(Image.fromarray(one[:, :, 0] if one.shape[2] == 1 else one)) for one in arrays]
+def _is_picture(item: Any) -> bool:
+    if isinstance(item, Image.Image):
+        return True
+    if isinstance(item, Tensor):
+        known = item.is_floating_point() or item.dtype == torch.uint8
+    elif isinstance(item, np.ndarray):
+        known = item.dtype.kind == "f" or item.dtype == np.uint8
+    else:
+        return False
+    return known and item.ndim == 3 and item.shape[0] in (1, 3, 4) and min(item.shape[1:]) >= _LEAST_SIDE
 
 
-def _as_image(image: Image.Image) -> Image.Image:
-    """Return a picture in grey or colour with eight bits a channel; of more bits, from its darkest to its lightest."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _as_images(torch.as_tensor(np.asarray(image, dtype=np.float32))[None, None])[0]
-    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+def _as_image(item: Any) -> Image.Image:
+    """Return a picture in grey or colour with eight bits a channel, a copy."""
+    if isinstance(item, Image.Image):
+        if item.mode not in ("I", "F") and not item.mode.startswith("I;"):
+            return item.convert("L" if item.mode in ("1", "L", "LA") else "RGB")
+        values = np.asarray(item, dtype=np.float64)[None]
+    elif isinstance(item, Tensor):
+        pixels = item.detach().cpu()
+        values = (pixels.float() if pixels.is_floating_point() else pixels).numpy()  # NumPy has no bfloat16
+    else:
+        values = item
+    if values.dtype != np.uint8:
+        values = np.nan_to_num(values.astype(np.float64))
+        low, high = float(values.min()), float(values.max())
+        if low < 0 or high > 1:
+            values = (values - low) / ((high - low) or 1.0)
+        values = (255 * values).round().astype(np.uint8)
+    return Image.fromarray(values[0]) if len(values) == 1 else Image.fromarray(values.transpose(1, 2, 0)).convert("RGB")
 
 
 def sheet(images: Sequence[Image.Image], captions: Sequence[Caption]) -> Encoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,13 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchal.errors import CapabilityError
 from torchal.pool import interop
 from torchal.pool.inputs import gather, have_distances
 from torchal.pool.view import PoolView
+from torchal.protocols import Inputs
 from torchal.runs.learner import ActiveLearner
 from torchal.runs.pictures import are_pictures, pictures_of, sprite
 
 _MOST_VALUES = 1 << 25  # numbers of features that are read: 128 MiB in float32
+_VALUES_AT_ONCE = 1 << 23
+_ROWS_AT_ONCE = 512
 _MOST_COLUMNS = 64  # that are written: wider features are projected on as many principal components
 _SPRITE_SIDE = 32  # pixels of a picture; 5 000 of them are 2 272 pixels a side, and TensorBoard takes 8 192
 _METADATA = ("row", "class", "predicted", "round", "picked_by")
@@ -40,15 +45,22 @@ def write_projector(
     view = pool.view(model, generator=torch.Generator())
     if view.features_from == "inputs" and not have_distances(pool.inputs):
         return 0
-    one = view.features_at(gather(pool.inputs, torch.zeros(1, dtype=torch.int64, device=pool.device)))
+    try:
+        one = view.features_at(gather(pool.inputs, torch.zeros(1, dtype=torch.int64, device=pool.device)))
+    except CapabilityError:  # a pipeline makes sparse rows, of texts for instance; only a row shows that
+        return 0
     rows = _drawn(view, min(most_rows, max(1, _MOST_VALUES // one.shape[1])))
-    some = gather(pool.inputs, rows)
-    features = _narrow(view.features_at(some).detach().float().cpu().numpy())
+    features, codes = [], []
+    for part in rows.split(_rows_at_once(pool.inputs)):
+        some = gather(pool.inputs, part)
+        features.append(view.features_at(some).detach().float().cpu())
+        codes.append(interop.predictions(model, some).cpu())
     (folder / "projector").mkdir(parents=True, exist_ok=True)
-    line = "\t".join(["%.4g"] * features.shape[1])
-    tensors = "".join(line % tuple(row) + "\n" for row in features.tolist())
+    narrow = _narrow(torch.cat(features).numpy())
+    line = "\t".join(["%.4g"] * narrow.shape[1])
+    tensors = "".join(line % tuple(row) + "\n" for row in narrow.tolist())
     (folder / "projector" / "tensors.tsv").write_text(tensors, encoding="utf-8")
-    said = learner.pool.labels.decode(interop.predictions(model, some).cpu())
+    said = learner.pool.labels.decode(torch.cat(codes))
     (folder / "projector" / "metadata.tsv").write_text(_metadata(learner, rows, said), encoding="utf-8")
     config = [
         'tensor_name: "pool"',
@@ -66,6 +78,12 @@ def write_projector(
     return len(rows)
 
 
+def _rows_at_once(inputs: Inputs) -> int:
+    """Return of how many rows a copy may be made: few, where nobody knows how large they are."""
+    shape = getattr(inputs, "shape", None)
+    return max(1, _VALUES_AT_ONCE // max(1, math.prod(shape[1:]))) if shape is not None else _ROWS_AT_ONCE
+
+
 def _drawn(view: PoolView, most: int) -> Tensor:
     """Return rows of the pool in ascending order: those that are labeled before all others, else at random."""
     generator = torch.Generator().manual_seed(0)
@@ -78,11 +96,13 @@ def _drawn(view: PoolView, most: int) -> Tensor:
 def _narrow(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return features of at most so many columns that the page can hold them, without values that are not finite."""
     features = np.nan_to_num(features, posinf=0.0, neginf=0.0)
-    if features.shape[1] <= _MOST_COLUMNS or len(features) <= _MOST_COLUMNS:
-        return features[:, : max(_MOST_COLUMNS, len(features))]
-    from sklearn.decomposition import PCA
+    components = min(_MOST_COLUMNS, len(features))  # so few rows differ in no more directions
+    if features.shape[1] <= components:
+        return features
+    from sklearn.utils.extmath import randomized_svd
 
-    narrow: NDArray[np.float32] = PCA(_MOST_COLUMNS, svd_solver="randomized", random_state=0).fit_transform(features)
+    directions, sizes, _ = randomized_svd(features - features.mean(0), components, random_state=0)
+    narrow: NDArray[np.float32] = directions * sizes
     return narrow
 
 
