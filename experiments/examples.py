@@ -20,6 +20,7 @@ from torchal.study.summary import Example, ExperimentSummary, Summary
 
 EXAMPLES = 8
 """Rows of a batch that a report shows, unless it is told."""
+_SCALING = ("standardize", "normalize")  # settings that change how rows look, and not which they are
 _SIDE = 96  # pixels
 _LETTERS = 240
 _MOST_EXPERIMENTS = 12  # whose data are loaded
@@ -63,7 +64,8 @@ def _data_of(run: Run, loaded: dict[str, Splits | str]) -> tuple[Splits | None, 
     key = json.dumps([settings, run.config.get("repeat")], sort_keys=True)
     if key not in loaded:
         try:
-            data: Splits = instantiate(settings, _convert_="object")
+            plain = {name: False if name in _SCALING else value for name, value in settings.items()}
+            data: Splits = instantiate(plain, _convert_="object")
             repeat = run.config.get("repeat") or {"times": 1}
             loaded[key] = data if repeat["times"] == 1 else with_repeats(data, **repeat, seed=int(run.config["seed"]))
         except Exception as error:  # files that moved, an extra that is missing, settings of another version
