@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs.metrics import LOWER_IS_BETTER
-from torchal.statistics.comparisons import compare, runs_needed
+from torchal.statistics.comparisons import compare, runs_needed, signed_rank_probabilities
 from torchal.study.comparing import area, has
 from torchal.study.numbers import MINUS, probability
 from torchal.study.reading import StudyRun, read_runs
@@ -28,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(side, metavar=side.upper(), help="a folder with runs below it, or the name of a sampler")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where samplers' runs are looked for (runs)")
     parser.add_argument("--metric", default="accuracy", help="of the test part (accuracy)")
+    parser.add_argument(
+        "--rope", type=float, help="also how probable each is better by more than this: of no practical difference"
+    )
     options = parser.parse_args(arguments)
     try:
         print(answer(_side(options.a, options.runs), _side(options.b, options.runs), options))
@@ -80,7 +85,18 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
         more = runs_needed(values[0] - values[1])["more"]
         if more:
             on += f" (some {more} more would show a difference as large as this one, 4 times in 5)"
-    return f"{told}: {gap} in area of {metric}, {probability(found['p'])}, {on}; {won}"
+    line = f"{told}: {gap} in area of {metric}, {probability(found['p'])}, {on}; {won}"
+    return line if options.rope is None else f"{line}; {_bayesian(values, options, down=down)}"
+
+
+def _bayesian(values: Sequence[NDArray[Any]], options: argparse.Namespace, *, down: bool) -> str:
+    """Return the probabilities of the Bayesian signed-rank test."""
+    found = signed_rank_probabilities(values[0] - values[1], rope=options.rope)
+    first, second = (found["left"], found["right"]) if down else (found["right"], found["left"])
+    return (
+        f"probability that {options.a} is better {first:.2f}, that {options.b} is {second:.2f}, that they differ by at "
+        f"most {options.rope:g} {found['rope']:.2f}"
+    )
 
 
 def _areas(runs: Sequence[StudyRun], shared: Sequence[str], metric: str, side: str) -> dict[tuple[object, ...], float]:

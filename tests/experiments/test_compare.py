@@ -46,6 +46,15 @@ class TestCompare:
         assert f"p = {stats.ttest_1samp(gaps, 0).pvalue:.2g}" in line
         assert "more would show a difference as large as this one, 4 times in 5)" in line
 
+    def test_a_difference_that_does_not_matter(self, tmp_path, capsys):
+        write_sweep(tmp_path, seeds=range(8), gap=0.03)
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path, "--rope", "0.2")
+        assert "that they differ by at most 0.2 1.00" in line
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path, "--rope", "0.001")
+        assert "probability that margin is better 1.00, that uniform is 0.00" in line
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path, "--rope", "0.001", "--metric", "log_loss")
+        assert "probability that margin is better 1.00, that uniform is 0.00" in line
+
     def test_one_pair(self, tmp_path, capsys):
         write_sweep(tmp_path, seeds=range(1))
         assert "over 1 pair of runs: too few to say how sure that is" in told(

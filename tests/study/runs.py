@@ -23,6 +23,8 @@ def write_run(
     settings=None,
     environment=None,
     metric="accuracy",
+    watched=None,
+    rows=None,
     **others,
 ):
     """Write a run whose accuracies (and other metrics) are given, and return its folder."""
@@ -48,12 +50,13 @@ def write_run(
                 RoundResult(
                     round=number,
                     n_labeled=n,
-                    rows=torch.arange(before, n),
-                    source_rows=torch.arange(before, n),
+                    rows=torch.arange(before, n) if rows is None else torch.as_tensor(rows[before:n]),
+                    source_rows=torch.arange(before, n) if rows is None else torch.as_tensor(rows[before:n]),
                     labels=torch.from_numpy(random.integers(classes, size=new)),
                     scores=torch.full((new,), float(number)),
                     picked_by=sampler if number else "start",
                     test={metric: float(value), **{name: float(each[number]) for name, each in others.items()}},
+                    pool={name: each[number] for name, each in (watched or {}).items() if each[number] is not None},
                     seconds={"fit": 0.5, "select": 0.25 * number},
                     cost=float(n),
                 )

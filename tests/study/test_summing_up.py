@@ -198,6 +198,37 @@ class TestSumUp:
         assert set(digits["uniform"].area) == {"accuracy", "auc"}
         assert set(digits["margin"].area) == set(digits["margin"].curves) == {"accuracy"}
 
+    def test_what_was_watched_has_curves_and_is_not_compared(self, tmp_path):
+        for seed in (0, 1):
+            for sampler in ("uniform", "margin"):
+                watched = {"redundancy": [None, 0.5 + seed, 0.7], "kappa": [None, None, 0.9]}
+                write_run(tmp_path, sampler=sampler, seed=seed, watched=watched)
+        summary = summed(tmp_path)
+        assert summary.metrics == ["accuracy", "kappa", "redundancy"]
+        assert set(summary.comparisons) == {"accuracy"}
+        entry = summary.experiments[0].entries["margin"]
+        assert set(entry.against) == {"accuracy"}
+        band = entry.curves["redundancy"]["labels"]
+        assert (band.x, band.mean) == ([20, 40], [1.0, 0.7])
+        assert entry.area["redundancy"].mean == pytest.approx(0.85)
+        assert entry.final["kappa"].mean == 0.9
+        with pytest.raises(ConfigError, match="no run recorded redundancy on the test part"):
+            summed(tmp_path, metric="redundancy")
+
+    def test_rows_that_nobody_else_picked_and_classes_beside_the_pools(self, tmp_path):
+        about = {"data": {"class_names": ["a", "b"], "class_counts": [30, 70]}}
+        order = [*range(10), *range(20, 50)]
+        write_run(tmp_path, sampler="uniform", environment=about)  # picks 10 to 39
+        write_run(tmp_path, sampler="margin", rows=order, environment=about)  # picks 20 to 49
+        entries = summed(tmp_path).experiments[0].entries
+        assert entries["uniform"].sole == entries["margin"].sole == pytest.approx(1 / 3)
+        labels = np.concatenate([r.labels.numpy() for r in read_runs([tmp_path]).found[0].run.rounds])
+        shares = np.bincount(labels, minlength=2) / len(labels)
+        assert entries["margin"].divergence == pytest.approx(stats.entropy(shares, [0.3, 0.7]))
+        write_run(tmp_path / "other", sampler="uniform")
+        alone = summed(tmp_path / "other").experiments[0].entries["uniform"]
+        assert (alone.sole, alone.divergence) == (None, None)
+
     def test_one_run(self, tmp_path):
         write_run(tmp_path, sampler="uniform", values=(0.5,), labels=(10,))
         summary = summed(tmp_path)

@@ -41,16 +41,22 @@ class Run:
 
         Args:
             metric: its name.
-            part: test or validation.
+            part: test or validation; or pool, for what was watched of it (`ActiveLearner.watch`), which the first
+                rounds may not have.
             against: labels; or cost, of all labels so far; or seconds, of all rounds so far.
 
         Raises:
             ConfigError: the run did not record this metric on this part; the message lists what it did. Or `against` is
                 none of these.
         """
-        records = [getattr(result, part) for result in self.rounds]
+        kept = [number for number, result in enumerate(self.rounds) if part != "pool" or metric in result.pool]
+        records = [getattr(self.rounds[number], part) for number in kept]
         if not records or any(metric not in record for record in records):
-            have = ", ".join(name for name in records[0] if all(name in r for r in records)) if records else "no rounds"
+            have = (
+                ", ".join(name for name in records[0] if all(name in r for r in records))
+                if records
+                else "no such round"
+            )
             raise ConfigError(f"{self.folder} has no {part} {metric!r}; it has {have or f'no {part} part'}")
         if against not in AXES:
             raise ConfigError(f"a curve is drawn against {', '.join(AXES)}; got {against!r}")
@@ -60,7 +66,7 @@ class Run:
             "cost": [result.cost for result in self.rounds],
             "seconds": list(seconds),
         }
-        return axes[against], [record[metric] for record in records]
+        return [axes[against][number] for number in kept], [record[metric] for record in records]
 
     @property
     def seconds(self) -> float:

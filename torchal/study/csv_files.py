@@ -60,6 +60,7 @@ def _result(entry: Entry, metric: str, experiment: ExperimentSummary, *, is_main
         | _compared(entry.against.get(metric))
         | {name: None if target is None else getattr(target, name) for name in ("target", "reached", "median")}
         | {"cost": entry.cost, "seconds": sum(entry.seconds.values())}
+        | {"class_divergence": entry.divergence, "sole_share": entry.sole}
     )
 
 

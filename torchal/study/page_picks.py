@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torchal.report.markup import clean, escape, name, plural
+from torchal.report.markup import clean, escape, name, percent, plural
 from torchal.study.looks import Look
+from torchal.study.numbers import decimal
 from torchal.study.page_data import rounds, shown_classes, table_order
 from torchal.study.page_tables import brief, sampler_name
 from torchal.study.summary import Entry, Example, ExperimentSummary, Summary
@@ -16,7 +17,11 @@ def picked_section(summary: Summary, looks: dict[str, Look]) -> str:
     """Return for each experiment that says what was picked a part that opens; the first is open."""
     parts: list[str] = []
     for place, experiment in enumerate(summary.experiments):
-        entries = [entry for entry in table_order(experiment) if entry.classes or entry.first or entry.last]
+        entries = [
+            entry
+            for entry in table_order(experiment)
+            if entry.classes or entry.first or entry.last or entry.sole is not None
+        ]
         if not entries:
             continue
         table = _shares_table(experiment, entries, looks)
@@ -29,12 +34,26 @@ def picked_section(summary: Summary, looks: dict[str, Look]) -> str:
     return "".join(parts)
 
 
+def _says_something(entry: Entry) -> bool:
+    return bool(entry.classes or entry.first or entry.last) or entry.sole is not None
+
+
 def _block(entry: Entry, looks: dict[str, Look]) -> str:
     place = list(looks).index(entry.sampler)
     heat = '<div class="heat"></div>' if entry.classes else ""
     first, last = (_batch(title, rows) for title, rows in (("First batch", entry.first), ("Last batch", entry.last)))
     title = sampler_name(entry.sampler, looks)
-    return f'<section class="pick" data-s="{place}"><h3>{title}</h3>{heat}{first}{last}</section>'
+    return f'<section class="pick" data-s="{place}"><h3>{title}</h3>{_told(entry)}{heat}{first}{last}</section>'
+
+
+def _told(entry: Entry) -> str:
+    """Return what the picks are like in figures."""
+    said = []
+    if entry.sole is not None:
+        said.append(f"{percent(entry.sole)} of its rows no other sampler picked")
+    if entry.divergence is not None:
+        said.append(f"its classes are {decimal(entry.divergence)} nats from the pool&#x27;s")
+    return f'<p class="quiet">{"; ".join(said)}.</p>' if said else ""
 
 
 def _batch(title: str, rows: list[Example]) -> str:

@@ -100,6 +100,9 @@ class Entry:
         classes: (R, C) for each round (by labels, as in `class_labels`) how many labels of each class a run has bought
             by then, on average.
         first, last: rows of the first batch that the sampler picked, and of the last.
+        divergence: of the classes of all labels bought from those of the pool, in nats (Kullback & Leibler), where
+            these are known.
+        sole: the share of its rows that no other sampler of the experiment picked with the same seed.
     """
 
     sampler: str
@@ -117,6 +120,8 @@ class Entry:
     classes: list[list[float]] = field(default_factory=list)
     first: list[Example] = field(default_factory=list)
     last: list[Example] = field(default_factory=list)
+    divergence: float | None = None
+    sole: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,8 @@ class Summary:
 
     Attributes:
         command: which made it, as one types it.
-        metrics: of the test part, by name, the main one first.
+        metrics: of the test part, by name, the main one first; then what was watched (`ActiveLearner.watch`), in which
+            samplers are not compared.
         lower_is_better: those of them of which less is more.
         comparisons: by metric, of all pairs of samplers over all experiments.
         ranking, penalties: of the main metric; None with fewer than two experiments (two samplers).

@@ -7,7 +7,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,19 @@ from torchal.errors import ConfigError, DataError
 from torchal.runs.curves import learning_curve
 from torchal.runs.metrics import LOWER_IS_BETTER
 from torchal.runs.results import AXES, Run
+from torchal.runs.watching import WATCHED
 from torchal.statistics import curves
-from torchal.study.comparing import area, areas_of, compare_over_all, compare_with, count_penalties, has, rank
+from torchal.study.comparing import (
+    area,
+    areas_of,
+    compare_over_all,
+    compare_with,
+    count_penalties,
+    has,
+    part_of,
+    rank,
+)
+from torchal.study.picks import bought_by_class, class_columns, class_divergence, sole_shares, spread
 from torchal.study.reading import SEEDS, Runs, StudyRun, differing
 from torchal.study.summary import (
     Band,
@@ -31,8 +41,7 @@ from torchal.study.summary import (
     Summary,
 )
 
-_CLASSES = 20  # columns of what was bought; of more classes the rarest are put together
-_ROUNDS = 40  # lines of it
+_PLACES = 160  # of a curve, at the most
 
 
 class Wanted(NamedTuple):
@@ -94,7 +103,7 @@ def sum_up(runs: Runs, wanted: Wanted | None = None) -> Summary:
         metrics=metrics,
         lower_is_better=[name for name in metrics if name in LOWER_IS_BETTER],
         experiments=experiments,
-        comparisons={name: compare_over_all(finished, name) for name in metrics},
+        comparisons={name: compare_over_all(finished, name) for name in _compared(metrics)},
         ranking=ranking,
         penalties=count_penalties(groups.values(), metrics[0]),
         problems=runs.problems,
@@ -107,13 +116,20 @@ def sum_up(runs: Runs, wanted: Wanted | None = None) -> Summary:
 
 
 def _metrics(found: Sequence[StudyRun], wanted: Wanted) -> list[str]:
-    """Return what runs recorded in every round of theirs, the main metric first."""
+    """Return what runs recorded of the test part, the main metric first, and what they watched."""
     recorded = dict.fromkeys(name for one in found for name in one.run.rounds[0].test)
+    watched = {name for one in found for result in one.run.rounds for name in result.pool}
     if wanted.metric not in recorded:
         have = f"they have {', '.join(recorded)}" if recorded else "they have no test part"
         raise ConfigError(f"no run recorded {wanted.metric} on the test part; {have}")
+    recorded |= dict.fromkeys(name for name in WATCHED if name in watched)
     others = [name for name in wanted.metrics if name in recorded] if wanted.metrics is not None else list(recorded)
     return [wanted.metric, *(name for name in others if name != wanted.metric)]
+
+
+def _compared(metrics: Sequence[str]) -> list[str]:
+    """Return the metrics of which more, or less, is better: not what was watched."""
+    return [name for name in metrics if part_of(name) == "test"]
 
 
 def _settings_of(groups: Sequence[Sequence[StudyRun]]) -> list[str]:
@@ -150,7 +166,7 @@ def _experiment(group: Sequence[StudyRun], settings: str, metrics: Sequence[str]
             *(int(result.labels.max()) + 1 for one in group for result in one.run.rounds if len(result.labels)),
         ]
     )
-    columns = _columns(group, n_classes, counts)
+    columns = class_columns(group, n_classes, counts)
     names = about.get("class_names") or ()
     names = names if len(names) == n_classes else [str(number) for number in range(n_classes)]
     class_names = ["others" if len(column) > 1 else str(names[column[0]]) for column in columns]
@@ -158,12 +174,14 @@ def _experiment(group: Sequence[StudyRun], settings: str, metrics: Sequence[str]
     baseline = wanted.baseline if ended.get(wanted.baseline) else None
     against: dict[str, dict[str, Comparison]] = {name: {} for name in by_sampler}
     if baseline is not None:
-        for metric in metrics:
+        for metric in _compared(metrics):
             scores = areas_of([one for runs in ended.values() for one in runs], metric)
             for name, compared in compare_with(scores, baseline, metric).items():
                 against[name][metric] = compared
+    sole = sole_shares(ended)
     entries = {
-        name: _entry(name, runs, metrics, full, columns, against[name], wanted) for name, runs in by_sampler.items()
+        name: _entry(name, runs, metrics, full, columns, against[name], wanted, counts, sole.get(name))
+        for name, runs in by_sampler.items()
     }
     return ExperimentSummary(
         folder=str(group[0].run.folder.parent.parent),
@@ -215,10 +233,12 @@ def _entry(  # noqa: PLR0917
     columns: Sequence[Sequence[int]],
     against: dict[str, Comparison],
     wanted: Wanted,
+    counts: Sequence[int] | None,
+    sole: float | None,
 ) -> Entry:
     ended = [one for one in runs if one.run.finished]
     shown = ended or list(runs)
-    labels, bought = _bought([one.run for one in shown], columns)
+    labels, bought = bought_by_class([one.run for one in shown], columns)
     measured = {name: [one for one in shown if has(one.run, name)] for name in metrics}
     return Entry(
         sampler=sampler,
@@ -228,7 +248,7 @@ def _entry(  # noqa: PLR0917
         cost=float(np.mean([one.run.rounds[-1].cost for one in shown])),
         seconds=_seconds([one.run for one in shown]),
         final={
-            name: _estimate([one.run.rounds[-1].test[name] for one in some if one.run.finished])
+            name: _estimate([one.run.curve(name, part_of(name))[1][-1] for one in some if one.run.finished])
             for name, some in measured.items()
             if any(one.run.finished for one in some)
         },
@@ -242,6 +262,8 @@ def _entry(  # noqa: PLR0917
         curves={name: _bands([one.run for one in some], name) for name, some in measured.items() if some},
         class_labels=labels,
         classes=bought,
+        divergence=class_divergence(shown, counts),
+        sole=sole,
     )
 
 
@@ -257,10 +279,10 @@ def _bands(runs: Sequence[Run], metric: str) -> dict[str, Band]:
     bands = {}
     for against in AXES:
         try:
-            curve = learning_curve(runs, metric=metric, against=against)
+            curve = learning_curve(runs, metric=metric, part=part_of(metric), against=against)
         except DataError:
             continue  # the slowest began when the quickest was done
-        keep = _spread(len(curve.n_labeled), most=4 * _ROUNDS)
+        keep = spread(len(curve.n_labeled), most=_PLACES)
         bands[against] = Band(
             x=[float(x) for x in curve.n_labeled[keep]],
             mean=curve.mean[keep].tolist(),
@@ -269,11 +291,6 @@ def _bands(runs: Sequence[Run], metric: str) -> dict[str, Band]:
             n_runs=len(runs),
         )
     return bands
-
-
-def _spread(n: int, *, most: int) -> NDArray[np.int64]:
-    """Return places spread evenly over n, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
 def _or_none(values: NDArray[Any]) -> list[float | None]:
@@ -286,36 +303,6 @@ def _seconds(runs: Sequence[Run]) -> dict[str, float]:
         for result in run.rounds:
             totals.update(result.seconds)
     return {phase: seconds / len(runs) for phase, seconds in totals.items()}
-
-
-def _columns(group: Sequence[StudyRun], n_classes: int, counts: Sequence[int] | None) -> list[list[int]]:
-    """Return the classes of each column of what was bought: one each, and the rarest of many together."""
-    if n_classes <= _CLASSES:
-        return [[number] for number in range(n_classes)]
-    totals = np.zeros(n_classes)
-    if counts is not None:
-        totals[: len(counts)] = counts
-    else:
-        for one in group:
-            for result in one.run.rounds:
-                totals += np.bincount(result.labels.numpy(), minlength=n_classes)
-    order = sorted(range(n_classes), key=lambda number: -totals[number])
-    return [*([number] for number in sorted(order[: _CLASSES - 1])), sorted(order[_CLASSES - 1 :])]
-
-
-def _bought(runs: Sequence[Run], columns: Sequence[Sequence[int]]) -> tuple[list[float], list[list[float]]]:
-    """Return the mean number of labels of each class after each round, over the rounds that all runs have."""
-    n_rounds = min(len(run.rounds) for run in runs)
-    n_classes = sum(len(column) for column in columns)
-    totals = np.zeros((n_rounds, n_classes))
-    labels = np.zeros(n_rounds)
-    for run in runs:
-        each = [np.bincount(result.labels.numpy(), minlength=n_classes) for result in run.rounds[:n_rounds]]
-        totals += np.stack(list(accumulate(each))) / len(runs)
-        labels += np.array([result.n_labeled for result in run.rounds[:n_rounds]]) / len(runs)
-    keep = _spread(n_rounds, most=_ROUNDS)
-    summed = np.stack([totals[:, list(column)].sum(1) for column in columns], axis=1)
-    return labels[keep].tolist(), summed[keep].tolist()
 
 
 def _reached(runs: Sequence[StudyRun], metric: str, full: Mapping[int, float], target: float | None) -> Reached | None:
