@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from torchal._records import differences, without, write_atomically
 from torchal.errors import ConfigError, TorchalError
+from torchal.runs.metrics import LOWER_IS_BETTER
 from torchal.runs.results import Run, find_runs
-from torchal.statistics.curves import area_under_curve, mean_interval
+from torchal.statistics import area_under_curve, compare
 from torchal.study.reading import OF_EXPERIMENT, SEEDS
 
 
@@ -86,8 +87,6 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
         ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings;
             or one that did not record the metric.
     """
-    from scipy.stats import ttest_1samp
-
     experiments: dict[Path, dict[str, dict[int, Run]]] = {}
     for run in runs:
         if run.finished:
@@ -108,9 +107,9 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
         n_classes = max(len(found) for some in counts.values() for found in some)
         for name, by_seed in samplers.items():
             shared = sorted(by_seed.keys() & samplers[baseline].keys())
-            gaps = np.array([areas[name][seed] - areas[baseline][seed] for seed in shared])
-            lower, upper = (float(end) for end in mean_interval(gaps)) if len(gaps) else (math.nan, math.nan)
-            is_tested = name != baseline and len(gaps) > 1 and bool(np.ptp(gaps))
+            pairs = ([areas[which][seed] for seed in shared] for which in (name, baseline))
+            found = compare(*pairs, lower_is_better=metric in LOWER_IS_BETTER)
+            p = found["p"] if name != baseline else None
             own = list(by_seed.values())
             yield Line(
                 experiment=folder.name if named[folder.name] == 1 else str(folder),
@@ -122,10 +121,10 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
                 metric=metric,
                 final=float(np.mean([run.rounds[-1].test[metric] for run in own])),
                 area=float(np.mean(list(areas[name].values()))),
-                difference=float(gaps.mean()) if len(gaps) else math.nan,
-                lower=lower,
-                upper=upper,
-                p=float(ttest_1samp(gaps, 0.0).pvalue) if is_tested else math.nan,
+                difference=found["difference"],
+                lower=math.nan if found["lower"] is None else found["lower"],
+                upper=math.nan if found["upper"] is None else found["upper"],
+                p=math.nan if p is None else p,
                 fewest=float(np.mean([np.pad(c, (0, n_classes - len(c))).min() for c in counts[name]])),
                 seconds=float(np.mean([run.seconds for run in own])),
             )

@@ -53,7 +53,7 @@ def _told(entry: Entry) -> str:
         said.append(f"{percent(entry.sole)} of its rows no other sampler picked")
     if entry.divergence is not None:
         said.append(f"its classes are {decimal(entry.divergence)} nats from the pool&#x27;s")
-    return f'<p class="quiet">{"; ".join(said)}.</p>' if said else ""
+    return f'<p class="quiet legend">{"; ".join(said)}.</p>' if said else ""
 
 
 def _batch(title: str, rows: list[Example]) -> str:
