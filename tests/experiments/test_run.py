@@ -168,7 +168,7 @@ class TestSweep:
         assert code == 130
         assert "the same command goes on" in err
         assert re.search(r"^margin +1 ", out, re.MULTILINE)
-        assert "1 more runs are not finished" in out
+        assert "1 more run did not finish" in out
         code, out, _ = run(*QUICK, "seed=0,1,2", "-m")
         assert code == 0
         assert re.search(r"^margin +3 ", out, re.MULTILINE)
@@ -209,7 +209,7 @@ class TestSingleRun:
         code, out, _ = run(*QUICK, where.format(tmp_path))
         assert code == 0
         assert {path.name for path in tmp_path.iterdir()} <= {"runs", "elsewhere"}
-        assert ("chart: " in out) == ("run_dir" not in where)
+        assert ("report: " in out) == ("run_dir" not in where)
 
     def test_without_a_validation_part(self, run, tmp_path):
         assert run(*QUICK, "data.fractions=[0.8,0,0.2]")[0] == 0
@@ -217,15 +217,19 @@ class TestSingleRun:
 
     def test_different_data_under_one_name_are_not_averaged(self, run):
         run(*QUICK, "name=mine")
-        code, _, err = run(*QUICK, "name=mine", "data=wine", "sampler=uniform")
-        assert code == 2
-        assert "different data or models (iris, logistic; wine, logistic)" in err
+        code, out, _ = run(*QUICK, "name=mine", "data=wine", "sampler=uniform")
+        assert code == 0
+        iris, wine = out.index("iris, logistic   accuracy"), out.index("wine, logistic   accuracy")
+        assert iris < out.index("\nmargin ") < wine < out.index("\nuniform ")
+        assert "margin - uniform" not in out
 
     def test_different_settings_under_one_name_are_not_averaged(self, run, tmp_path, capsys):
         run(*QUICK, "name=mine", "sampler=uniform")
-        code, _, err = run(*QUICK, "name=mine", "schedule.max_rounds=1")
-        assert code == 2
-        assert "runs of different experiments: schedule.max_rounds was 1, is None; give each another name=" in err
+        code, out, _ = run(*QUICK, "name=mine", "schedule.max_rounds=1")
+        assert code == 0
+        assert "iris, logistic, schedule.max_rounds=None   accuracy" in out
+        assert "iris, logistic, schedule.max_rounds=1   accuracy" in out
+        assert "margin - uniform" not in out
         assert table.main([str(tmp_path / "runs")]) == 2
         assert "different experiments: schedule.max_rounds was 1, is None" in capsys.readouterr().err
 

@@ -96,6 +96,13 @@ class TestReadRuns:
             write_run(tmp_path, sampler="power", settings=settings, suffix=f",beta={beta}")
         assert {one.sampler for one in read_runs([tmp_path]).found} == {"power (beta=1)", "power (beta=2)"}
 
+    def test_samplers_of_the_same_settings_and_other_names(self, tmp_path):
+        for name in ("margin", "margin-0.3-uniform-0.7"):  # which a setting beside them makes
+            write_run(tmp_path, sampler=name, settings={"sampler": {"_target_": "Margin"}})
+        runs = read_runs([tmp_path])
+        assert {one.sampler for one in runs.found} == {"margin", "margin-0.3-uniform-0.7"}
+        assert not runs.twice
+
     def test_filters(self, tmp_path):
         write_run(tmp_path, settings={"noise": {"share": 0.1}})
         write_run(tmp_path, seed=1, settings={"noise": {"share": 0.0}})

@@ -105,7 +105,7 @@ def read_runs(roots: Sequence[str | PathLike[str]], *, only: Mapping[str, Sequen
         if not one.run.rounds:
             empty.append(str(folder))
             continue
-        key = one.settings, json.dumps(one.run.config.get("sampler"), sort_keys=True), one.seed
+        key = one.settings, json.dumps([one.sampler, one.run.config.get("sampler")], sort_keys=True), one.seed
         if key in found:
             twice.append(str(folder))
         else:
