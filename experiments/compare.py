@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torchal.errors import ConfigError, TorchalError
 from torchal.runs.metrics import LOWER_IS_BETTER
 from torchal.statistics.comparisons import compare, runs_needed, signed_rank_probabilities
-from torchal.study.comparing import area, has
 from torchal.study.numbers import MINUS, probability
 from torchal.study.reading import StudyRun, read_runs
 from torchal.study.summary import Estimate
@@ -102,12 +101,12 @@ def _bayesian(values: Sequence[NDArray[Any]], options: argparse.Namespace, *, do
 def _areas(runs: Sequence[StudyRun], shared: Sequence[str], metric: str, side: str) -> dict[tuple[object, ...], float]:
     areas: dict[tuple[object, ...], float] = {}
     for one in runs:
-        if not has(one.run, metric):
+        if not one.has(metric):
             raise ConfigError(f"{one.run.folder} has no {metric} of its test part in every round")
         key = (one.seed, *(getattr(one, name) for name in shared))
         if key in areas:
             raise ConfigError(f"{side} has several runs of {one.where} that could be paired; name fewer by a folder")
-        areas[key] = area(one.run, metric)
+        areas[key] = one.area(metric)
     return areas
 
 

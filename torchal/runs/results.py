@@ -60,13 +60,12 @@ class Run:
             raise ConfigError(f"{self.folder} has no {part} {metric!r}; it has {have or f'no {part} part'}")
         if against not in AXES:
             raise ConfigError(f"a curve is drawn against {', '.join(AXES)}; got {against!r}")
-        seconds = itertools.accumulate(sum(result.seconds.values()) for result in self.rounds)
-        axes: dict[str, list[float]] = {
-            "labels": [result.n_labeled for result in self.rounds],
-            "cost": [result.cost for result in self.rounds],
-            "seconds": list(seconds),
-        }
-        return [axes[against][number] for number in kept], [record[metric] for record in records]
+        axis: list[float]
+        if against == "seconds":
+            axis = list(itertools.accumulate(sum(result.seconds.values()) for result in self.rounds))
+        else:
+            axis = [result.cost if against == "cost" else result.n_labeled for result in self.rounds]
+        return [axis[number] for number in kept], [record[metric] for record in records]
 
     @property
     def seconds(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,37 +12,17 @@ from torchal.errors import DataError
 from torchal.runs.curves import learning_curve
 from torchal.runs.metrics import LOWER_IS_BETTER
 from torchal.runs.results import Run
-from torchal.runs.watching import WATCHED
-from torchal.statistics import comparisons, curves, rankings
+from torchal.statistics import comparisons, rankings
 from torchal.study.reading import StudyRun
 from torchal.study.summary import Comparison, Estimate, ExperimentSummary, Penalties, Ranking
-
-
-def part_of(metric: str) -> str:
-    """Return the part of a round's record that a metric is in: that of the test part, or what was watched."""
-    return "pool" if metric in WATCHED else "test"
-
-
-def has(run: Run, metric: str) -> bool:
-    """Tell whether all rounds of a run have a finite value of a metric; of what was watched, whether any has."""
-    part = part_of(metric)
-    values = [getattr(result, part).get(metric) for result in run.rounds]
-    if part == "pool":  # of the first rounds there may be none
-        values = [value for value in values if value is not None]
-    return bool(values) and all(value is not None and math.isfinite(value) for value in values)
-
-
-def area(run: Run, metric: str) -> float:
-    """Return the mean height of a run's curve against labels."""
-    return curves.area_under_curve(*run.curve(metric, part_of(metric)))
 
 
 def areas_of(runs: Iterable[StudyRun], metric: str) -> dict[str, dict[Any, float]]:
     """Return the areas of finished runs, by sampler and by what they are paired on."""
     scores: dict[str, dict[Any, float]] = {}
     for one in runs:
-        if one.run.finished and has(one.run, metric):
-            scores.setdefault(one.sampler, {})[one.settings, one.seed] = area(one.run, metric)
+        if one.run.finished and one.has(metric):
+            scores.setdefault(one.sampler, {})[one.settings, one.seed] = one.area(metric)
     return scores
 
 
@@ -129,7 +108,7 @@ def count_penalties(groups: Iterable[Sequence[StudyRun]], metric: str) -> Penalt
     for group in groups:
         runs: dict[str, dict[int, Run]] = {}
         for one in group:
-            if one.run.finished and has(one.run, metric):
+            if one.run.finished and one.has(metric):
                 runs.setdefault(one.sampler, {})[one.seed] = one.run
         seeds = sorted(set.intersection(*map(set, runs.values()))) if runs else []
         if len(runs) < 2 or len(seeds) < 2:

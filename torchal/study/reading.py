@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ import torchal
 from torchal._records import without
 from torchal.errors import ConfigError, RunError
 from torchal.runs.results import Run, RunFolder
+from torchal.runs.watching import WATCHED
+from torchal.statistics import area_under_curve
 from torchal.study.summary import Problem
 
 OF_EXPERIMENT = ("data", "model", "select_model", "schedule", "start", "noise", "repeat", "cost")
@@ -29,6 +32,11 @@ SHORT = {
     "standardise": "data.standardize",
 }
 """Names of settings that a filter may use, for those that they stand for."""
+
+
+def part_of(metric: str) -> str:
+    """Return the part of a round's record that a metric is in: that of the test part, or what was watched."""
+    return "pool" if metric in WATCHED else "test"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +61,24 @@ class StudyRun:
     def flat(self) -> dict[str, Any]:
         """All settings by their dotted names, and the three names."""
         return {**flattened(self.run.config), "data": self.data, "model": self.model, "sampler": self.sampler}
+
+    @cached_property
+    def _areas(self) -> dict[str, float]:
+        return {}
+
+    def area(self, metric: str) -> float:
+        """Return the mean height of the run's curve of a metric against labels; it is asked for again and again."""
+        if metric not in self._areas:
+            self._areas[metric] = area_under_curve(*self.run.curve(metric, part_of(metric)))
+        return self._areas[metric]
+
+    def has(self, metric: str) -> bool:
+        """Tell whether all rounds have a finite value of a metric; of what was watched, whether any has."""
+        part = part_of(metric)
+        values = [getattr(result, part).get(metric) for result in self.run.rounds]
+        if part == "pool":  # of the first rounds there may be none
+            values = [value for value in values if value is not None]
+        return bool(values) and all(value is not None and math.isfinite(value) for value in values)
 
     @property
     def where(self) -> str:

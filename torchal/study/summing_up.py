@@ -20,17 +20,14 @@ from torchal.runs.results import AXES, Run
 from torchal.runs.watching import WATCHED
 from torchal.statistics import curves
 from torchal.study.comparing import (
-    area,
     areas_of,
     compare_over_all,
     compare_with,
     count_penalties,
-    has,
-    part_of,
     rank,
 )
 from torchal.study.picks import bought_by_class, class_columns, class_divergence, sole_shares, spread
-from torchal.study.reading import SEEDS, Runs, StudyRun, differing
+from torchal.study.reading import SEEDS, Runs, StudyRun, differing, part_of
 from torchal.study.summary import (
     Band,
     Comparison,
@@ -239,7 +236,7 @@ def _entry(  # noqa: PLR0917
     ended = [one for one in runs if one.run.finished]
     shown = ended or list(runs)
     labels, bought = bought_by_class([one.run for one in shown], columns)
-    measured = {name: [one for one in shown if has(one.run, name)] for name in metrics}
+    measured = {name: [one for one in shown if one.has(name)] for name in metrics}
     return Entry(
         sampler=sampler,
         runs=len(ended),
@@ -253,7 +250,7 @@ def _entry(  # noqa: PLR0917
             if any(one.run.finished for one in some)
         },
         area={
-            name: _estimate([area(one.run, name) for one in some if one.run.finished])
+            name: _estimate([one.area(name) for one in some if one.run.finished])
             for name, some in measured.items()
             if any(one.run.finished for one in some)
         },
@@ -310,7 +307,7 @@ def _reached(runs: Sequence[StudyRun], metric: str, full: Mapping[int, float], t
     known = []
     for one in runs:
         at = target if target is not None else (full[one.seed] * SHARE_OF_FULL if one.seed in full else None)
-        if at is not None and has(one.run, metric) and (target is not None or metric == "accuracy"):
+        if at is not None and one.has(metric) and (target is not None or metric == "accuracy"):
             known.append((one, at))
     if not known:
         return None
