@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_PANELS = 24  # on a page
+_FEW = 6  # experiments with bars of their own
 _WIDE = 30  # letters of a name beside a row
 
 
@@ -34,14 +36,14 @@ def small_multiples(
         summary: what is drawn.
         metric: which; the main one where None.
         against: labels, cost or seconds.
-        experiments: some of the summary's; all where None.
+        experiments: some of the summary's; the first 24 where None.
     """
     check_installed("matplotlib", extra="experiments")
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     metric = metric or summary.metric
-    shown = list(summary.experiments if experiments is None else experiments)
+    shown = list(summary.experiments[:_MOST_PANELS] if experiments is None else experiments)
     samplers = samplers_of(summary)
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
@@ -63,7 +65,7 @@ def small_multiples(
             drawn["all training data"] = axes.axhline(
                 experiment.full_data, color="0.35", linewidth=1, linestyle=(0, (1, 2))
             )
-        axes.set_title("\n".join(textwrap.wrap(experiment.name, 38)[:3]), fontsize=9)
+        axes.set_title(_wrapped(experiment.name, 38), fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=against == "labels"))
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
@@ -72,13 +74,30 @@ def small_multiples(
         axes.set_visible(False)
     for axes in panels[-1]:
         axes.set_xlabel(against, fontsize=9)
+    if len(shown) < len(summary.experiments) and experiments is None:
+        figure.suptitle(f"{len(shown)} of {len(summary.experiments)} experiments", fontsize=9)
     figure.supylabel(f"test {metric.replace('_', ' ')}", fontsize=9)
     order = [name for name in (*samplers, "all training data") if name in drawn]
     across = max(1, min(len(order), int(columns * 3.6 / 1.7)))
     figure.legend(
-        [drawn[name] for name in order], order, loc="outside lower center", ncols=across, frameon=False, fontsize=8
+        [drawn[name] for name in order],
+        [_short(name) for name in order],
+        loc="outside lower center",
+        ncols=across,
+        frameon=False,
+        fontsize=8,
     )
     return figure
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Return a text in at most three lines, with no sign in it that would begin a formula."""
+    return "\n".join(textwrap.wrap(text, width)[:3]).replace("$", r"\$")
+
+
+def _short(text: str) -> str:
+    """Return the beginning of a name, with no sign in it that would begin a formula."""
+    return (text if len(text) <= _WIDE else text[: _WIDE - 1] + "…").replace("$", r"\$")
 
 
 def samplers_of(summary: Summary) -> list[str]:
@@ -118,7 +137,7 @@ def critical_difference(ranking: Ranking) -> Figure:
         row = place if is_left else len(names) - 1 - place
         height, edge = top + step * (row + 0.5), 1.0 if is_left else float(len(names))
         axes.plot([rank, rank, edge], [0, height, height], color="0.25", linewidth=0.9)
-        text = f"{textwrap.shorten(name, _WIDE)}  {rank:.2f}"
+        text = f"{_short(name)}  {rank:.2f}"
         axes.text(edge, height - 0.03, text, ha="left" if is_left else "right", va="bottom", fontsize=8.5)
     for level, clique in enumerate(ranking.cliques):
         ends = [ranking.mean_ranks[clique[0]] - 0.03, ranking.mean_ranks[clique[-1]] + 0.03]
@@ -157,7 +176,7 @@ def comparison_matrix(summary: Summary) -> Figure:
                 axes.text(
                     j, i, f"{values[i, j]:+.3f}", ha="center", va="center", fontsize=7.5, weight=weight, color=ink
                 )
-    labels = [textwrap.shorten(name, _WIDE) for name in names]
+    labels = [_short(name) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_title(f"area of {summary.metric}: row minus column (bold: p < 0.05, Holm)", fontsize=9)
@@ -165,37 +184,34 @@ def comparison_matrix(summary: Summary) -> Figure:
     return figure
 
 
-def seconds_bars(summary: Summary, *, experiments: Sequence[ExperimentSummary] | None = None) -> Figure:
-    """Draw the mean seconds of a run by phase: a panel for each experiment, a bar for each sampler.
+def seconds_bars(summary: Summary) -> Figure:
+    """Draw the mean seconds of a run by phase, a bar for each sampler: a panel for each experiment.
 
-    Args:
-        summary: what is drawn.
-        experiments: some of the summary's; all where None.
+    Of more than six experiments there is one panel, of the means over those that a sampler has runs of.
     """
     check_installed("matplotlib", extra="experiments")
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    shown = list(summary.experiments if experiments is None else experiments)
-    phases = list(dict.fromkeys(phase for one in shown for entry in one.entries.values() for phase in entry.seconds))
+    shown = _seconds_of(summary)
+    phases = list(dict.fromkeys(phase for bars in shown.values() for seconds in bars.values() for phase in seconds))
     columns = min(2, len(shown))
     rows = math.ceil(len(shown) / columns)
-    bars = max(len(one.ordered) for one in shown)
-    figure = Figure(figsize=(max(6.4, 5.0 * columns), (0.8 + 0.22 * bars) * rows + 0.5), layout="constrained")
+    most = max((len(bars) for bars in shown.values()), default=1)
+    figure = Figure(figsize=(max(6.4, 5.0 * columns), (0.8 + 0.22 * most) * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
-    for axes, experiment in zip(panels.flat, shown, strict=False):
-        names = experiment.ordered
-        left = np.zeros(len(names))
+    for axes, (title, bars) in zip(panels.flat, shown.items(), strict=False):
+        left = np.zeros(len(bars))
         for number, phase in enumerate(phases):
-            wide = np.array([experiment.entries[name].seconds.get(phase, 0.0) for name in names])
-            axes.barh(range(len(names)), wide, left=left, color=look_of(number)["color"], height=0.72)
+            wide = np.array([seconds.get(phase, 0.0) for seconds in bars.values()])
+            axes.barh(range(len(bars)), wide, left=left, color=look_of(number)["color"], height=0.72)
             left += wide
         for place, total in enumerate(left):
             axes.text(total, place, f" {total:.3g}", va="center", fontsize=7.5)
-        axes.set_yticks(range(len(names)), [textwrap.shorten(name, _WIDE) for name in names], fontsize=7.5)
+        axes.set_yticks(range(len(bars)), [_short(name) for name in bars], fontsize=7.5)
         axes.invert_yaxis()
-        axes.set_xlim(0, max(1e-9, float(left.max())) * 1.15)
-        axes.set_title("\n".join(textwrap.wrap(experiment.name, 50)[:3]), fontsize=9)
+        axes.set_xlim(0, max(1e-9, float(left.max(initial=0.0))) * 1.15)
+        axes.set_title(_wrapped(title, 50), fontsize=9)
         axes.tick_params(labelsize=7.5)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels.flat[len(shown) :]:
@@ -207,6 +223,18 @@ def seconds_bars(summary: Summary, *, experiments: Sequence[ExperimentSummary] |
     return figure
 
 
+def _seconds_of(summary: Summary) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the seconds of each bar by phase: for each panel, and each sampler in it."""
+    if len(summary.experiments) <= _FEW:
+        return {one.name: {name: one.entries[name].seconds for name in one.ordered} for one in summary.experiments}
+    means: dict[str, dict[str, float]] = {}
+    for name in samplers_of(summary):
+        own = [one.entries[name].seconds for one in summary.experiments if name in one.entries]
+        phases = dict.fromkeys(phase for seconds in own for phase in seconds)
+        means[name] = {phase: sum(seconds.get(phase, 0.0) for seconds in own) / len(own) for phase in phases}
+    return {f"mean of {len(summary.experiments)} experiments": means}
+
+
 def write_charts(summary: Summary, folder: Path, *, formats: Sequence[str] = ("png", "svg", "pdf")) -> dict[str, Path]:
     """Write all charts into a folder; return, by what it shows, the first file of each.
 
@@ -215,30 +243,29 @@ def write_charts(summary: Summary, folder: Path, *, formats: Sequence[str] = ("p
     from matplotlib.backends.backend_pdf import PdfPages
 
     charts: dict[str, tuple[str, Callable[[], Figure]]] = {}
-    few = summary.experiments[:_MOST_PANELS]
-    charts["learning curves"] = ("curves", lambda: small_multiples(summary, experiments=few))
-    charts["seconds"] = ("seconds", lambda: seconds_bars(summary, experiments=few))
+    charts["learning curves"] = ("curves", lambda: small_multiples(summary))
+    charts["seconds"] = ("seconds", lambda: seconds_bars(summary))
     if summary.comparisons.get(summary.metric):
         charts["each against each"] = ("comparisons", lambda: comparison_matrix(summary))
     ranking = summary.ranking
     if ranking is not None:
         charts["critical difference"] = ("ranks", lambda: critical_difference(ranking))
     folder.mkdir(parents=True, exist_ok=True)
-    written = {}
     pages = pages_of(summary)
-    for what, (name, draw) in charts.items():
-        figure = _arranged(draw())
-        for one in formats:
-            if (name, one) != ("curves", "pdf"):
-                save(figure, folder / f"{name}.{one}")
-            elif len(pages) == 1:
-                save(figure, folder / "curves.pdf")
-        written[what] = folder / f"{name}.{formats[0]}"
-    if "pdf" in formats and len(pages) > 1:
-        with PdfPages(folder / "curves.pdf", metadata={"CreationDate": None}) as file:
-            for page in pages:
-                file.savefig(small_multiples(summary, experiments=page))
-    return written
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for the letter
+        for name, draw in charts.values():
+            figure = _arranged(draw())
+            for one in formats:
+                if (name, one) != ("curves", "pdf"):
+                    save(figure, folder / f"{name}.{one}")
+                elif len(pages) == 1:
+                    save(figure, folder / "curves.pdf")
+        if "pdf" in formats and len(pages) > 1:
+            with PdfPages(folder / "curves.pdf", metadata={"CreationDate": None}) as file:
+                for page in pages:
+                    file.savefig(small_multiples(summary, experiments=page))
+    return {what: folder / f"{name}.{formats[0]}" for what, (name, _) in charts.items()}
 
 
 def _arranged(figure: Figure) -> Figure:
