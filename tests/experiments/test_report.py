@@ -89,6 +89,18 @@ class TestReport:
         text = (tmp_path / "report" / "report.md").read_text()
         assert "digits, logistic: no rows are shown, for the data cannot be loaded: " in text
 
+    @pytest.mark.parametrize(
+        "environment",
+        [
+            {"packages": ["a"], "commit": 5, "data": {"class_counts": "abc"}},
+            {"data": {"class_counts": [9], "class_names": ["a"]}},
+            {"data": ["x"]},
+        ],
+    )
+    def test_an_environment_that_somebody_edited(self, tmp_path, environment):
+        write_run(tmp_path, sampler="uniform", environment=environment)
+        assert report.main([str(tmp_path), "--forms", "md", "html", "csv"]) == 0
+
     def test_errors(self, sweep, tmp_path, capsys):
         (tmp_path / "empty").mkdir()
         for arguments, why in (
@@ -96,6 +108,10 @@ class TestReport:
             ([str(tmp_path / "nowhere")], "error: there is no folder"),
             ([str(sweep), "--data", "x"], "error: there is no run with data=x below"),
             ([str(sweep), "--metric", "auc"], "no run recorded auc on the test part; they have accuracy, log_loss"),
+            ([str(sweep), "--metric", "accuracy", "auc"], "no run recorded auc on the test part; they have accuracy"),
+            ([str(sweep), "--baseline", "margn"], "no run has the sampler 'margn'; there are badge, margin, uniform"),
+            ([str(sweep), "--examples", "-1"], "--examples must be a whole number of at least 0, got -1"),
+            ([str(sweep), "--target", "nan"], "--target must be a finite number, got nan"),
             ([str(sweep), "--only", "seed"], "--only is given as SETTING=VALUE, got 'seed'"),
             ([str(sweep), "--only", "colour=red"], "no run has a setting 'colour'"),
         ):
