@@ -61,12 +61,32 @@ class TestCompare:
             capsys, "margin", "uniform", "--runs", tmp_path
         )
 
+    def test_the_same_difference_in_each_pair(self, tmp_path, capsys):
+        for seed in range(3):
+            write_run(tmp_path, sampler="uniform", seed=seed, values=(0.5, 0.5, 0.5))
+            write_run(tmp_path, sampler="margin", seed=seed, values=(0.75, 0.75, 0.75))
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path)
+        assert line.endswith("over 3 pairs of runs: the same in each, so no test says how sure it is")
+
+    def test_a_name_with_signs_of_a_pattern_in_it(self, tmp_path, capsys):
+        for seed in range(2):
+            for sampler in ("x[1]", "x1"):
+                settings = {"names": {"data": "d", "model": "m", "sampler": sampler}}
+                write_run(tmp_path, sampler=sampler, seed=seed, settings=settings)
+        assert "over 2 pairs" in told(capsys, "x[1]", "x1", "--runs", tmp_path)
+
+    def test_what_cannot_be_read_is_told_once(self, tmp_path, capsys):
+        write_sweep(tmp_path)
+        (tmp_path / "digits-logistic" / "margin" / "seed=0" / "checkpoint.pt").write_bytes(b"")
+        assert compare.main(["margin", "uniform", "--runs", str(tmp_path)]) == 0
+        assert capsys.readouterr().err.count("could not be read") == 1
+
     def test_errors(self, tmp_path, capsys):
         write_run(tmp_path, sampler="uniform")
         write_run(tmp_path, sampler="margin", seed=1)
         write_run(tmp_path / "other", sampler="uniform", settings={"schedule": {"budget": 99}})
         for arguments, why in (
-            (["margin", "nothing"], "with the sampler nothing, and nothing is no folder"),
+            (["margin", "nothing"], "sampler nothing, and nothing is no folder; there are runs of margin, uniform"),
             (["margin", "uniform"], "no run of margin has a partner of uniform"),
             (["uniform", "margin", "--metric", "auc"], "has no auc of its test part in every round"),
         ):
