@@ -82,6 +82,30 @@ class TestReport:
         page = (tmp_path / "report" / "report.html").read_text()
         assert page.count("data:image/png;base64") == 6
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"_target_": "os.mkdir"},
+            {"_target_": "torchal.data.digits", "fractions": [{"_target_": "os.mkdir"}]},
+        ],
+    )
+    def test_a_report_calls_nothing_that_a_run_names(self, tmp_path, data):
+        made = tmp_path / "made"
+        write_run(tmp_path, sampler="uniform", settings={"data": {**data, "path": str(made)}})
+        assert report.main([str(tmp_path), "--forms", "md"]) == 0
+        assert not made.exists()
+        assert (
+            "they come from os.mkdir, and only torchal.data is loaded"
+            in (tmp_path / "report" / "report.md").read_text()
+        )
+
+    def test_data_that_are_others_by_now(self, tmp_path):
+        settings = {"data": {"_target_": "torchal.data.digits", "seed": 0, "max_rows": 30}}
+        write_run(tmp_path, sampler="uniform", settings=settings)
+        assert report.main([str(tmp_path), "--forms", "md"]) == 0
+        text = (tmp_path / "report" / "report.md").read_text()
+        assert "the data have 20 rows of 10 classes, and the runs bought row 39 and class 1" in text
+
     def test_data_that_cannot_be_loaded_any_more(self, tmp_path):
         settings = {"data": {"_target_": "torchal.data.libsvm", "path": "/nowhere"}}
         write_run(tmp_path, sampler="uniform", settings=settings)
