@@ -158,6 +158,7 @@ class TestReadRuns:
         assert len(read_runs([tmp_path], only={"data": ["dig*"]}).found) == 2
         assert names(read_runs([tmp_path], only={"sampler": ["uniform", "x"]})) == [("iris", "logistic", "uniform", 0)]
         assert names(read_runs([tmp_path], only={"noise": ["0.1"]})) == [("digits", "logistic", "margin", 0)]
+        assert names(read_runs([tmp_path], only={"noise": ["0"]})) == [("digits", "logistic", "margin", 1)]
         assert len(read_runs([tmp_path], only={"schedule.budget": ["40"], "seed": ["0"]}).found) == 2
         with pytest.raises(ConfigError, match=r"no run has a setting 'colour'; there are .*noise.share"):
             read_runs([tmp_path], only={"colour": ["red"]})

@@ -300,7 +300,24 @@ def _only(runs: Sequence[StudyRun], only: Mapping[str, Sequence[str]]) -> Iterat
             raise ConfigError(f"no run has a setting {name!r}; there are {', '.join(sorted(known))}")
     for one in runs:
         if all(
-            name in one.flat and any(fnmatchcase(str(one.flat[name]), value) for value in values)
+            name in one.flat and any(_is_meant(one.flat[name], value) for value in values)
             for name, values in wanted.items()
         ):
             yield one
+
+
+def _is_meant(value: Any, asked: str) -> bool:
+    """Tell whether a setting is what was asked for, as YAML or Python write it: true and True, 0 and 0.0.
+
+    Example:
+        >>> [_is_meant(*pair) for pair in ((True, "true"), (0.0, "0"), (None, "null"), ("margin", "mar*"), (1, "2"))]
+        [True, True, True, True, False]
+    """
+    if fnmatchcase(str(value), asked):
+        return True
+    if value is None or isinstance(value, bool):
+        return json.dumps(value) == asked
+    try:
+        return isinstance(value, int | float) and float(asked) == value
+    except ValueError:
+        return False

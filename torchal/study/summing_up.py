@@ -93,6 +93,7 @@ def sum_up(runs: Runs, wanted: Wanted | None = None) -> Summary:
     notes += [
         f"{one.name}: there is no {wanted.baseline} to compare with." for one in experiments if one.baseline is None
     ]
+    notes += [note for one in experiments for note in _spans(one.name, groups[one.key])]
     return Summary(
         title=wanted.title,
         command=wanted.command,
@@ -320,6 +321,18 @@ def _reached(runs: Sequence[StudyRun], metric: str, full: Mapping[int, float], t
         reached=told["reached"],
         median=told["median"],
     )
+
+
+def _spans(name: str, group: Sequence[StudyRun]) -> Iterable[str]:
+    """Say where finished runs have other numbers of labels than others: their areas are then not of the same."""
+    spans = {(one.run.rounds[0].n_labeled, one.run.rounds[-1].n_labeled) for one in group if one.run.finished}
+    if len(spans) > 1:
+        begin, end = ({span[place] for span in spans} for place in (0, 1))
+        told = " and ".join(
+            f"{what} at {min(some)}{f' to {max(some)}' if len(some) > 1 else ''}"
+            for what, some in (("begin", begin), ("end", end))
+        )
+        yield f"{name}: areas are not over the same labels: runs {told}."
 
 
 def _progress(groups: Mapping[str, Sequence[StudyRun]], experiments: Sequence[ExperimentSummary]) -> Iterable[str]:
