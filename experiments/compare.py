@@ -70,12 +70,16 @@ def _side(given: str, runs: Path, problems: dict[str, str]) -> list[StudyRun]:
 def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argparse.Namespace) -> str:
     """Return the line: runs are paired on seed and on all of data, model, settings and sampler that both sides share.
 
+    Two samplers by their names are compared in the same experiments only. Of folders, the line says what differs.
+
     Raises:
         ConfigError: no run of the one side has a partner on the other; or a run has several.
     """
     metric = options.metric
     # What no value of is on both sides is what differs between them
     shared = [name for name in _SIDES if {getattr(one, name) for one in first} & {getattr(one, name) for one in second}]
+    if not any(Path(given).is_dir() for given in (options.a, options.b)):
+        shared = [name for name in _SIDES if name in shared or name != "sampler"]
     areas = [_areas(runs, shared, metric, side) for runs, side in ((first, options.a), (second, options.b))]
     pairs = sorted(areas[0].keys() & areas[1].keys())
     if not pairs:
@@ -85,6 +89,9 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
     found = compare(*values, lower_is_better=down)
     gap = difference(Estimate(found["difference"], found["lower"], found["upper"])).replace(MINUS, "-")
     on = f"over {len(pairs)} pair{'s' * (len(pairs) > 1)} of runs"
+    others = [name for name in ("data", "model") if name not in shared] or ["settings"] * ("settings" not in shared)
+    if others:
+        on += f" whose {' and '.join(others)} differ{'s' * (others == ['model'])}"
     won = f"{found['wins']} won, {found['ties']} equal, {found['losses']} lost"
     better = (found["difference"] < 0) == down
     if found["p"] is None:

@@ -29,7 +29,7 @@ class TestCompare:
         for file in (tmp_path / "new").rglob("full_data"):
             assert file.is_dir()
         line = told(capsys, tmp_path / "new", tmp_path / "old")
-        assert "over 6 pairs of runs" in line  # of the same sampler and seed; their models differ
+        assert "over 6 pairs of runs whose model differs" in line  # of the same sampler and seed
 
     def test_less_is_better_of_a_loss(self, tmp_path, capsys):
         write_sweep(tmp_path, seeds=range(5))
@@ -60,6 +60,15 @@ class TestCompare:
         assert "over 1 pair of runs: too few to say how sure that is" in told(
             capsys, "margin", "uniform", "--runs", tmp_path
         )
+
+    def test_samplers_of_other_experiments_are_no_pairs(self, tmp_path, capsys):
+        for seed in range(3):
+            write_run(tmp_path, sampler="margin", seed=seed)
+            write_run(tmp_path, sampler="uniform", seed=seed, settings={"noise": {"share": 0.1}})
+        assert compare.main(["margin", "uniform", "--runs", str(tmp_path)]) == 2
+        assert "no run of margin has a partner of uniform" in capsys.readouterr().err
+        line = told(capsys, tmp_path / "digits-logistic" / "margin", tmp_path / "digits-logistic" / "uniform")
+        assert "over 3 pairs of runs whose settings differ" in line
 
     def test_the_same_difference_in_each_pair(self, tmp_path, capsys):
         for seed in range(3):
