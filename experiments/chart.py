@@ -40,16 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not finished:
             raise ConfigError(f"there is no finished run below {', '.join(map(str, options.folders))}")
         curves = {
-            name: learning_curve(group, metric=options.metric, part=options.part, against=options.against)
+            _plain(name): learning_curve(group, metric=options.metric, part=options.part, against=options.against)
             for name, group in sorted(grouped(finished, options.by).items())
         }
         ylabel = f"{options.part} {options.metric.replace('_', ' ')}"
-        figure = charts.learning_curves(curves, title=options.title, ylabel=ylabel, xlabel=options.against)
+        figure = charts.learning_curves(
+            curves, title=_plain(options.title), ylabel=_plain(ylabel), xlabel=options.against
+        )
         print(charts.save(figure, options.out))
     except (TorchalError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _plain(text: str) -> str:
+    """Return a text with no sign in it that would begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def grouped(runs: Sequence[Run], by: Sequence[str]) -> dict[str, list[Run]]:
@@ -58,7 +65,7 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> dict[str, list[Run]]:
     Raises:
         ConfigError: a run does not have one of the settings, or the runs of one curve differ in more than their seed.
     """
-    settings = {id(run): {**flattened(run.config), **run.config.get("names", {})} for run in runs}
+    settings = {id(run): _settings(run) for run in runs}
     differing = [
         name for name in ("data", "model") if name not in by and len({str(s.get(name)) for s in settings.values()}) > 1
     ]
@@ -77,6 +84,12 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> dict[str, list[Run]]:
         if mixed:
             raise ConfigError(f"the runs of {label!r} differ in {', '.join(mixed)}; name it by --by, or fewer folders")
     return groups
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return all settings of a run by their dotted names, and what its data, model and sampler are called."""
+    names = run.config.get("names")
+    return {**flattened(run.config), **(names if isinstance(names, Mapping) else {})}
 
 
 def _mixed(settings: Sequence[Mapping[str, Any]]) -> list[str]:

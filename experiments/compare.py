@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +35,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        print(answer(_side(options.a, options.runs), _side(options.b, options.runs), options))
+        problems: dict[str, str] = {}
+        try:
+            first, second = (_side(given, options.runs, problems) for given in (options.a, options.b))
+        finally:
+            for folder, why in problems.items():
+                print(f"could not be read: {folder}: {why}", file=sys.stderr)
+        print(answer(first, second, options))
     except (TorchalError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _side(given: str, runs: Path) -> list[StudyRun]:
-    """Return the finished runs of one side."""
+def _side(given: str, runs: Path, problems: dict[str, str]) -> list[StudyRun]:
+    """Return the finished runs of one side, and put what cannot be read into problems."""
     is_folder = Path(given).is_dir()
-    found = read_runs([given]) if is_folder else read_runs([runs], only={"sampler": [given]})
-    for problem in found.problems:
-        print(f"could not be read: {problem.folder}: {problem.why}", file=sys.stderr)
+    found = read_runs([given if is_folder else runs])
+    problems |= {problem.folder: problem.why for problem in found.problems}
     finished = [one for one in found.found if one.run.finished]
-    if not finished:
-        where = given if is_folder else f"{runs} with the sampler {given}, and {given} is no folder"
-        raise ConfigError(f"there is no finished run below {where}")
-    return finished
+    if is_folder and not finished:
+        raise ConfigError(f"there is no finished run below {given}")
+    own = finished if is_folder else [one for one in finished if one.sampler == given]
+    own = own or [one for one in finished if fnmatchcase(one.sampler, given)]
+    if not own:
+        samplers = ", ".join(sorted({one.sampler for one in finished})) or "no others"
+        raise ConfigError(
+            f"there is no finished run below {runs} with the sampler {given}, and {given} is no folder; "
+            f"there are runs of {samplers}"
+        )
+    return own
 
 
 def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argparse.Namespace) -> str:
     """Return the line: runs are paired on seed and on all of data, model, settings and sampler that both sides share.
+
+    Two samplers by their names are compared in the same experiments only. Of folders, the line says what differs.
 
     Raises:
         ConfigError: no run of the one side has a partner on the other; or a run has several.
@@ -63,6 +78,8 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
     metric = options.metric
     # What no value of is on both sides is what differs between them
     shared = [name for name in _SIDES if {getattr(one, name) for one in first} & {getattr(one, name) for one in second}]
+    if not any(Path(given).is_dir() for given in (options.a, options.b)):
+        shared = [name for name in _SIDES if name in shared or name != "sampler"]
     areas = [_areas(runs, shared, metric, side) for runs, side in ((first, options.a), (second, options.b))]
     pairs = sorted(areas[0].keys() & areas[1].keys())
     if not pairs:
@@ -72,10 +89,16 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
     found = compare(*values, lower_is_better=down)
     gap = difference(Estimate(found["difference"], found["lower"], found["upper"])).replace(MINUS, "-")
     on = f"over {len(pairs)} pair{'s' * (len(pairs) > 1)} of runs"
+    others = [name for name in ("data", "model") if name not in shared] or ["settings"] * ("settings" not in shared)
+    if others:
+        on += f" whose {' and '.join(others)} differ{'s' * (others == ['model'])}"
     won = f"{found['wins']} won, {found['ties']} equal, {found['losses']} lost"
     better = (found["difference"] < 0) == down
     if found["p"] is None:
-        return f"{options.a} - {options.b}: {gap} in area of {metric}, {on}: too few to say how sure that is"
+        why = (
+            "too few to say how sure that is" if len(pairs) < 2 else "the same in each, so no test says how sure it is"
+        )
+        return f"{options.a} - {options.b}: {gap} in area of {metric}, {on}: {why}"
     if found["p"] < 0.05 and found["difference"]:
         side, other = (options.a, options.b) if better else (options.b, options.a)
         told = f"{side} is better than {other}"

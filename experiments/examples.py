@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +46,8 @@ def add_examples(summary: Summary, found: Sequence[StudyRun], *, rows: int) -> S
             experiments.append(experiment)
             continue
         data, why = _data_of(runs[0].run, loaded)
+        if data is not None and (misfit := _misfit(runs, data)):
+            data, why = None, misfit
         if data is None:
             notes.append(f"{experiment.name}: no rows are shown, {why}.")
             experiments.append(experiment)
@@ -61,6 +63,9 @@ def _data_of(run: Run, loaded: dict[str, Splits | str]) -> tuple[Splits | None, 
     settings = run.config.get("data")
     if not isinstance(settings, dict) or "_target_" not in settings:
         return None, "for the runs do not say where their data came from"
+    foreign = [target for target in _targets(settings) if not target.startswith("torchal.data.")]
+    if foreign:  # whoever wrote config.yaml would choose what is called here
+        return None, f"for they come from {foreign[0]}, and only torchal.data is loaded"
     key = json.dumps([settings, run.config.get("repeat")], sort_keys=True)
     if key not in loaded:
         try:
@@ -75,6 +80,27 @@ def _data_of(run: Run, loaded: dict[str, Splits | str]) -> tuple[Splits | None, 
         return None, known
     shown = known.documents is not None or _image_shape(known) is not None
     return (known, "") if shown else (None, "for they are neither images nor texts")
+
+
+def _targets(settings: Any) -> Iterator[str]:
+    """Return all that settings call."""
+    if isinstance(settings, dict):
+        yield from (str(value) for name, value in settings.items() if name == "_target_")
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for one in settings:
+            yield from _targets(one)
+
+
+def _misfit(runs: Sequence[StudyRun], data: Splits) -> str:
+    """Return why these are not the data that the runs bought from, as far as that can be seen."""
+    bought = [result for one in runs for result in one.run.rounds if len(result.rows)]
+    row = max((int(result.rows.max()) for result in bought), default=-1)
+    label = max((int(result.labels.max()) for result in bought), default=-1)
+    n_rows, n_classes = len(data.train.targets), len(data.class_names)
+    if row < n_rows and label < n_classes:
+        return ""
+    return f"for the data have {n_rows} rows of {n_classes} classes, and the runs bought row {row} and class {label}"
 
 
 def _image_shape(data: Splits) -> tuple[int, ...] | None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.examples import EXAMPLES, add_examples
+from torchal._checks import check_whole
 from torchal.errors import ConfigError, TorchalError
 from torchal.study.answer import answer
 from torchal.study.numbers import MINUS
-from torchal.study.reading import read_runs
+from torchal.study.reading import Runs, read_runs
 from torchal.study.report import FORMS, write_report
 from torchal.study.summing_up import Wanted, sum_up
+
+BASELINE = "uniform"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     try:
         only = _filters(options)
+        check_whole("--examples", options.examples, least=0)
+        if options.target is not None and not math.isfinite(options.target):
+            raise ConfigError(f"--target must be a finite number, got {options.target}")
         runs = read_runs(options.folders, only=only)
         for problem in runs.problems:
             print(f"could not be read: {problem.folder}: {problem.why}", file=sys.stderr)
@@ -31,12 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             of = f" with {asked}" if asked else ""
             raise ConfigError(f"there is no run{of} below {', '.join(map(str, options.folders))}")
         metric, *others = options.metric or ["accuracy"]
+        _check_named(runs, options)
         summary = sum_up(
             runs,
             Wanted(
                 metric=metric,
                 metrics=others if options.metric else None,
-                baseline=options.baseline,
+                baseline=options.baseline or BASELINE,
                 target=options.target,
                 title=options.title or ", ".join(folder.resolve().name for folder in options.folders),
                 command=shlex.join(["python", "-m", "experiments.report", *given]),
@@ -54,13 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check_named(runs: Runs, options: argparse.Namespace) -> None:
+    """Require the metrics and the baseline that the command names to be somewhere in the runs."""
+    recorded = dict.fromkeys(name for one in runs.found for name in one.run.rounds[0].test)
+    unknown = [name for name in options.metric or () if name not in recorded]
+    if unknown and recorded:
+        raise ConfigError(f"no run recorded {', '.join(unknown)} on the test part; they have {', '.join(recorded)}")
+    samplers = sorted({one.sampler for one in runs.found})
+    if options.baseline is not None and options.baseline not in samplers:
+        raise ConfigError(f"no run has the sampler {options.baseline!r}; there are {', '.join(samplers)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="folders with runs somewhere below them")
     parser.add_argument("--out", type=Path, help="the folder to write into; report, in the first folder, unless given")
     parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS, help="what to write; all unless given")
     parser.add_argument("--metric", nargs="+", help="metrics of the test part, the main one first; all unless given")
-    parser.add_argument("--baseline", default="uniform", help="the sampler that others are compared with (uniform)")
+    parser.add_argument("--baseline", help=f"the sampler that others are compared with ({BASELINE})")
     parser.add_argument(
         "--target", type=float, help="value of the metric to be reached; 90 %% of the full data's accuracy unless given"
     )

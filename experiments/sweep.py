@@ -70,25 +70,35 @@ def _report(folder: Path, *, writes: bool) -> bool:
         print()
         for line in lines(summary, target=f"{SHARE_OF_FULL:.0%} of full"):
             print(line)
-        _write_aggregates(folder, runs)
         if writes:
             summary = add_examples(summary, runs.found, rows=EXAMPLES)
             print(f"report: {write_report(summary, folder / 'report')[0]}")
-        print(f"TensorBoard: {_tensorboard(folder / TENSORBOARD)}, then {address()}")
     except (TorchalError, OSError) as error:
         print(f"error: no report on {folder}: {error}", file=sys.stderr)
-        return False
+        good = False
+    try:
+        _write_aggregates(folder, runs)
+        print(f"TensorBoard: {_tensorboard(folder / TENSORBOARD)}, then {address()}")
+    except (TorchalError, OSError) as error:
+        print(f"error: no mean curves of {folder} for TensorBoard: {error}", file=sys.stderr)
+        good = False
     return good
 
 
 def _write_aggregates(folder: Path, found: Runs) -> None:
     """Write the mean curves of an experiment's samplers for TensorBoard, and a table of its runs."""
-    finished = [one for one in found.found if one.run.finished]
-    kinds = {one.settings for one in finished}
-    runs: dict[str, list[Run]] = {}
+    finished = [one for one in found.found if one.run.finished and one.has("accuracy")]
+    kinds = sorted({one.settings for one in finished})
+    lines: dict[tuple[str, str], list[Run]] = {}
     for one in finished:  # where a folder holds several experiments, each sampler of each is a line
-        name = one.sampler if len(kinds) == 1 else f"{one.sampler} ({sorted(kinds).index(one.settings) + 1})"
-        runs.setdefault(name, []).append(one.run)
+        lines.setdefault((one.sampler, one.settings), []).append(one.run)
+    runs: dict[str, list[Run]] = {}
+    for (sampler, settings), own in lines.items():
+        name = sampler if len(kinds) == 1 else f"{sampler} ({kinds.index(settings) + 1})"
+        name = name.replace("/", "-").replace("\\", "-").lstrip("~.") or "sampler"  # it names a folder
+        while name in runs:
+            name += "'"
+        runs[name] = own
     targets = {seed: SHARE_OF_FULL * accuracy for seed, accuracy in full_data(finished).items()}
     write_aggregates(folder / TENSORBOARD, curves_of(runs), table=table_lines(runs, targets=targets))
 

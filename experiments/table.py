@@ -51,8 +51,9 @@ class Line:
 
     @property
     def verdict(self) -> int:
-        """1 where the interval is above zero, -1 where it is below, else 0."""
-        return int(self.lower > 0) - int(self.upper < 0)
+        """1 where the interval says that it is better than the baseline, -1 where worse, else 0."""
+        above = int(self.lower > 0) - int(self.upper < 0)
+        return -above if self.metric in LOWER_IS_BETTER else above
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,13 +86,14 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
 
     Raises:
         ConfigError: there is no finished run, or an experiment without one of the baseline, or with several settings;
-            or one that did not record the metric.
+            or a run that did not record the metric, or was not made by `experiments.run`.
     """
     experiments: dict[Path, dict[str, dict[int, Run]]] = {}
     for run in runs:
         if run.finished:
             samplers = experiments.setdefault(run.folder.parent.parent, {})
-            samplers.setdefault(run.config["names"]["sampler"], {})[run.config["seed"]] = run
+            name, seed = _name_and_seed(run)
+            samplers.setdefault(name, {})[seed] = run
     if not experiments:
         raise ConfigError("there is no finished run to compare")
     named = Counter(folder.name for folder in experiments)
@@ -108,7 +110,7 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
         for name, by_seed in samplers.items():
             shared = sorted(by_seed.keys() & samplers[baseline].keys())
             pairs = ([areas[which][seed] for seed in shared] for which in (name, baseline))
-            found = compare(*pairs, lower_is_better=metric in LOWER_IS_BETTER)
+            found = compare(*pairs)
             p = found["p"] if name != baseline else None
             own = list(by_seed.values())
             yield Line(
@@ -128,6 +130,16 @@ def compared(runs: Sequence[Run], baseline: str, metric: str = "accuracy") -> It
                 fewest=float(np.mean([np.pad(c, (0, n_classes - len(c))).min() for c in counts[name]])),
                 seconds=float(np.mean([run.seconds for run in own])),
             )
+
+
+def _name_and_seed(run: Run) -> tuple[str, int]:
+    names, seed = run.config.get("names"), run.config.get("seed")
+    wanted = ("data", "model", "sampler")
+    if not isinstance(names, dict) or not all(isinstance(names.get(name), str) for name in wanted):
+        raise ConfigError(f"{run.folder} has no names of its data, model and sampler, got {names!r}")
+    if not isinstance(seed, int):
+        raise ConfigError(f"{run.folder} has the seed {seed!r}: runs are paired by whole numbers")
+    return names["sampler"], seed
 
 
 def _check_same_settings(folder: Path, runs: Sequence[Run]) -> None:

@@ -45,6 +45,13 @@ def test_says_what_is_wrong_in_one_line(arguments, message, runs, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_signs_of_a_formula_stay_as_they_are(tmp_path):
+    write_sweep(tmp_path / "runs", samplers=("$x_$", "uniform"))
+    out = tmp_path / "c.svg"
+    assert chart.main([str(tmp_path / "runs"), "--out", str(out), "--title", "$x_$"]) == 0
+    assert "$x_$" in out.read_text()
+
+
 def test_a_folder_without_runs(tmp_path, capsys):
     assert chart.main([str(tmp_path)]) == 2
     assert f"there is no finished run below {tmp_path}" in capsys.readouterr().err

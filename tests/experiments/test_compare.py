@@ -29,7 +29,7 @@ class TestCompare:
         for file in (tmp_path / "new").rglob("full_data"):
             assert file.is_dir()
         line = told(capsys, tmp_path / "new", tmp_path / "old")
-        assert "over 6 pairs of runs" in line  # of the same sampler and seed; their models differ
+        assert "over 6 pairs of runs whose model differs" in line  # of the same sampler and seed
 
     def test_less_is_better_of_a_loss(self, tmp_path, capsys):
         write_sweep(tmp_path, seeds=range(5))
@@ -61,12 +61,41 @@ class TestCompare:
             capsys, "margin", "uniform", "--runs", tmp_path
         )
 
+    def test_samplers_of_other_experiments_are_no_pairs(self, tmp_path, capsys):
+        for seed in range(3):
+            write_run(tmp_path, sampler="margin", seed=seed)
+            write_run(tmp_path, sampler="uniform", seed=seed, settings={"noise": {"share": 0.1}})
+        assert compare.main(["margin", "uniform", "--runs", str(tmp_path)]) == 2
+        assert "no run of margin has a partner of uniform" in capsys.readouterr().err
+        line = told(capsys, tmp_path / "digits-logistic" / "margin", tmp_path / "digits-logistic" / "uniform")
+        assert "over 3 pairs of runs whose settings differ" in line
+
+    def test_the_same_difference_in_each_pair(self, tmp_path, capsys):
+        for seed in range(3):
+            write_run(tmp_path, sampler="uniform", seed=seed, values=(0.5, 0.5, 0.5))
+            write_run(tmp_path, sampler="margin", seed=seed, values=(0.75, 0.75, 0.75))
+        line = told(capsys, "margin", "uniform", "--runs", tmp_path)
+        assert line.endswith("over 3 pairs of runs: the same in each, so no test says how sure it is")
+
+    def test_a_name_with_signs_of_a_pattern_in_it(self, tmp_path, capsys):
+        for seed in range(2):
+            for sampler in ("x[1]", "x1"):
+                settings = {"names": {"data": "d", "model": "m", "sampler": sampler}}
+                write_run(tmp_path, sampler=sampler, seed=seed, settings=settings)
+        assert "over 2 pairs" in told(capsys, "x[1]", "x1", "--runs", tmp_path)
+
+    def test_what_cannot_be_read_is_told_once(self, tmp_path, capsys):
+        write_sweep(tmp_path)
+        (tmp_path / "digits-logistic" / "margin" / "seed=0" / "checkpoint.pt").write_bytes(b"")
+        assert compare.main(["margin", "uniform", "--runs", str(tmp_path)]) == 0
+        assert capsys.readouterr().err.count("could not be read") == 1
+
     def test_errors(self, tmp_path, capsys):
         write_run(tmp_path, sampler="uniform")
         write_run(tmp_path, sampler="margin", seed=1)
         write_run(tmp_path / "other", sampler="uniform", settings={"schedule": {"budget": 99}})
         for arguments, why in (
-            (["margin", "nothing"], "with the sampler nothing, and nothing is no folder"),
+            (["margin", "nothing"], "sampler nothing, and nothing is no folder; there are runs of margin, uniform"),
             (["margin", "uniform"], "no run of margin has a partner of uniform"),
             (["uniform", "margin", "--metric", "auc"], "has no auc of its test part in every round"),
         ):

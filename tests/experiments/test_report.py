@@ -82,12 +82,48 @@ class TestReport:
         page = (tmp_path / "report" / "report.html").read_text()
         assert page.count("data:image/png;base64") == 6
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"_target_": "os.mkdir"},
+            {"_target_": "torchal.data.digits", "fractions": [{"_target_": "os.mkdir"}]},
+        ],
+    )
+    def test_a_report_calls_nothing_that_a_run_names(self, tmp_path, data):
+        made = tmp_path / "made"
+        write_run(tmp_path, sampler="uniform", settings={"data": {**data, "path": str(made)}})
+        assert report.main([str(tmp_path), "--forms", "md"]) == 0
+        assert not made.exists()
+        assert (
+            "they come from os.mkdir, and only torchal.data is loaded"
+            in (tmp_path / "report" / "report.md").read_text()
+        )
+
+    def test_data_that_are_others_by_now(self, tmp_path):
+        settings = {"data": {"_target_": "torchal.data.digits", "seed": 0, "max_rows": 30}}
+        write_run(tmp_path, sampler="uniform", settings=settings)
+        assert report.main([str(tmp_path), "--forms", "md"]) == 0
+        text = (tmp_path / "report" / "report.md").read_text()
+        assert "the data have 20 rows of 10 classes, and the runs bought row 39 and class 1" in text
+
     def test_data_that_cannot_be_loaded_any_more(self, tmp_path):
         settings = {"data": {"_target_": "torchal.data.libsvm", "path": "/nowhere"}}
         write_run(tmp_path, sampler="uniform", settings=settings)
         assert report.main([str(tmp_path), "--forms", "md"]) == 0
         text = (tmp_path / "report" / "report.md").read_text()
         assert "digits, logistic: no rows are shown, for the data cannot be loaded: " in text
+
+    @pytest.mark.parametrize(
+        "environment",
+        [
+            {"packages": ["a"], "commit": 5, "data": {"class_counts": "abc"}},
+            {"data": {"class_counts": [9], "class_names": ["a"]}},
+            {"data": ["x"]},
+        ],
+    )
+    def test_an_environment_that_somebody_edited(self, tmp_path, environment):
+        write_run(tmp_path, sampler="uniform", environment=environment)
+        assert report.main([str(tmp_path), "--forms", "md", "html", "csv"]) == 0
 
     def test_errors(self, sweep, tmp_path, capsys):
         (tmp_path / "empty").mkdir()
@@ -96,6 +132,10 @@ class TestReport:
             ([str(tmp_path / "nowhere")], "error: there is no folder"),
             ([str(sweep), "--data", "x"], "error: there is no run with data=x below"),
             ([str(sweep), "--metric", "auc"], "no run recorded auc on the test part; they have accuracy, log_loss"),
+            ([str(sweep), "--metric", "accuracy", "auc"], "no run recorded auc on the test part; they have accuracy"),
+            ([str(sweep), "--baseline", "margn"], "no run has the sampler 'margn'; there are badge, margin, uniform"),
+            ([str(sweep), "--examples", "-1"], "--examples must be a whole number of at least 0, got -1"),
+            ([str(sweep), "--target", "nan"], "--target must be a finite number, got nan"),
             ([str(sweep), "--only", "seed"], "--only is given as SETTING=VALUE, got 'seed'"),
             ([str(sweep), "--only", "colour=red"], "no run has a setting 'colour'"),
         ):

@@ -12,6 +12,7 @@ pytest.importorskip("hydra", reason="the commands need hydra, which is not insta
 from experiments import run as command
 from experiments import table
 from tests.experiments.test_run import QUICK, run  # noqa: F401 - a fixture
+from tests.study.runs import write_run, write_sweep
 from torchal.runs.results import find_runs
 from torchal.statistics.curves import area_under_curve
 
@@ -55,6 +56,25 @@ def test_writes_what_the_runs_came_to(runs, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("| data | model | labels | uniform | margin |\n|---|---|---|---|---|\n| iris | logistic |")
     assert out.splitlines()[-2].startswith("| better |")
+
+
+@pytest.mark.parametrize(("metric", "verdict"), [("accuracy", "**+"), ("log_loss", "**-")])
+def test_better_is_bold_where_less_is_better_too(metric, verdict, tmp_path, capsys):
+    write_sweep(tmp_path, samplers=("margin", "uniform"), seeds=range(5))
+    assert table.main([str(tmp_path), "--metric", metric]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert f"| {verdict}0.0" in rows[2]
+    assert rows[3:] == ["| better | | | | 1 |", "| worse | | | | 0 |"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [({"names": "x"}, "has no names of its data, model and sampler"), ({"seed": "a"}, "the seed 'a'")],
+)
+def test_a_run_that_cannot_be_placed(settings, why, tmp_path, capsys):
+    write_run(tmp_path, sampler="uniform", settings=settings)
+    assert table.main([str(tmp_path)]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_experiments_of_one_data_set_go_by_their_folders(run, tmp_path, capsys):  # noqa: F811

@@ -34,6 +34,25 @@ class TestReadRuns:
         assert len(runs.found) == 1
         assert runs.twice == [str(folder)]
 
+    def test_of_two_copies_the_finished_one_counts(self, tmp_path):
+        done = write_run(tmp_path)
+        half = write_run(tmp_path / "a", finished=False)
+        runs = read_runs([tmp_path])
+        assert [one.run.folder for one in runs.found] == [done]
+        assert runs.twice == [str(half)]
+
+    @pytest.mark.parametrize("seed", ["a", 1.5, True, [1]])
+    def test_a_seed_that_is_no_number(self, tmp_path, seed):
+        write_run(tmp_path)
+        write_run(tmp_path / "odd", settings={"seed": seed})
+        runs = read_runs([tmp_path])
+        assert len(runs.found) == 1
+        assert "runs are paired by whole numbers" in runs.problems[0].why
+
+    def test_names_that_are_none(self, tmp_path):
+        write_run(tmp_path, settings={"names": "x"})
+        assert names(read_runs([tmp_path])) == [("margin", "logistic", "margin", 0)]
+
     def test_what_is_damaged_is_told_and_the_rest_is_read(self, tmp_path):
         write_run(tmp_path)
         half = write_run(tmp_path, seed=1)
@@ -57,6 +76,11 @@ class TestReadRuns:
             ('"n_labeled": 20', '"n_labeled": 25', "line 2 .* counts 25 labels: there were 10, 10 came"),
             ('"labels": [', '"labels": [1, ', r"line 1 .* has 10 rows, 11 labels and 10 scores"),
             ('"cost"', '"price"', "unexpected keyword argument 'price'"),
+            ('"accuracy": 0.7', '"accuracy": "x"', "line 2 has 'x' as test/accuracy"),
+            ('"fit": 0.5', '"fit": null', "line 1 has None as seconds/fit"),
+            ('"cost": 20.0', '"cost": null', "line 2 has None as cost"),
+            ('"seconds": {"fit"', '"seconds": [], "model": {"fit"', "damaged"),
+            ('"labels": [1', '"labels": [-1', "line 1 has the label -1"),
         ],
     )
     def test_rounds_that_do_not_follow(self, tmp_path, before, after, why):
@@ -96,6 +120,30 @@ class TestReadRuns:
             write_run(tmp_path, sampler="power", settings=settings, suffix=f",beta={beta}")
         assert {one.sampler for one in read_runs([tmp_path]).found} == {"power (beta=1)", "power (beta=2)"}
 
+    @pytest.mark.parametrize(
+        ("one", "other", "told"),
+        [
+            ({"beta": 1}, {"beta": "1"}, {"power (beta=1) #1", "power (beta=1) #2"}),
+            ({}, {"beta": None}, {"power", "power (beta=None)"}),
+            ("Power(beta=1)", "Power(beta=2)", {"Power(beta=1)", "Power(beta=2)"}),
+            ({"seed": 5}, {"seed": 6}, {"power (seed=5)", "power (seed=6)"}),
+            ({"parts": [{"beta": 1}]}, {"parts": [{"beta": 2}]}, {"power (parts.0.beta=1)", "power (parts.0.beta=2)"}),
+        ],
+    )
+    def test_no_two_settings_of_a_sampler_have_one_name(self, tmp_path, one, other, told):
+        for number, settings in enumerate((one, other)):
+            for seed in (0, 1):
+                write_run(tmp_path / str(number), sampler="power", seed=seed, settings={"sampler": settings})
+        runs = read_runs([tmp_path])
+        assert {run.sampler for run in runs.found} == told
+        assert len({(run.settings, run.sampler, run.seed) for run in runs.found}) == len(runs.found) == 4
+
+    @pytest.mark.parametrize("at", [lambda seed: {"seed": seed}, lambda seed: {"parts": [{"random_state": seed}]}])
+    def test_a_seed_that_follows_that_of_the_run_is_no_setting(self, tmp_path, at):
+        for seed in (0, 1):
+            write_run(tmp_path, sampler="power", seed=seed, settings={"sampler": at(seed)})
+        assert {run.sampler for run in read_runs([tmp_path]).found} == {"power"}
+
     def test_samplers_of_the_same_settings_and_other_names(self, tmp_path):
         for name in ("margin", "margin-0.3-uniform-0.7"):  # which a setting beside them makes
             write_run(tmp_path, sampler=name, settings={"sampler": {"_target_": "Margin"}})
@@ -110,6 +158,7 @@ class TestReadRuns:
         assert len(read_runs([tmp_path], only={"data": ["dig*"]}).found) == 2
         assert names(read_runs([tmp_path], only={"sampler": ["uniform", "x"]})) == [("iris", "logistic", "uniform", 0)]
         assert names(read_runs([tmp_path], only={"noise": ["0.1"]})) == [("digits", "logistic", "margin", 0)]
+        assert names(read_runs([tmp_path], only={"noise": ["0"]})) == [("digits", "logistic", "margin", 1)]
         assert len(read_runs([tmp_path], only={"schedule.budget": ["40"], "seed": ["0"]}).found) == 2
         with pytest.raises(ConfigError, match=r"no run has a setting 'colour'; there are .*noise.share"):
             read_runs([tmp_path], only={"colour": ["red"]})

@@ -229,6 +229,17 @@ class TestSumUp:
         alone = summed(tmp_path / "other").experiments[0].entries["uniform"]
         assert (alone.sole, alone.divergence) == (None, None)
 
+    def test_says_where_areas_are_not_over_the_same_labels(self, tmp_path):
+        for seed in range(2):
+            write_run(tmp_path, sampler="uniform", seed=seed)
+        assert not any("areas" in note for note in summed(tmp_path).notes)
+        early = {"settings": {"schedule": {"budget": 40}}, "values": (0.5, 0.7), "labels": (10, 20)}
+        write_run(tmp_path, sampler="margin", finished=False, **early)
+        assert not any("areas" in note for note in summed(tmp_path).notes)
+        write_run(tmp_path, sampler="margin", seed=1, **early)
+        told = "digits, logistic: areas are not over the same labels: runs begin at 10 and end at 20 to 40."
+        assert told in summed(tmp_path).notes
+
     def test_one_run(self, tmp_path):
         write_run(tmp_path, sampler="uniform", values=(0.5,), labels=(10,))
         summary = summed(tmp_path)

@@ -128,6 +128,13 @@ class TestLatex:
         assert f"{area.mean:.4f} [{area.lower:.4f}, {area.upper:.4f}]" in text
         assert re.search(r"margin & 5 & .* & \$\\mathbf\{\+0\.0\d+", text)
 
+    def test_a_baseline_with_signs_of_latex_in_it(self, tmp_path):
+        for seed in range(2):
+            for sampler in ("$x$ & a_b", "margin"):
+                settings = {"names": {"data": "d", "model": "m", "sampler": sampler}}
+                write_run(tmp_path, sampler=sampler, seed=seed, settings=settings)
+        assert r"Area minus \$x\$ \& a\_b &" in latex(sum_up(read_runs([tmp_path]), Wanted(baseline="$x$ & a_b")))
+
     @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex, with booktabs")
     def test_compiles(self, sweep, tmp_path):
         odd = [name for name in HOSTILE_NAMES if name.isascii()] + ["[a]", "~^\\"]

@@ -150,9 +150,12 @@ class RunFolder:
     def read_rounds(self) -> list[RoundResult]:
         """Return the rounds of all whole lines; a last line that was cut off does not count."""
         try:
-            return [RoundResult.from_json(json.loads(line)) for line in self._lines()]
+            rounds = [RoundResult.from_json(json.loads(line)) for line in self._lines()]
+            for number, result in enumerate(rounds, 1):
+                _check_numbers(result, f"line {number}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._rounds} is damaged: {error}") from error
+        return rounds
 
     def _lines(self) -> list[bytes]:
         """Return all whole lines of `rounds.jsonl`."""
@@ -247,6 +250,22 @@ class RunFolder:
     def count_rounds(self) -> int:
         """Return how many rounds are saved: the whole lines of `rounds.jsonl`."""
         return self._rounds.read_bytes().count(b"\n") if self._rounds.exists() else 0
+
+
+def _check_numbers(result: RoundResult, where: str) -> None:
+    """Require numbers where a record has them: a line that somebody edited, of a run without a digest, may have others.
+
+    Raises:
+        TypeError, ValueError: one is none, or a label is below 0.
+    """
+    parts = {part: getattr(result, part) for part in ("test", "validation", "pool", "seconds")}
+    numbers = {f"{part}/{name}": value for part, found in parts.items() for name, value in found.items()}
+    numbers |= {"round": result.round, "n_labeled": result.n_labeled, "cost": result.cost}
+    for name, value in numbers.items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"{where} has {value!r} as {name}")
+    if len(result.labels) and int(result.labels.min()) < 0:
+        raise ValueError(f"{where} has the label {int(result.labels.min())}")
 
 
 def _digest(lines: Sequence[bytes]) -> hashlib._Hash:

@@ -20,7 +20,7 @@ def latex(summary: Summary) -> str:
     parts += [_experiment(one, metric) for one in summary.experiments]
     found = summary.comparisons.get(metric, [])
     if found:
-        heads = ["A", "B", "Pairs", "A minus B", "$p$ (Holm)", "Won / equal / lost"]
+        heads = ["A", "B", "Pairs", "A minus B", "p (Holm)", "Won / equal / lost"]
         rows = [
             [
                 _tex(one.a),
@@ -72,7 +72,7 @@ def _tex_signed(found: Comparison) -> str:
 
 def _latex_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     lines = [" & ".join(row) + r" \\" for row in rows]
-    head = " & ".join(one if "$" in one else _tex(one) for one in heads) + r" \\"
+    head = " & ".join(map(_tex, heads)) + r" \\"
     columns = "l" + "r" * (len(heads) - 1)
     body = "\n".join([r"\toprule", head, r"\midrule", *lines, r"\bottomrule"])
     return (

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from os import PathLike
@@ -132,10 +132,11 @@ def read_runs(roots: Sequence[str | PathLike[str]], *, only: Mapping[str, Sequen
             empty.append(str(folder))
             continue
         key = one.settings, json.dumps([one.sampler, one.run.config.get("sampler")], sort_keys=True), one.seed
-        if key in found:
-            twice.append(str(folder))
-        else:
+        other = found.get(key)
+        if other is None or (one.run.finished and not other.run.finished):
             found[key] = one
+        if other is not None:
+            twice.append(str(folder if found[key] is other else other.run.folder))
     runs = _named_apart(list(found.values()))
     return Runs(list(_only(runs, only or {})), empty, problems, twice)
 
@@ -158,11 +159,14 @@ def _read(folder: Path) -> StudyRun:
         run = RunFolder(folder).read()
         _check_follows(run)
     except RunError as error:
-        made_by = (environment.get("packages") or {}).get("torchal")
+        made_by = packages_of(environment).get("torchal")
         if made_by not in (None, torchal.__version__):
             raise RunError(f"{error} (written by torchal {made_by}, this is {torchal.__version__})") from error
         raise
-    names = run.config.get("names") or {}
+    names, seed = run.config.get("names"), run.config.get("seed")
+    names = names if isinstance(names, Mapping) else {}
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise RunError(f"{folder / 'config.yaml'} has the seed {seed!r}: runs are paired by whole numbers")
     model, sampler = (names.get(kind) or _class_of(run.config.get(kind)) for kind in ("model", "sampler"))
     settings = without({name: run.config.get(name) for name in OF_EXPERIMENT}, SEEDS)
     if not names:  # by Trainer itself, without a config: its folder says what it is compared with
@@ -172,7 +176,7 @@ def _read(folder: Path) -> StudyRun:
         data=str(names.get("data") or folder.parent.name),
         model=str(model),
         sampler=str(sampler),
-        seed=int(run.config.get("seed") or 0),
+        seed=seed or 0,
         settings=json.dumps(settings, sort_keys=True),
         environment=environment,
     )
@@ -209,6 +213,12 @@ def _environment(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def packages_of(environment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the versions of the packages that a run was made with, none where its folder has no list of them."""
+    packages = environment.get("packages")
+    return packages if isinstance(packages, Mapping) else {}
+
+
 def _class_of(settings: Any) -> str:
     """Return the name of the class in a setting: `_target_` of a config, or a repr."""
     if isinstance(settings, Mapping):
@@ -225,6 +235,8 @@ def flattened(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            value = {str(place): one for place, one in enumerate(value)}  # noqa: PLW2901 - as of samplers in one
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{at}{key}.")
         else:
@@ -239,27 +251,45 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if len({repr(one.get(name)) for one in flat}) > 1]
 
 
-def _named_apart(runs: list[StudyRun]) -> list[StudyRun]:
+def _named_apart(runs: Sequence[StudyRun]) -> list[StudyRun]:
     """Return the runs with names of samplers that say which settings they have, where one name has several."""
-    by_name: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, list[StudyRun]] = {}
     for one in runs:
-        own = one.run.config.get("sampler")
-        by_name.setdefault(one.sampler, {})[json.dumps(own, sort_keys=True)] = own
-    named = []
-    for one in runs:
-        kinds = by_name[one.sampler]
-        own = one.run.config.get("sampler")
-        if len(kinds) > 1 and isinstance(own, Mapping):
-            apart = differing([kind for kind in kinds.values() if isinstance(kind, Mapping)])
-            flat = flattened(own)
-            told = ", ".join(f"{name}={flat.get(name)}" for name in apart)
-            one = StudyRun(**{**_fields(one), "sampler": f"{one.sampler} ({told})"})  # noqa: PLW2901
-        named.append(one)
-    return named
+        by_name.setdefault(one.sampler, []).append(one)
+    told = {id(one): name for name, some in by_name.items() for one, name in zip(some, _told_apart(some), strict=True)}
+    return [replace(one, sampler=told[id(one)]) if told[id(one)] != one.sampler else one for one in runs]
 
 
-def _fields(one: StudyRun) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in StudyRun.__dataclass_fields__}
+def _told_apart(runs: Sequence[StudyRun]) -> list[str]:
+    """Return a name for each run of samplers of one name: no two samplers with other settings have the same.
+
+    A seed among the settings is one of them too, unless it is that of the run in all runs.
+    """
+    given = [one.run.config.get("sampler") for one in runs]
+    flat = [flattened(own) if isinstance(own, Mapping) else {"": own} for own in given]
+    every = dict.fromkeys(name for own in flat for name in own)
+    follow = {
+        name
+        for name in every
+        if name.rpartition(".")[2] in SEEDS
+        and all(own.get(name) == one.seed for own, one in zip(flat, runs, strict=True))
+    }
+    kinds = [json.dumps({name: own[name] for name in own if name not in follow}, sort_keys=True) for own in flat]
+    if len(set(kinds)) < 2:
+        return [one.sampler for one in runs]
+    mappings = [own for own in flat if "" not in own]
+    apart = {name for name in every.keys() - follow if len({repr(own.get(name, ...)) for own in mappings}) > 1}
+    names = {}
+    for kind, own, one in zip(kinds, flat, runs, strict=True):
+        settings = ", ".join(f"{name}={own[name]}" for name in every if name in apart and name in own)
+        text = own.get("")
+        if isinstance(text, str):
+            names[kind] = " ".join(text.split())  # its repr, which a run without a config has
+        else:
+            names[kind] = f"{one.sampler} ({settings})" if settings else one.sampler
+    if len(set(names.values())) < len(names):  # 1 and "1"
+        names = {kind: f"{names[kind]} #{number}" for number, kind in enumerate(sorted(names), 1)}
+    return [names[kind] for kind in kinds]
 
 
 def _only(runs: Sequence[StudyRun], only: Mapping[str, Sequence[str]]) -> Iterator[StudyRun]:
@@ -270,7 +300,24 @@ def _only(runs: Sequence[StudyRun], only: Mapping[str, Sequence[str]]) -> Iterat
             raise ConfigError(f"no run has a setting {name!r}; there are {', '.join(sorted(known))}")
     for one in runs:
         if all(
-            name in one.flat and any(fnmatchcase(str(one.flat[name]), value) for value in values)
+            name in one.flat and any(_is_meant(one.flat[name], value) for value in values)
             for name, values in wanted.items()
         ):
             yield one
+
+
+def _is_meant(value: Any, asked: str) -> bool:
+    """Tell whether a setting is what was asked for, as YAML or Python write it: true and True, 0 and 0.0.
+
+    Example:
+        >>> [_is_meant(*pair) for pair in ((True, "true"), (0.0, "0"), (None, "null"), ("margin", "mar*"), (1, "2"))]
+        [True, True, True, True, False]
+    """
+    if fnmatchcase(str(value), asked):
+        return True
+    if value is None or isinstance(value, bool):
+        return json.dumps(value) == asked
+    try:
+        return isinstance(value, int | float) and float(asked) == value
+    except ValueError:
+        return False

@@ -27,7 +27,7 @@ from torchal.study.comparing import (
     rank,
 )
 from torchal.study.picks import bought_by_class, class_columns, class_divergence, sole_shares, spread
-from torchal.study.reading import SEEDS, Runs, StudyRun, differing, part_of
+from torchal.study.reading import SEEDS, Runs, StudyRun, differing, packages_of, part_of
 from torchal.study.summary import (
     Band,
     Comparison,
@@ -93,6 +93,7 @@ def sum_up(runs: Runs, wanted: Wanted | None = None) -> Summary:
     notes += [
         f"{one.name}: there is no {wanted.baseline} to compare with." for one in experiments if one.baseline is None
     ]
+    notes += [note for one in experiments for note in _spans(one.name, groups[one.key])]
     return Summary(
         title=wanted.title,
         command=wanted.command,
@@ -154,15 +155,15 @@ def _experiment(group: Sequence[StudyRun], settings: str, metrics: Sequence[str]
     for one in group:
         by_sampler.setdefault(one.sampler, []).append(one)
     full = full_data(group)
-    known = (one.environment["data"] for one in group if one.environment.get("data"))
+    known = (one.environment["data"] for one in group if isinstance(one.environment.get("data"), Mapping))
     about: Mapping[str, Any] = next(known, {})
-    counts = about.get("class_counts")
-    n_classes = max(
-        [
-            len(counts or ()),
-            *(int(result.labels.max()) + 1 for one in group for result in one.run.rounds if len(result.labels)),
-        ]
+    met = max(
+        (int(result.labels.max()) + 1 for one in group for result in one.run.rounds if len(result.labels)), default=0
     )
+    counts = about.get("class_counts")
+    if not isinstance(counts, list) or len(counts) < met or not all(isinstance(count, int) for count in counts):
+        counts = None  # of other data than the runs bought
+    n_classes = met if counts is None else len(counts)
     columns = class_columns(group, n_classes, counts)
     names = about.get("class_names") or ()
     names = names if len(names) == n_classes else [str(number) for number in range(n_classes)]
@@ -322,6 +323,18 @@ def _reached(runs: Sequence[StudyRun], metric: str, full: Mapping[int, float], t
     )
 
 
+def _spans(name: str, group: Sequence[StudyRun]) -> Iterable[str]:
+    """Say where finished runs have other numbers of labels than others: their areas are then not of the same."""
+    spans = {(one.run.rounds[0].n_labeled, one.run.rounds[-1].n_labeled) for one in group if one.run.finished}
+    if len(spans) > 1:
+        begin, end = ({span[place] for span in spans} for place in (0, 1))
+        told = " and ".join(
+            f"{what} at {min(some)}{f' to {max(some)}' if len(some) > 1 else ''}"
+            for what, some in (("begin", begin), ("end", end))
+        )
+        yield f"{name}: areas are not over the same labels: runs {told}."
+
+
 def _progress(groups: Mapping[str, Sequence[StudyRun]], experiments: Sequence[ExperimentSummary]) -> Iterable[str]:
     """Tell how far the runs are that did not finish, those of a sampler together."""
     for experiment in experiments:
@@ -361,12 +374,9 @@ def _versions(found: Sequence[StudyRun]) -> list[str]:
     lines: Counter[str] = Counter()
     for one in found:
         about = one.environment
-        packages = ", ".join(f"{name} {version}" for name, version in (about.get("packages") or {}).items() if version)
-        commit = (
-            f", commit {about['commit'][:12]}{'-dirty' if about['commit'].endswith('-dirty') else ''}"
-            if about.get("commit")
-            else ""
-        )
+        packages = ", ".join(f"{name} {version}" for name, version in packages_of(about).items() if version)
+        made = str(about.get("commit") or "")
+        commit = f", commit {made[:12]}{'-dirty' if made.endswith('-dirty') else ''}" if made else ""
         on = f", on {about.get('device_name') or about.get('device')}" if about.get("device") else ""
         line = f"{packages or 'not known'}, Python {about.get('python', 'not known')}{on}{commit}"
         lines[line] += 1
