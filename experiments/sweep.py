@@ -54,7 +54,7 @@ class Command:
         return good
 
 
-def _report(folder: Path, *, writes: bool) -> bool:
+def _report(folder: Path, *, writes: bool = True) -> bool:
     """Print and write what an experiment's runs came to; return whether all of them could be read."""
     good = True
     try:
