@@ -86,6 +86,7 @@ def check_settings(config: DictConfig) -> None:
     check_flag("progress", config.progress)
     check_flag("log_fits", config.log_fits)
     check_flag("full_data", config.full_data)
+    check_flag("report", config.report)
     check_whole("seed", config.seed, least=0)
     check_whole("trials", config.trials, least=1)
     check_fraction("active_fraction", config.active_fraction)
@@ -108,7 +109,19 @@ def prepare(
     choices: Any = hydra_config.runtime.choices
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     # where and how, not what
-    for setting in ("progress", "log_fits", "full_data", "runs", "name", "run_dir", "device", "trials", "threads"):
+    where_and_how = (
+        "progress",
+        "log_fits",
+        "full_data",
+        "report",
+        "runs",
+        "name",
+        "run_dir",
+        "device",
+        "trials",
+        "threads",
+    )
+    for setting in where_and_how:
         del plain[setting]
     for model in {"model", "select_model"} & plain.keys():
         plain[model] = without(plain[model], {"device"})  # its own, and those of the models inside it

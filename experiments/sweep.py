@@ -34,6 +34,8 @@ class Command:
 
     runs: Path
     before: dict[Path, tuple[int, int]]
+    writes: bool = True
+    """Whether reports are written, and not only the tables printed."""
 
     def report(self) -> bool:
         """Print and draw what the command ran, experiment by experiment; return whether that worked for all."""
@@ -46,13 +48,13 @@ class Command:
             print(f"{len(read)} of {len(used)} runs were finished before and only read")
         # <runs>/<name>/<sampler>/seed=<seed>; a run that was put elsewhere by run_dir is compared with nothing
         for folder in sorted({run.parent.parent for run in used if _is_compared(run, self.runs)}):
-            good &= _report(folder)
+            good &= _report(folder, writes=self.writes)
         if used:
             print(f"TensorBoard of each run: {_tensorboard(self.runs)}")
         return good
 
 
-def _report(folder: Path) -> bool:
+def _report(folder: Path, *, writes: bool) -> bool:
     """Print and write what an experiment's runs came to; return whether all of them could be read."""
     good = True
     try:
@@ -68,8 +70,13 @@ def _report(folder: Path) -> bool:
         print()
         for line in lines(summary, target=f"{SHARE_OF_FULL:.0%} of full"):
             print(line)
-        summary = add_examples(summary, runs.found, rows=EXAMPLES)
-        print(f"report: {write_report(summary, folder / 'report')[0]}")
+    except (TorchalError, OSError) as error:
+        print(f"error: no report on {folder}: {error}", file=sys.stderr)
+        return False
+    try:  # each by itself: where the one cannot be written, the other is
+        if writes:
+            summary = add_examples(summary, runs.found, rows=EXAMPLES)
+            print(f"report: {write_report(summary, folder / 'report')[0]}")
     except (TorchalError, OSError) as error:
         print(f"error: no report on {folder}: {error}", file=sys.stderr)
         good = False
@@ -151,4 +158,4 @@ class ReportCallback(Callback):
     def _start(self, config: DictConfig) -> None:
         os.environ.pop(SWEEP_RUNS, None)  # of a sweep that failed in this process
         runs = Path(config.runs)
-        ReportCallback.command = Command(runs, _times(runs))
+        ReportCallback.command = Command(runs, _times(runs), writes=config.report is not False)

@@ -31,7 +31,7 @@ OWN_FILES = ("csv", "idx", "image_folder", "libsvm", "npy", "npz", "parquet", "t
 NEED_FILES = (*OWN_FILES, *published())  # the published ones are read in test_fetch.py
 READ_IMAGES = ("small_cnn", "allconv", "resnet18")
 PARTS = ("train", "validation", "test")
-SMALL = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false"]
+SMALL = ["data=iris", "start.n=9", "schedule.batch_size=20", "progress=false", "report=false"]
 QUICK = [*SMALL, "model.C=1"]  # no search for C, which takes longer than the rest
 
 
@@ -54,7 +54,7 @@ def options(group):
 
 class TestSweep:
     def test_makes_runs_table_report_and_mean_curves(self, run, tmp_path):
-        code, out, _ = run(*QUICK, "sampler=margin,entropy,uniform", "seed=0,1", "-m")
+        code, out, _ = run(*QUICK, "sampler=margin,entropy,uniform", "seed=0,1", "report=true", "-m")
         assert code == 0
         experiment = next((tmp_path / "runs").glob("iris-*"))
         runs = find_runs(experiment)
@@ -206,7 +206,7 @@ class TestSingleRun:
     )
     def test_nothing_is_written_outside_its_folders(self, where, run, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        code, out, _ = run(*QUICK, where.format(tmp_path))
+        code, out, _ = run(*QUICK, where.format(tmp_path), "report=true")
         assert code == 0
         assert {path.name for path in tmp_path.iterdir()} <= {"runs", "elsewhere"}
         assert ("report: " in out) == ("run_dir" not in where)

@@ -4,6 +4,7 @@ import pytest
 from tests.study.runs import write_sweep
 from tests.study.summaries import hostile, large, minimal, rich, unfinished
 from torchal.study import read_runs, sum_up
+from torchal.study.looks import sampler_order
 
 pytest.importorskip("matplotlib", reason="charts need matplotlib")
 
@@ -25,7 +26,7 @@ class TestCurves:
             bands = [experiment.entries[name].curves["log_loss"]["cost"].mean for name in experiment.ordered]
             assert drawn == bands
         (legend,) = figure.legends
-        assert {text.get_text() for text in legend.get_texts()} == set(charts.samplers_of(summary))
+        assert {text.get_text() for text in legend.get_texts()} == set(sampler_order(summary))
 
     def test_a_sampler_looks_the_same_in_all_panels(self):
         summary = rich()
@@ -74,7 +75,7 @@ class TestOthers:
         (axes,) = charts.seconds_bars(summary).axes
         assert axes.get_title() == "mean of 8 experiments"
         totals = [sum(sum(one.entries[name].seconds.values()) for one in summary.experiments) / 8
-                  for name in charts.samplers_of(summary)]  # fmt: skip
+                  for name in sampler_order(summary)]  # fmt: skip
         ends = [max(p.get_x() + p.get_width() for p in axes.patches if abs(p.get_y() + 0.36 - place) < 0.1)
                 for place in range(3)]  # fmt: skip
         assert np.allclose(ends, totals)

@@ -13,6 +13,7 @@ import numpy as np
 
 from torchal._checks import check_installed
 from torchal.runs.charts import look_of, save
+from torchal.study.looks import sampler_order
 from torchal.study.summary import ExperimentSummary, Ranking, Summary
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def small_multiples(
 
     metric = metric or summary.metric
     shown = list(summary.experiments[:_MOST_PANELS] if experiments is None else experiments)
-    samplers = samplers_of(summary)
+    samplers = sampler_order(summary)
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(max(5.2, 3.6 * columns), 2.9 * rows + 0.9), layout="constrained")
@@ -100,15 +101,6 @@ def _short(text: str) -> str:
     return (text if len(text) <= _WIDE else text[: _WIDE - 1] + "…").replace("$", r"\$")
 
 
-def samplers_of(summary: Summary) -> list[str]:
-    """Return all samplers, the best over all experiments first: a sampler is drawn the same in all charts."""
-    places: dict[str, list[float]] = {}
-    for one in summary.experiments:
-        for place, name in enumerate(one.ordered):
-            places.setdefault(name, []).append((place + 0.5) / len(one.ordered))
-    return sorted(places, key=lambda name: (float(np.mean(places[name])), name))
-
-
 def critical_difference(ranking: Ranking) -> Figure:
     """Draw mean ranks on a line, with a bar over those that the test does not tell apart.
 
@@ -155,7 +147,7 @@ def comparison_matrix(summary: Summary) -> Figure:
     from matplotlib.figure import Figure
 
     found = summary.comparisons[summary.metric]
-    names = [name for name in samplers_of(summary) if any(name in (one.a, one.b) for one in found)]
+    names = [name for name in sampler_order(summary) if any(name in (one.a, one.b) for one in found)]
     values = np.full((len(names), len(names)), np.nan)
     shown = np.zeros((len(names), len(names)), dtype=bool)
     for one in found:
@@ -228,7 +220,7 @@ def _seconds_of(summary: Summary) -> dict[str, dict[str, dict[str, float]]]:
     if len(summary.experiments) <= _FEW:
         return {one.name: {name: one.entries[name].seconds for name in one.ordered} for one in summary.experiments}
     means: dict[str, dict[str, float]] = {}
-    for name in samplers_of(summary):
+    for name in sampler_order(summary):
         own = [one.entries[name].seconds for one in summary.experiments if name in one.entries]
         phases = dict.fromkeys(phase for seconds in own for phase in seconds)
         means[name] = {phase: sum(seconds.get(phase, 0.0) for seconds in own) / len(own) for phase in phases}
