@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check_named(runs: Runs, options: argparse.Namespace) -> None:
     """Require the metrics and the baseline that the command names to be somewhere in the runs."""
     recorded = dict.fromkeys(name for one in runs.found for name in one.run.rounds[0].test)
+    recorded |= dict.fromkeys(name for one in runs.found for result in one.run.rounds for name in result.pool)
     unknown = [name for name in options.metric or () if name not in recorded]
     if unknown and recorded:
         raise ConfigError(f"no run recorded {', '.join(unknown)} on the test part; they have {', '.join(recorded)}")

@@ -70,6 +70,10 @@ def _report(folder: Path, *, writes: bool = True) -> bool:
         print()
         for line in lines(summary, target=f"{SHARE_OF_FULL:.0%} of full"):
             print(line)
+    except (TorchalError, OSError) as error:
+        print(f"error: no report on {folder}: {error}", file=sys.stderr)
+        return False
+    try:  # each by itself: where the one cannot be written, the other is
         if writes:
             summary = add_examples(summary, runs.found, rows=EXAMPLES)
             print(f"report: {write_report(summary, folder / 'report')[0]}")

@@ -12,11 +12,11 @@ from tests.report.test_page import POLICY
 from tests.study import summaries
 from torchal.errors import DataError
 from torchal.report.markup import clean
-from torchal.study.numbers import amount, decimal, interval, signed
+from torchal.study.numbers import NOTHING, amount, decimal, interval, signed
 from torchal.study.page import write_page
 from torchal.study.page_script import SCRIPT
 from torchal.study.page_style import CSS
-from torchal.study.summary import Example, Problem, Summary
+from torchal.study.summary import Example, Penalties, Problem, Summary
 from torchal.study.svg import shorten
 
 KINDS = {
@@ -181,7 +181,20 @@ class TestWritePage:
         for column, cell in zip(names, means.all("td"), strict=True):
             j = given.samplers.index(column)
             rest = [row[j] for i, row in enumerate(given.matrix) if i != j]
-            assert cell.text == f"{sum(rest) / len(rest):.2f}"
+            assert cell.text == f"{sum(rest) / len(rest) / given.experiments:.2f}"
+
+    def test_a_sampler_of_few_experiments_is_not_the_better_for_it(self, tmp_path):
+        summary = summaries.rich()
+        names = summary.penalties.samplers[:3]
+        matrix, compared = [[0.0, 1.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]], [[0, 4, 1], [4, 0, 0], [1, 0, 0]]
+        summary = replace(summary, penalties=Penalties(names, matrix, 4, compared))
+        table = page_of(tmp_path, summary).all("table", kind="matrix")[-1]
+        order = [head.text for head in table.one("thead").all("bdi")]
+        *rows, means = table.one("tbody").all("tr")
+        cells = {row.one("th").text: dict(zip(order, row.all("td"), strict=True)) for row in rows}
+        assert cells[names[1]][names[2]].text == NOTHING
+        shown = dict(zip(order, (cell.text for cell in means.all("td")), strict=True))
+        assert (shown[names[1]], shown[names[2]]) == ("0.25", "0.50")
 
     def test_says_first_what_is_wrong(self, tmp_path):
         summary = replace(summaries.rich(), problems=[Problem(f"runs/{i}", "no JSON") for i in range(9)])

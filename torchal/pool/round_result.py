@@ -61,7 +61,15 @@ class RoundResult:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RoundResult:
-        """Return what `to_json` was made from."""
+        """Return what `to_json` was made from.
+
+        Raises:
+            ValueError: the record has something that is not in one, as those of a newer version may.
+            KeyError, TypeError: it lacks something, or has something of another kind.
+        """
+        unknown = sorted(record.keys() - cls.__dataclass_fields__.keys())
+        if unknown:
+            raise ValueError(f"a round has {', '.join(unknown)}, which this version of torchal does not know")
         names = ("rows", "source_rows", "labels", "true_labels")  # the last is not in records of earlier versions
         whole = {name: torch.tensor(record[name], dtype=torch.int64) for name in names if name in record}
         scores = [math.nan if score is None else score for score in record["scores"]]

@@ -123,4 +123,5 @@ def count_penalties(groups: Iterable[Sequence[StudyRun]], metric: str) -> Penalt
     if not blocks:
         return None
     found = comparisons.penalty_matrix(blocks)
-    return Penalties(list(found["samplers"]), np.asarray(found["matrix"]).tolist(), int(found["blocks"]))
+    matrices = (np.asarray(found[name]).tolist() for name in ("matrix", "compared"))
+    return Penalties(list(found["samplers"]), next(matrices), int(found["blocks"]), next(matrices))

@@ -276,7 +276,8 @@ def _wins(summary: Summary, given: dict[str, Look]) -> str:
         parts.append(
             '<h3 id="penalties-title">Penalty matrix</h3><p class="quiet">In how many of '
             f"{plural(n, 'experiment')} the row was ahead of the column: each gives the share of its rounds in which a "
-            "paired t-test at 5&nbsp;% tells so. The lower the mean of its column, the more seldom a sampler is behind."
+            "paired t-test at 5&nbsp;% tells so. The lower the mean share of its column (of the experiments that have "
+            "both), the more seldom a sampler is behind."
             f"</p>{penalty_table(summary.penalties, given)}"
         )
     return "".join((*parts, _ranks(summary)))

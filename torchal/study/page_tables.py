@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchal.report.markup import escape, name
+from torchal.report.markup import escape, name, plural
 from torchal.study.looks import Look, swatch
 from torchal.study.numbers import NOTHING, amount, decimal, interval, is_number, probability, signed
 from torchal.study.page_data import phases, table_numbers, table_order
@@ -150,7 +150,7 @@ def _pair(difference: Estimate, one: Comparison, verdict: int, counts: tuple[int
     """Return the class of a cell and what is in it."""
     sign = {1: "▲ ", -1: "▼ "}.get(verdict, "")
     band = interval(difference, signed)
-    told = f"{one.pairs} pairs{f', 95&nbsp;% {band}' if band else ''}"
+    told = f"{plural(one.pairs, 'pair')}{f', 95&nbsp;% {band}' if band else ''}"
     wins, ties, losses = counts
     p = escape(probability(one.p_holm)) or "not tested"
     return (
@@ -176,6 +176,7 @@ def penalty_table(penalties: Penalties, looks: dict[str, Look]) -> str:
     places = {sampler: place for place, sampler in enumerate(looks)}
     at = {sampler: place for place, sampler in enumerate(penalties.samplers)}
     names = [sampler for sampler in looks if sampler in at]
+    shares = penalties.shares()
     rows = []
     for sampler in names:
         inside = []
@@ -184,19 +185,23 @@ def penalty_table(penalties: Penalties, looks: dict[str, Look]) -> str:
             if sampler == other:
                 inside.append(f'<td class="same" data-c="{places[other]}"></td>')
                 continue
-            share = min(1.0, value / penalties.experiments) if penalties.experiments and is_number(value) else 0.0
+            share = shares[at[sampler]][at[other]]
+            if share is None:
+                inside.append(f'<td data-c="{places[other]}">{NOTHING}</td>')
+                continue
             inside.append(
-                f'<td class="shade" data-c="{places[other]}" style="--share:{share:.2f}">'
+                f'<td class="shade" data-c="{places[other]}" style="--share:{min(1.0, share):.2f}">'
                 f"{f'{value:.2f}' if is_number(value) else NOTHING}</td>"
             )
         head = f'<th scope="row">{sampler_name(sampler, looks)}</th>'
         rows.append(f'<tr data-s="{places[sampler]}">{head}{"".join(inside)}</tr>')
     means = []
     for other in names:
-        values = [penalties.matrix[at[sampler]][at[other]] for sampler in names if sampler != other]
+        known = [shares[at[sampler]][at[other]] for sampler in names if sampler != other]
+        values = [share for share in known if share is not None]
         mean = sum(values) / len(values) if values else 0.0
         means.append(f'<td class="mean" data-c="{places[other]}">{mean:.2f}</td>')
-    rows.append(f'<tr class="means"><th scope="row">mean of the column</th>{"".join(means)}</tr>')
+    rows.append(f'<tr class="means"><th scope="row">mean share of the column</th>{"".join(means)}</tr>')
     return _square(names, looks, rows, "penalties-title")
 
 

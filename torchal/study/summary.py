@@ -182,12 +182,22 @@ class Penalties:
     """How often a sampler was significantly better than another: `matrix[i][j]` is what i has over j (Ash et al. 2020).
 
     Each experiment gives a pair 1 / (numbers of labels that are compared) for each number of labels at which i is
-    better by a paired t-test at 5 %, so that no entry is larger than `experiments`.
+    better by a paired t-test at 5 %, so that no entry is larger than `experiments`, or than `compared[i][j]`, how many
+    of them have both.
     """
 
     samplers: list[str]
     matrix: list[list[float]]
     experiments: int
+    compared: list[list[int]] = field(default_factory=list)
+
+    def shares(self) -> list[list[float | None]]:
+        """Return the matrix divided by how many experiments have both samplers; None where none has."""
+        counts = self.compared or [[self.experiments] * len(self.samplers)] * len(self.samplers)
+        return [
+            [value / count if count else None for value, count in zip(row, counted, strict=True)]
+            for row, counted in zip(self.matrix, counts, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torchal.study.numbers import MINUS, probability
 from torchal.study.summary import Comparison, Entry, ExperimentSummary, Reached, Summary
-from torchal.study.words import difference, estimated
+from torchal.study.words import difference, estimated, reached
 
 
 def lines(summary: Summary, *, target: str = "target") -> Iterator[str]:
@@ -66,8 +66,6 @@ def _cells(sampler: str, entry: Entry, metric: str) -> Sequence[str]:
 
 
 def _needed(found: Reached | None) -> str:
-    if found is None:
-        return ""
-    if found.reached == found.runs:
-        return f"{found.median:g}"
-    return f"{'—' if found.median is None else f'{found.median:g}'} ({found.reached} of {found.runs} runs)"
+    """Return the labels needed; of how many runs, where not all came there."""
+    text = reached(found)
+    return text.partition(" (")[0] if found is not None and found.reached == found.runs else text
