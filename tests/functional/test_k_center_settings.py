@@ -82,6 +82,15 @@ def test_by_hand():
     assert picks.indices.tolist() == [4, 2]
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_rows_without_weight_lower_no_others_where_rows_are_passed_over(metric, block_rows):
+    features = torch.tensor([2.0] + [0.0] * 19 + [1.0])[:, None]
+    weights = torch.zeros(21)
+    weights[[9, *range(15, 21)]] = 1  # six rows at 0 are passed over, the seventh is the last row
+    picks = k_center_greedy(features, 10, labeled=mask(21, [0]), metric=metric, weights=weights, outliers=0.34)
+    assert picks.indices.tolist() == [20, *range(1, 9), 10]  # and not 9, of which row 1 is a copy
+
+
 whole_numbers = st.tuples(st.integers(2, 24), st.integers(1, 3)).flatmap(
     lambda shape: st.tuples(
         hnp.arrays(np.float32, shape, elements=st.integers(-2, 2).map(float)),

@@ -240,7 +240,10 @@ def _matrix_rows(pool: Pool) -> int:
 
 
 def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float, beyond: int = 0) -> Picks:
-    """Do what `farthest_first` does on few rows, by the matrix of all their distances."""
+    """Do what `farthest_first` does on few rows, by the matrix of all their distances, down to values that count as 0.
+
+    What is left at 0 lowers nothing: with rows passed over, a row of weight 0 would lower those that have more.
+    """
     everything = torch.arange(len(pool.source), device=pool.values.device)
     rows = pool.source.select(everything)
     if pool.values.device.type != "cpu":
@@ -252,7 +255,7 @@ def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float, beyond: int = 0) 
     for _ in range(n):
         row = int(values.argmax()) if not beyond else int((values == np.partition(values, rank)[rank]).argmax())
         best = values[row]
-        if best < least or best == _PICKED:
+        if best < least or best == _PICKED or (beyond and best <= pool.nothing):
             break
         distances = distances_of(row)
         if best > 0:  # then no row like this one was picked, and the lowest of them is meant
@@ -296,6 +299,7 @@ def _pick_masked(
     """
     n = min(n, len(values))
     weights = None if pool is None else pool.weights
+    nothing = _PICKED if pool is None or not beyond else pool.nothing  # as in `_pick_in_matrix`
     picked = torch.full((n,), -1, device=values.device)
     scores = torch.zeros(n, dtype=values.dtype, device=values.device)
     for step in range(n):
@@ -304,7 +308,7 @@ def _pick_masked(
             best = values.topk(beyond + 1, sorted=False).values.amin(0, keepdim=True)
             row = (values == best).to(torch.uint8).argmax(0, keepdim=True)
         best = values[row]
-        going = (best >= least) & (best > _PICKED)
+        going = (best >= least) & (best > nothing)
         alike = (distances[row].squeeze(0) == 0) & (values > _PICKED)
         if weights is not None:
             alike &= weights == weights[row]
