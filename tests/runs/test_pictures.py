@@ -45,7 +45,7 @@ class TestWhatIsAPicture:
             (DatasetInputs([{"ids": [1, 2], "label": 1}]), False),
             (DatasetInputs([np.array(["a", "b"])], to_row=lambda _: torch.zeros(2)), False),
             (DatasetInputs([np.zeros((3, 4, 4), dtype=np.float32)]), True),
-            (SparseInputs(scipy.sparse.eye_array(3, format="csr")), False),
+            (SparseInputs(scipy.sparse.csr_array(np.eye(3))), False),
         ],
     )
     def test_by_its_kind(self, inputs, answer):

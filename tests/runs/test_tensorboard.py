@@ -319,7 +319,7 @@ class TestProjector:
         import scipy.sparse
         from sklearn.naive_bayes import MultinomialNB
 
-        inputs = scipy.sparse.random_array((60, 20), density=0.3, format="csr", rng=np.random.default_rng(0))
+        inputs = scipy.sparse.random(60, 20, density=0.3, format="csr", random_state=0)
         targets = torch.arange(60) % 2
         trainer = Trainer(MultinomialNB(), Uniform(), schedule=Schedule(batch_size=6, budget=12), run_dir=tmp_path)
         run = trainer.fit(Pool.unlabeled(inputs, n_classes=2), lambda rows: targets[rows], start=6)

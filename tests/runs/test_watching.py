@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import scipy.sparse
 import torch
@@ -220,7 +221,7 @@ class TestLearner:
         learner, _ = make(Uniform(), model=LinearSVC())
         with pytest.raises(CapabilityError, match="the uncertainty of a batch"):
             learner.watch("batch_uncertainty")
-        words = SparseInputs(scipy.sparse.eye_array(6, format="csr"))
+        words = SparseInputs(scipy.sparse.csr_array(np.eye(6)))
         learner = ActiveLearner(LogisticRegression(), Margin(), Pool.unlabeled(words, n_classes=2))
         with pytest.raises(CapabilityError, match=r"redundancy and cover_radius .* LogisticRegression has no"):
             learner.watch("redundancy", "cover_radius")

@@ -82,7 +82,7 @@ def small_multiples(
     across = max(1, min(len(order), int(columns * 3.6 / 1.7)))
     figure.legend(
         [drawn[name] for name in order],
-        [_short(name) for name in order],
+        [_in_legend(name) for name in order],
         loc="outside lower center",
         ncols=across,
         frameon=False,
@@ -99,6 +99,11 @@ def _wrapped(text: str, width: int) -> str:
 def _short(text: str) -> str:
     """Return the beginning of a name, with no sign in it that would begin a formula."""
     return (text if len(text) <= _WIDE else text[: _WIDE - 1] + "…").replace("$", r"\$")
+
+
+def _in_legend(text: str) -> str:
+    """Return the beginning of a name; one with an underscore in front would not be shown."""
+    return " " + _short(text) if text.startswith("_") else _short(text)
 
 
 def critical_difference(ranking: Ranking) -> Figure:
@@ -245,7 +250,7 @@ def write_charts(summary: Summary, folder: Path, *, formats: Sequence[str] = ("p
     folder.mkdir(parents=True, exist_ok=True)
     pages = pages_of(summary)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for the letter
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for the letter
         for name, draw in charts.values():
             figure = _arranged(draw())
             for one in formats:
