@@ -166,6 +166,17 @@ class TestWritePage:
                 assert there.attributes["class"] == f"v{one.verdict}"
                 assert back.attributes["class"] == f"v{-one.verdict}"
 
+    def test_a_p_value_is_rounded_once(self, tmp_path):
+        summary = summaries.rich()
+        experiment = summary.experiments[0]
+        sampler = next(name for name, entry in experiment.entries.items() if entry.against)
+        entry = experiment.entries[sampler]
+        found = {name: replace(one, p_holm=0.22481) for name, one in entry.against.items()}
+        entries = {**experiment.entries, sampler: replace(entry, against=found)}
+        summary = replace(summary, experiments=[replace(experiment, entries=entries)])
+        assert "p = 0.22" in page_of(tmp_path, summary).one("table", kind="results").text
+        assert "p = 0.23" not in page_of(tmp_path, summary).one("table", kind="results").text
+
     def test_penalties_stand_where_they_belong(self, tmp_path):
         summary = summaries.rich()
         table = page_of(tmp_path, summary).all("table", kind="matrix")[-1]

@@ -159,7 +159,7 @@ def table_numbers(entry: Entry, metric: str) -> list[float | None]:
         *_estimate(entry.final.get(metric)),
         *_estimate(entry.area.get(metric)),
         *_estimate(None if against is None else against.difference),
-        None if against is None else significant(against.p_holm, 3),
+        None if against is None else significant(against.p_holm, _TABLE_DIGITS),
         None if against is None else against.verdict,
     ]
 
