@@ -9,9 +9,10 @@ from torch import Tensor
 
 from torchal._checks import ArrayLike, check_budget, check_flag
 from torchal._chunks import exact_arithmetic
+from torchal.engine.draws import draw
 from torchal.engine.features import Features
 from torchal.engine.gradients import open_gradients, read_factors
-from torchal.engine.greedy import Picks, Pool, draw, sample_by_value
+from torchal.engine.greedy import Picks, Pool, sample_by_value
 from torchal.engine.kronecker import KroneckerSpace
 from torchal.engine.sources import StreamedRows
 from torchal.errors import ConfigError

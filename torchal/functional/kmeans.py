@@ -12,8 +12,9 @@ from torch import Tensor
 from torchal._checks import ArrayLike, as_row_weights, check_budget, check_finite, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.engine.distances import Rows, Space, make_space, survey
+from torchal.engine.draws import draw, draw_stratified
 from torchal.engine.features import FeatureReader, Features, as_matrix
-from torchal.engine.greedy import Picks, Pool, draw, draw_stratified, sample_by_value
+from torchal.engine.greedy import Picks, Pool, sample_by_value
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_centers, nearest_in_chunk, split
 from torchal.errors import ConfigError, ShapeError
 from torchal.functional.k_center import check_masks
