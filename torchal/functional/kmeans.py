@@ -401,7 +401,7 @@ def _checked_weights(weights: ArrayLike | None, reader: FeatureReader) -> tuple[
     """Return weights (N,) of at most 1 and what they are to be multiplied with, a power of two."""
     dtype = torch.promote_types(reader.dtype, torch.float32)
     if weights is None:
-        return torch.ones(len(reader), dtype=dtype, device=reader.home), 1.0
+        return torch.ones((), dtype=dtype, device=reader.home).expand(len(reader)), 1.0  # one number for all rows
     weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     exponent = max(-1000, math.frexp(float(weights.max()))[1])
     return (weights.double() * 2.0**-exponent).to(dtype), 2.0**exponent
