@@ -50,7 +50,8 @@ class Largest:
             self._values.append(values[rows])
             self._rows.append(rows + first)
         self._waiting += len(self._rows[-1])
-        if self._waiting >= 2 * self._n + len(values):
+        # Not later: many small tensors that stay would be in the way of large ones, and the heap would grow.
+        if self._waiting >= 2 * self._n:
             self._trim()
 
     @property
