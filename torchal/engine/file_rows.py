@@ -23,6 +23,7 @@ _RUNS_AHEAD = 1024  # reads of single rows that the system is told of at once, s
 _STORED = {torch.bfloat16: np.dtype("<u2")}  # what NumPy has no dtype for, as numbers of the same size
 # of the same size, for NumPy's unsigned numbers cannot be seen as all that torch has
 _SEEN_AS = {torch.bfloat16: torch.int16}
+_OF_NUMPY = {torch.from_numpy(np.empty(0, kind)).dtype for kind in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()}
 
 
 class FileRows:
@@ -48,7 +49,7 @@ class FileRows:
         ShapeError: no files; a file or map is no matrix, has other columns or another dtype than the first, or none that
             torch has; or the rows of a map are not one behind the other in its file.
         DataError: a file is missing, no `.npy` file, or shorter than its header says.
-        ConfigError: n_columns without a dtype.
+        ConfigError: n_columns without a dtype; a dtype that is not one of real numbers or bools of at least 8 bits.
 
     Example:
         >>> import tempfile
@@ -65,6 +66,8 @@ class FileRows:
     def __init__(
         self, files: File | Sequence[File], dtype: torch.dtype | None = None, *, n_columns: int | None = None
     ) -> None:
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and _is_stored(dtype)):
+            raise ConfigError(f"dtype must be one that torch and files have, got {dtype!r}")
         if n_columns is not None:
             check_whole("n_columns", n_columns, least=1)
             if dtype is None:
@@ -249,10 +252,12 @@ class _Piece(NamedTuple):
     n_rows: int
     state: tuple[int, int] | None
     """Size, and time of the last change, of the file when it was looked at; None where it may change."""
+    first: int = 0
+    """How many rows of the file, or map, as it was given are before these."""
 
     def cut(self, first: int, last: int, row_bytes: int) -> _Piece:
         """Return some of these rows."""
-        return self._replace(offset=self.offset + first * row_bytes, n_rows=last - first)
+        return self._replace(offset=self.offset + first * row_bytes, n_rows=last - first, first=self.first + first)
 
     def open(self, row: int) -> int:
         """Return a descriptor of the file, to read from this row on.
@@ -263,13 +268,13 @@ class _Piece(NamedTuple):
         try:
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
-            raise DataError(f"{self.path} cannot be read, at row {row} of it: {error.strerror}") from error
+            raise DataError(f"{self.path} cannot be read, at row {self.first + row} of it: {error.strerror}") from error
         now = _state(os.fstat(descriptor))
         if self.state is not None and now != self.state:
             os.close(descriptor)
             was, size = self.state[0], now[0]
             how = f"was cut short from {was} to {size} bytes" if size < was else "was changed"
-            raise DataError(f"{self.path} {how} since it was opened; row {row} of it was to be read")
+            raise DataError(f"{self.path} {how} since it was opened; row {self.first + row} of it was to be read")
         return descriptor
 
     def fill(self, descriptor: int, room: NDArray[Any], first: int) -> None:
@@ -280,7 +285,7 @@ class _Piece(NamedTuple):
         while data:
             got = os.preadv(descriptor, [data], offset)
             if got == 0:
-                row = (offset - self.offset) // row_bytes
+                row = self.first + (offset - self.offset) // row_bytes
                 raise DataError(f"{self.path} ends before row {row}: it was cut short since it was opened")
             data, offset = data[got:], offset + got
 
@@ -389,6 +394,10 @@ def _stored_as(dtype: torch.dtype | None) -> np.dtype[Any]:
     """Return what NumPy stores numbers of a dtype as."""
     assert dtype is not None
     return _STORED[dtype] if dtype in _STORED else np.dtype(torch.empty(0, dtype=dtype).numpy().dtype)
+
+
+def _is_stored(dtype: torch.dtype) -> bool:
+    return dtype in _STORED or dtype in _OF_NUMPY
 
 
 def _state(status: os.stat_result) -> tuple[int, int]:
