@@ -41,7 +41,7 @@ def draw(
         weights: (N,) what chances are multiplied by, of which those below 0 are 0; nothing so long is made of them.
 
     Returns:
-        (n,) int64, row numbers of the pool, the same on all ranks.
+        (n,) int64, row numbers of the pool, the same on all ranks; none if all chances are 0.
     """
     shards = Shards(None) if shards is None else shards
     start, n_rows = (shards.start, shards.n_rows) if not shards.alone else (0, len(chances))
@@ -52,7 +52,10 @@ def draw(
         sums, first = _sums(*levels[-1]) if weights is None or len(levels) > 1 else _sums_weighed(chances, weights, start)
         levels.append((sums, first))
         n_rows = -(-n_rows // _BRANCHES)
-    node = _first_above(_whole(*levels[-1], n_rows, shards).cumsum(0), _uniforms(n, generator, chances.device), n_rows)
+    ends = _whole(*levels[-1], n_rows, shards).cumsum(0)
+    if not bool(ends[-1] > 0):
+        return torch.empty(0, dtype=torch.int64, device=chances.device)
+    node = _first_above(ends, _uniforms(n, generator, chances.device), n_rows)
     for level in reversed(range(len(levels) - 1)):
         parents, parent = node.unique(return_inverse=True)
         ends = _children(*levels[level], parents, shards, None if level else weights).cumsum(1)[parent]
@@ -92,13 +95,6 @@ def _sums_weighed(values: Tensor, weights: Tensor, start: int) -> tuple[Tensor, 
         parts.append(_sums(_weighed(values[begin:end], weights[begin:end]), start + begin)[0])
         begin = end
     return torch.cat(parts), start // _BRANCHES
-
-
-def any_chance(values: Tensor, weights: Tensor) -> bool:
-    """Tell whether any product of a value (N,) and its weight (N,) is positive."""
-    size = values_per_chunk(values.device)
-    parts = zip(values.split(size), weights.split(size), strict=True)
-    return any(bool((_weighed(*part) > 0).any()) for part in parts)
 
 
 def _whole(sums: Tensor, first: int, n: int, shards: Shards) -> Tensor:
