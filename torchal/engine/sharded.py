@@ -294,14 +294,18 @@ class ShardedPool:
         return torch.tensor(rows, device=pool.values.device), torch.cat(scores)
 
 
-def first_of_all(values: Tensor, source: StreamedRows) -> tuple[First, Rows]:
-    """Return the largest of the values (N,) of all ranks' rows, the lowest row that has it, and what it holds."""
+def first_of_all(values: Tensor, source: StreamedRows, rows: Tensor | None = None) -> tuple[First, Rows]:
+    """Return the largest of the values (N,) of all ranks' rows, the lowest row that has it, and what it holds.
+
+    Where `rows` (N,) are given, ascending, the values are those of some of a rank's rows.
+    """
     shards, mine = source.shards, _NONE
     nothing = source.space.prepare(torch.empty(0, source.n_columns, device=values.device))
     row = values.new_empty(0, dtype=torch.int64)
     if len(values):
         largest = values.max()
         row = (values == largest).to(torch.uint8).argmax(0, keepdim=True)
+        row = row if rows is None else rows[row]
         mine = First(float(largest), shards.start + int(row))
     here = shards.attempt(lambda: source.own(row) if len(row) else nothing, lambda: nothing)
     firsts = torch.tensor([list(mine)], dtype=torch.float64)
