@@ -1,0 +1,127 @@
+"""One pass shared out to processes, shard by shard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from torchal._records import differences
+from torchal.embedding.batches import Batches
+from torchal.embedding.id_columns import IdColumns
+from torchal.embedding.npy_stream import Fingerprint, NpyStream
+from torchal.embedding.passes import Pass, fill
+from torchal.embedding.ranks import Ranks
+from torchal.embedding.shard_folder import Ranges, ShardFolder, deal, shard_settings
+from torchal.errors import ConfigError
+
+# How long ranks work between two words to one another: one that has nothing left to do waits no longer than that in a
+# collective, so that no backend's timeout strikes, and an error in one is known to all soon.
+_TURN_SECONDS = 10.0
+_ROWS = 100_000  # in a shard: 300 MB of 768 numbers each
+_SHOWN_SECONDS = 0.1  # between two looks of the progress bar, where there is nobody to talk to
+
+
+class Prepared(NamedTuple):
+    """What one process brings along."""
+
+    batches: Batches
+    run: Pass
+    ids: IdColumns
+    fingerprint: Fingerprint
+    device: torch.device
+
+
+def fill_folder(
+    folder: ShardFolder,
+    prepared: Prepared,
+    ranks: Ranks,
+    *,
+    shard_rows: int | None,
+    progress: bool,
+) -> None:
+    """Make the shards that a folder lacks, each rank some of them.
+
+    Args:
+        folder: where they go.
+        prepared: what they are made of; the same in all ranks.
+        ranks: who makes them.
+        shard_rows: see `ShardFolder.start`.
+        progress: show a progress bar in rank 0.
+
+    Raises:
+        ConfigError: ranks embed different things, or the folder holds something else.
+        RunError: a rank failed, another job writes to the folder, or it cannot be written.
+    """
+    batches, device = prepared.batches, prepared.device
+    _check_agreement(ranks.together(lambda: prepared.fingerprint, device))
+
+    def start() -> tuple[int, list[int | None]] | None:
+        settings = dict(prepared.fingerprint)
+        return folder.start(settings, shard_rows, default=_default(batches)) if ranks.rank == 0 else None
+
+    plan = ranks.together(start, device)[0]
+    assert plan is not None
+    assert batches.n_rows is not None
+    ranges, remaining = Ranges(batches.n_rows, plan[0]), plan[1]
+    if all(rows is None for rows in remaining) and not folder.has_unfinished():
+        return
+    work = _shards(folder, ranges, deal(remaining, ranks.size)[ranks.rank], prepared)
+    seconds = _TURN_SECONDS if ranks.size > 1 else _SHOWN_SECONDS
+    try:
+        with tqdm(
+            desc="embed",
+            total=batches.n_rows,
+            initial=batches.n_rows - sum(rows or 0 for rows in remaining),
+            unit="row",
+            disable=not progress or ranks.rank > 0,
+        ) as bar:
+            going = True
+            while going:
+                turns = ranks.together(partial(_turn, work, seconds), device)
+                bar.update(sum(n_rows for n_rows, _ in turns))
+                going = any(left for _, left in turns)
+    finally:
+        work.close()
+    ranks.together(lambda: folder.finish(ranges) if ranks.rank == 0 else None, device)
+
+
+def _default(batches: Batches) -> int:
+    """Return a number of rows in a shard that keeps batches as they are without shards."""
+    size = batches.batch_size or 1
+    return -(-_ROWS // size) * size
+
+
+def _turn(work: Iterator[int], seconds: float) -> tuple[int, bool]:
+    """Go on for some time; return how many rows were made, and whether more are left."""
+    n_rows, until = 0, time.monotonic() + seconds
+    for made in work:
+        n_rows += made
+        if time.monotonic() > until:
+            return n_rows, True
+    return n_rows, False
+
+
+def _shards(folder: ShardFolder, ranges: Ranges, shards: list[int], prepared: Prepared) -> Generator[int, None, None]:
+    """Make shards one after another; yield after each batch how many rows it has."""
+    for shard in shards:
+        rows = ranges.rows(shard)
+        settings = shard_settings(prepared.fingerprint, ranges, shard)
+        with NpyStream(folder.files(ranges, shard), settings, prepared.run.answers_in()) as stream:
+            if stream.finished:
+                continue
+            part = prepared.batches.part(rows)
+            yield from fill(stream, part, prepared.run, first_row=rows.start, of=f" of shard {shard}")
+            prepared.ids.write(folder.metadata(ranges, shard), rows.start, rows.stop)
+            stream.finish()
+
+
+def _check_agreement(fingerprints: list[Fingerprint]) -> None:
+    for rank, one in enumerate(fingerprints):
+        different = differences(fingerprints[0], one)
+        if different:
+            raise ConfigError(f"all ranks must embed the same: from rank 0 to rank {rank}, {different}")
