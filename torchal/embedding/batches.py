@@ -50,9 +50,8 @@ class Batches(ABC):
             DataError: rows cannot be read by their numbers.
         """
         raise DataError(
-            f"rows {rows.start} to {rows.stop - 1} are not to be had alone: "
-            f"{self.kind} is read from its beginning to its end and cannot be cut into shards: give a tensor, an "
-            "array, a Dataset with a length or a DataLoader of one, or one file as out"
+            f"{self.kind} is read from its beginning to its end, so that rows {rows.start} to {rows.stop - 1} cannot "
+            "be a shard: give a tensor, an array, a Dataset with a length or a DataLoader of one, or one file as out"
         )
 
     def n_in(self, n_before: int) -> int | None:

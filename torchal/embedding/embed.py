@@ -137,7 +137,7 @@ def embed(
     target = _target(out, shard_rows=shard_rows, ids=ids, group=group)
     with ExitStack() as stack:
         if isinstance(target, ShardFolder):
-            ranks = Ranks(group)
+            ranks = Ranks(group, _device_of(module, device))
             stack.callback(target.close)
             prepared = ranks.each(lambda: task.prepare_shards(stack, ids))
             fill_folder(target, prepared, ranks, shard_rows=shard_rows, progress=progress)
@@ -225,9 +225,7 @@ class _Task:
         batches.part(range(1))  # what cannot be cut says so before there is a folder
         columns = IdColumns(ids, batches.n_rows or 0)
         fingerprint = self.fingerprint(batches, run, where)
-        return Prepared(
-            batches, run, columns, {**fingerprint, "ids": columns.fingerprint(batches.batch_size or 1)}, where
-        )
+        return Prepared(batches, run, columns, {**fingerprint, "ids": columns.fingerprint(batches.batch_size or 1)})
 
     def fingerprint(self, batches: Batches, run: Pass, where: torch.device) -> Fingerprint:
         """Return what the rows are made of."""
@@ -249,10 +247,9 @@ def _placed(
 ) -> tuple[nn.Module, torch.device]:
     """Return the module, or a copy where it has to be moved or cast, and where its inputs belong."""
     tensors = list(tensors_of(module))
+    where = _device_of(module, device)
     if any(nn.parameter.is_lazy(one) for one in tensors):
         raise CapabilityError(f"{type(module).__name__} has weights that its first pass will make: run it once before")
-    home = tensors[0].device if tensors else torch.device("cpu")
-    where = home if device is None else as_device(device)
     moved = device is not None and any(one.device != where for one in tensors)
     cast = dtype is not None and any(one.is_floating_point() and one.dtype != dtype for one in tensors)
     if moved or cast:
@@ -262,6 +259,12 @@ def _placed(
     if cast:
         module.to(dtype)
     return module, where
+
+
+def _device_of(module: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Return where a module is to run: where it is, unless told otherwise."""
+    home = next((one.device for one in tensors_of(module)), torch.device("cpu"))
+    return home if device is None else as_device(device)
 
 
 @contextmanager

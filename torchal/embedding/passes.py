@@ -30,6 +30,7 @@ class InMemory:
         self.widths: tuple[int, int] | None = None
 
     def write(self, features: Tensor, logits: Tensor) -> None:
+        """Append one batch, (n, D) and (n, C)."""
         start, self.n_rows = self.n_rows, self.n_rows + len(features)
         self.n_batches += 1
         self.widths = features.shape[1], logits.shape[1]
@@ -46,6 +47,7 @@ class InMemory:
         """Do nothing: there is no file to close."""
 
     def read(self) -> Outputs:
+        """Return all rows."""
         return self._parts[0] if len(self._parts) == 1 else Outputs(*map(torch.cat, zip(*self._parts, strict=True)))
 
 
@@ -75,6 +77,7 @@ class Pass:
         return np.dtype(str(self.answer_dtype).removeprefix("torch."))
 
     def arguments(self, batch: Any) -> Arguments:
+        """Return what the module is called with for a batch."""
         positional, named = moved(arguments_of(batch, self._batch_to_inputs), self._device, self.dtype)
         return positional, named
 

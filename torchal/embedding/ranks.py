@@ -19,6 +19,10 @@ Answer = TypeVar("Answer")
 class Ranks:
     """A process group, or this process alone.
 
+    Args:
+        group: the processes; None for this one alone.
+        device: where this one computes: through its memory NCCL sends, whichever device is the current one.
+
     Attributes:
         rank: the number of this process among them.
         size: how many they are.
@@ -27,8 +31,8 @@ class Ranks:
         ConfigError: group is none, or this process is not in it.
     """
 
-    def __init__(self, group: ProcessGroup | None) -> None:
-        self._group = group
+    def __init__(self, group: ProcessGroup | None, device: torch.device) -> None:
+        self._group, self._device = group, device
         self.rank, self.size = 0, 1
         if group is None:
             return
@@ -40,14 +44,13 @@ class Ranks:
         if self.rank < 0:
             raise ConfigError(f"process {dist.get_rank()} is not in the group of {group.size()} processes")
 
-    def together(self, work: Callable[[], Answer], device: torch.device | None = None) -> list[Answer]:
+    def together(self, work: Callable[[], Answer]) -> list[Answer]:
         """Do some work in each process, and return what came out of it in all of them, by rank.
 
         Where it fails in one, it fails in all: with its own error there, and elsewhere with a RunError that repeats it.
 
         Args:
             work: what each does; its answer is to be plain numbers and text.
-            device: whose memory NCCL goes through, if it is a GPU.
 
         Raises:
             RunError: another process failed, or ended without a word.
@@ -59,7 +62,7 @@ class Ranks:
             answer = work()
         except Exception as caught:
             error = caught
-        told = self._gather((answer, None if error is None else _in_words(error)), device, error)
+        told = self._gather((answer, None if error is None else _in_words(error)), error)
         if error is not None:
             raise error
         for rank, (_, words) in enumerate(told):
@@ -73,12 +76,12 @@ class Ranks:
         self.together(lambda: mine.append(work()))
         return mine[0]
 
-    def _gather(self, value: Any, device: torch.device | None, error: Exception | None) -> list[Any]:
+    def _gather(self, value: Any, error: Exception | None) -> list[Any]:
         import torch.distributed as dist
 
         told: list[Any] = [None] * self.size
         try:
-            with torch.cuda.device(device) if device is not None and device.type == "cuda" else nullcontext():
+            with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
                 dist.all_gather_object(told, value, group=self._group)
         except RuntimeError as lost:  # whatever the backend: a connection that was closed, or a timeout
             if error is not None:

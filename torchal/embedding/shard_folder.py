@@ -1,8 +1,9 @@
 """A folder that a pass fills shard by shard: what it is made of, who writes to it, and what is still to be done.
 
-Finished, it has the layout of clip-retrieval: `img_emb/img_emb_07.npy` with a row for each of `metadata/metadata_07.parquet`,
-numbers padded to one length; beside them `logits/logits_07.npy`, and `embed.json`, which says what all is made of. Until
-the last shard is there, all of them are in the folder `unfinished`, so that nobody takes a part for the whole.
+Finished, it has the layout of clip-retrieval: `img_emb/img_emb_07.npy`, whose rows have their ids in
+`metadata/metadata_07.parquet`, with numbers padded to one length. Beside them are `logits/logits_07.npy`, and
+`embed.json`, which says what all is made of. Until the last shard is there, all of them are in the folder `unfinished`,
+so that nobody takes a part for the whole.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Ranges:
     shard_rows: int
 
     def __len__(self) -> int:
-        return -(-self.n_rows // self.shard_rows)
+        return (self.n_rows + self.shard_rows - 1) // self.shard_rows
 
     def rows(self, shard: int) -> range:
         """Return the numbers of a shard's rows."""
@@ -55,11 +56,11 @@ class Ranges:
         return str(shard).zfill(len(str(len(self))))
 
 
-def deal(remaining: Sequence[int | None], n_ranks: int) -> list[list[int]]:
+def deal(lacking: Sequence[int | None], n_ranks: int) -> list[list[int]]:
     """Return for each rank the unfinished shards that it makes: a run of them, of about as many rows for each.
 
     Args:
-        remaining: how many rows each shard lacks; None where it is finished.
+        lacking: how many rows each shard lacks; None where it is finished.
         n_ranks: how many ranks there are.
 
     Returns:
@@ -70,13 +71,27 @@ def deal(remaining: Sequence[int | None], n_ranks: int) -> list[list[int]]:
         [[0, 2], [3, 4]]
     """
     dealt: list[list[int]] = [[] for _ in range(n_ranks)]
-    costs = [(shard, max(1, rows)) for shard, rows in enumerate(remaining) if rows is not None]
+    costs = [(shard, max(1, rows)) for shard, rows in enumerate(lacking) if rows is not None]
     total, before = sum(cost for _, cost in costs), 0
     for shard, cost in costs:
         # to the rank in whose equal part of the rows its middle lies
         dealt[(2 * before + cost) * n_ranks // (2 * total)].append(shard)
         before += cost
     return dealt
+
+
+class Start(NamedTuple):
+    """What a pass into a folder begins with.
+
+    Attributes:
+        finished: whether all shards are in their places.
+        shard_rows: rows in a shard.
+        lacking: how many rows each shard lacks; None where it is finished.
+    """
+
+    finished: bool
+    shard_rows: int
+    lacking: list[int | None]
 
 
 class ShardFolder:
@@ -92,15 +107,11 @@ class ShardFolder:
         self._manifest = path / MANIFEST
         self._stack = ExitStack()
 
-    def has_unfinished(self) -> bool:
-        """Tell whether there is something that is not in its place yet."""
-        return self._unfinished.exists()
-
     def close(self) -> None:
         """Let others write to it."""
         self._stack.close()
 
-    def start(self, settings: Settings, shard_rows: int | None, *, default: int) -> tuple[int, list[int | None]]:
+    def start(self, settings: Settings, shard_rows: int | None, *, default: int) -> Start:
         """Lock the folder, and find out what is there already.
 
         Args:
@@ -109,8 +120,7 @@ class ShardFolder:
             default: for a folder that is new.
 
         Returns:
-            Rows in a shard, and for each shard the number of rows that it lacks, or None where it is finished; a folder
-            that is finished is not locked.
+            What is to be done; a folder that is finished is not locked.
 
         Raises:
             ConfigError: it holds something else.
@@ -136,7 +146,8 @@ class ShardFolder:
             ranges = Ranges(int(settings["n_rows"]), shard_rows)
             if self._is_finished() or (self.path / METADATA).exists():  # or was killed while it came to its place
                 self.finish(ranges)
-            return shard_rows, [self._lacks(ranges, shard) for shard in range(len(ranges))]
+            lacking = [self._lacks(ranges, shard) for shard in range(len(ranges))]
+            return Start(self._is_finished(), shard_rows, lacking)
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error}") from error
 
@@ -210,7 +221,7 @@ class ShardFolder:
             return None
         done = 0
         # only to share the work out evenly: what is really there, the stream finds out
-        with suppress(OSError, ValueError, IndexError, TypeError):
+        with suppress(OSError, ValueError, LookupError, TypeError):
             journal = files.about.with_name(files.about.name + ".partial").read_bytes()
             done = int(json.loads(journal.split(b"\n")[-2])[0])
         return max(0, len(ranges.rows(shard)) - done)

@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from tqdm import tqdm
 
 from torchal._records import differences
@@ -16,7 +15,7 @@ from torchal.embedding.id_columns import IdColumns
 from torchal.embedding.npy_stream import Fingerprint, NpyStream
 from torchal.embedding.passes import Pass, fill
 from torchal.embedding.ranks import Ranks
-from torchal.embedding.shard_folder import Ranges, ShardFolder, deal, shard_settings
+from torchal.embedding.shard_folder import Ranges, ShardFolder, Start, deal, shard_settings
 from torchal.errors import ConfigError
 
 # How long ranks work between two words to one another: one that has nothing left to do waits no longer than that in a
@@ -33,16 +32,10 @@ class Prepared(NamedTuple):
     run: Pass
     ids: IdColumns
     fingerprint: Fingerprint
-    device: torch.device
 
 
 def fill_folder(
-    folder: ShardFolder,
-    prepared: Prepared,
-    ranks: Ranks,
-    *,
-    shard_rows: int | None,
-    progress: bool,
+    folder: ShardFolder, prepared: Prepared, ranks: Ranks, *, shard_rows: int | None, progress: bool
 ) -> None:
     """Make the shards that a folder lacks, each rank some of them.
 
@@ -57,37 +50,37 @@ def fill_folder(
         ConfigError: ranks embed different things, or the folder holds something else.
         RunError: a rank failed, another job writes to the folder, or it cannot be written.
     """
-    batches, device = prepared.batches, prepared.device
-    _check_agreement(ranks.together(lambda: prepared.fingerprint, device))
-
-    def start() -> tuple[int, list[int | None]] | None:
-        settings = dict(prepared.fingerprint)
-        return folder.start(settings, shard_rows, default=_default(batches)) if ranks.rank == 0 else None
-
-    plan = ranks.together(start, device)[0]
-    assert plan is not None
+    batches, settings = prepared.batches, prepared.fingerprint
     assert batches.n_rows is not None
-    ranges, remaining = Ranges(batches.n_rows, plan[0]), plan[1]
-    if all(rows is None for rows in remaining) and not folder.has_unfinished():
+    _check_agreement(ranks.together(lambda: {**settings, "shard_rows": shard_rows}))
+
+    def start() -> Start | None:
+        return folder.start(dict(settings), shard_rows, default=_default(batches)) if ranks.rank == 0 else None
+
+    # what rank 0 found: on a shared disk, others may see it later
+    started = ranks.together(start)[0]
+    assert started is not None
+    if started.finished:
         return
-    work = _shards(folder, ranges, deal(remaining, ranks.size)[ranks.rank], prepared)
+    ranges, lacking = Ranges(batches.n_rows, started.shard_rows), started.lacking
+    work = _shards(folder, ranges, deal(lacking, ranks.size)[ranks.rank], prepared)
     seconds = _TURN_SECONDS if ranks.size > 1 else _SHOWN_SECONDS
     try:
         with tqdm(
             desc="embed",
             total=batches.n_rows,
-            initial=batches.n_rows - sum(rows or 0 for rows in remaining),
+            initial=batches.n_rows - sum(rows or 0 for rows in lacking),
             unit="row",
             disable=not progress or ranks.rank > 0,
         ) as bar:
             going = True
             while going:
-                turns = ranks.together(partial(_turn, work, seconds), device)
+                turns = ranks.together(partial(_turn, work, seconds))
                 bar.update(sum(n_rows for n_rows, _ in turns))
                 going = any(left for _, left in turns)
     finally:
         work.close()
-    ranks.together(lambda: folder.finish(ranges) if ranks.rank == 0 else None, device)
+    ranks.together(lambda: folder.finish(ranges) if ranks.rank == 0 else None)
 
 
 def _default(batches: Batches) -> int:

@@ -55,10 +55,10 @@ def open_shards(
     """Open a matrix of features that lies in numbered files; only their headers are read.
 
     A folder that `torchal.embed` or clip-retrieval filled has `img_emb/img_emb_07.npy` and, with a row for each row of
-    it, `metadata/metadata_07.parquet`, which may be missing altogether. A folder of .npy files is taken as it is. One of
-    Parquet files has the embeddings in a column of lists, as NeMo Curator writes them, and the ids in others. Numbers
-    stand at the end of names and are sorted as numbers, padded or not. Parquet files that are not numbered alike are
-    sorted by name.
+    it, `metadata/metadata_07.parquet`, which may be missing altogether. A folder of .npy files is taken as it is. One
+    of Parquet files has the embeddings in a column of lists, as NeMo Curator writes them, and the ids in others.
+    Numbers stand at the end of names and are sorted as numbers, padded or not. Parquet files that are not numbered
+    alike are sorted by name.
 
     Args:
         source: the folder, or a pattern of files, as "part/img_emb_*.npy"; a pattern need not begin at number 0.
@@ -211,25 +211,27 @@ class Shards:
         start, stop, step = rows.indices(self.n_rows)
         if step != 1:
             raise ConfigError(f"rows must be a run, got {rows}")
-        parts = []
+        parts: list[Any] = []
         for one, shard in zip(self._files, self.files, strict=True):
             low, high = max(start, shard.rows.start), min(stop, shard.rows.stop)
             if low < high:
                 parts.append(self._map(one)[low - shard.rows.start : high - shard.rows.start])
-        return _joined(parts) if parts else self.arrays[0][:0]
+        if not parts:
+            parts.append(self.arrays[0][:0])
+        return _joined(parts)
 
     def to_npy(self, folder: str | os.PathLike[str]) -> Shards:
         """Write embeddings that lie in Parquet as .npy, once, so that any row can be read: Parquet has no single rows.
 
-        Each file becomes `img_emb/img_emb_07.npy` and `metadata/metadata_07.parquet`, chunk by chunk: what pyarrow holds
-        of a row group is in memory, and no more. The folder looks as if nothing had happened until all is written.
+        Each file becomes `img_emb/img_emb_07.npy` and `metadata/metadata_07.parquet`, chunk by chunk: what pyarrow
+        holds of a row group is in memory, and no more. Until all is written, it is in a folder "unfinished_..." inside.
 
         Returns:
             The shards that were written.
 
         Raises:
             ConfigError: the files are .npy already, or the folder holds shards.
-            DataError: a file is missing, was changed or cannot be read; a row has no embedding, or one of another width.
+            DataError: a file is missing, was changed or cannot be read; an embedding is missing, or of another width.
             RunError: the folder cannot be written.
         """
         if self._column is None:
@@ -278,8 +280,7 @@ class Shards:
     def _map(self, one: MatrixFile) -> Mapped:
         if self._column is not None:
             raise CapabilityError(
-                f"{one.path} and the others are Parquet, which has no single rows to read: to_npy(folder) writes them as "
-                ".npy once"
+                f"{one.path} is Parquet, which has no single rows to read: to_npy(folder) writes all of it as .npy once"
             )
         one.stamp.check()
         return np.memmap(one.path, one.dtype, "r", one.offset, (one.n_rows, self.n_columns))
