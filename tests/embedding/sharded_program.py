@@ -47,8 +47,8 @@ def run(folder, module=None, data=None, **more):
 
 
 def contents(folder):
-    """Return all files but the lock."""
-    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != "embed.lock"]
+    """Return all files."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
 
 

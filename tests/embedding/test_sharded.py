@@ -1,5 +1,6 @@
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests import forks
 from tests.embedding import sharded_program as program
 from tests.embedding.sharded_program import IDS, Counting, N, contents, in_ranks, make_rows, run
+from torchal import _checks
 from torchal.embedding import embed, id_columns, npy_stream, open_shards, shard_folder, sharded
 from torchal.embedding.shard_folder import Ranges, deal
-from torchal.errors import ConfigError, DataError, RunError, ShapeError
+from torchal.errors import ConfigError, DataError, MissingExtraError, RunError, ShapeError
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -94,6 +96,30 @@ class TestOneProcess:
         assert module.n_passes == 0
         assert contents(tmp_path / "shards") == undisturbed
         assert found.logits.shape == (N, 3)
+
+    def test_what_is_finished_may_come_from_another_device(self, tmp_path):
+        run(tmp_path / "shards")
+        manifest = tmp_path / "shards" / "embed.json"
+        manifest.write_text(manifest.read_text().replace('"cpu"', '"cuda"'))
+        run(tmp_path / "shards")
+        shutil.move(tmp_path / "shards" / "img_emb", tmp_path / "shards" / "unfinished" / "img_emb")
+        with pytest.raises(ConfigError, match="device was 'cuda', is 'cpu'"):
+            run(tmp_path / "shards")
+
+    def test_shards_that_are_gone(self, tmp_path):
+        run(tmp_path / "shards")
+        (tmp_path / "shards" / "img_emb" / "img_emb_5.npy").unlink()
+        with pytest.raises(DataError, match=r"metadata_5\.parquet has ids, but there is no shard of its number"):
+            run(tmp_path / "shards")
+        (tmp_path / "shards" / "metadata" / "metadata_5.parquet").unlink()
+        with pytest.raises(DataError, match="img_emb has 40 rows in 5 shards, 47 were written"):
+            open_shards(tmp_path / "shards")
+
+    def test_without_pyarrow(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(_checks, "find_spec", lambda name: None)
+        with pytest.raises(MissingExtraError, match=r"pyarrow is not installed; pip install 'torchal\[tables\]'"):
+            run(tmp_path / "shards")
+        assert not (tmp_path / "shards").exists()
 
     def test_rows_in_a_shard_are_those_that_it_was_begun_with(self, tmp_path):
         module = Counting(fails_at=7)
@@ -300,6 +326,16 @@ class TestGroup:
         for name in NAMES[1:]:
             assert found[name] == undisturbed[name]
 
+    def test_after_any_kills_of_any_number_of_ranks(self, tmp_path, undisturbed):
+        folder, room = tmp_path / "shards", tmp_path / "room"
+        for size, who, n_passes in ((3, 0, 1), (4, 2, 2), (2, 1, 0), (1, 0, 2), (3, 1, 0)):
+            told = in_ranks(size, room, program.killed_in_one, folder, who, n_passes)
+            assert told[who] is None
+            assert not (folder / "img_emb").exists()
+        passes = in_ranks(4, room, program.in_a_group, folder, {})
+        assert 0 < sum(map(int, passes)) <= 24 - 9  # what was made before a rank died is not made again
+        assert contents(folder) == undisturbed
+
     def test_a_rank_that_is_killed_stops_all(self, tmp_path, undisturbed):
         told = in_ranks(3, tmp_path / "room", program.killed_in_one, tmp_path / "shards", 2, 3)
         assert told[2] is None
@@ -386,7 +422,7 @@ def run_and_be_killed(folder, line):
 
 def run_and_be_killed_at_lines(folder):
     """Return how many passes it took to go on, for each line."""
-    passes, run_on, lines = [], True, itertools.count(step=53)
+    passes, run_on, lines = [], True, itertools.count(step=97)
     while run_on:
         line = next(lines)
         place = folder / str(line)

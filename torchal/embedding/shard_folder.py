@@ -179,6 +179,8 @@ class ShardFolder:
                     (self._unfinished / part).rename(self.path / part)
             if self._unfinished.exists():
                 shutil.rmtree(self._unfinished)
+            # whoever has it open still, or makes it anew, finds that there is nothing to write
+            (self.path / _LOCK).unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error}") from error
 

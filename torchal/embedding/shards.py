@@ -318,7 +318,7 @@ def _check_manifest(path: Path, found: Shards) -> None:
     """Require as many rows as were written: of a last shard that was deleted, no number tells."""
     try:
         n_rows = json.loads((path / MANIFEST).read_bytes())["n_rows"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"{path / MANIFEST} is damaged: {error}") from error
