@@ -24,7 +24,7 @@ from torchal.embedding.npy_stream import Fingerprint, NpyStream, StreamFiles, fi
 from torchal.embedding.passes import InMemory, Pass, fill, tensors_of
 from torchal.embedding.precision import Precision, autocast, check_precision, dtype_of, is_mixed
 from torchal.embedding.ranks import Ranks
-from torchal.embedding.shard_folder import LOGITS, ShardFolder
+from torchal.embedding.shard_folder import FEATURES, LOGITS, ShardFolder
 from torchal.embedding.sharded import Prepared, fill_folder
 from torchal.embedding.shards import open_shards
 from torchal.errors import CapabilityError, ConfigError
@@ -141,7 +141,8 @@ def embed(
             stack.callback(target.close)
             prepared = ranks.each(lambda: task.prepare_shards(stack, ids))
             fill_folder(target, prepared, ranks, shard_rows=shard_rows, progress=progress)
-            return Outputs(open_shards(target.path), open_shards(target.path, subfolder=LOGITS))
+            parts = (FEATURES, LOGITS)
+            return ranks.each(lambda: Outputs(*(open_shards(target.path, subfolder=part) for part in parts)))
         batches, run, where = task.prepare(stack)
         rows: InMemory | NpyStream
         if target is None:
