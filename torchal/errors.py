@@ -45,5 +45,9 @@ class RunError(TorchalError, RuntimeError):
     """A run folder is in use, damaged or not writable."""
 
 
+class GroupError(TorchalError, RuntimeError):
+    """Another rank of a process group failed or is gone; what it met is in the message, where it could still say so."""
+
+
 class DeviceMemoryError(TorchalError, MemoryError):
     """The device is out of memory even for the smallest chunk of work."""

@@ -510,7 +510,7 @@ def test_bad_numbers_are_found_in_any_chunk(tmp_path):
     x = np.ones((300, 2), np.float32)
     x[250, 1] = np.inf
     np.save(tmp_path / "x.npy", x)
-    with pytest.raises(DataError, match=r"from row 192 on.*the first is row 58"):
+    with pytest.raises(DataError, match=r"from row 192 on.*the first is row 250"):
         k_center_greedy(np.load(tmp_path / "x.npy", mmap_mode="r"), 1, chunk_rows=64)
 
 

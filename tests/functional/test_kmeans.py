@@ -11,7 +11,7 @@ from scipy import stats
 
 from tests.references import kmeans as reference
 from torchal import BudgetError, ConfigError, DataError, ShapeError
-from torchal.engine import greedy
+from torchal.engine import draws
 from torchal.engine.distances import Space
 from torchal.functional import k_center_greedy, kmeans, kmeans_plus_plus, nearest_rows
 
@@ -127,7 +127,7 @@ def test_more_rows_than_multinomial_takes():
     chances = torch.zeros(n_rows)
     some = torch.tensor([5, 2**24 + 1, 2**24 + 4098])
     chances[some] = torch.tensor([1.0, 2.0, 1.0])
-    counts = torch.bincount(torch.searchsorted(some, greedy.draw(chances, 4000, seeded(0))), minlength=3)
+    counts = torch.bincount(torch.searchsorted(some, draws.draw(chances, 4000, seeded(0))), minlength=3)
     assert stats.chisquare(counts.numpy(), [1000, 2000, 1000]).pvalue > 1e-3
     x = torch.zeros(n_rows, 1)
     x[some] = torch.tensor([[1.0], [2.0], [3.0]])
@@ -139,22 +139,22 @@ def test_draws_at_the_edges_of_parts():
     # rounding must never give a row without a chance, nor one beyond the end
     chances = torch.zeros(1024 * 3)
     chances[[1023, 1024, 2047]] = torch.tensor([1e-30, 1.0, 1e30])
-    assert set(greedy.draw(chances, 1000, seeded(0)).tolist()) == {2047}
-    assert set(greedy.draw(chances[:2047], 1000, seeded(0)).tolist()) == {1024}
-    assert set(greedy.draw(chances[:1024], 1000, seeded(0)).tolist()) == {1023}
+    assert set(draws.draw(chances, 1000, seeded(0)).tolist()) == {2047}
+    assert set(draws.draw(chances[:2047], 1000, seeded(0)).tolist()) == {1024}
+    assert set(draws.draw(chances[:1024], 1000, seeded(0)).tolist()) == {1023}
 
 
 def test_stratified_draws_are_never_far_off_their_share():
     chances = torch.rand(5000, generator=seeded(0)) * (torch.arange(5000) % 3 > 0)
-    rows = greedy.draw_stratified(chances, 2000, seeded(1))
+    rows = draws.draw_stratified(chances, 2000, seeded(1))
     assert (rows.diff() >= 0).all()
     assert (chances[rows] > 0).all()
     shares = chances.double().cumsum(0) * (2000 / chances.double().sum())
     assert (rows.bincount(minlength=5000).cumsum(0) - shares).abs().max() <= 1 + 1e-9
-    assert set(greedy.draw_stratified(torch.tensor([0.0, 1, 0]), 50, seeded(0)).tolist()) == {1}
-    runs = torch.stack([greedy.draw_stratified(torch.tensor([1.0, 2, 5]), 2, seeded(seed)) for seed in range(400)])
+    assert set(draws.draw_stratified(torch.tensor([0.0, 1, 0]), 50, seeded(0)).tolist()) == {1}
+    runs = torch.stack([draws.draw_stratified(torch.tensor([1.0, 2, 5]), 2, seeded(seed)) for seed in range(400)])
     assert stats.chisquare(runs.flatten().bincount(), torch.tensor([100, 200, 500])).pvalue > 1e-3
-    assert greedy.draw_stratified(chances, 0, seeded(0)).shape == (0,)
+    assert draws.draw_stratified(chances, 0, seeded(0)).shape == (0,)
 
 
 def test_clusters_by_hand():

@@ -67,7 +67,7 @@ class Survey(NamedTuple):
 
 
 def survey(reader: FeatureReader, metric: Metric) -> Survey:
-    """Read all features once and check them.
+    """Read all features once and check them; those of all ranks.
 
     Raises:
         DataError: a number is NaN or infinite; a row of zeros, which has no direction, with cosine distances.
@@ -80,12 +80,13 @@ def survey(reader: FeatureReader, metric: Metric) -> Survey:
         x = reader.read(start, stop)
         extremes = [float(value) for value in x.aminmax()]
         if not all(map(math.isfinite, extremes)):
-            check_finite(f"features (from row {start} on)" if start else "features", x)
+            first = reader.shards.start + start
+            check_finite(f"features (from row {first} on)" if first else "features", x, first_row=first)
         whole = whole and bool((x == x.round()).all())
         if metric == "cosine":
             zeros = (x == 0).all(1)
             if bool(zeros.any()):
-                row = start + int(zeros.nonzero()[0])
+                row = reader.shards.start + start + int(zeros.nonzero()[0])
                 raise DataError(f"cosine distances need rows with a direction; row {row} is all zeros")
             x = unit_rows(x)
         x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -93,6 +94,11 @@ def survey(reader: FeatureReader, metric: Metric) -> Survey:
         low, high = min(low, extremes[0]), max(high, extremes[1])
 
     reader.in_chunks(len(reader), reader.chunk_rows(), look)
+    if not reader.shards.alone:
+        seen = torch.cat([total, total.new_tensor([-low, high, not whole])]).unsqueeze(0)
+        of_ranks = reader.shards.all_gather(seen, [1] * reader.shards.world_size)
+        total, rest = of_ranks[:, :-3].sum(0), of_ranks[:, -3:].amax(0).tolist()
+        low, high, whole = -rest[0], rest[1], not rest[2]
     return Survey(total, max(-low, high), high - low, whole)
 
 
@@ -492,8 +498,9 @@ def _center(reader: FeatureReader, exact: bool) -> Tensor | None:
     since a fraction would break ties. A shift costs a copy of each row in each pass: nothing is taken off unless rows
     come out half as long.
     """
-    n = min(len(reader), 1024, max(16, (1 << 18) // reader.n_columns))
-    some = torch.linspace(0, len(reader) - 1, n, dtype=torch.float64, device=reader.device).long()
+    n_rows = len(reader) if reader.shards.alone else reader.shards.n_rows
+    n = min(n_rows, 1024, max(16, (1 << 18) // reader.n_columns))
+    some = torch.linspace(0, n_rows - 1, n, dtype=torch.float64, device=reader.device).long()
     rows = reader.rows(some).double()
     mean = rows.mean(0)
     if exact:

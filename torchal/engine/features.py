@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from torchal._checks import as_array, as_tensor, check_whole
 from torchal._chunks import SMALLEST_CHUNK, Chunker, values_per_chunk
+from torchal.distributed import Shards
 from torchal.errors import DataError, ShapeError
 
 Features: TypeAlias = "Tensor | NDArray[Any]"
@@ -43,6 +45,8 @@ class FeatureReader:
         chunk_rows: rows read at once; as many as `values_per_chunk` allows, unless given.
         name: what the features are called in errors.
         takes_integers: whether they may be whole numbers or bools, which are read as floats.
+        shards: whose rows these are, if other ranks have others; then there may be none, and what goes wrong while they
+            are read is told to all ranks when these speak next.
 
     Raises:
         ShapeError: features is no matrix of numbers, or has no columns.
@@ -57,7 +61,9 @@ class FeatureReader:
         chunk_rows: int | None = None,
         name: str = "features",
         takes_integers: bool = True,
+        shards: Shards | None = None,
     ) -> None:
+        self.shards = Shards(None) if shards is None else shards
         if not isinstance(features, Tensor):
             array = as_array(name, features)
             features = array if isinstance(array, np.memmap) else in_memory(array)
@@ -70,11 +76,11 @@ class FeatureReader:
         self.home = device_of(features)
         self.device = self.home if device is None else _with_index(torch.device(device))
         self.n_rows, self.n_columns = int(features.shape[0]), int(features.shape[1])
-        if self.n_rows == 0:
+        if self.n_rows == 0 and self.shards.alone:
             raise DataError(f"{name} has no rows")
         if self.n_columns == 0:
             raise ShapeError(f"{name} must have at least one column, got shape {(self.n_rows, 0)}")
-        self.in_chunks = Chunker()
+        self.in_chunks = Chunker() if self.shards.alone else _ChunkerOfRank(self.shards)
         """To be called for all work on these rows, so that it is known which chunks fit."""
         self.given_chunk_rows = chunk_rows
         self._rows: _TensorRows | _ArrayRows
@@ -82,6 +88,9 @@ class FeatureReader:
             self._rows = _TensorRows(features.detach())
         else:
             self._rows = _MappedFile(features) if isinstance(features, np.memmap) else _ArrayRows(features)
+        if self.shards.alone:
+            self.shards.offsets = [0, self.n_rows]
+        self._none = torch.empty(0, self.n_columns, dtype=dtype, device=self.home)
 
     def __len__(self) -> int:
         return self.n_rows
@@ -97,8 +106,28 @@ class FeatureReader:
         return rows.to(self.device, non_blocking=isinstance(self._rows, _TensorRows)).to(self.dtype)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Return a copy of the rows of this index (n,) int64 on the device, (n, D) float."""
+        """Return a copy of the rows of this index (n,) int64 of the pool on the device, (n, D) float.
+
+        Rows of other ranks are fetched: each rank asks for the same ones at the same time.
+        """
+        (rows,) = self.shards.gather_rows(index.to(self.home), lambda mine: [self._rows.rows(mine)], [self._none])
+        return rows.to(self.device).to(self.dtype)
+
+    def own_rows(self, index: Tensor) -> Tensor:
+        """Return a copy of some of this rank's own rows, by numbers that count from its first, (n, D) float."""
         return self._rows.rows(index.to(self.home)).to(self.device).to(self.dtype)
+
+
+class _ChunkerOfRank(Chunker):
+    """Work whose errors are told to all ranks when they speak next; until then its results are not to be used."""
+
+    def __init__(self, shards: Shards) -> None:
+        super().__init__()
+        self._shards = shards
+
+    def __call__(self, n_rows: int, size: int, work: Callable[[int, int], None]) -> None:
+        """Call work(start, stop) on consecutive chunks."""
+        self._shards.attempt(lambda: super(_ChunkerOfRank, self).__call__(n_rows, size, work), lambda: None)
 
 
 def as_matrix(name: str, features: Features, *, device: torch.device | None = None) -> Tensor:

@@ -34,7 +34,8 @@ from torch import Tensor
 
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows, Space, has_triton
-from torchal.engine.sources import HeldRows, Source, split
+from torchal.engine.draws import draw, draw_without_replacement
+from torchal.engine.sources import HeldRows, Source, joined, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
 _BLOCKS = 16  # a block may be this many times as large as a chunk
@@ -42,8 +43,7 @@ _FIRST_PROPOSALS = 128  # of sampling by value, in one block; and the least whil
 _STEPS = 64  # picks between two looks at whether a block is done
 _BLOCK_COST = 1 << 17  # distances that take as long as a block of proposals takes at least
 _READING = 32  # centres whose distances cost as much as it does to read a row
-_PART = 128  # rows among which a draw looks at each
-_PICKED = -torch.inf  # the value of a row that may not be picked
+PICKED = -torch.inf  # the value of a row that may not be picked
 _EVERYWHERE = slice(None)
 
 Picks: TypeAlias = tuple[Tensor, Tensor]
@@ -82,14 +82,17 @@ class Pool:
 
     def lower(self, picked: Tensor) -> None:
         """Make these rows (p,) int64 centres: lower the values of all rows near them, in one pass."""
-        centers = self.source.select(picked)
+        self.lower_near(self.source.select(picked))
+
+    def lower_near(self, centers: Rows) -> None:
+        """Lower the values of all rows near these centres, in one pass."""
 
         def lower_chunk(where: slice, rows: Rows) -> None:
             values = self.values[where]
             for some in split(centers):
                 torch.minimum(values, self.weighed(self.space.nearest(rows, some), where), out=values)
 
-        self.source.each(lower_chunk, width=len(picked))
+        self.source.each(lower_chunk, width=len(centers.x))
 
     def weighed(self, near: Tensor, where: slice = _EVERYWHERE) -> Tensor:
         """Return what values of the space, of some rows and their nearest centres, make of the rows' values."""
@@ -110,7 +113,7 @@ class Pool:
 
 
 def farthest_first(
-    pool: Pool, n: int, least: Tensor | float = _PICKED, *, finish: bool = True, beyond: int = 0
+    pool: Pool, n: int, least: Tensor | float = PICKED, *, finish: bool = True, beyond: int = 0
 ) -> Picks:
     """Pick the row with the largest value, again and again: n rows, or until the largest is below `least`.
 
@@ -127,13 +130,13 @@ def farthest_first(
     missing = n
     while missing:
         best = pool.largest(beyond)
-        if best < least or best == _PICKED:
+        if best < least or best == PICKED:
             break
         if best <= pool.nothing:  # only copies of centres, or rows of weight 0, are left
             picked = ((pool.values >= 0) & (pool.values <= pool.nothing)).nonzero().squeeze(1)[:missing]
             values = pool.values.new_zeros(len(picked))
-            pool.values[picked] = _PICKED
-        elif len(pool.source) <= _matrix_rows(pool):
+            pool.values[picked] = PICKED
+        elif len(pool.source) <= matrix_rows(pool):
             picked, values = _pick_in_matrix(pool, missing, least, beyond)
         else:
             inside, threshold, left_out = _block(pool, least, beyond)
@@ -144,7 +147,7 @@ def farthest_first(
                 within, values = farthest_first(block, missing, threshold, finish=False, beyond=beyond)
                 picked = inside[within]
                 picked, values = before_left_out(picked, values, threshold, left_out)
-                pool.values[picked] = _PICKED
+                pool.values[picked] = PICKED
                 if finish or len(picked) < missing:
                     pool.lower(picked)
         rows.append(picked)
@@ -157,7 +160,7 @@ def farthest_first(
 
 def _block(pool: Pool, least: Tensor | float, beyond: int) -> Block:
     values = pool.values
-    wanted = block_rows(values, pool.source.n_columns, _matrix_rows(pool))
+    wanted = block_rows(values, pool.source.n_columns, matrix_rows(pool))
     if 4 * beyond > len(values):
         return Block(values.new_empty(0, dtype=torch.int64), None, None)
     wanted = max(wanted, 2 * beyond)
@@ -232,7 +235,7 @@ def before_left_out(picked: Tensor, values: Tensor, threshold: Tensor, left_out:
     return (picked[: wrong[0]], values[: wrong[0]]) if len(wrong) else (picked, values)
 
 
-def _matrix_rows(pool: Pool) -> int:
+def matrix_rows(pool: Pool) -> int:
     """Return how many rows a pool may have for its picks to be made by the matrix of all their distances."""
     if has_triton(pool.values):  # a pick then costs about a microsecond, and a block some milliseconds
         return math.isqrt(values_per_chunk(pool.values.device))
@@ -255,13 +258,13 @@ def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float, beyond: int = 0) 
     for _ in range(n):
         row = int(values.argmax()) if not beyond else int((values == np.partition(values, rank)[rank]).argmax())
         best = values[row]
-        if best < least or best == _PICKED or (beyond and best <= pool.nothing):
+        if best < least or best == PICKED or (beyond and best <= pool.nothing):
             break
         distances = distances_of(row)
         if best > 0:  # then no row like this one was picked, and the lowest of them is meant
             alike = (distances == 0).nonzero()[0]
             if len(alike) > 1:
-                alike = alike[values[alike] > _PICKED]
+                alike = alike[values[alike] > PICKED]
                 row = int((alike if weights is None else alike[weights[alike] == weights[row]])[0])
         picked.append(row)
         scores.append(best)
@@ -269,7 +272,7 @@ def _pick_in_matrix(pool: Pool, n: int, least: Tensor | float, beyond: int = 0) 
             near, distances = distances, distances * weights
             distances[near < pool.closest] = 0
         np.minimum(values, distances, out=values)
-        values[row] = _PICKED
+        values[row] = PICKED
     return torch.tensor(np.array(picked, np.int64)), torch.tensor(np.array(scores, values.dtype))
 
 
@@ -299,7 +302,7 @@ def _pick_masked(
     """
     n = min(n, len(values))
     weights = None if pool is None else pool.weights
-    nothing = _PICKED if pool is None or not beyond else pool.nothing  # as in `_pick_in_matrix`
+    nothing = PICKED if pool is None or not beyond else pool.nothing  # as in `_pick_in_matrix`
     picked = torch.full((n,), -1, device=values.device)
     scores = torch.zeros(n, dtype=values.dtype, device=values.device)
     for step in range(n):
@@ -309,13 +312,13 @@ def _pick_masked(
             row = (values == best).to(torch.uint8).argmax(0, keepdim=True)
         best = values[row]
         going = (best >= least) & (best > nothing)
-        alike = (distances[row].squeeze(0) == 0) & (values > _PICKED)
+        alike = (distances[row].squeeze(0) == 0) & (values > PICKED)
         if weights is not None:
             alike &= weights == weights[row]
         row = torch.where(best > 0, alike.to(torch.uint8).argmax(0, keepdim=True), row)
         near = distances[row].squeeze(0)
         near = near if pool is None else pool.weighed(near)
-        lowered = torch.minimum(values, near).index_fill_(0, row, _PICKED)
+        lowered = torch.minimum(values, near).index_fill_(0, row, PICKED)
         values.copy_(torch.where(going, lowered, values))
         picked[step : step + 1] = torch.where(going, row, -1)
         scores[step : step + 1] = best
@@ -345,7 +348,7 @@ def _pick_one_by_one(pool: Pool, n: int, least: Tensor | float, beyond: int) -> 
             alike &= pool.weights == pool.weights[row]
         row = alike.to(torch.uint8).argmax(0, keepdim=True)  # the lowest of those like it
         torch.minimum(pool.values, pool.weighed(near), out=pool.values)
-        pool.values[row] = _PICKED
+        pool.values[row] = PICKED
         picked.append(row)
         scores.append(best)
     return torch.cat(picked), torch.cat(scores)
@@ -354,41 +357,46 @@ def _pick_one_by_one(pool: Pool, n: int, least: Tensor | float, beyond: int) -> 
 def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Generator) -> Picks:
     """Draw rows one after another, each in proportion to weight times value at that time.
 
-    Once all values are 0, rows are drawn in proportion to their weights.
+    Once all values are 0, rows are drawn in proportion to their weights. Where the pool's rows are on several ranks,
+    proposals are drawn from all of them, and every rank accepts the same ones.
 
     Args:
         pool: its values come out as bounds: not every row is told of every pick.
         n: at most the number of rows with a positive weight that may be picked.
         weights: (N,), not negative.
-        generator: the randomness.
+        generator: the randomness, in the same state on all ranks.
     """
+    shards = pool.source.shards
+    n_rows = len(pool.source) if shards.alone else shards.n_rows
     rows: list[Tensor] = []
     scores: list[Tensor] = []
     missing, proposals = n, min(_FIRST_PROPOSALS, 16 + 5 * n // 4)
-    untold = torch.empty(0, dtype=torch.int64, device=pool.values.device)  # picks since the last pass
-    wasted = 0.0
+    untold: list[Rows] = []  # picks since the last pass
+    n_untold, wasted = 0, 0.0
     while missing:
-        chances = pool.values.clamp(min=0) * weights
-        if not bool((chances > 0).any()):
-            left = torch.where(pool.values > _PICKED, weights, 0)
-            rows.append(draw_without_replacement(left, missing, generator))
-            scores.append(torch.zeros_like(left[:missing]))
-            break
         proposals = min(proposals, pool.space.block_rows)
-        picked, values = _accept(pool, draw(chances, proposals, generator), untold, missing, generator)
+        proposed = draw(pool.values.clamp(min=0) * weights, proposals, generator, shards)
+        if not len(proposed):
+            left = torch.where(pool.values > PICKED, weights, 0)
+            rows.append(draw_without_replacement(left, missing, generator, shards))
+            scores.append(left.new_zeros(missing))
+            break
+        picked, values, there = _accept(pool, weights, proposed, untold, missing, generator)
         rows.append(picked)
-        scores.append(values * weights[picked])
+        scores.append(values)
         missing -= len(picked)
         # A block learns of the picks since the last pass by itself. A pass makes proposals better, so it is made once
         # it costs less than rejected ones do: half of those since the last pass and of those to come.
         rejected = proposals - len(picked)
-        a_proposal = _cost_of_block(pool, proposals, len(untold)) / proposals
+        a_proposal = _cost_of_block(n_rows, proposals, n_untold) / proposals
         wasted += rejected * a_proposal
         expected = missing * rejected / (len(picked) + 1) * a_proposal
-        untold = torch.cat([untold, picked])
-        if missing and wasted + expected > 2 * len(pool.source) * (_READING + len(untold)):
-            pool.lower(untold)
-            untold, wasted = untold[:0], 0.0
+        if len(picked):
+            untold.append(there)
+            n_untold += len(picked)
+        if missing and wasted + expected > 2 * n_rows * (_READING + n_untold):
+            pool.lower_near(joined(untold))
+            untold, n_untold, wasted = [], 0, 0.0
         # A block costs its size squared, and a look at all bounds: about as large as pays, and as are still needed.
         wanted = len(picked) * (8 if 10 * len(picked) >= 9 * proposals else 2)
         needed = 16 + 5 * missing * (proposals + 1) // (4 * len(picked) + 4)
@@ -396,24 +404,30 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
     return torch.cat(rows), torch.cat(scores)
 
 
-def _cost_of_block(pool: Pool, size: int, n_untold: int) -> float:
+def _cost_of_block(n_rows: int, size: int, n_untold: int) -> float:
     """Return what a block of proposals costs, in distances between a row of the pool and a centre.
 
-    The same on every device, so that draws are.
+    The same on every device and number of ranks, so that draws are.
     """
-    return size * (size + n_untold) + 2 * len(pool.source) + _BLOCK_COST
+    return size * (size + n_untold) + 2 * n_rows + _BLOCK_COST
 
 
-def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: torch.Generator) -> Picks:
+def _accept(  # noqa: PLR0917 - all of it
+    pool: Pool, weights: Tensor, proposed: Tensor, untold: list[Rows], n: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Rows]:
     """Accept proposals (m,), made in proportion to the pool's values, each with probability new value / old value.
 
-    The proposed rows' values are lowered by the picks (p,) that they may not know of, and by those accepted before.
+    The proposed rows' values are lowered by the picks that they may not know of, and by those accepted before.
+
+    Returns:
+        The rows picked, their values times weights, and what these rows hold.
     """
     kinds, kind = proposed.unique(return_inverse=True)
-    rows, bounds = pool.source.select(kinds), pool.values[kinds]
+    rows, beside = pool.source.select_beside(kinds, torch.stack([pool.values, weights], 1))
+    bounds = beside[:, 0].contiguous()
     lowered = bounds.clone()
-    if len(untold):
-        for some in split(pool.source.select(untold)):
+    for centers in untold:
+        for some in split(centers):
             torch.minimum(lowered, pool.space.nearest(rows, some), out=lowered)
     # one copy for the whole block
     distances, new = pool.space.pairwise(rows, rows).cpu().numpy(), lowered.cpu().numpy()
@@ -431,54 +445,14 @@ def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: tor
         accepted.append(row)
         values.append(new[row])
         np.minimum(new, distances[row], out=new)
-        new[row] = _PICKED
+        new[row] = PICKED
         first += 1
-    device = kinds.device
-    pool.values[kinds] = torch.from_numpy(new).to(device)
-    picked = kinds[torch.tensor(accepted, dtype=torch.int64, device=device)]
-    return picked, torch.from_numpy(np.array(values, dtype=new.dtype)).to(device)
-
-
-def draw(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Draw n rows with replacement, in proportion to chances (N,): any number of rows, and no float64 copy of them.
-
-    `torch.multinomial` refuses more than 2^24 rows and rounds long before.
-    """
-    size = min(_PART, len(chances))
-    whole = len(chances) // size * size
-    parts = torch.cat(
-        [
-            chances[:whole].view(-1, size).sum(1, dtype=torch.float64),
-            chances[whole:].sum(dtype=torch.float64).unsqueeze(0),
-        ]
-    )
-    ends = parts.cumsum(0)
-    points = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).to(ends.device) * ends[-1]
-    part = _first_above(ends, points)
-    index = part.unsqueeze(1) * size + torch.arange(size, device=part.device)
-    inside = torch.where(index < len(chances), chances[index.clamp(max=len(chances) - 1)].double(), 0).cumsum(1)
-    points = (points - (ends[part] - parts[part])).unsqueeze(1)
-    return index.gather(1, _first_above(inside, points)).squeeze(1)
-
-
-def draw_stratified(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Draw n rows, in ascending order, one from each n-th of the sum of chances (N,): no row is far off its share."""
-    ends = chances.cumsum(0, dtype=torch.float64)
-    uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).to(ends.device)
-    return _first_above(ends, (uniform + torch.arange(n, device=ends.device)) * (ends[-1] / max(n, 1)))
-
-
-def _first_above(ends: Tensor, points: Tensor) -> Tensor:
-    """Return where the running sums first exceed the points; a point rounded beyond the end belongs to the last."""
-    last = ends[..., -1:]
-    return torch.searchsorted(ends, torch.minimum(points, last * (1 - 2**-52)), right=True)
-
-
-def draw_without_replacement(chances: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Draw n rows one after another in proportion to chances (N,), by exponential races."""
-    uniform = torch.rand(len(chances), generator=generator, device=generator.device, dtype=torch.float64)
-    times = -(1 - uniform).log().to(chances.device) / chances
-    return times.topk(n, largest=False).indices
+    device, shards = kinds.device, pool.source.shards
+    mine = shards.mine(kinds)
+    pool.values[shards.local(kinds)] = torch.from_numpy(new).to(device)[mine]
+    within = torch.tensor(accepted, dtype=torch.int64, device=device)
+    found = torch.from_numpy(np.array(values, dtype=new.dtype)).to(device)
+    return kinds[within], found * beside[within, 1], rows.select(within)
 
 
 def greedy_bound(gains: Tensor) -> float:

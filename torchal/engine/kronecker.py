@@ -57,6 +57,7 @@ class FactorReader:
         self.device = right.device
         self.dtype = dtype
         self.in_chunks = right.in_chunks
+        self.shards = right.shards
         self._right, self._left, self._make_left = right, left, make_left
         self._room = torch.empty(0, dtype=self.dtype, device=self.device)
 
@@ -80,6 +81,11 @@ class FactorReader:
         """Return a copy of the rows of this index (n,) int64 on the device, (n, n_columns)."""
         room = self._room.new_empty(len(index), self.n_columns)
         return self._join(room, self._right.rows(index), self._left.rows(index), 0)
+
+    def own_rows(self, index: Tensor) -> Tensor:
+        """Return a copy of some of this rank's rows, (n, n_columns)."""
+        room = self._room.new_empty(len(index), self.n_columns)
+        return self._join(room, self._right.own_rows(index), self._left.own_rows(index), 0)
 
     def _join(self, room: Tensor, right: Tensor, left: Tensor, first: int) -> Tensor:
         room[:, : right.shape[1]] = right
@@ -198,6 +204,8 @@ def open_factors(
             peaks[i] = max(peaks[i], _largest(some) if len(some) else 0.0)
 
     source.each(look, width=1)
+    seen = torch.tensor([peaks, highest], dtype=torch.float64)
+    peaks, highest = reader.shards.all_reduce(seen, "max").tolist()
     if any(0 < peak < 1e-6 * high for peak, high in zip(peaks, highest, strict=True)):
         dtype = torch.float64  # the squares of both have no room in float32
     # Between these limits no square of a product overflows float32, and none that matters vanishes.

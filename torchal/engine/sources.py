@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchal._chunks import Chunker, values_per_chunk
+from torchal.distributed import Shards
 from torchal.engine.distances import Rows, Space
 
 _CENTERS = 1024  # centres of one matrix product
@@ -19,6 +20,7 @@ class Source(Protocol):
 
     n_columns: int
     in_chunks: Chunker
+    shards: Shards
 
     @property
     def longest_sq(self) -> Tensor:
@@ -28,7 +30,10 @@ class Source(Protocol):
         """Return N."""
 
     def select(self, index: Tensor) -> Rows:
-        """Return a copy of some rows."""
+        """Return a copy of some rows of the pool, those of other ranks too."""
+
+    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
+        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...), in one round."""
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work(where, rows) on all rows in chunks that leave room for `width` values per row."""
@@ -38,6 +43,7 @@ class Reader(Protocol):
     """What reads rows for `StreamedRows`: a `FeatureReader`, or one of several matrices."""
 
     n_columns: int
+    shards: Shards
     device: torch.device
     in_chunks: Chunker
 
@@ -51,7 +57,10 @@ class Reader(Protocol):
         """Return rows start to stop on the device, until the next read."""
 
     def rows(self, index: Tensor) -> Tensor:
-        """Return a copy of the rows of this index (n,) int64 on the device."""
+        """Return a copy of the rows of this index (n,) int64 of the pool on the device, those of other ranks too."""
+
+    def own_rows(self, index: Tensor) -> Tensor:
+        """Return a copy of some of this rank's rows, by numbers that count from its first."""
 
 
 class HeldRows:
@@ -62,6 +71,7 @@ class HeldRows:
         self._longest_sq = longest_sq
         self.n_columns = rows.x.shape[1]
         self.in_chunks = in_chunks
+        self.shards = Shards(None)
 
     @property
     def longest_sq(self) -> Tensor:
@@ -75,6 +85,10 @@ class HeldRows:
         """Return a copy of some rows."""
         return self.rows.select(index)
 
+    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
+        """Return a copy of some rows, and their values."""
+        return self.rows.select(index), values[index]
+
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work on all rows in chunks."""
         x, sq = self.rows
@@ -87,22 +101,35 @@ class HeldRows:
 
 
 class StreamedRows:
-    """Rows that are read, and made ready, chunk by chunk, each time they are needed."""
+    """Rows that are read, and made ready, chunk by chunk, each time they are needed; of a rank's part of them."""
 
     def __init__(self, reader: Reader, space: Space) -> None:
         self.reader = reader
         self.space = space
         self.n_columns = reader.n_columns
         self.in_chunks = reader.in_chunks
+        self.shards = reader.shards
         self._sq = torch.empty(len(reader), dtype=space.dtype, device=reader.device)
         self._measured = False
+        self._longest_sq: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def select(self, index: Tensor) -> Rows:
-        """Return a copy of some rows."""
+        """Return a copy of some rows of the pool, those of other ranks too."""
         return self.space.prepare(self.reader.rows(index))
+
+    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
+        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...), in one round."""
+        x = values.new_empty(0, self.n_columns, dtype=self.space.dtype)
+        like = [x, self._sq[:0], values[:0]]
+        x, sq, found = self.shards.gather_rows(index, lambda mine: [*self.own(mine), values[mine]], like)
+        return Rows(x, sq), found
+
+    def own(self, index: Tensor) -> Rows:
+        """Return a copy of some of this rank's rows, by numbers that count from its first."""
+        return self.space.prepare(self.reader.own_rows(index))
 
     def part(self, start: int, stop: int) -> Rows:
         """Return rows start to stop; for use until the next call."""
@@ -121,8 +148,11 @@ class StreamedRows:
 
     @property
     def longest_sq(self) -> Tensor:
-        """() the largest squared length of a row."""
-        return self.sq.max()
+        """() the largest squared length of a row of the pool."""
+        if self._longest_sq is None:
+            longest = self.sq.max() if len(self) else self._sq.new_zeros(())
+            self._longest_sq = self.shards.all_reduce(longest, "max")
+        return self._longest_sq
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work on all rows in chunks."""
@@ -132,6 +162,11 @@ class StreamedRows:
 
         self.in_chunks(len(self), self.reader.chunk_rows(min(width, _CENTERS)), part)
         self._measured = True
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Return rows behind each other."""
+    return Rows(torch.cat([rows.x for rows in parts]), torch.cat([rows.sq for rows in parts]))
 
 
 def split(rows: Rows) -> Iterator[Rows]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchal._checks import (
     ArrayLike,
+    as_integers,
     as_mask,
     as_row_weights,
     as_rows,
@@ -19,11 +20,13 @@ from torchal._checks import (
     rows_in,
 )
 from torchal._chunks import exact_arithmetic
-from torchal.engine.distances import Backend, Metric, check_metric, make_space, survey, unit_rows
+from torchal.distributed import Group, Shards, as_shards
+from torchal.engine.distances import Backend, Metric, Rows, check_metric, make_space, survey, unit_rows
 from torchal.engine.features import FeatureReader, Features
-from torchal.engine.greedy import Pool, farthest_first
+from torchal.engine.greedy import Picks, Pool, farthest_first
+from torchal.engine.sharded import ShardedPool, first_of_all
 from torchal.engine.sources import StreamedRows, nearest_centers
-from torchal.errors import ShapeError
+from torchal.errors import CapabilityError, ShapeError
 from torchal.functional.selection import Selection
 
 _SMALL_FACTOR = 1e-12  # weights whose squares are smaller beside the largest one are multiplied in float64
@@ -42,6 +45,7 @@ def k_center_greedy(
     backend: Backend = "auto",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Selection:
     r"""Pick, again and again, the row farthest from every centre so far.
 
@@ -82,6 +86,7 @@ def k_center_greedy(
         backend: who computes manhattan distances; "auto" takes faiss on a CPU where it is installed.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; as many as fit into a cache (CPU) or 128 MiB (GPU), unless given.
+        group: of ranks that call this together, each with its own rows; see `torchal.distributed`. Not with outliers.
 
     Shapes:
         features: (N, D) float. Half precision is computed in float32, float64 in float64.
@@ -101,6 +106,7 @@ def k_center_greedy(
         ConfigError: an unknown metric or backend; outliers outside [0, 1); a min_distance that is not above 0.
         CapabilityError: the backend lacks the metric, the device or the dtype.
         DeviceMemoryError: the smallest chunk does not fit on the device.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Sener & Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018,
@@ -129,24 +135,34 @@ def k_center_greedy(
         tensor([3, 2])
     """
     check_metric(metric)
-    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    _check_settings(outliers, min_distance)
-    if weights is not None:
-        weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+        _check_settings(outliers, min_distance, shards)
+        if weights is not None:
+            weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+        meeting.count(candidates.sum(), labeled.sum())
+        meeting.same(n=n, metric=metric, weights=weights is not None, min_distance=min_distance, dtype=reader.dtype)
+    n_candidates, n_labeled, *_ = meeting.totals
+    check_budget(n, n_candidates)
     cover = Cover(reader, metric=metric, backend=backend)
-    cover.add(labeled.nonzero().squeeze(1))
-    return cover.pick(n, candidates=candidates, weights=weights, outliers=outliers, min_distance=min_distance)
+    if n_labeled:
+        cover.add(shards.numbers_of(labeled))
+    return cover._pick_allowed(n, n_candidates, candidates, weights, outliers, min_distance)
 
 
-def _check_settings(outliers: object, min_distance: object) -> None:
+def _check_settings(outliers: object, min_distance: object, shards: Shards) -> None:
     """Require a share of outliers and a distance.
 
     Raises:
         ConfigError: outliers is not in [0, 1), or min_distance is given and not above 0.
+        CapabilityError: there are outliers, and more ranks than one.
     """
     check_share("outliers", outliers)
+    if outliers and not shards.alone:
+        raise CapabilityError(f"outliers are for one process, asked for {outliers} with {shards.world_size} ranks")
     if min_distance is not None:
         check_positive("min_distance", min_distance)
 
@@ -182,6 +198,8 @@ class Cover:
         backend: as in `k_center_greedy`.
         device: as in `k_center_greedy`.
         chunk_rows: as in `k_center_greedy`.
+        group: as in `k_center_greedy`. Row numbers are then those of the pool; what is said of each row, as masks and
+            distances, is about this rank's.
 
     Raises:
         See `k_center_greedy`.
@@ -203,11 +221,17 @@ class Cover:
         backend: Backend = "auto",
         device: torch.device | str | None = None,
         chunk_rows: int | None = None,
+        group: Group | None = None,
     ) -> None:
         check_metric(metric)
         if not isinstance(features, FeatureReader):
-            features = FeatureReader(features, device=device, chunk_rows=chunk_rows)
+            shards = as_shards(group)
+            with shards.meeting() as meeting:
+                features = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+                meeting.rows(len(features), features.n_columns)
+                meeting.same(metric=metric, dtype=features.dtype)
         self._reader: FeatureReader = features
+        self._shards = features.shards
         self._metric, self._backend = metric, backend
         with exact_arithmetic(self._reader.device):
             self._seen = survey(self._reader, metric)
@@ -216,6 +240,7 @@ class Cover:
         self._dtype = torch.promote_types(self._reader.dtype, torch.float32)
         self._values = torch.full((len(self),), torch.inf, dtype=self._space.dtype, device=self._reader.device)
         self._is_center = torch.zeros(len(self), dtype=torch.bool, device=self._reader.device)
+        self._n_centers = 0
 
     @property
     def is_center(self) -> Tensor:
@@ -232,11 +257,12 @@ class Cover:
 
     def add(self, rows: Tensor) -> None:
         """Make rows (p,) int64 centres, in one pass."""
-        rows = as_rows("rows", rows, n_rows=len(self), device=self._reader.device)
+        rows = as_rows("rows", rows, n_rows=self._shards.n_rows, device=self._reader.device)
         if len(rows):
             with exact_arithmetic(self._reader.device):
                 self._pool(self._values).lower(rows)
-            self._is_center[rows] = True
+            self._is_center[self._shards.local(rows)] = True
+            self._n_centers += len(rows)
 
     def extended(self, features: Features | FeatureReader) -> Cover:
         """Return the cover of features with more rows behind these, with the same centres.
@@ -252,6 +278,7 @@ class Cover:
 
         Raises:
             ShapeError: there are fewer rows, or other columns.
+            CapabilityError: the rows are on several ranks, where those behind them would be among others.
             See `k_center_greedy` for the others.
 
         Example:
@@ -260,6 +287,8 @@ class Cover:
             >>> cover.extended(torch.tensor([[0.0], [1.0], [5.0], [9.0]])).distances
             tensor([0., 1., 5., 9.])
         """
+        if not self._shards.alone:
+            raise CapabilityError(f"a cover on {self._shards.world_size} ranks cannot be extended: make it anew")
         settings: dict[str, Any] = {"device": self._reader.device, "chunk_rows": self._reader.given_chunk_rows}
         reader = features if isinstance(features, FeatureReader) else FeatureReader(features, **settings)
         n_old = len(self)
@@ -274,7 +303,7 @@ class Cover:
         if not alike or isinstance(features, FeatureReader):
             more.add(centers)
             return more
-        more._is_center[centers] = True
+        more._is_center[centers], more._n_centers = True, len(centers)
         more._values[:n_old] = self._values
         if len(centers) and len(reader) > n_old:
             with exact_arithmetic(reader.device):
@@ -297,97 +326,126 @@ class Cover:
         The picks do not become centres, since perhaps they are not all labeled: `add` those that are. Weights and
         outliers may be others at each call: what is kept are the distances.
         """
-        _check_settings(outliers, min_distance)
-        if weights is not None:
-            weights = as_row_weights("weights", weights, n_rows=len(self), device=self._reader.home)
-            weights = weights.to(self._reader.device)
-        if candidates is None:
-            allowed = ~self._is_center
-        else:
-            candidates = as_mask("candidates", candidates, n_rows=len(self), device=self._reader.home)
-            allowed = candidates.to(self._reader.device)
-        n_allowed = int(allowed.sum())
-        check_budget(n, n_allowed)
+        device, home = self._reader.device, self._reader.home
+        with self._shards.meeting() as meeting:
+            meeting.rows(len(self), self._reader.n_columns)
+            _check_settings(outliers, min_distance, self._shards)
+            if weights is not None:
+                weights = as_row_weights("weights", weights, n_rows=len(self), device=home)
+            if candidates is None:
+                candidates = ~self._is_center
+            else:
+                candidates = as_mask("candidates", candidates, n_rows=len(self), device=home).to(device)
+            meeting.count(candidates.sum())
+            meeting.same(n=n, weights=weights is not None, min_distance=min_distance)
+        check_budget(n, meeting.totals[0])
+        return self._pick_allowed(n, meeting.totals[0], candidates, weights, outliers, min_distance)
+
+    def _pick_allowed(  # noqa: PLR0917 - after the checks of both callers
+        self,
+        n: int,
+        n_allowed: int,
+        candidates: Tensor,
+        weights: Tensor | None,
+        outliers: float,
+        min_distance: float | None,
+    ) -> Selection:
+        device, home = self._reader.device, self._reader.home
+        allowed = candidates.to(device)
         beyond = min(rows_in(outliers, n_allowed), n_allowed - n)
-        with exact_arithmetic(self._reader.device):
+        with exact_arithmetic(device):
             if weights is None:
                 picked, scores = self._pick(n, allowed, beyond, min_distance)
             else:
-                picked, scores = self._pick_weighted(n, allowed, weights, beyond, min_distance)
-        return Selection(picked.to(self._reader.home), scores.to(self._reader.home, self._dtype))
+                picked, scores = self._pick_weighted(n, allowed, weights.to(device), beyond, min_distance)
+        return Selection(picked.to(home), scores.to(home, self._dtype))
 
-    def _pick(self, n: int, allowed: Tensor, beyond: int, min_distance: float | None) -> tuple[Tensor, Tensor]:
+    def _pick(self, n: int, allowed: Tensor, beyond: int, min_distance: float | None) -> Picks:
         pool = self._pool(torch.where(allowed, self._values, -torch.inf))
-        least = -torch.inf if min_distance is None else self._rounded(self._space.value(min_distance))
-        if bool(self._is_center.any()):
-            picked, values = farthest_first(pool, n, least, finish=False, beyond=beyond)
+        least = -math.inf if min_distance is None else self._rounded(self._space.value(min_distance))
+        if self._n_centers:
+            picked, values = self._farthest_first(pool, n, least, beyond)
             return picked, self._space.distance(values)
-        first, distance = self._farthest_from_mean(allowed, beyond)
-        pool.values[first] = -torch.inf
+        first, distance, center = self._farthest_from_mean(allowed, beyond)
+        pool.values[self._shards.local(first)] = -torch.inf
         if n == 1:
             return first, distance
-        pool.lower(first)
-        picked, values = farthest_first(pool, n - 1, least, finish=False, beyond=beyond)
+        pool.lower_near(center)
+        picked, values = self._farthest_first(pool, n - 1, least, beyond)
         return torch.cat([first, picked]), torch.cat([distance, self._space.distance(values)])
+
+    def _farthest_first(self, pool: Pool, n: int, least: float, beyond: int) -> Picks:
+        if self._shards.alone:
+            return farthest_first(pool, n, least, finish=False, beyond=beyond)
+        return ShardedPool(pool, self._source).farthest_first(n, least)
 
     def _pick_weighted(
         self, n: int, allowed: Tensor, weights: Tensor, beyond: int, min_distance: float | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Picks:
         """Do what `_pick` does, with values that are multiplied by what multiplies the distances by the weights."""
-        space = self._space.linear()
+        space, shards = self._space.linear(), self._shards
         weights = torch.where(allowed, weights, 0).double()
-        heaviest = weights.max()
+        heaviest = shards.all_reduce(weights.max() if len(weights) else weights.new_zeros(()), "max")
         scale = 2.0 ** math.frexp(float(heaviest))[1]  # a power of two, by which nothing is rounded
         factors = space.squared(weights / scale)
         # Squares of weights that differ very much would vanish in float32 beside those of small distances.
-        small = bool(torch.where(factors > 0, factors, 1).min() < _SMALL_FACTOR)
+        lightest = torch.where(factors > 0, factors, 1).min() if len(factors) else factors.new_ones(())
+        small = bool(shards.all_reduce(lightest, "min") < _SMALL_FACTOR)
         dtype = torch.float64 if small else space.dtype
         factors = torch.where(factors >= torch.finfo(dtype).smallest_normal, factors, 0).to(dtype)
-        closest, least = 0.0, -torch.inf
+        closest, least = 0.0, -math.inf
         if min_distance is not None:
             closest, least = self._rounded(space.value(min_distance)), 2 * torch.finfo(dtype).smallest_normal
         values = self._values if space is self._space else self._space.distance(self._values)
         pool = Pool(self._source, space, values.to(dtype), factors, closest)
-        if bool(self._is_center.any()):
+        if self._n_centers:
             pool.values = torch.where(allowed, pool.weighed(values), -torch.inf)
-            picked, values = farthest_first(pool, n, least, finish=False, beyond=beyond)
+            picked, values = self._farthest_first(pool, n, least, beyond)
             return picked, space.distance(values) * scale
         if min_distance is not None and not bool(heaviest > 0):
             none = allowed.nonzero().squeeze(1)[:0]
             return none, self._values[none].double()
         among = allowed & (weights == heaviest)
-        first, distance = self._farthest_from_mean(among, min(beyond, int(among.sum()) - 1))
-        pool.values = torch.where(allowed, pool.values, -torch.inf).index_fill_(0, first, -torch.inf)
+        first, distance, center = self._farthest_from_mean(among, min(beyond, max(int(among.sum()) - 1, 0)))
+        mine = shards.local(first)
+        pool.values = torch.where(allowed, pool.values, -torch.inf).index_fill_(0, mine, -torch.inf)
         if n == 1:
             return first, distance * heaviest
-        pool.lower(first)
-        picked, values = farthest_first(pool, n - 1, least, finish=False, beyond=beyond)
+        pool.lower_near(center)
+        picked, values = self._farthest_first(pool, n - 1, least, beyond)
         return torch.cat([first, picked]), torch.cat([distance * heaviest, space.distance(values) * scale])
 
     def _rounded(self, value: float) -> float:
         """Return a value of the space as it is compared with others."""
         return float(torch.tensor(value, dtype=self._space.dtype))
 
-    def _farthest_from_mean(self, allowed: Tensor, beyond: int = 0) -> tuple[Tensor, Tensor]:
-        """Return the row farthest from the mean of all but for some, (1,), and its distance, (1,).
+    def _farthest_from_mean(self, allowed: Tensor, beyond: int = 0) -> tuple[Tensor, Tensor, Rows]:
+        """Return the row farthest from the mean of all but for some, (1,), its distance, (1,), and what it holds.
 
         In float64, and N times as large, so that there is no rounding where the features are whole numbers.
         """
         reader, total, metric = self._reader, self._seen.total * self._space.scale, self._metric
+        n_rows = self._shards.n_rows
         far = torch.full((len(self),), -torch.inf, dtype=torch.float64, device=reader.device)
 
         def measure(start: int, stop: int) -> None:
             x = reader.read(start, stop).double()
             x = unit_rows(x) if metric == "cosine" else x * self._space.scale
-            difference = x.mul_(len(self)).sub_(total)
+            difference = x.mul_(n_rows).sub_(total)
             far[start:stop] = difference.abs_().sum(1) if metric == "manhattan" else difference.square_().sum(1)
 
         reader.in_chunks(len(self), reader.chunk_rows(), measure)
         far.masked_fill_(~allowed, -torch.inf)
-        first = (far == far.topk(beyond + 1, sorted=False).values.min()).to(torch.uint8).argmax(0, keepdim=True)
-        value = far[first] / (len(self) if metric == "manhattan" else len(self) ** 2)
+        if beyond:
+            best = far.topk(beyond + 1, sorted=False).values.min()
+            first = (far == best).to(torch.uint8).argmax(0, keepdim=True)
+            center = self._source.select(first)
+        else:
+            (found, row), center = first_of_all(far, self._source)
+            best, first = far.new_tensor(found), torch.tensor([row], device=far.device)
+        value = best.unsqueeze(0) / (n_rows if metric == "manhattan" else n_rows**2)
         space_distance = value / 2 if metric == "cosine" else self._space.distance(value)
-        return first, space_distance.to(self._space.dtype)
+        return first, space_distance.to(self._space.dtype), center
 
     def _pool(self, values: Tensor) -> Pool:
         return Pool(self._source, self._space, values)
@@ -413,6 +471,7 @@ def assign_to_centers(
     backend: Backend = "auto",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Assignment:
     """Return the nearest centre of each row, and its distance: what each pick stands for.
 
@@ -423,6 +482,8 @@ def assign_to_centers(
         backend: as in `k_center_greedy`.
         device: as in `k_center_greedy`.
         chunk_rows: as in `k_center_greedy`.
+        group: as in `k_center_greedy`. The centres are rows of the pool, the same on every rank; the answer is about
+            this rank's rows.
 
     Shapes:
         features: (N, D) float.
@@ -438,8 +499,13 @@ def assign_to_centers(
         Assignment(centers=tensor([0, 0, 3, 3]), distances=tensor([0., 1., 4., 0.]))
     """
     check_metric(metric)
-    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    rows = as_rows("centers", centers, n_rows=len(reader), device=reader.device)
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        centers = as_integers("centers", centers)
+        meeting.same(metric=metric, centers=centers, dtype=reader.dtype)
+    rows = as_rows("centers", centers, n_rows=shards.n_rows, device=reader.device)
     if not len(rows):
         raise ShapeError("centers must name at least one row, got none")
     with exact_arithmetic(reader.device):
@@ -451,5 +517,6 @@ def assign_to_centers(
         order = torch.arange(len(rows), device=rows.device)
         first = order.new_full((len(kinds),), len(rows)).scatter_reduce_(0, kind, order, "amin")
         assigned = first[kind[assigned]]
+    shards.settle()
     distances = space.distance(values).to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Assignment(rows[assigned].to(reader.home), distances)
