@@ -151,7 +151,7 @@ class TestOneProcess:
             embed(Counting(), make_rows(), out=tmp_path / "b.npy", shard_rows=9, progress=False)
         with pytest.raises(ConfigError, match="shard_rows must be a whole number of at least 1, got 0"):
             run(tmp_path / "c", shard_rows=0)
-        with pytest.raises(ConfigError, match=r"group must be a torch\.distributed\.ProcessGroup, got str"):
+        with pytest.raises(ConfigError, match=r"group must be a process group of torch\.distributed, got str"):
             run(tmp_path / "c", group="gloo")
         assert not (tmp_path / "c").exists()
 
@@ -342,7 +342,8 @@ class TestGroup:
         told = in_ranks(3, tmp_path / "room", program.killed_in_one, tmp_path / "shards", 2, 3)
         assert told[2] is None
         for error in told[:2]:
-            assert error.startswith("RunError: another of the 3 processes ended without a word: ")
+            assert error.startswith("GroupError: rank ")
+            assert "of 3 lost the others: one of them ended" in error
         assert not (tmp_path / "shards" / "img_emb").exists()
         passes = in_ranks(2, tmp_path / "room", program.in_a_group, tmp_path / "shards", {})
         assert sum(map(int, passes)) < 24 - 3
@@ -353,7 +354,7 @@ class TestGroup:
         told = in_ranks(2, tmp_path / "room", program.on_a_full_disk_in_one, tmp_path / "shards", who)
         assert all("cannot be written: [Errno 27] File too large" in error for error in told)
         assert told[who].startswith("RunError: ")
-        assert f"RunError: rank {who} of 2 failed, and so all of them stop: {tmp_path}" in told[1 - who]
+        assert f"GroupError: rank {who} failed with RunError: {tmp_path}" in told[1 - who]
         assert not (tmp_path / "shards" / "img_emb").exists()
         passes = in_ranks(3, tmp_path / "room", program.in_a_group, tmp_path / "shards", {})
         assert sum(map(int, passes)) < 24
@@ -363,7 +364,7 @@ class TestGroup:
         told = in_ranks(2, tmp_path / "room", program.unreadable_in_one, tmp_path / "shards", 1)
         what = "features must be finite: 1 of 2 rows of batch 3 of shard 3 are not, the first is row 30"
         assert told[1] == f"DataError: {what}"
-        assert told[0] == f"RunError: rank 1 of 2 failed, and so all of them stop: {what}"
+        assert told[0] == f"GroupError: rank 1 failed with DataError: {what}"
 
     def test_ranks_that_embed_different_things(self, tmp_path):
         told = in_ranks(2, tmp_path / "room", program.with_other_weights_in_one, tmp_path / "shards", 1)
@@ -375,7 +376,7 @@ class TestGroup:
         run(tmp_path / "shards", ids=None)
         told = in_ranks(2, tmp_path / "room", program.in_a_group, tmp_path / "shards", {"shard_rows": 9})
         assert told[0].startswith("ConfigError: ")
-        assert told[1].startswith("RunError: rank 0 of 2 failed")
+        assert told[1].startswith("GroupError: rank 0 failed with ConfigError: ")
         for error in told:
             assert "shards is of something else: ids was " in error
             assert "shard_rows was 8, is 9" in error

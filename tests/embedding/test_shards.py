@@ -8,11 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ranks import run_ranks
 from torchal.embedding import open_shards, shards
 from torchal.embedding.shard_files import in_order
 from torchal.embedding.sharded import _ROWS
 from torchal.engine.features import FeatureReader
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
+from torchal.functional import k_center_greedy
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -237,6 +239,19 @@ class TestNpy:
         one = open_shards(clip / "img_emb" / "img_emb_0.npy")
         assert not one.features().flags.writeable
         assert FeatureReader(one.features()).read(0, 4).equal(rows[:4])
+
+    def test_ranks_that_read_a_part_each_pick_the_same_rows_by_id(self, tmp_path):
+        write_npy(tmp_path, sizes=[4, 4, 4])
+        write_metadata(tmp_path, sizes=[4, 4, 4])
+        rows = torch.from_numpy(make_rows())
+        expected = k_center_greedy(rows, 5).indices
+
+        def pick(ranks):
+            found = open_shards(tmp_path)
+            part = found.features(found.part(ranks.rank, ranks.world_size))
+            return found.ids(k_center_greedy(part, 5, group=ranks).indices, "image_path")
+
+        assert run_ranks(3, pick) == [[f"{row:05}" for row in expected.tolist()]] * 3
 
     def test_rows_in_several_files(self, clip):
         with pytest.raises(CapabilityError, match=r"the rows lie in 2 files, .*img_emb_0\.npy to .*img_emb_1\.npy"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -17,21 +17,19 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from torchal._checks import as_device, check_flag, check_whole
+from torchal.distributed import Group
 from torchal.embedding.batches import Batches, arguments_of, as_batches, digest
 from torchal.embedding.capture import capture, layer_name
 from torchal.embedding.id_columns import IdColumns, Ids
 from torchal.embedding.npy_stream import Fingerprint, NpyStream, StreamFiles, files_of
 from torchal.embedding.passes import InMemory, Pass, fill, tensors_of
 from torchal.embedding.precision import Precision, autocast, check_precision, dtype_of, is_mixed
-from torchal.embedding.ranks import Ranks
+from torchal.embedding.ranks import each, ranks_of
 from torchal.embedding.shard_folder import FEATURES, LOGITS, ShardFolder
 from torchal.embedding.sharded import Prepared, fill_folder
 from torchal.embedding.shards import open_shards
 from torchal.errors import CapabilityError, ConfigError
 from torchal.protocols import Inputs, Outputs
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 
 def embed(
@@ -47,7 +45,7 @@ def embed(
     out: str | os.PathLike[str] | None = None,
     shard_rows: int | None = None,
     ids: Ids | Mapping[str, Ids] | None = None,
-    group: ProcessGroup | None = None,
+    group: Group | None = None,
     progress: bool = True,
 ) -> Outputs:
     """Compute embeddings and logits of a whole data set in one pass.
@@ -99,7 +97,7 @@ def embed(
 
     Returns:
         features (N, D) and logits (N, C): tensors where the module ran, or read-only memory maps of the files, or
-        `Shards` of a folder.
+        `ShardedFeatures` of a folder.
 
     Raises:
         ConfigError: a setting is unknown or impossible; there is no such layer or device; the DataLoader's order is not
@@ -108,7 +106,8 @@ def embed(
         DataError: there are no rows; data or a batch is of an unknown kind; features or logits are not finite; data
             that is read from its beginning to its end only is to be cut into shards.
         ShapeError: logits are not (n, C); rows or widths disagree; ids are not one for each row.
-        RunError: another process writes to `out`, its files are damaged or cannot be written, or another rank failed.
+        RunError: another process writes to `out`, or its files are damaged or cannot be written.
+        GroupError: another rank failed, or is gone.
         MissingExtraError: a folder of shards needs pyarrow, which is not installed.
 
     Example:
@@ -137,12 +136,12 @@ def embed(
     target = _target(out, shard_rows=shard_rows, ids=ids, group=group)
     with ExitStack() as stack:
         if isinstance(target, ShardFolder):
-            ranks = Ranks(group, _device_of(module, device))
+            ranks = ranks_of(group, _device_of(module, device))
             stack.callback(target.close)
-            prepared = ranks.each(lambda: task.prepare_shards(stack, ids))
+            prepared = each(ranks, lambda: task.prepare_shards(stack, ids))
             fill_folder(target, prepared, ranks, shard_rows=shard_rows, progress=progress)
             parts = (FEATURES, LOGITS)
-            return ranks.each(lambda: Outputs(*(open_shards(target.path, subfolder=part) for part in parts)))
+            return each(ranks, lambda: Outputs(*(open_shards(target.path, subfolder=part) for part in parts)))
         batches, run, where = task.prepare(stack)
         rows: InMemory | NpyStream
         if target is None:

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from torchal._records import differences
+from torchal.distributed import Shards
 from torchal.embedding.batches import Batches
 from torchal.embedding.id_columns import IdColumns
 from torchal.embedding.npy_stream import Fingerprint, NpyStream
 from torchal.embedding.passes import Pass, fill
-from torchal.embedding.ranks import Ranks
+from torchal.embedding.ranks import together
 from torchal.embedding.shard_folder import Ranges, ShardFolder, Start, deal, shard_settings
 from torchal.errors import ConfigError
 
@@ -35,7 +36,7 @@ class Prepared(NamedTuple):
 
 
 def fill_folder(
-    folder: ShardFolder, prepared: Prepared, ranks: Ranks, *, shard_rows: int | None, progress: bool
+    folder: ShardFolder, prepared: Prepared, ranks: Shards, *, shard_rows: int | None, progress: bool
 ) -> None:
     """Make the shards that a folder lacks, each rank some of them.
 
@@ -48,23 +49,23 @@ def fill_folder(
 
     Raises:
         ConfigError: ranks embed different things, or the folder holds something else.
-        RunError: a rank failed, another job writes to the folder, or it cannot be written.
+        RunError: another job writes to the folder, or it cannot be written.
+        GroupError: another rank failed, or is gone.
     """
     batches, settings = prepared.batches, prepared.fingerprint
     assert batches.n_rows is not None
-    _check_agreement(ranks.together(lambda: {**settings, "shard_rows": shard_rows}))
+    _check_agreement(together(ranks, lambda: {**settings, "shard_rows": shard_rows}))
 
     def start() -> Start | None:
         return folder.start(dict(settings), shard_rows, default=_default(batches)) if ranks.rank == 0 else None
 
     # what rank 0 found: on a shared disk, others may see it later
-    started = ranks.together(start)[0]
-    assert started is not None
+    started = Start(*together(ranks, start)[0])
     if started.finished:
         return
     ranges, lacking = Ranges(batches.n_rows, started.shard_rows), started.lacking
-    work = _shards(folder, ranges, deal(lacking, ranks.size)[ranks.rank], prepared)
-    seconds = _TURN_SECONDS if ranks.size > 1 else _SHOWN_SECONDS
+    work = _shards(folder, ranges, deal(lacking, ranks.world_size)[ranks.rank], prepared)
+    seconds = _SHOWN_SECONDS if ranks.alone else _TURN_SECONDS
     try:
         with tqdm(
             desc="embed",
@@ -75,12 +76,12 @@ def fill_folder(
         ) as bar:
             going = True
             while going:
-                turns = ranks.together(partial(_turn, work, seconds))
+                turns = together(ranks, partial(_turn, work, seconds))
                 bar.update(sum(n_rows for n_rows, _ in turns))
                 going = any(left for _, left in turns)
     finally:
         work.close()
-    ranks.together(lambda: folder.finish(ranges) if ranks.rank == 0 else None)
+    together(ranks, lambda: folder.finish(ranges) if ranks.rank == 0 else None)
 
 
 def _default(batches: Batches) -> int:

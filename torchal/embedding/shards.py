@@ -51,7 +51,7 @@ def open_shards(
     subfolder: str = FEATURES,
     metadata: str | os.PathLike[str] | None = None,
     embedding_column: str | None = None,
-) -> Shards:
+) -> ShardedFeatures:
     """Open a matrix of features that lies in numbered files; only their headers are read.
 
     A folder that `torchal.embed` or clip-retrieval filled has `img_emb/img_emb_07.npy` and, with a row for each row of
@@ -95,18 +95,18 @@ def open_shards(
     if arrays:
         files = [npy_file(one) for one in in_order(arrays, from_zero=place.is_dir())]
         ids = _ids_beside(files, place, metadata)
-        found = Shards(files, ids, column=None)
+        found = ShardedFeatures(files, ids, column=None)
     else:
         tables = listed(place, ".parquet")
         if not tables:
             raise DataError(f"there is no .npy or .parquet file in {place}" + _what_else(path, subfolder))
         files = [embedding_file(one, embedding_column) for one in _by_number_or_name(tables, place)]
-        found = Shards(files, [id_file(one.path) for one in files], column=_column_of(files, embedding_column))
+        found = ShardedFeatures(files, [id_file(one.path) for one in files], column=_column_of(files, embedding_column))
     _check_manifest(path, found)
     return found
 
 
-class Shards:
+class ShardedFeatures:
     """A matrix in files, row after row; see `open_shards`. Nothing of it is held in memory.
 
     Attributes:
@@ -220,7 +220,7 @@ class Shards:
             parts.append(self.arrays[0][:0])
         return _joined(parts)
 
-    def to_npy(self, folder: str | os.PathLike[str]) -> Shards:
+    def to_npy(self, folder: str | os.PathLike[str]) -> ShardedFeatures:
         """Write embeddings that lie in Parquet as .npy, once, so that any row can be read: Parquet has no single rows.
 
         Each file becomes `img_emb/img_emb_07.npy` and `metadata/metadata_07.parquet`, chunk by chunk: what pyarrow
@@ -314,7 +314,7 @@ def _check_finished(path: Path, subfolder: str) -> None:
         raise DataError(f"{path} is not finished: shards are still made, or torchal.embed was stopped; call it again")
 
 
-def _check_manifest(path: Path, found: Shards) -> None:
+def _check_manifest(path: Path, found: ShardedFeatures) -> None:
     """Require as many rows as were written: of a last shard that was deleted, no number tells."""
     try:
         n_rows = json.loads((path / MANIFEST).read_bytes())["n_rows"]
