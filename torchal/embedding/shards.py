@@ -217,7 +217,8 @@ class ShardedFeatures:
             if low < high:
                 parts.append(self._map(one)[low - shard.rows.start : high - shard.rows.start])
         if not parts:
-            parts.append(self.arrays[0][:0])
+            nothing: Any = _joined([self._map(next(one for one in self._files if one.n_rows))])[:0]
+            return nothing
         return _joined(parts)
 
     def to_npy(self, folder: str | os.PathLike[str]) -> ShardedFeatures:
