@@ -137,6 +137,10 @@ def unreadable_in_one(rank, folder, who):
     run(folder, data=rows, group=dist.group.WORLD)
 
 
+def on_a_device(rank, folder):
+    run(folder, Counting().cuda(), group=dist.group.WORLD)
+
+
 def from_a_stream(rank, folder):
     run(folder, data=iter(make_rows().split(2)), group=dist.group.WORLD)
 

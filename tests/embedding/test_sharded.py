@@ -279,6 +279,15 @@ class TestOneProcess:
         assert "14/47" in bar[1]
         assert "47/47" in bar[-1]
 
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("data", [lambda rows: rows, lambda rows: rows.cuda(), TensorDataset])
+    def test_on_a_device(self, data, tmp_path):
+        found = run(tmp_path / "shards", Counting().cuda(), data(make_rows()))
+        expected = embed(Counting().cuda(), make_rows(), batch_size=2, progress=False)
+        assert expected.features.is_cuda
+        assert np.array_equal(np.concatenate(found.features.arrays), expected.features.cpu())
+        assert np.array_equal(np.concatenate(found.logits.arrays), expected.logits.cpu())
+
 
 class TestResume:
     def test_after_a_kill_at_any_line(self, tmp_path, undisturbed):
@@ -384,6 +393,12 @@ class TestGroup:
     def test_a_stream_is_refused_by_all(self, tmp_path):
         told = in_ranks(2, tmp_path / "room", program.from_a_stream, tmp_path / "shards")
         assert all(error.startswith("DataError: an iterable of batches") for error in told)
+
+    @pytest.mark.gpu
+    def test_ranks_that_compute_on_a_device(self, tmp_path):
+        run(tmp_path / "one", Counting().cuda())
+        assert in_ranks(2, tmp_path / "room", program.on_a_device, tmp_path / "two") == ["None", "None"]
+        assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def torchrun(n_processes, folder, *more):
