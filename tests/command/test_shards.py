@@ -64,13 +64,13 @@ def test_many_processes_write_what_one_does(embedded, tmp_path):
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     command += ["-m", "torchal", "query", "--shards", embedded, "--budget", "20", "--strategy", "k_center"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    settings = {"env": environment, "capture_output": True, "text": True, "check": False}
-    done = subprocess.run([*command, "--out", tmp_path / "three.csv"], **settings)
+    settings = {"env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([*command, "--out", tmp_path / "three.csv"], check=False, **settings)
     assert done.returncode == 0, done.stderr
     assert "by 3 processes." in done.stdout
     one, three = rows_of(tmp_path / "one.csv"), rows_of(tmp_path / "three.csv")
     assert [row["id"] for row in one] == [row["id"] for row in three]
-    again = subprocess.run([*command, "--out", tmp_path / "three.csv"], **settings)
+    again = subprocess.run([*command, "--out", tmp_path / "three.csv"], check=False, **settings)
     assert again.returncode != 0
     assert "three.csv is there already" in again.stderr
     assert "rank 0 failed with RunError" in again.stderr
