@@ -16,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -71,8 +73,9 @@ class Counts:
     received_bytes: int = 0
 
 
-def _counted(counts: Counts) -> Callable[[], None]:
-    """Count what `ShardedPool` does from here on; return what ends it."""
+@contextmanager
+def _counted(counts: Counts) -> Iterator[None]:
+    """Count what `ShardedPool` does inside."""
     look, pick = ShardedPool._look_at_all, ShardedPool._pick_in
 
     def counting_look(pool: ShardedPool) -> Any:
@@ -87,13 +90,8 @@ def _counted(counts: Counts) -> Callable[[], None]:
         counts.top_pairs += len(picks[0]) * len(top.index)
         return picks
 
-    ShardedPool._look_at_all = counting_look  # type: ignore[method-assign]
-    ShardedPool._pick_in = counting_pick  # type: ignore[method-assign, assignment]
-
-    def end() -> None:
-        ShardedPool._look_at_all, ShardedPool._pick_in = look, pick  # type: ignore[method-assign]
-
-    return end
+    with patch.multiple(ShardedPool, _look_at_all=counting_look, _pick_in=counting_pick):
+        yield
 
 
 def work(options: argparse.Namespace, group: Shards | None) -> dict[str, Any]:
@@ -118,15 +116,14 @@ def work(options: argparse.Namespace, group: Shards | None) -> dict[str, Any]:
     seconds, counts, picks = [], None, None
     for turn in range(options.repeats + 1):
         counts = Counts(options.rows, options.columns, world_size, options.picks)
-        end = _counted(counts)
         before = (0, 0) if group is None else (group.rounds, group.received_bytes)
         if group is not None:
             group.settle()
-        started = time.perf_counter()
-        picks = kernels[options.kernel](group)
-        if turn or not options.repeats:
-            seconds.append(time.perf_counter() - started)
-        end()
+        with _counted(counts):
+            started = time.perf_counter()
+            picks = kernels[options.kernel](group)
+            if turn or not options.repeats:
+                seconds.append(time.perf_counter() - started)
         if group is not None:
             counts.rounds = group.rounds - before[0] - (world_size > 1)
             counts.received_bytes = group.received_bytes - before[1] - 8 * (world_size - 1)
