@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import forks
@@ -68,6 +69,20 @@ def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path
     assert done.returncode == 0, done.stderr
     for code in re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL):
         compile(code, "labelling_tools.md", "exec")
+
+
+def test_the_python_examples_about_many_ranks(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    codes = re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL)
+    for code in codes:
+        compile(code, "distributed.md", "exec")
+    (tmp_path / "embedded" / "img_emb").mkdir(parents=True)
+    np.save(tmp_path / "embedded" / "img_emb" / "img_emb_0.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    small = codes[0].replace('device="cuda", ', "").replace("10_000", "5").replace("to_label = ", "# ")
+    exec(small, names)
+    assert len(names["picks"].indices) == 5
 
 
 def test_the_python_examples_about_reports_run(tmp_path):
