@@ -13,7 +13,7 @@ from torchal.embedding import open_shards, shards
 from torchal.embedding.shard_files import in_order
 from torchal.embedding.sharded import _ROWS
 from torchal.engine.features import FeatureReader
-from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
+from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
 from torchal.functional import k_center_greedy
 
 pa = pytest.importorskip("pyarrow")
@@ -421,7 +421,8 @@ class TestParquet:
     @pytest.mark.parametrize(
         ("value", "match"),
         [
-            (None, r"part\.1\.parquet: row 2 has no embedding, expected 6"),
+            # pyarrow before 17 reads no such list of a fixed size
+            (None, r"part\.1\.parquet(: row 2 has no embedding, expected 6| cannot be read .*size=6 but index 3)"),
             ([0.0] * 5, r"part\.1\.parquet: row 2 has 5 numbers, expected 6"),
             ([0.0] * 5 + [None], r"part\.1\.parquet: row 2 has a number that is missing"),
         ],
@@ -438,6 +439,25 @@ class TestParquet:
             open_shards(tmp_path / "in").to_npy(tmp_path / "out")
         assert list((tmp_path / "out").iterdir()) == []
 
+    def test_a_file_without_rows(self, tmp_path):
+        sizes = [4, 0, 8]
+        write_parquet(tmp_path / "in", sizes=sizes)
+        written = open_shards(tmp_path / "in").to_npy(tmp_path / "out")
+        assert [len(shard.rows) for shard in written.files] == sizes
+        assert np.array_equal(np.concatenate(written.arrays), make_rows())
+        assert written.ids([3, 4]) == ["doc-3", "doc-4"]
+
+    def test_a_full_disk(self, tmp_path, monkeypatch):
+        write_parquet(tmp_path / "in")
+
+        def full(file):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"out cannot be written: \[Errno 28\] No space left on device"):
+            open_shards(tmp_path / "in").to_npy(tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+
     def test_a_file_that_changes_later(self, tmp_path):
         write_parquet(tmp_path / "in")
         found = open_shards(tmp_path / "in")
@@ -447,7 +467,8 @@ class TestParquet:
 
     def test_without_ids(self, tmp_path):
         (tmp_path / "in").mkdir()
-        table = pa.table({"embedding": pa.array(make_rows().tolist(), pa.list_(pa.float16(), D))})
+        numbers = pa.array(make_rows(np.float16).reshape(-1))
+        table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(numbers, D)})
         pq.write_table(table, tmp_path / "in" / "only.parquet")
         written = open_shards(tmp_path / "in").to_npy(tmp_path / "out")
         assert written.id_columns == ()

@@ -19,8 +19,17 @@ from torch import Tensor
 
 from torchal._checks import as_integers, check_whole
 from torchal._chunks import values_per_chunk
+from torchal.embedding.id_columns import ROWS_PER_GROUP
 from torchal.embedding.npy_stream import npy_header
-from torchal.embedding.parquet_files import IdFile, embedding_column, embedding_file, id_file, read_embeddings, read_ids
+from torchal.embedding.parquet_files import (
+    IdFile,
+    embedding_column,
+    embedding_file,
+    id_file,
+    id_schema,
+    read_embeddings,
+    read_ids,
+)
 from torchal.embedding.shard_files import MatrixFile, check_alike, in_order, listed, npy_file, number_of
 from torchal.embedding.shard_folder import FEATURES, LOGITS, MANIFEST, METADATA
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
@@ -247,9 +256,8 @@ class ShardedFeatures:
             try:
                 for i, one in enumerate(self._files):
                     self._convert(one, room, str(i).zfill(len(str(len(self._files)))))
-                for name in (METADATA, FEATURES):
-                    if (room / name).exists():
-                        (room / name).rename(target / name)
+                for name in (METADATA, FEATURES) if self.id_columns else (FEATURES,):
+                    (room / name).rename(target / name)
             finally:
                 shutil.rmtree(room)
         except OSError as error:
@@ -262,21 +270,18 @@ class ShardedFeatures:
         assert self._column is not None
         path = room / FEATURES / f"{FEATURES}_{number}.npy"
         beside = room / METADATA / f"{METADATA}_{number}.parquet"
-        for one in (path, beside) if self.id_columns else (path,):
+        for one in (path, beside):
             one.parent.mkdir(exist_ok=True)
         chunk_rows = max(1, values_per_chunk(torch.device("cpu")) // self.n_columns)
-        writer = None
-        try:
-            with path.open("wb") as file:
-                file.write(npy_header(source.n_rows, self.n_columns, self.dtype))
+        with path.open("wb") as file, beside.open("wb") as ids_file:
+            file.write(npy_header(source.n_rows, self.n_columns, self.dtype))
+            with pq.ParquetWriter(ids_file, id_schema(source.path, self.id_columns)) as writer:
                 for rows, ids in read_embeddings(source, self._column, self.id_columns, self.n_columns, chunk_rows):
                     file.write(np.ascontiguousarray(rows).data)
-                    if self.id_columns:
-                        writer = writer or pq.ParquetWriter(beside, ids.schema)
-                        writer.write_batch(ids)
-        finally:
-            if writer is not None:
-                writer.close()
+                    writer.write_batch(ids, row_group_size=ROWS_PER_GROUP)
+            for written in (file, ids_file):
+                written.flush()
+                os.fsync(written.fileno())
 
     def _map(self, one: MatrixFile) -> Mapped:
         if self._column is not None:
