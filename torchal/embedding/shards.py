@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -226,8 +226,8 @@ class ShardedFeatures:
             if low < high:
                 parts.append(self._map(one)[low - shard.rows.start : high - shard.rows.start])
         if not parts:
-            nothing: Any = _joined([self._map(next(one for one in self._files if one.n_rows))])[:0]
-            return nothing
+            first = next(one for one in self._files if one.n_rows)
+            return cast(Mapped, _joined([self._map(first)])[:0])
         return _joined(parts)
 
     def to_npy(self, folder: str | os.PathLike[str]) -> ShardedFeatures:
