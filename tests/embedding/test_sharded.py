@@ -19,6 +19,7 @@ from tests.embedding.sharded_program import IDS, Counting, N, contents, in_ranks
 from torchal import _checks
 from torchal.embedding import embed, id_columns, npy_stream, open_shards, shard_folder, sharded
 from torchal.embedding.shard_folder import Ranges, deal
+from torchal.engine.file_rows import FileRows
 from torchal.errors import ConfigError, DataError, MissingExtraError, RunError, ShapeError
 
 ROOT = Path(__file__).parents[2]
@@ -137,9 +138,14 @@ class TestOneProcess:
 
     def test_a_folder_is_what_has_no_ending(self, tmp_path):
         found = embed(Counting(), make_rows(), out=tmp_path / "new", progress=False)
-        assert len(found.features.files) == 1  # of up to about 100 000 rows
-        assert found.features.id_columns == ("id",)
-        assert found.features.ids([5, 3]) == [5, 3]
+        expected = embed(Counting(), make_rows(), progress=False)
+        for rows, values in zip(found, expected, strict=True):
+            assert isinstance(rows, FileRows)
+            assert rows.read(0, N).equal(values)
+        shards = open_shards(tmp_path / "new")
+        assert len(shards.files) == 1  # of up to about 100 000 rows
+        assert shards.id_columns == ("id",)
+        assert shards.ids([5, 3]) == [5, 3]
         (tmp_path / "vit-b.16").mkdir()
         for name, more in (("vit-b.16", {}), ("vit-l.14", {"shard_rows": 9}), ("a.npy", {"shard_rows": None})):
             found = embed(Counting(), make_rows(), out=tmp_path / name, progress=False, **more)

@@ -30,8 +30,9 @@ from torchal.embedding.parquet_files import (
     read_embeddings,
     read_ids,
 )
-from torchal.embedding.shard_files import MatrixFile, check_alike, in_order, listed, npy_file, number_of
+from torchal.embedding.shard_files import BFLOAT16, MatrixFile, check_alike, in_order, listed, npy_file, number_of
 from torchal.embedding.shard_folder import FEATURES, LOGITS, MANIFEST, METADATA
+from torchal.engine.file_rows import FileRows
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
 
 Mapped: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[Any]]"
@@ -94,8 +95,8 @@ def open_shards(
         >>> shards = open_shards(folder)
         >>> shards.shape, shards.dtype, [shard.rows for shard in shards.files], shards.part(1, 2)
         ((5, 4), dtype('float16'), [range(0, 3), range(3, 5)], slice(2, 5, None))
-        >>> shards.features(slice(3, 5)).tolist()
-        [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+        >>> shards.features(slice(2, 4))[torch.tensor([0, 1])].tolist()
+        [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]
     """
     path = Path(source).expanduser()
     _check_finished(path, subfolder)
@@ -203,32 +204,31 @@ class ShardedFeatures:
         """
         return [self._map(one) for one in self._files if one.n_rows]
 
-    def features(self, rows: slice = slice(None)) -> Mapped:
+    def features(self, rows: slice = slice(None)) -> FileRows:
         """Return a run of rows for `torchal.functional`, which reads it chunk by chunk.
 
         Args:
             rows: from one row to another, as `part` gives them; all of them unless given.
 
         Returns:
-            (n, D), a map of the file that has them.
+            (n, D), read from the files where it is asked for; bfloat16 is known as such.
 
         Raises:
-            CapabilityError: the files are Parquet; or the rows lie in several files, which is for `arrays`.
+            CapabilityError: the files are Parquet.
             ConfigError: the slice leaves rows out.
             DataError: a file is missing, or was changed since it was opened.
         """
         start, stop, step = rows.indices(self.n_rows)
         if step != 1:
             raise ConfigError(f"rows must be a run, got {rows}")
-        parts: list[Any] = []
-        for one, shard in zip(self._files, self.files, strict=True):
-            low, high = max(start, shard.rows.start), min(stop, shard.rows.stop)
-            if low < high:
-                parts.append(self._map(one)[low - shard.rows.start : high - shard.rows.start])
-        if not parts:
-            first = next(one for one in self._files if one.n_rows)
-            return cast(Mapped, _joined([self._map(first)])[:0])
-        return _joined(parts)
+        held = [shard.rows for shard in self.files]
+        chosen = [i for i, its in enumerate(held) if max(start, its.start) < min(stop, its.stop)]
+        chosen = chosen or [next(i for i, its in enumerate(held) if its)]  # of no rows, too, the columns are known
+        for i in chosen:
+            self._check(self._files[i])
+        whole = FileRows([self.files[i].path for i in chosen], torch.bfloat16 if self.dtype.str == BFLOAT16 else None)
+        before = held[chosen[0]].start
+        return cast(FileRows, whole[start - before : stop - before] if start < stop else whole[:0])
 
     def to_npy(self, folder: str | os.PathLike[str]) -> ShardedFeatures:
         """Write embeddings that lie in Parquet as .npy, once, so that any row can be read: Parquet has no single rows.
@@ -283,12 +283,16 @@ class ShardedFeatures:
                 written.flush()
                 os.fsync(written.fileno())
 
-    def _map(self, one: MatrixFile) -> Mapped:
+    def _check(self, one: MatrixFile) -> None:
+        """Require a file with rows to be read one by one, that is the same still."""
         if self._column is not None:
             raise CapabilityError(
                 f"{one.path} is Parquet, which has no single rows to read: to_npy(folder) writes all of it as .npy once"
             )
         one.stamp.check()
+
+    def _map(self, one: MatrixFile) -> Mapped:
+        self._check(one)
         return np.memmap(one.path, one.dtype, "r", one.offset, (one.n_rows, self.n_columns))
 
     def _id_column(self, column: str | None) -> str:
@@ -303,16 +307,6 @@ class ShardedFeatures:
         if column not in self.id_columns:
             raise ConfigError(f"there is no column {column!r} of ids among {', '.join(map(repr, self.id_columns))}")
         return column
-
-
-def _joined(parts: list[Mapped]) -> Mapped:
-    """Return rows of several files as one matrix."""
-    if len(parts) > 1:
-        raise CapabilityError(
-            f"the rows lie in {len(parts)} files, {parts[0].filename} to {parts[-1].filename}: take a run inside one "
-            "file, as in .files, or .arrays, a map of each"
-        )
-    return parts[0]
 
 
 def _check_finished(path: Path, subfolder: str) -> None:
