@@ -305,6 +305,44 @@ class TestResume:
         for folder in tmp_path.iterdir():
             assert contents(folder) == undisturbed
 
+    @pytest.mark.parametrize("n_moved", [0, 1, 2])
+    def test_stopped_while_shards_come_to_their_places(self, n_moved, tmp_path, undisturbed, monkeypatch):
+        moved = []
+        whole = Path.rename
+
+        def rename(path, target):
+            if len(moved) == n_moved:
+                raise OSError(28, "No space left on device")
+            moved.append(path)
+            return whole(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", rename)
+            with pytest.raises(RunError, match="a cannot be written: .*No space left on device"):
+                run(tmp_path / "a")
+        with pytest.raises(DataError, match="is not finished"):
+            open_shards(tmp_path / "a")
+        with pytest.raises(DataError, match="is not finished"):
+            open_shards(tmp_path / "a", subfolder="logits")
+        module = Counting()
+        run(tmp_path / "a", module)
+        assert module.n_passes == 0
+        assert contents(tmp_path / "a") == undisturbed
+
+    def test_a_shard_is_not_finished_without_its_ids(self, tmp_path, undisturbed, monkeypatch):
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pyarrow.parquet.ParquetWriter.write_table", fail)
+            with pytest.raises(RunError, match=r"metadata_0\.parquet cannot be written: .*No space left on device"):
+                run(tmp_path / "a")
+        assert not list((tmp_path / "a").rglob("img_emb_?.npy"))
+        module = Counting()
+        run(tmp_path / "a", module)
+        assert module.n_passes == 20
+        assert contents(tmp_path / "a") == undisturbed
+
     def test_a_full_disk(self, tmp_path, undisturbed):
         error = forks.answer(run_on_a_full_disk, tmp_path / "a")
         assert error.startswith("RunError: ")

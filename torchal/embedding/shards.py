@@ -310,7 +310,7 @@ class ShardedFeatures:
 
 
 def _check_finished(path: Path, subfolder: str) -> None:
-    if (path / MANIFEST).exists() and not (path / subfolder).exists() and subfolder in (FEATURES, LOGITS):
+    if (path / MANIFEST).exists() and not (path / FEATURES).exists() and subfolder in (FEATURES, LOGITS):
         raise DataError(f"{path} is not finished: shards are still made, or torchal.embed was stopped; call it again")
 
 
