@@ -318,7 +318,7 @@ class TestResume:
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", rename)
-            with pytest.raises(RunError, match="a cannot be written: .*No space left on device"):
+            with pytest.raises(RunError, match=r"a cannot be written: .*No space left on device"):
                 run(tmp_path / "a")
         with pytest.raises(DataError, match="is not finished"):
             open_shards(tmp_path / "a")
