@@ -113,7 +113,8 @@ def test_the_python_example_about_data_runs(tmp_path):
 def test_the_python_examples_about_shards_run(tmp_path):
     page = (ROOT / "docs" / "shards.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    code += "\nassert features.ids([2499, 7]) == ['image2499.jpg', 'image7.jpg']"
+    code += "\nassert shards.ids([2499, 7]) == ['image2499.jpg', 'image7.jpg']"
+    code += "\nassert str(features) == 'FileRows(2500 x 64 of torch.float32 in 3 files)'"
     code += "\nassert (features.shape, shards.shape, logits.shape) == ((2500, 64), (2500, 64), (2500, 10))"
     code += "\nassert [shard.rows for shard in shards.files] == [range(1000), range(1000, 2000), range(2000, 2500)]"
     code += "\nassert (shards.part(1, 4), shards.id_columns) == (slice(625, 1250), ('image_path',))"
