@@ -23,7 +23,7 @@ _RUNS_AHEAD = 1024  # reads of single rows that the system is told of at once, s
 _STORED = {torch.bfloat16: np.dtype("<u2")}  # what NumPy has no dtype for, as numbers of the same size
 # of the same size, for NumPy's unsigned numbers cannot be seen as all that torch has
 _SEEN_AS = {torch.bfloat16: torch.int16}
-_OF_NUMPY = {torch.from_numpy(np.empty(0, kind)).dtype for kind in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()}
+_OF_NUMPY = {torch.from_numpy(np.empty(0, kind)).dtype for kind in ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]}
 
 
 class FileRows:
