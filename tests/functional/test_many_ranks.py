@@ -214,6 +214,15 @@ def test_a_cover_of_several_rounds():
     assert torch.equal(torch.cat([is_center for _, _, is_center in found]), alone[2])
 
 
+def test_badge_in_float64_where_a_rank_has_no_rows():
+    x, log_probs = torch.randn(20, 3, generator=seeded(0), dtype=torch.float64), torch.zeros(20, 4).log_softmax(1)
+
+    def work(group, x, log_probs):
+        return badge(log_probs, x, 5, generator=seeded(0), group=group)
+
+    check_same(on_ranks([0, 7], work, x, log_probs), work(None, x, log_probs))
+
+
 def test_what_is_wrong_on_one_rank_is_told_to_all():
     x = torch.randn(90, 3)
     x[70, 1] = torch.nan
