@@ -162,6 +162,22 @@ def test_kmeans(pool, data):
     assert torch.equal(torch.cat([clusters.assignments for clusters in found]), alone.assignments)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kmeans_of_a_cluster_of_little_weight(dtype):
+    x = torch.cat([torch.randn(3000, 2, generator=seeded(0)), torch.randn(9, 2, generator=seeded(1)) + 1e5]).to(dtype)
+    weights = torch.ones(len(x), dtype=dtype)
+    weights[3000:] = 1e-5
+
+    def work(group, x, weights):
+        return kmeans(x, 2, generator=seeded(3), weights=weights, group=group)
+
+    alone = work(None, x, weights)
+    mean = x[3000:].double().mean(0)
+    assert float((alone.centers.double() - mean).norm(dim=1).min()) < 4e5 * torch.finfo(dtype).eps
+    for clusters in on_ranks([1, 2999, 3004], work, x, weights):
+        assert torch.equal(clusters.centers, alone.centers)
+
+
 def test_kmeans_that_begins_with_a_sample():
     x = torch.randn(110_000, 3, generator=seeded(0))
 
