@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.ranks import parts_of, run_ranks
 from torchal.distributed import Shards
 from torchal.engine import sources
+from torchal.engine.features import FeatureReader
 from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, GroupError, ShapeError
 from torchal.functional import (
     Cover,
@@ -389,6 +390,28 @@ def test_rows_that_cannot_be_read_while_centres_are_added_are_told_to_all():
     assert first[0] == "rank 1 failed with OSError: the disk is gone"
     assert second[0] == "the disk is gone"
     check_same([first[1], second[1]], alone.pick(6))
+
+
+def test_rows_that_cannot_be_read_while_they_go_to_centres_are_told_to_all(monkeypatch):
+    x = torch.randn(40, 2, generator=seeded(0))
+    read, left = FeatureReader.read, [1]  # what surveys the rows can read them
+
+    def fail(reader, start, stop):
+        if reader.shards.rank == 1:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError("the disk is gone")
+        return read(reader, start, stop)
+
+    def trash(*sizes, **others):
+        return torch.full(sizes, 2**40, **others) if others.get("dtype") == torch.int64 else empty(*sizes, **others)
+
+    empty = torch.empty
+    monkeypatch.setattr(FeatureReader, "read", fail)
+    monkeypatch.setattr(torch, "empty", trash)  # which holds anything, until something is written there
+    first, second = run_ranks(2, lambda group: assign_to_centers(parts_of(x, [25])[group.rank], [3, 30], group=group))
+    assert str(first) == "rank 1 failed with OSError: the disk is gone"
+    assert str(second) == "the disk is gone"
 
 
 def test_centres_are_fetched_in_parts(monkeypatch):
