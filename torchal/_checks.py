@@ -112,6 +112,8 @@ def check_finite(name: str, tensor: Tensor, *, first_row: int = 0) -> None:
 def as_mask(name: str, mask: ArrayLike, *, n_rows: int, device: torch.device) -> Tensor:
     """Return a mask (N,) bool on the given device as a tensor; whole numbers are none, they may be row numbers."""
     tensor = as_tensor(name, mask, device=device)
+    if isinstance(mask, list | tuple) and not mask:  # of no rows, as a rank may have: a list of nothing is of any dtype
+        tensor = tensor.bool()
     if tensor.dtype != torch.bool:
         got = tensor.dtype if isinstance(mask, Tensor) else f"{type(mask).__name__} of {tensor.dtype}"
         raise ShapeError(f"{name} must be a bool tensor or array, got {got}")

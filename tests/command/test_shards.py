@@ -1,7 +1,9 @@
 import csv
 import os
+import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from torch import nn
 
 import torchal
 import torchal.command.shards
+from tests.ranks import run_ranks
 from torchal.command.main import main
+from torchal.errors import DataError, GroupError
 from torchal.functional import k_center_greedy
 
 N = 700
@@ -74,6 +78,29 @@ def test_many_processes_write_what_one_does(embedded, tmp_path):
     assert again.returncode != 0
     assert "three.csv is there already" in again.stderr
     assert "rank 0 failed with RunError" in again.stderr
+
+
+@pytest.mark.parametrize("strategy", ["badge", "margin"])
+def test_logits_that_cannot_be_read_by_one_rank_are_told_to_all(embedded, tmp_path, strategy, monkeypatch):
+    folder = tmp_path / "embedded"
+    shutil.copytree(embedded, folder)
+    last = sorted((folder / "logits").glob("*.npy"))[-1]
+    logits = np.load(last)
+    logits[-1] = np.nan
+    np.save(last, logits)
+    request = torchal.command.shards.ShardedRequest(folder, 20, tmp_path / "next.csv", strategy)
+
+    def work(group):
+        current.group = group
+        return torchal.command.shards.query_shards(request, None)
+
+    current = threading.local()
+    monkeypatch.setattr(torchal.command.shards, "Shards", lambda _: current.group)
+    first, second = run_ranks(2, work)
+    assert isinstance(first, GroupError)
+    assert "rank 1 failed with DataError: " in str(first)
+    assert isinstance(second, DataError)
+    assert not (tmp_path / "next.csv").exists()
 
 
 @pytest.mark.parametrize(

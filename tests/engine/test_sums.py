@@ -38,7 +38,9 @@ def test_the_same_in_any_order_and_in_any_parts(dtype, fine):
     sums, masses = one.total(one.parts)
     expected = torch.zeros(k, d, dtype=torch.float64).index_add_(0, index, x.double() * weights.double().unsqueeze(1))
     torch.testing.assert_close(sums, expected, rtol=0, atol=1e-11 if fine else 1e-7)
-    torch.testing.assert_close(masses, torch.bincount(index, weights.double(), minlength=k), rtol=0, atol=1e-11 if fine else 1e-7)
+    torch.testing.assert_close(
+        masses, torch.bincount(index, weights.double(), minlength=k), rtol=0, atol=1e-11 if fine else 1e-7
+    )
 
 
 def test_small_weights_are_not_rounded_away():

@@ -330,7 +330,10 @@ def test_a_setting_that_is_wrong_on_one_rank_is_told_to_all(select, told):
             lambda x, group: k_center_greedy(x, 2, backend="torch" if group.rank else "auto", group=group),
             "things: rank 0 for backend='auto'; rank 1 for backend='torch'$",
         ),
-        (lambda x, group: Cover(x, group=group).add([0, 1] if group.rank else [0]), "different things: rank 0 for rows"),
+        (
+            lambda x, group: Cover(x, group=group).add([0, 1] if group.rank else [0]),
+            "different things: rank 0 for rows",
+        ),
     ],
 )
 def test_ranks_that_differ(select, told):
@@ -344,6 +347,23 @@ def test_numbers_of_numpy_are_numbers():
     x = torch.randn(9, 2, generator=seeded(0))
     for found in run_ranks(2, lambda group: k_center_greedy(x, np.int64(3) if group.rank else 3, group=group)):
         assert torch.equal(found.indices, k_center_greedy(torch.cat([x, x]), 3).indices)
+
+
+def test_a_rank_without_rows_may_say_so_in_lists():
+    x, mask = torch.randn(9, 2, generator=seeded(0)), [True, False, True] * 3
+
+    def picks(group, x, mask, scores):
+        return (
+            k_center_greedy(x, 3, labeled=mask, group=group),
+            uniform(3, candidates=mask, generator=seeded(0), group=group),
+            top_n(scores, 3, candidates=mask, group=group),
+        )
+
+    scores = x[:, 0].tolist()
+    found = run_ranks(2, lambda group: picks(group, *((x, mask, scores) if group.rank else (x[:0], [], []))))
+    for of_rank in found:
+        for selection, alone in zip(of_rank, picks(None, x, mask, scores), strict=True):
+            check_same([selection], alone)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

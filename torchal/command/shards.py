@@ -85,14 +85,18 @@ def _kmeans_plus_plus(part: Part, n: int, generator: torch.Generator, group: Sha
 
 
 def _badge(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:
-    return functional.badge(
-        part.log_probs(), part.features, n, generator=generator, candidates=part.candidates, group=group
-    )
+    with group.meeting() as meeting:
+        meeting.rows(len(part.labeled), 1, name="logits")
+        log_probs = part.log_probs()
+    return functional.badge(log_probs, part.features, n, generator=generator, candidates=part.candidates, group=group)
 
 
 def _by_score(score: Callable[[Tensor], Tensor]) -> Callable[[Part, int, torch.Generator, Shards], Selection]:
     def select(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:  # noqa: ARG001
-        return functional.top_n(score(part.log_probs()), n, candidates=part.candidates, group=group)
+        with group.meeting() as meeting:  # logits that cannot be read, or are none, are told to all
+            meeting.rows(len(part.labeled), 1, name="logits")
+            scores = score(part.log_probs())
+        return functional.top_n(scores, n, candidates=part.candidates, group=group)
 
     return select
 

@@ -198,7 +198,8 @@ def kmeans(
         weights = _checked_weights(weights, reader)
         meeting.count((weights > 0).sum())
         settings = (max_iterations, tolerance, n_starts)
-        meeting.same(k=k, settings=settings, dtypes=(reader.stored_dtype, weights.dtype, reader.device.type), generator=generator)
+        dtypes = (reader.stored_dtype, weights.dtype, reader.device.type)
+        meeting.same(k=k, settings=settings, dtypes=dtypes, generator=generator)
     check_budget(k, meeting.totals[0])
     weights, unit = _scaled_weights(weights, reader)
     with exact_arithmetic(reader.device):

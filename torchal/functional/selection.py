@@ -133,8 +133,8 @@ def uniform(n: int, *, candidates: ArrayLike, generator: torch.Generator, group:
     """
     shards = as_shards(group)
     with shards.meeting() as meeting:
-        candidates = as_tensor("candidates", candidates)
-        candidates = as_mask("candidates", candidates, n_rows=candidates.numel(), device=candidates.device)
+        mask = as_tensor("candidates", candidates)
+        candidates = as_mask("candidates", candidates, n_rows=mask.numel(), device=mask.device)
         meeting.rows(len(candidates), 1, name="candidates")
         meeting.count(candidates.sum())
         meeting.same(n=n, generator=generator)
