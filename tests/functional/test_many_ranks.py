@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.ranks import parts_of, run_ranks
 from torchal.distributed import Shards
-from torchal.engine import sources
+from torchal.engine import sharded, sources
 from torchal.engine.features import FeatureReader
 from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, GroupError, ShapeError
 from torchal.functional import (
@@ -113,6 +113,20 @@ def test_a_block_of_picks_is_a_round():
     on_ranks([7_000], work, x)
     assert len(set(rounds)) == 1
     assert rounds[0][0] <= 15
+
+
+def test_wide_rows_travel_in_small_blocks(monkeypatch):
+    monkeypatch.setattr(sharded, "values_per_chunk", lambda _: 50 * 10)
+    x = torch.randn(1500, 50, generator=seeded(0)).mul_(3).round_()  # whole numbers, of which no mean is taken
+    largest = []
+
+    def work(group, x):
+        exchange = group._exchange
+        group._exchange = lambda sent: largest.append(len(sent)) or exchange(sent)
+        return k_center_greedy(x, 40, group=group)
+
+    check_same(on_ranks([700], work, x), k_center_greedy(x, 40))
+    assert max(largest) < sharded._LEAST * sharded._MOST * (50 + 10) * 4
 
 
 @settings(max_examples=40, deadline=None)

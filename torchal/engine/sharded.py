@@ -102,6 +102,7 @@ class ShardedPool:
         self._untold: list[Rows] = []  # picks of which only the top was told
         self._top: _Top | None = None
         self._sizes: list[int] = []  # how many rows each rank sends at most
+        self._room = _ROOM * values_per_chunk(pool.values.device) // source.n_columns  # rows that all may send
         self._share_out([1] * self._shards.world_size)
 
     def farthest_first(self, n: int, least: float = -math.inf) -> Picks:
@@ -148,7 +149,7 @@ class ShardedPool:
             pool.lower_near(joined(self._untold))
             self._untold = []
         in_matrix, n_columns = matrix_rows(pool), pool.source.n_columns
-        room = max(in_matrix, _ROOM * values_per_chunk(pool.values.device) // n_columns)
+        room = max(in_matrix, self._room)
         wanted = max(block_rows(pool.values, n_columns, in_matrix), min(_AT_LEAST, room, len(pool.values)))
         index, _, rest = self._leading(pool, wanted)
         nothing = self._source.space.prepare(pool.values.new_empty(0, pool.source.n_columns))
@@ -240,7 +241,7 @@ class ShardedPool:
     def _share_out(self, useful: list[int]) -> None:
         """Let each rank send about as large a part of the next block as it sent useful rows of this one."""
         world_size = self._shards.world_size
-        share = max(_LEAST, _SENT // world_size)
+        share = max(_LEAST, min(_SENT, self._room // _MOST) // world_size)
         together = sum(useful) + world_size
         sizes = [int(world_size * share * (0.5 / world_size + 0.5 * (count + 1) / together)) for count in useful]
         self._sizes = [min(max(size, _LEAST), _MOST * share) for size in sizes]
@@ -248,8 +249,7 @@ class ShardedPool:
     def _grow(self) -> bool:
         """Let each rank send four times as many rows, if there is room for them."""
         sizes = [4 * size for size in self._sizes]
-        room = _ROOM * values_per_chunk(self._pool.values.device) // self._pool.source.n_columns
-        if sum(sizes) > min(room, _GROWTH * _SENT):
+        if sum(sizes) > min(self._room, _GROWTH * _SENT):
             return False
         self._sizes = sizes
         return True
