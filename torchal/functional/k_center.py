@@ -24,7 +24,7 @@ from torchal.distributed import Group, Shards, as_shards
 from torchal.engine.distances import Backend, Metric, Rows, check_metric, make_space, survey, unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Picks, Pool, farthest_first
-from torchal.engine.largest import Largest
+from torchal.engine.order_statistics import Largest
 from torchal.engine.sharded import ShardedPool, first_of_all
 from torchal.engine.sources import StreamedRows, nearest_centers
 from torchal.errors import CapabilityError, ShapeError
