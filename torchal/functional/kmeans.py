@@ -383,7 +383,7 @@ class _Lloyd:
         sums = torch.zeros(k, n_columns, dtype=torch.float64, device=device)
         squares = torch.zeros((), dtype=torch.float64, device=device)
         masses = torch.zeros(k, dtype=torch.float64, device=device)
-        # sums of multiples of these steps are exact in float64, so it does not matter who adds them up, and in which order
+        # Sums of multiples of these steps are exact in float64, whoever adds them up, and in whatever order.
         n_rows = self._source.shards.n_rows if not self._source.shards.alone else len(self._source)
         room = 2.0 ** (n_rows.bit_length() - 52)
         step_of_masses = room
