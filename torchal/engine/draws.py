@@ -49,8 +49,7 @@ def draw(
         chances, weights = _weighed(chances, weights), None
     levels = [(chances, start)]
     while n_rows > _TOP:
-        sums, first = _sums(*levels[-1]) if weights is None or len(levels) > 1 else _sums_weighed(chances, weights, start)
-        levels.append((sums, first))
+        levels.append(_sums(*levels[-1], None if len(levels) > 1 else weights))
         n_rows = -(-n_rows // _BRANCHES)
     ends = _whole(*levels[-1], n_rows, shards).cumsum(0)
     if not bool(ends[-1] > 0):
@@ -68,33 +67,36 @@ def _uniforms(n: int, generator: torch.Generator, device: torch.device) -> Tenso
     return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).to(device)
 
 
-def _sums(values: Tensor, start: int) -> tuple[Tensor, int]:
-    """Return the sums of values in groups, as their numbers are cut, and the number of the first group."""
-    head = min(-start % _BRANCHES, len(values))
-    whole = (len(values) - head) // _BRANCHES * _BRANCHES
-    parts = [
-        values[:head].sum(dtype=torch.float64).unsqueeze(0) if head else values.new_empty(0, dtype=torch.float64),
-        values[head : head + whole].view(-1, _BRANCHES).sum(1, dtype=torch.float64),
-    ]
-    if head + whole < len(values):
-        parts.append(values[head + whole :].sum(dtype=torch.float64).unsqueeze(0))
-    return torch.cat(parts), start // _BRANCHES
+def _sums(values: Tensor, start: int, weights: Tensor | None = None) -> tuple[Tensor, int]:
+    """Return the sums of values in groups, as their numbers are cut, and the number of the first group.
 
-
-def _weighed(values: Tensor, weights: Tensor) -> Tensor:
-    return values.clamp(min=0) * weights
-
-
-def _sums_weighed(values: Tensor, weights: Tensor, start: int) -> tuple[Tensor, int]:
-    """Do what `_sums` does to the products of values and weights, chunk by chunk."""
+    Chunk by chunk: on a CPU torch makes a float64 copy of all that is summed up so.
+    """
     size = max(1, values_per_chunk(values.device) // _BRANCHES) * _BRANCHES
     parts = [values.new_empty(0, dtype=torch.float64)]
     begin = 0
     while begin < len(values):
         end = min(begin + size - (start + begin) % _BRANCHES, len(values))  # no group is cut
-        parts.append(_sums(_weighed(values[begin:end], weights[begin:end]), start + begin)[0])
+        part = values[begin:end] if weights is None else _weighed(values[begin:end], weights[begin:end])
+        parts += _group_sums(part, -(start + begin) % _BRANCHES)
         begin = end
     return torch.cat(parts), start // _BRANCHES
+
+
+def _group_sums(values: Tensor, head: int) -> list[Tensor]:
+    """Return the sums of the first values, of groups of those behind them, and of what is left."""
+    head = min(head, len(values))
+    whole = (len(values) - head) // _BRANCHES * _BRANCHES
+    parts = [values[head : head + whole].view(-1, _BRANCHES).sum(1, dtype=torch.float64)]
+    if head:
+        parts.insert(0, values[:head].sum(dtype=torch.float64).unsqueeze(0))
+    if head + whole < len(values):
+        parts.append(values[head + whole :].sum(dtype=torch.float64).unsqueeze(0))
+    return parts
+
+
+def _weighed(values: Tensor, weights: Tensor) -> Tensor:
+    return values.clamp(min=0) * weights
 
 
 def _whole(sums: Tensor, first: int, n: int, shards: Shards) -> Tensor:

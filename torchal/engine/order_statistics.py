@@ -129,7 +129,7 @@ def nth_true(mask: Tensor, places: Tensor) -> Tensor:
         tensor([3, 0])
     """
     size = values_per_chunk(mask.device)
-    ends = torch.stack([part.sum() for part in mask.split(size)]).cumsum(0)
+    ends = torch.stack([part.count_nonzero() for part in mask.split(size)]).cumsum(0)
     owner = torch.searchsorted(ends, places, right=True)
     found = torch.empty_like(places)
     for part in owner.unique().tolist():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchal.engine.file_rows import FileRows
 
+HALF = (torch.float16, torch.bfloat16)
 BLOCK_BYTES = 1 << 22  # of one read of a file: larger ones leave the cache before they are used
 _AHEAD_BYTES = 1 << 24  # of what a disk is asked for before it is read
 
@@ -19,13 +20,15 @@ class FileBlocks:
     """Rows of files for work on the CPU, read block by block into one buffer.
 
     The system is told of the blocks that follow and fetches them meanwhile; copying them out of its cache is then all
-    that is left to do, and is not worth a thread: its core is one that a matrix product would use.
+    that is left to do, and is not worth a thread: its core is one that a matrix product would use. Half precision is
+    read as float32, which all that is computed from it is in.
     """
 
     def __init__(self, rows: FileRows) -> None:
         self._rows = rows
         self._row_bytes = max(1, rows.shape[1] * rows.dtype.itemsize)
         self._room = rows.room(0)
+        self._as_float = torch.empty(0, rows.shape[1]) if rows.dtype in HALF else None
         self._begin = self._end = self._told = 0
         self._block = torch.empty(0)
 
@@ -43,7 +46,12 @@ class FileBlocks:
         if len(self._room) < stop - start:
             self._room = self._rows.room(stop - start)
         self._begin = self._end = 0  # nothing, should a read fail
-        self._block = self._rows.read_into(self._room[: stop - start], start)
+        block = self._rows.read_into(self._room[: stop - start], start)
+        if self._as_float is not None:
+            if len(self._as_float) < len(block):
+                self._as_float = torch.empty(block.shape)
+            block = self._as_float[: len(block)].copy_(block)
+        self._block = block
         self._begin, self._end = start, stop
 
 

@@ -104,7 +104,7 @@ def badge(
         right, left = read_factors(log_probs, features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(right), right.n_columns)
         _, candidates = check_masks(None, candidates, n_rows=len(right), device=right.home)
-        meeting.count(candidates.sum())
+        meeting.count(candidates.count_nonzero())
         dtypes = (left.dtype, right.dtype)
         meeting.same(n=n, classes=left.n_columns, first=first, bias=bias, dtypes=dtypes, generator=generator)
     check_budget(n, meeting.totals[0])

@@ -68,13 +68,13 @@ def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None, gro
         meeting.rows(len(scores), 1, name="scores")
         if candidates is not None:
             candidates = as_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
-        n_own = len(scores) if candidates is None else int(candidates.sum())
+        n_own = len(scores) if candidates is None else int(candidates.count_nonzero())
         meeting.count(n_own)
         meeting.same(n=n, dtype=scores.dtype)
         if shards.alone:
             check_budget(n, n_own)
         n_nan = sum(
-            int((part.isnan() if among is None else part.isnan() & among).sum()) for part, among in _parts(scores, candidates)
+            int((part.isnan() if among is None else part.isnan() & among).count_nonzero()) for part, among in _parts(scores, candidates)
         )
         if n_nan:
             raise DataError(f"scores must not be NaN: {n_nan} of {n_own} candidates are")
@@ -147,11 +147,11 @@ def uniform(n: int, *, candidates: ArrayLike, generator: torch.Generator, group:
         candidates = as_tensor("candidates", candidates)
         candidates = as_mask("candidates", candidates, n_rows=candidates.numel(), device=candidates.device)
         meeting.rows(len(candidates), 1, name="candidates")
-        meeting.count(candidates.sum())
+        meeting.count(candidates.count_nonzero())
         meeting.same(n=n, generator=generator)
     check_budget(n, meeting.totals[0])
     places = draw_places(n, meeting.totals[0], generator).to(candidates.device)
-    n_own = int(candidates.sum())
+    n_own = int(candidates.count_nonzero())
     ends = shards.all_gather(torch.tensor([n_own]), [1] * shards.world_size).cumsum(0)
     begin = int(ends[shards.rank]) - n_own
     mine = (places >= begin) & (places < begin + n_own)
