@@ -82,7 +82,9 @@ class StagedBlocks:
     before the next one was asked for.
     """
 
-    def __init__(self, rows: HostRows, *, n_rows: int, n_columns: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, rows: HostRows, *, n_rows: int, n_columns: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._rows = rows
         self._n_rows, self._n_columns, self._dtype = n_rows, n_columns, dtype
         self._device = device
@@ -94,7 +96,7 @@ class StagedBlocks:
         weakref.finalize(self, self._thread.shutdown, wait=False)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return rows start to stop on the device, and begin to copy as many behind them; for use until the next read."""
+        """Return rows start to stop on the device, until the next read, and begin to copy as many behind them."""
         ready = False
         if self._ahead is not None:
             (begin, end, copying), self._ahead = self._ahead, None

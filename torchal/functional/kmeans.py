@@ -395,7 +395,8 @@ class _Lloyd:
             weights = self._weights[where]
             weighted = _in_steps(rows.x.double() * weights.unsqueeze(1), step_of_sums)
             part = _sum_by(index, weighted, k)
-            mass = _sum_by(index, _in_steps(weights.to(torch.float64, copy=True).unsqueeze(1), step_of_masses), k).squeeze(1)
+            masses_of_rows = _in_steps(weights.to(torch.float64, copy=True).unsqueeze(1), step_of_masses)
+            mass = _sum_by(index, masses_of_rows, k).squeeze(1)
             misfits[where] = values * (weights > 0)
             square = (rows.sq * weights).sum(dtype=torch.float64)
             sums.add_(part)

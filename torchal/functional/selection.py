@@ -73,9 +73,10 @@ def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None, gro
         meeting.same(n=n, dtype=scores.dtype)
         if shards.alone:
             check_budget(n, n_own)
-        n_nan = sum(
-            int((part.isnan() if among is None else part.isnan() & among).count_nonzero()) for part, among in _parts(scores, candidates)
-        )
+        n_nan = 0
+        for part, among in _parts(scores, candidates):
+            nan = part.isnan() if among is None else part.isnan() & among
+            n_nan += int(nan.count_nonzero())
         if n_nan:
             raise DataError(f"scores must not be NaN: {n_nan} of {n_own} candidates are")
     check_budget(n, meeting.totals[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from torchal._checks import ArrayLike, as_float, as_log_probs, check_distributions, check_finite
 from torchal.engine.features import FeatureReader
-from torchal.engine.file_rows import FileRows
+from torchal.engine.file_rows import FileRows, of_map
 from torchal.errors import ShapeError
 
 _CHUNK_VALUES = 1 << 20  # values per chunk: 8 MiB of float64 in each temporary
@@ -42,10 +41,9 @@ def margin(values: ArrayLike | FileRows) -> Tensor:
         >>> margin(torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]]))
         tensor([-0.2500,  0.0000])
     """
-    if _in_files(values):
-        rows: Tensor | FeatureReader = FeatureReader(values, name="values", takes_integers=False)
-    else:
-        rows = as_float("values", values, ndim=(1, 2))
+    rows = _rows_of_files("values", values)
+    if not isinstance(rows, FeatureReader):
+        rows = as_float("values", rows, ndim=(1, 2))
         check_finite("values", rows)
         if rows.ndim == 1:
             return -rows.abs()
@@ -182,10 +180,8 @@ def _per_chunk(
 
     Computed and returned in the logarithms' own dtype, and at least in `dtype`.
     """
-    if _in_files(log_probs):
-        rows: Tensor | FeatureReader = FeatureReader(log_probs, name="log_probs", takes_integers=False)
-    else:
-        rows = as_log_probs(log_probs)
+    rows = _rows_of_files("log_probs", log_probs)
+    rows = rows if isinstance(rows, FeatureReader) else as_log_probs(rows)
     # Scores of half-precision rows, as autocast gives them, are float32: in half precision most of them would be ties.
     dtype = torch.promote_types(rows.dtype, dtype)
     out = torch.empty(len(rows), dtype=dtype, device=rows.device)
@@ -196,9 +192,15 @@ def _per_chunk(
     return out
 
 
-def _in_files(values: object) -> TypeGuard[np.memmap[tuple[int, ...], np.dtype[Any]] | FileRows]:
-    """Tell whether values are a matrix that is read from files: a tensor of them might not fit into memory."""
-    return isinstance(values, FileRows | np.memmap) and values.ndim == 2
+def _rows_of_files(name: str, values: ArrayLike | FileRows) -> ArrayLike | FeatureReader:
+    """Return what reads values that are a matrix in files, a tensor of which might not fit into memory; else them."""
+    files = values if isinstance(values, FileRows) else None
+    if isinstance(values, np.memmap):
+        files = of_map(values)
+    if files is not None:
+        return FeatureReader(files, name=name, takes_integers=False)
+    assert not isinstance(values, FileRows)
+    return values
 
 
 def _parts(rows: Tensor | FeatureReader) -> Iterator[tuple[slice, Tensor]]:
