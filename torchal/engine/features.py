@@ -107,7 +107,7 @@ class FeatureReader:
 
         Half precision of files comes as float32.
         """
-        if self._staged is not None:
+        if self._staged is not None and stop - start < self.n_rows:  # else nothing comes behind it
             return self._staged.read(start, stop).to(self.dtype)
         rows = self._rows.read(start, stop)
         if isinstance(self._rows, _FileRows) and self.dtype in HALF:

@@ -124,17 +124,21 @@ class StagedBlocks:
         for _ in range(2):
             there = torch.empty(shape, dtype=self._dtype, device=self._device)
             there.record_stream(self._stream)  # so that it is not given away while a copy is on its way
-            host = torch.empty(shape, dtype=self._dtype, pin_memory=True)
-            rooms.append(_Room(host, there, self._module.Event(), self._module.Event()))
+            rooms.append(_Room(_pinned(shape, self._dtype), there, self._module.Event(), self._module.Event()))
         self._rooms = rooms
 
     def _copy(self, room: _Room, start: int, stop: int) -> None:
-        room.copied.synchronize()  # or what is on its way from there would be overwritten
-        self._rows.read_to(room.host[: stop - start], start)
-        with self._module.stream(self._stream):
-            self._stream.wait_event(room.used)
-            room.there[: stop - start].copy_(room.host[: stop - start], non_blocking=True)
-            room.copied.record(self._stream)
+        with torch.inference_mode():  # which a thread does not have from the one that began it
+            room.copied.synchronize()  # or what is on its way from there would be overwritten
+            self._rows.read_to(room.host[: stop - start], start)
+            with self._module.stream(self._stream):
+                self._stream.wait_event(room.used)
+                room.there[: stop - start].copy_(room.host[: stop - start], non_blocking=True)
+                room.copied.record(self._stream)
+
+
+def _pinned(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
 def has_streams(device: torch.device) -> bool:
