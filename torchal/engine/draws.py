@@ -72,27 +72,21 @@ def _sums(values: Tensor, start: int, weights: Tensor | None = None) -> tuple[Te
 
     Chunk by chunk: on a CPU torch makes a float64 copy of all that is summed up so.
     """
+    first, end = start // _BRANCHES, start + len(values)
+    sums = torch.zeros(-(-end // _BRANCHES) - first, dtype=torch.float64, device=values.device)
     size = max(1, values_per_chunk(values.device) // _BRANCHES) * _BRANCHES
-    parts = [values.new_empty(0, dtype=torch.float64)]
-    begin = 0
-    while begin < len(values):
-        end = min(begin + size - (start + begin) % _BRANCHES, len(values))  # no group is cut
-        part = values[begin:end] if weights is None else _weighed(values[begin:end], weights[begin:end])
-        parts += _group_sums(part, -(start + begin) % _BRANCHES)
-        begin = end
-    return torch.cat(parts), start // _BRANCHES
-
-
-def _group_sums(values: Tensor, head: int) -> list[Tensor]:
-    """Return the sums of the first values, of groups of those behind them, and of what is left."""
-    head = min(head, len(values))
-    whole = (len(values) - head) // _BRANCHES * _BRANCHES
-    parts = [values[head : head + whole].view(-1, _BRANCHES).sum(1, dtype=torch.float64)]
-    if head:
-        parts.insert(0, values[:head].sum(dtype=torch.float64).unsqueeze(0))
-    if head + whole < len(values):
-        parts.append(values[head + whole :].sum(dtype=torch.float64).unsqueeze(0))
-    return parts
+    begin = start
+    while begin < end:
+        group = begin // _BRANCHES
+        stop = min(end, begin + size) // _BRANCHES * _BRANCHES  # no group is cut
+        if begin % _BRANCHES or stop <= begin:
+            stop = min((group + 1) * _BRANCHES, end)
+        where = slice(begin - start, stop - start)
+        part = values[where] if weights is None else _weighed(values[where], weights[where])
+        part = part.view(-1, _BRANCHES) if (stop - begin) % _BRANCHES == 0 else part.unsqueeze(0)
+        sums[group - first : group - first + len(part)] = part.sum(1, dtype=torch.float64)
+        begin = stop
+    return sums, first
 
 
 def _weighed(values: Tensor, weights: Tensor) -> Tensor:
