@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchal._chunks import values_per_chunk
 from torchal.distributed import Shards
+from torchal.engine.order_statistics import Largest
 
 _BRANCHES = 128  # of a node of the tree
 _TOP = 1 << 14  # the tree begins with at most so many sums
@@ -142,17 +143,19 @@ def draw_without_replacement(
     """Draw n rows one after another in proportion to chances (N,), by exponential races."""
     shards = Shards(None) if shards is None else shards
     start, n_rows = (shards.start, shards.n_rows) if not shards.alone else (0, len(chances))
-    times = torch.full_like(chances, torch.inf, dtype=torch.float64)
+    first_of_race = Largest(min(n, len(chances)), chances.new_empty(0, dtype=torch.float64))
     for first in range(0, n_rows, _UNIFORMS):  # every rank makes all numbers, and keeps those of its rows
         uniform = _uniforms(min(_UNIFORMS, n_rows - first), generator, chances.device)
         low, high = max(first, start), min(first + len(uniform), start + len(chances))
         if low < high:
             here = slice(low - start, high - start)
-            times[here] = -(1 - uniform[low - first : high - first]).log() / chances[here]
-    best = times.topk(min(n, len(times)), largest=False)
+            times = -(1 - uniform[low - first : high - first]).log() / chances[here]
+            first_of_race.add(-times, here.start)
+    best = first_of_race.values.sort(descending=True, stable=True)
+    rows = first_of_race.rows[best.indices]
     if shards.alone:
-        return best.indices
-    got = shards.all_gather(torch.stack([best.values, (best.indices + shards.start).double()], 1))
+        return rows
+    got = shards.all_gather(torch.stack([-best.values, (rows + shards.start).double()], 1))
     return got[got[:, 0].topk(n, largest=False).indices, 1].long()
 
 

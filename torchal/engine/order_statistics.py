@@ -76,7 +76,7 @@ class Largest:
             self._values, self._rows = [torch.cat(self._values)], [torch.cat(self._rows)]
         values, rows = self._values[0], self._rows[0]
         self._waiting = min(len(values), self._n)
-        if len(values) < self._n:
+        if len(values) < self._n or not self._n:
             return
         limit = values.topk(self._n, sorted=False).values.min()
         if len(values) > self._n:

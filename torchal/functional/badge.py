@@ -140,5 +140,5 @@ def _draw(  # noqa: PLR0917 - all of it
     values[shards.local(row)] = -torch.inf
     if n == 1:
         return row, space.distance(length_sq)
-    rows, found = sample_by_value(pool, n - 1, torch.ones_like(values), generator)
+    rows, found = sample_by_value(pool, n - 1, values.new_ones(()).expand(len(values)), generator)
     return torch.cat([row, rows]), space.distance(torch.cat([length_sq, found]))
