@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import forks
@@ -70,6 +71,20 @@ def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path
         compile(code, "labelling_tools.md", "exec")
 
 
+def test_the_python_examples_about_many_ranks(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    codes = re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL)
+    for code in codes:
+        compile(code, "distributed.md", "exec")
+    (tmp_path / "embedded" / "img_emb").mkdir(parents=True)
+    np.save(tmp_path / "embedded" / "img_emb" / "img_emb_0.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    small = codes[0].replace('device="cuda", ', "").replace("10_000", "5").replace("to_label = ", "# ")
+    exec(small, names)
+    assert len(names["picks"].indices) == 5
+
+
 def test_the_python_examples_about_reports_run(tmp_path):
     write_sweep(tmp_path / "runs")
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text(), re.DOTALL))
@@ -98,7 +113,8 @@ def test_the_python_example_about_data_runs(tmp_path):
 def test_the_python_examples_about_shards_run(tmp_path):
     page = (ROOT / "docs" / "shards.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    code += "\nassert features.ids([2499, 7]) == ['image2499.jpg', 'image7.jpg']"
+    code += "\nassert shards.ids([2499, 7]) == ['image2499.jpg', 'image7.jpg']"
+    code += "\nassert str(features) == 'FileRows(2500 x 64 of torch.float32 in 3 files)'"
     code += "\nassert (features.shape, shards.shape, logits.shape) == ((2500, 64), (2500, 64), (2500, 10))"
     code += "\nassert [shard.rows for shard in shards.files] == [range(1000), range(1000, 2000), range(2000, 2500)]"
     code += "\nassert (shards.part(1, 4), shards.id_columns) == (slice(625, 1250), ('image_path',))"

@@ -17,6 +17,7 @@ Example:
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
 import os
@@ -402,10 +403,19 @@ def join(timeout: timedelta | None = None) -> ProcessGroup | None:
                 f"torchal/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store
             )
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+            atexit.register(_leave)
         except RuntimeError as error:
             why = str(error).strip().splitlines()[0]
             raise GroupError(f"rank {os.environ['RANK']} did not meet the others: {why}") from error
     return dist.group.WORLD
+
+
+def _leave() -> None:
+    """Leave the group in good order: threads that wait for the others must not outlive the interpreter."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def as_shards(group: Any) -> Shards:

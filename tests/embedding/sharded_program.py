@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from tests import forks
-from torchal.embedding import embed, sharded
+from torchal.embedding import embed, open_shards, sharded
+from torchal.protocols import Outputs
 
 N, ROWS_PER_BATCH, SHARD_ROWS = 47, 2, 8  # six shards of four batches, the last one of a row less
 IDS = [f"row {i}" for i in range(N)]
@@ -41,9 +42,11 @@ def make_rows():
 
 
 def run(folder, module=None, data=None, **more):
+    """Embed into a folder; return the shards of features and of logits."""
     settings = {"batch_size": ROWS_PER_BATCH, "shard_rows": SHARD_ROWS, "ids": IDS, "progress": False} | more
     module = Counting() if module is None else module
-    return embed(module, make_rows() if data is None else data, out=folder, **settings)
+    embed(module, make_rows() if data is None else data, out=folder, **settings)
+    return Outputs(open_shards(folder), open_shards(folder, subfolder="logits"))
 
 
 def contents(folder):

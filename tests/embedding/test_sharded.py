@@ -19,6 +19,7 @@ from tests.embedding.sharded_program import IDS, Counting, N, contents, in_ranks
 from torchal import _checks
 from torchal.embedding import embed, id_columns, npy_stream, open_shards, shard_folder, sharded
 from torchal.embedding.shard_folder import Ranges, deal
+from torchal.engine.file_rows import FileRows
 from torchal.errors import ConfigError, DataError, MissingExtraError, RunError, ShapeError
 
 ROOT = Path(__file__).parents[2]
@@ -137,9 +138,14 @@ class TestOneProcess:
 
     def test_a_folder_is_what_has_no_ending(self, tmp_path):
         found = embed(Counting(), make_rows(), out=tmp_path / "new", progress=False)
-        assert len(found.features.files) == 1  # of up to about 100 000 rows
-        assert found.features.id_columns == ("id",)
-        assert found.features.ids([5, 3]) == [5, 3]
+        expected = embed(Counting(), make_rows(), progress=False)
+        for rows, values in zip(found, expected, strict=True):
+            assert isinstance(rows, FileRows)
+            assert rows.read(0, N).equal(values)
+        shards = open_shards(tmp_path / "new")
+        assert len(shards.files) == 1  # of up to about 100 000 rows
+        assert shards.id_columns == ("id",)
+        assert shards.ids([5, 3]) == [5, 3]
         (tmp_path / "vit-b.16").mkdir()
         for name, more in (("vit-b.16", {}), ("vit-l.14", {"shard_rows": 9}), ("a.npy", {"shard_rows": None})):
             found = embed(Counting(), make_rows(), out=tmp_path / name, progress=False, **more)
@@ -298,6 +304,44 @@ class TestResume:
         assert passes == sorted(passes, reverse=True)
         for folder in tmp_path.iterdir():
             assert contents(folder) == undisturbed
+
+    @pytest.mark.parametrize("n_moved", [0, 1, 2])
+    def test_stopped_while_shards_come_to_their_places(self, n_moved, tmp_path, undisturbed, monkeypatch):
+        moved = []
+        whole = Path.rename
+
+        def rename(path, target):
+            if len(moved) == n_moved:
+                raise OSError(28, "No space left on device")
+            moved.append(path)
+            return whole(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", rename)
+            with pytest.raises(RunError, match=r"a cannot be written: .*No space left on device"):
+                run(tmp_path / "a")
+        with pytest.raises(DataError, match="is not finished"):
+            open_shards(tmp_path / "a")
+        with pytest.raises(DataError, match="is not finished"):
+            open_shards(tmp_path / "a", subfolder="logits")
+        module = Counting()
+        run(tmp_path / "a", module)
+        assert module.n_passes == 0
+        assert contents(tmp_path / "a") == undisturbed
+
+    def test_a_shard_is_not_finished_without_its_ids(self, tmp_path, undisturbed, monkeypatch):
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pyarrow.parquet.ParquetWriter.write_table", fail)
+            with pytest.raises(RunError, match=r"metadata_0\.parquet cannot be written: .*No space left on device"):
+                run(tmp_path / "a")
+        assert not list((tmp_path / "a").rglob("img_emb_?.npy"))
+        module = Counting()
+        run(tmp_path / "a", module)
+        assert module.n_passes == 20
+        assert contents(tmp_path / "a") == undisturbed
 
     def test_a_full_disk(self, tmp_path, undisturbed):
         error = forks.answer(run_on_a_full_disk, tmp_path / "a")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from torchal.embedding.ranks import each, ranks_of
 from torchal.embedding.shard_folder import FEATURES, LOGITS, ShardFolder
 from torchal.embedding.sharded import Prepared, fill_folder
 from torchal.embedding.shards import open_shards
+from torchal.engine.file_rows import FileRows
 from torchal.errors import CapabilityError, ConfigError
 from torchal.protocols import Inputs, Outputs
 
@@ -64,12 +66,12 @@ def embed(
 
     With a folder as `out`, rows go to numbered shards of `shard_rows` rows, in the layout of clip-retrieval:
     `img_emb/img_emb_07.npy`, the ids of its rows in `metadata/metadata_07.parquet`, and the logits in
-    `logits/logits_07.npy`; `open_shards` reads them. Processes of a `group`, under torchrun say, share them out, each
-    with the whole data set and the same arguments. Which rows a shard has hangs on no number of processes, so that
-    a pass that was killed can go on with another number of them: finished shards are kept, others go on at the batch
-    where they stopped, and the bytes in the end are the same. Until all are there, they are in `unfinished` in the
-    folder. Each shard begins a batch of its own: with shard_rows a multiple of the batch size, rows are in the same
-    batches as without shards. If one process fails, all stop with an error that says why.
+    `logits/logits_07.npy`; `torchal.embedding.open_shards` reads them. The processes of a `group`, under torchrun say,
+    share them out, each with the whole data set and the same arguments. Which rows a shard has hangs on no number of
+    processes, so that a pass that was killed can go on with another number of them: finished shards are kept, others go
+    on at the batch where they stopped, and the bytes in the end are the same. Until all are there, they are in
+    `unfinished` in the folder. Each shard begins a batch of its own: with shard_rows a multiple of the batch size, rows
+    are in the same batches as without shards. If one process fails, all stop with an error that says why.
 
     Args:
         module: any network.
@@ -97,7 +99,7 @@ def embed(
 
     Returns:
         features (N, D) and logits (N, C): tensors where the module ran, or read-only memory maps of the files, or
-        `ShardedFeatures` of a folder.
+        `FileRows` of a folder. All of them are features that `torchal.functional` takes.
 
     Raises:
         ConfigError: a setting is unknown or impossible; there is no such layer or device; the DataLoader's order is not
@@ -121,9 +123,9 @@ def embed(
         >>> type(on_disk.features).__name__, on_disk.features.shape
         ('memmap', (10, 3))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     shards = embed(net, torch.randn(10, 4), out=f"{folder}/shards", shard_rows=4, progress=False).features
-        ...     print(shards.shape, [shard.path.name for shard in shards.files], shards.ids([9]))
-        (10, 3) ['img_emb_0.npy', 'img_emb_1.npy', 'img_emb_2.npy'] [9]
+        ...     rows = embed(net, torch.randn(10, 4), out=f"{folder}/shards", shard_rows=4, progress=False).features
+        ...     print(rows, [shard.path.name for shard in open_shards(f"{folder}/shards").files])
+        FileRows(10 x 3 of torch.float32 in 3 files) ['img_emb_0.npy', 'img_emb_1.npy', 'img_emb_2.npy']
     """
     if not isinstance(module, nn.Module):
         raise CapabilityError(f"module must be an nn.Module, got {type(module).__name__}")
@@ -140,8 +142,7 @@ def embed(
             stack.callback(target.close)
             prepared = each(ranks, lambda: task.prepare_shards(stack, ids))
             fill_folder(target, prepared, ranks, shard_rows=shard_rows, progress=progress)
-            parts = (FEATURES, LOGITS)
-            return each(ranks, lambda: Outputs(*(open_shards(target.path, subfolder=part) for part in parts)))
+            return each(ranks, lambda: Outputs(*map(partial(_rows_in, target.path), (FEATURES, LOGITS))))
         batches, run, where = task.prepare(stack)
         rows: InMemory | NpyStream
         if target is None:
@@ -151,6 +152,10 @@ def embed(
         if not rows.finished:
             _fill(rows, batches, run, progress=progress)
         return Outputs(*rows.read())
+
+
+def _rows_in(folder: Path, part: str) -> FileRows:
+    return open_shards(folder, subfolder=part).features()
 
 
 def _fill(rows: InMemory | NpyStream, batches: Batches, run: Pass, *, progress: bool) -> None:

@@ -82,6 +82,14 @@ def embedding_column(path: Path, column: str | None) -> str:
         return str(_embedding_field(path, file.schema_arrow, column).name)
 
 
+def id_schema(path: Path, columns: Sequence[str]) -> Any:
+    """Return the schema of some columns of a file."""
+    with opened(path) as (_, file):
+        import pyarrow as pa
+
+        return pa.schema([file.schema_arrow.field(name) for name in columns])
+
+
 def read_ids(ids: IdFile, rows: NDArray[np.int64], column: str) -> list[Any]:
     """Return the values of a column in some rows of a file; only the row groups that have them are read.
 

@@ -17,6 +17,8 @@ from torchal.errors import DataError
 # img_emb_7, part.7, 00007, train-00007-of-00010
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)(?P<total>[-_]of[-_]\d+)?")
 
+BFLOAT16 = "|V2"  # which NumPy has not: in files it stands as two bytes of nothing
+
 
 @dataclass(frozen=True)
 class Stamp:
@@ -161,8 +163,7 @@ def npy_file(path: Path) -> MatrixFile:
             offset = file.tell()
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} cannot be read as .npy: {error}") from error
-    # bfloat16, which NumPy has not, stands in files as two bytes of nothing
-    if len(shape) != 2 or not (dtype.kind in "biuf" or dtype.str == "|V2"):
+    if len(shape) != 2 or not (dtype.kind in "biuf" or dtype.str == BFLOAT16):
         raise DataError(f"{path} must be a matrix (n, D) of numbers, got {shape} of {dtype}")
     if by_column and min(shape) > 1:
         raise DataError(f"{path} has its numbers column after column (Fortran's order); save it by rows")

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,9 +19,18 @@ from torch import Tensor
 
 from torchal._checks import as_integers, check_whole
 from torchal._chunks import values_per_chunk
+from torchal.embedding.id_columns import ROWS_PER_GROUP
 from torchal.embedding.npy_stream import npy_header
-from torchal.embedding.parquet_files import IdFile, embedding_column, embedding_file, id_file, read_embeddings, read_ids
-from torchal.embedding.shard_files import MatrixFile, check_alike, in_order, listed, npy_file, number_of
+from torchal.embedding.parquet_files import (
+    IdFile,
+    embedding_column,
+    embedding_file,
+    id_file,
+    id_schema,
+    read_embeddings,
+    read_ids,
+)
+from torchal.embedding.shard_files import BFLOAT16, MatrixFile, check_alike, in_order, listed, npy_file, number_of
 from torchal.embedding.shard_folder import FEATURES, LOGITS, MANIFEST, METADATA
 from torchal.engine.file_rows import FileRows
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
@@ -86,7 +95,7 @@ def open_shards(
         >>> shards = open_shards(folder)
         >>> shards.shape, shards.dtype, [shard.rows for shard in shards.files], shards.part(1, 2)
         ((5, 4), dtype('float16'), [range(0, 3), range(3, 5)], slice(2, 5, None))
-        >>> shards.features(slice(2, 4))[[0, 1]].tolist()
+        >>> shards.features(slice(2, 4))[torch.tensor([0, 1])].tolist()
         [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]
     """
     path = Path(source).expanduser()
@@ -202,7 +211,7 @@ class ShardedFeatures:
             rows: from one row to another, as `part` gives them; all of them unless given.
 
         Returns:
-            (n, D), read from the files where it is asked for.
+            (n, D), read from the files where it is asked for; bfloat16 is known as such.
 
         Raises:
             CapabilityError: the files are Parquet.
@@ -212,15 +221,14 @@ class ShardedFeatures:
         start, stop, step = rows.indices(self.n_rows)
         if step != 1:
             raise ConfigError(f"rows must be a run, got {rows}")
-        parts: list[Any] = []
-        for one, shard in zip(self._files, self.files, strict=True):
-            low, high = max(start, shard.rows.start), min(stop, shard.rows.stop)
-            if low < high:
-                parts.append(self._map(one)[low - shard.rows.start : high - shard.rows.start])
-        if not parts:
-            nothing: Any = _joined([self._map(next(one for one in self._files if one.n_rows))])[:0]
-            return nothing
-        return _joined(parts)
+        held = [shard.rows for shard in self.files]
+        chosen = [i for i, its in enumerate(held) if max(start, its.start) < min(stop, its.stop)]
+        chosen = chosen or [next(i for i, its in enumerate(held) if its)]  # of no rows, too, the columns are known
+        for i in chosen:
+            self._check(self._files[i])
+        whole = FileRows([self.files[i].path for i in chosen], torch.bfloat16 if self.dtype.str == BFLOAT16 else None)
+        before = held[chosen[0]].start
+        return cast(FileRows, whole[start - before : stop - before] if start < stop else whole[:0])
 
     def to_npy(self, folder: str | os.PathLike[str]) -> ShardedFeatures:
         """Write embeddings that lie in Parquet as .npy, once, so that any row can be read: Parquet has no single rows.
@@ -248,9 +256,8 @@ class ShardedFeatures:
             try:
                 for i, one in enumerate(self._files):
                     self._convert(one, room, str(i).zfill(len(str(len(self._files)))))
-                for name in (METADATA, FEATURES):
-                    if (room / name).exists():
-                        (room / name).rename(target / name)
+                for name in (METADATA, FEATURES) if self.id_columns else (FEATURES,):
+                    (room / name).rename(target / name)
             finally:
                 shutil.rmtree(room)
         except OSError as error:
@@ -263,28 +270,29 @@ class ShardedFeatures:
         assert self._column is not None
         path = room / FEATURES / f"{FEATURES}_{number}.npy"
         beside = room / METADATA / f"{METADATA}_{number}.parquet"
-        for one in (path, beside) if self.id_columns else (path,):
+        for one in (path, beside):
             one.parent.mkdir(exist_ok=True)
         chunk_rows = max(1, values_per_chunk(torch.device("cpu")) // self.n_columns)
-        writer = None
-        try:
-            with path.open("wb") as file:
-                file.write(npy_header(source.n_rows, self.n_columns, self.dtype))
+        with path.open("wb") as file, beside.open("wb") as ids_file:
+            file.write(npy_header(source.n_rows, self.n_columns, self.dtype))
+            with pq.ParquetWriter(ids_file, id_schema(source.path, self.id_columns)) as writer:
                 for rows, ids in read_embeddings(source, self._column, self.id_columns, self.n_columns, chunk_rows):
                     file.write(np.ascontiguousarray(rows).data)
-                    if self.id_columns:
-                        writer = writer or pq.ParquetWriter(beside, ids.schema)
-                        writer.write_batch(ids)
-        finally:
-            if writer is not None:
-                writer.close()
+                    writer.write_batch(ids, row_group_size=ROWS_PER_GROUP)
+            for written in (file, ids_file):
+                written.flush()
+                os.fsync(written.fileno())
 
-    def _map(self, one: MatrixFile) -> Mapped:
+    def _check(self, one: MatrixFile) -> None:
+        """Require a file with rows to be read one by one, that is the same still."""
         if self._column is not None:
             raise CapabilityError(
                 f"{one.path} is Parquet, which has no single rows to read: to_npy(folder) writes all of it as .npy once"
             )
         one.stamp.check()
+
+    def _map(self, one: MatrixFile) -> Mapped:
+        self._check(one)
         return np.memmap(one.path, one.dtype, "r", one.offset, (one.n_rows, self.n_columns))
 
     def _id_column(self, column: str | None) -> str:
@@ -301,13 +309,8 @@ class ShardedFeatures:
         return column
 
 
-def _joined(parts: list[Mapped]) -> FileRows:
-    """Return rows of several files as one matrix."""
-    return FileRows(parts, torch.bfloat16 if parts[0].dtype.str == "|V2" else None)
-
-
 def _check_finished(path: Path, subfolder: str) -> None:
-    if (path / MANIFEST).exists() and not (path / subfolder).exists() and subfolder in (FEATURES, LOGITS):
+    if (path / MANIFEST).exists() and not (path / FEATURES).exists() and subfolder in (FEATURES, LOGITS):
         raise DataError(f"{path} is not finished: shards are still made, or torchal.embed was stopped; call it again")
 
 
