@@ -1,4 +1,4 @@
-"""More rows than float32 can count, and more numbers than int32 can: in a file that is nothing but holes and a few rows.
+"""More rows than float32 can count, and more numbers than int32 can: a file that is nothing but holes and a few rows.
 
 Every row is zero but for those that were planted, some of them behind 2^24 rows and 2^31 numbers, so that what is
 picked is known.

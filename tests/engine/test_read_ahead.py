@@ -1,4 +1,4 @@
-"""Rows that are copied to a device ahead of the work: here on a CPU that plays one, with streams that do all at once."""
+"""Rows that are copied to a device ahead of the work: here on a CPU that plays one, whose streams do all at once."""
 
 import contextlib
 import threading
