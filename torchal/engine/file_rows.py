@@ -62,6 +62,7 @@ class FileRows:
     """
 
     ndim = 2
+    device = torch.device("cpu")
 
     def __init__(
         self, files: File | Sequence[File], dtype: torch.dtype | None = None, *, n_columns: int | None = None
