@@ -158,7 +158,9 @@ def test_blocks_of_a_pass_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("torchal.engine.read_ahead.BLOCK_BYTES", 16 * 64)
     read, expected = [], []
     whole, told = FileRows.read_into, FileRows.expect
-    monkeypatch.setattr(FileRows, "read_into", lambda f, room, start: read.append((start, len(room))) or whole(f, room, start))
+    monkeypatch.setattr(
+        FileRows, "read_into", lambda f, room, start: read.append((start, len(room))) or whole(f, room, start)
+    )
     monkeypatch.setattr(FileRows, "expect", lambda f, a, b: expected.append((a, min(b, 1000))) or told(f, a, b))
     blocks = FileBlocks(rows)
     for _ in range(2):
@@ -173,7 +175,9 @@ class TestFilesThatChange:
     def rows(self, folder):
         return FileRows(saved(folder, numbers(3000, 8), [1000, 2000]))
 
-    @pytest.mark.parametrize("read", [lambda f: f.read(0, 3000), lambda f: f.rows(torch.tensor([1500])), lambda f: k_center_greedy(f, 2)])
+    @pytest.mark.parametrize(
+        "read", [lambda f: f.read(0, 3000), lambda f: f.rows(torch.tensor([1500])), lambda f: k_center_greedy(f, 2)]
+    )
     def test_a_missing_one_is_named(self, read, tmp_path):
         rows = self.rows(tmp_path)
         (tmp_path / "1.npy").unlink()
@@ -184,11 +188,12 @@ class TestFilesThatChange:
     def test_one_cut_short_is_named(self, tmp_path):
         rows = self.rows(tmp_path)
         os.truncate(tmp_path / "1.npy", 9000)
-        with pytest.raises(DataError, match=r"1.npy was cut short from 64128 to 9000 bytes since it was opened; row 500"):
+        with pytest.raises(
+            DataError, match=r"1.npy was cut short from 64128 to 9000 bytes since it was opened; row 500"
+        ):
             rows.rows(torch.tensor([1500]))
         with pytest.raises(DataError, match=r"1.npy ends before row 277 of 2000: it was cut short; it has 9000 bytes"):
-            self_made = FileRows(tmp_path / "1.npy")
-            self_made.read(0, 1)
+            FileRows(tmp_path / "1.npy")
 
     def test_one_written_anew_is_named(self, tmp_path):
         rows = self.rows(tmp_path)
@@ -216,7 +221,7 @@ class TestFilesThatChange:
         reader.read(0, 1000)
         np.save(tmp_path / "1.npy", numbers(100, 8))
         for _ in range(2):
-            with pytest.raises(DataError, match="1.npy was cut short"):
+            with pytest.raises(DataError, match=r"1.npy was cut short"):
                 reader.read(1000, 2000)
 
 
@@ -247,7 +252,7 @@ class TestErrors:
             FileRows(tmp_path / "a.npy", torch.bfloat16)
         with pytest.raises(ConfigError, match="dtype must be one that torch and files have, got 'float32'"):
             FileRows(tmp_path / "a.npy", "float32")
-        with pytest.raises(ConfigError, match="dtype must be one that torch and files have, got torch.complex64"):
+        with pytest.raises(ConfigError, match=r"dtype must be one that torch and files have, got torch.complex64"):
             FileRows(tmp_path / "a.npy", torch.complex64)
 
     def test_of_rows(self, tmp_path):

@@ -23,7 +23,7 @@ _RUNS_AHEAD = 1024  # reads of single rows that the system is told of at once, s
 _STORED = {torch.bfloat16: np.dtype("<u2")}  # what NumPy has no dtype for, as numbers of the same size
 # of the same size, for NumPy's unsigned numbers cannot be seen as all that torch has
 _SEEN_AS = {torch.bfloat16: torch.int16}
-_OF_NUMPY = {torch.from_numpy(np.empty(0, kind)).dtype for kind in ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]}
+_OF_NUMPY = {torch.from_numpy(np.empty(0, kind)).dtype for kind in "?bhilBHILefd"}
 
 
 class FileRows:
@@ -46,8 +46,8 @@ class FileRows:
         files: (N_i, D) each, of one dtype; N is the sum of all N_i.
 
     Raises:
-        ShapeError: no files; a file or map is no matrix, has other columns or another dtype than the first, or none that
-            torch has; or the rows of a map are not one behind the other in its file.
+        ShapeError: no files; a file or map is no matrix, has other columns or another dtype than the first, or a dtype
+            that torch has not; or the rows of a map are not one behind the other in its file.
         DataError: a file is missing, no `.npy` file, or shorter than its header says.
         ConfigError: n_columns without a dtype; a dtype that is not one of real numbers or bools of at least 8 bits.
 
@@ -72,8 +72,8 @@ class FileRows:
             check_whole("n_columns", n_columns, least=1)
             if dtype is None:
                 raise ConfigError(f"files of nothing but numbers need a dtype, got n_columns={n_columns} and none")
-        several = isinstance(files, Sequence) and not isinstance(files, str)
-        parts = [_located(file, dtype, n_columns) for file in (files if several else [files])]  # type: ignore[list-item]
+        several: Any = files if isinstance(files, Sequence) and not isinstance(files, str) else [files]
+        parts = [_located(file, dtype, n_columns) for file in several]
         if not parts:
             raise ShapeError("files must name at least one file, got none")
         first = parts[0]
@@ -81,8 +81,8 @@ class FileRows:
         for part in parts[1:]:
             if part.n_columns != first.n_columns or part.dtype != first.dtype:
                 raise ShapeError(
-                    f"files of one matrix must be alike: {part.file.path} has {part.n_columns} columns of {part.dtype}, "
-                    f"{first.file.path} has {first.n_columns} of {first.dtype}"
+                    f"files of one matrix must be alike: {part.file.path} has {part.n_columns} columns of "
+                    f"{part.dtype}, {first.file.path} has {first.n_columns} of {first.dtype}"
                 )
         self._stored = _STORED.get(self.dtype, first.dtype)
         if self.dtype in _STORED and first.dtype.kind == "u":
@@ -311,7 +311,7 @@ def _located(file: File, dtype: torch.dtype | None, n_columns: int | None) -> _P
                 f"the rows of a memory map must lie one behind the other in a file, in two axes; got {file.shape} of "
                 f"{file.filename} in mode {file.mode!r} with steps of {file.strides} bytes"
             )
-        path, shape, stored = os.fspath(file.filename), file.shape, file.dtype
+        path, shape, stored = str(file.filename), file.shape, file.dtype
     elif isinstance(file, str | os.PathLike):
         path = str(Path(file).expanduser().absolute())
         begin, shape, stored = _header(path) if n_columns is None else (0, (-1, n_columns), _stored_as(dtype))
@@ -370,12 +370,15 @@ def _offset_of(mapped: Mapped) -> int | None:
 def _torch_dtype(part: _Part, dtype: torch.dtype | None) -> torch.dtype:
     """Return what the numbers of a file are, by its dtype or by what was said of it."""
     stored = part.dtype
+    own: torch.dtype | None
     if stored.kind in "biuf" and stored.itemsize <= 8:
         own = torch.from_numpy(np.empty(0, stored.newbyteorder("="))).dtype
     else:
         own = torch.bfloat16 if stored.name == "bfloat16" else None
     untyped = stored.kind == "V" and stored.names is None and own is None
-    if dtype is not None and (dtype == own or ((untyped or stored.kind == "u") and _stored_as(dtype) == _plain(stored))):
+    if dtype is not None and (
+        dtype == own or ((untyped or stored.kind == "u") and _stored_as(dtype) == _plain(stored))
+    ):
         return dtype
     if dtype is not None:
         raise ShapeError(f"{part.file.path} has numbers of {stored}, which are not {dtype}")

@@ -35,7 +35,7 @@ from torch import Tensor
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows, Space, has_triton
 from torchal.engine.draws import draw, draw_without_replacement
-from torchal.engine.largest import first_between, nth_largest
+from torchal.engine.order_statistics import first_between, nth_largest
 from torchal.engine.sources import HeldRows, Source, joined, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
@@ -435,8 +435,7 @@ def _accept(  # noqa: PLR0917 - all of it
         The rows picked, their values times weights, and what these rows hold.
     """
     kinds, kind = proposed.unique(return_inverse=True)
-    rows, beside = pool.source.select_beside(kinds, torch.stack([pool.values, weights], 1))
-    bounds = beside[:, 0].contiguous()
+    rows, (bounds, of_rows) = pool.source.select_beside(kinds, pool.values, weights)
     lowered = bounds.clone()
     for centers in untold:
         for some in split(centers):
@@ -464,7 +463,7 @@ def _accept(  # noqa: PLR0917 - all of it
     pool.values[shards.local(kinds)] = torch.from_numpy(new).to(device)[mine]
     within = torch.tensor(accepted, dtype=torch.int64, device=device)
     found = torch.from_numpy(np.array(values, dtype=new.dtype)).to(device)
-    return kinds[within], found * beside[within, 1], rows.select(within)
+    return kinds[within], found * of_rows[within], rows.select(within)
 
 
 def greedy_bound(gains: Tensor) -> float:

@@ -32,8 +32,8 @@ class Source(Protocol):
     def select(self, index: Tensor) -> Rows:
         """Return a copy of some rows of the pool, those of other ranks too."""
 
-    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
-        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...), in one round."""
+    def select_beside(self, index: Tensor, *values: Tensor) -> tuple[Rows, list[Tensor]]:
+        """Return a copy of some rows of the pool, and their values, (n, ...) each of (N, ...), in one round."""
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work(where, rows) on all rows in chunks that leave room for `width` values per row."""
@@ -85,9 +85,9 @@ class HeldRows:
         """Return a copy of some rows."""
         return self.rows.select(index)
 
-    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
+    def select_beside(self, index: Tensor, *values: Tensor) -> tuple[Rows, list[Tensor]]:
         """Return a copy of some rows, and their values."""
-        return self.rows.select(index), values[index]
+        return self.rows.select(index), [each[index] for each in values]
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work on all rows in chunks."""
@@ -130,11 +130,13 @@ class StreamedRows:
             x[some], sq[some] = self.space.prepare(self.reader.rows(index[some]))
         return Rows(x, sq)
 
-    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
-        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...), in one round."""
-        x = values.new_empty(0, self.n_columns, dtype=self.space.dtype)
-        like = [x, self._sq[:0], values[:0]]
-        x, sq, found = self.shards.gather_rows(index, lambda mine: [*self.own(mine), values[mine]], like)
+    def select_beside(self, index: Tensor, *values: Tensor) -> tuple[Rows, list[Tensor]]:
+        """Return a copy of some rows of the pool, and their values, (n, ...) each of (N, ...), in one round."""
+        x = self._sq.new_empty(0, self.n_columns)
+        like = [x, self._sq[:0], *(each[:0] for each in values)]
+        x, sq, *found = self.shards.gather_rows(
+            index, lambda mine: [*self.own(mine), *(each[mine] for each in values)], like
+        )
         return Rows(x, sq), found
 
     def own(self, index: Tensor) -> Rows:

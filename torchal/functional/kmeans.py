@@ -94,7 +94,7 @@ def kmeans_plus_plus(
         labeled, candidates = check_masks(labeled, None, n_rows=len(reader), device=reader.home)
         weights = _checked_weights(weights, reader)
         candidates = candidates & (weights > 0)
-        meeting.count(candidates.sum(), labeled.sum())
+        meeting.count(candidates.count_nonzero(), labeled.count_nonzero())
         meeting.same(n=n, dtypes=(reader.dtype, weights.dtype), generator=generator)
     n_candidates, n_labeled, *_ = meeting.totals
     check_budget(n, n_candidates)
@@ -194,7 +194,7 @@ def kmeans(
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(reader), reader.n_columns)
         weights = _checked_weights(weights, reader)
-        meeting.count((weights > 0).sum())
+        meeting.count((weights > 0).count_nonzero())
         settings = (max_iterations, tolerance, n_starts)
         meeting.same(k=k, settings=settings, dtypes=(reader.dtype, weights.dtype), generator=generator)
     check_budget(k, meeting.totals[0])
@@ -395,7 +395,8 @@ class _Lloyd:
             weights = self._weights[where]
             weighted = _in_steps(rows.x.double() * weights.unsqueeze(1), step_of_sums)
             part = _sum_by(index, weighted, k)
-            mass = _sum_by(index, _in_steps(weights.double().unsqueeze(1), step_of_masses), k).squeeze(1)
+            masses_of_rows = _in_steps(weights.to(torch.float64, copy=True).unsqueeze(1), step_of_masses)
+            mass = _sum_by(index, masses_of_rows, k).squeeze(1)
             misfits[where] = values * (weights > 0)
             square = (rows.sq * weights).sum(dtype=torch.float64)
             sums.add_(part)
