@@ -26,6 +26,35 @@ class Block(NamedTuple):
     """Where each rank's piece begins and ends, counted through the pool."""
 
 
+class OwnRows:
+    """A rank's own rows as a source: their numbers count from its first.
+
+    Args:
+        source: where they are read.
+    """
+
+    def __init__(self, source: StreamedRows) -> None:
+        self._source = source
+        self.n_columns = source.n_columns
+        self.in_chunks = source.in_chunks
+
+    @property
+    def longest_sq(self) -> Tensor:
+        """() the largest squared length of a row of the whole pool."""
+        return self._source.longest_sq
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def select(self, index: Tensor) -> Rows:
+        """Return a copy of some rows."""
+        return self._source.own(index)
+
+    def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
+        """Call work on all rows in chunks."""
+        self._source.each(work, width=width)
+
+
 class PoolRows:
     """A pool whose rows are on several ranks, as a source: every rank calls the same at the same time.
 
