@@ -207,17 +207,31 @@ class Shards:
         """Let all ranks know whether each has come to its end: for work behind which nothing else is said."""
         self.all_gather(torch.empty(0, dtype=torch.uint8), [0] * self.world_size)
 
+    def values_of(self, index: Tensor, values: Tensor) -> Tensor:
+        """Return the values (N, ...) of rows of the pool, of which each rank has those of its own, (n, ...)."""
+        return self.gather_rows(index, lambda rows: [values[rows]], [values[:0]])[0]
+
+    def mine(self, index: Tensor) -> Tensor:
+        """Return for each row of the pool whether it is this rank's, (n,) bool."""
+        return torch.ones_like(index, dtype=torch.bool) if self.alone else (index >= self.start) & (index < self.stop)
+
     def numbers_of(self, mask: Tensor) -> Tensor:
         """Return the rows of the pool for which the masks (N,) bool of all ranks are true, ascending, on every rank."""
         return self.all_gather(mask.nonzero().squeeze(1) + self.start)
 
-    def gather_rows(self, index: Tensor, read: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-        """Return rows of the pool, wherever they are, on every rank.
+    def lowest_of(self, mask: Tensor) -> Tensor:
+        """Return the lowest row of the pool for which a mask (N,) bool is true, () int64; one behind all if none is."""
+        row = torch.where(mask.any(), mask.to(torch.uint8).argmax() + self.start, self.n_rows) if len(mask) else None
+        row = mask.new_full((), self.n_rows, dtype=torch.int64) if row is None else row
+        return self.all_reduce(row, "min")
+
+    def gather_rows(self, index: Tensor, read: Callable[[Tensor], list[Tensor]], like: list[Tensor]) -> list[Tensor]:
+        """Return rows of the pool, wherever they are, on every rank, in one round.
 
         Args:
             index: row numbers of the pool, the same on every rank.
-            read: returns rows of this rank, by numbers that count from its first.
-            like: (0, ...) a tensor of the dtype, the device and the axes of what is read.
+            read: returns what is wanted of rows of this rank, by numbers that count from its first.
+            like: tensors of the dtypes, devices and axes of what is read.
 
         Shapes:
             index: (n,) int64.
@@ -228,15 +242,16 @@ class Shards:
         owner = torch.searchsorted(ends, index, right=True)
         sizes = owner.bincount(minlength=self.world_size).tolist()
         mine = index[owner == self.rank] - self.start
-        nothing = like.new_empty(len(mine), *like.shape[1:])
-        rows = self.all_gather(self.attempt(lambda: read(mine) if len(mine) else nothing, lambda: nothing), sizes)
+        nothing = [each.new_empty(0, *each.shape[1:]) for each in like]
+        here = self.attempt(lambda: read(mine) if len(mine) else nothing, lambda: nothing)
+        found = self.all_gather_together(here, [sizes] * len(here))
         place = torch.empty_like(owner)
         place[owner.argsort(stable=True)] = torch.arange(len(owner), device=owner.device)
-        return rows.index_select(0, place.to(rows.device))
+        return [each.index_select(0, place.to(each.device)) for each in found]
 
     def local(self, index: Tensor) -> Tensor:
         """Return which rows of the pool are this rank's, by numbers that count from its first: (m,) of (n,) int64."""
-        return index if self.alone else index[(index >= self.start) & (index < self.stop)] - self.start
+        return index if self.alone else index[self.mine(index)] - self.start
 
     # -- how -------------------------------------------------------------------------------------------------------
 

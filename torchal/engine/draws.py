@@ -32,7 +32,7 @@ def draw(chances: Tensor, n: int, generator: torch.Generator, shards: Shards | N
         shards: which rows these are; all of them unless given.
 
     Returns:
-        (n,) int64, row numbers of the pool, the same on all ranks.
+        (n,) int64, row numbers of the pool, the same on all ranks; none if all chances are 0.
     """
     shards = Shards(None) if shards is None else shards
     start, n_rows = (shards.start, shards.n_rows) if not shards.alone else (0, len(chances))
@@ -41,7 +41,10 @@ def draw(chances: Tensor, n: int, generator: torch.Generator, shards: Shards | N
         sums, first = _sums(*levels[-1])
         levels.append((sums, first))
         n_rows = -(-n_rows // _BRANCHES)
-    node = _first_above(_whole(*levels[-1], n_rows, shards).cumsum(0), _uniforms(n, generator, chances.device), n_rows)
+    ends = _whole(*levels[-1], n_rows, shards).cumsum(0)
+    if not bool(ends[-1] > 0):
+        return torch.empty(0, dtype=torch.int64, device=chances.device)
+    node = _first_above(ends, _uniforms(n, generator, chances.device), n_rows)
     for sums, first in reversed(levels[:-1]):
         parents, parent = node.unique(return_inverse=True)
         ends = _children(sums, first, parents, shards).cumsum(1)[parent]

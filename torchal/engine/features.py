@@ -110,7 +110,7 @@ class FeatureReader:
 
         Rows of other ranks are fetched: each rank asks for the same ones at the same time.
         """
-        rows = self.shards.gather_rows(index.to(self.home), self._rows.rows, self._none)
+        (rows,) = self.shards.gather_rows(index.to(self.home), lambda mine: [self._rows.rows(mine)], [self._none])
         return rows.to(self.device).to(self.dtype)
 
     def own_rows(self, index: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchal._checks import check_distributions
+from torchal.distributed import Shards
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.kronecker import KroneckerSpace, open_factors
 from torchal.engine.sources import StreamedRows
@@ -19,15 +20,20 @@ from torchal.errors import ShapeError
 
 
 def read_factors(
-    log_probs: Features, features: Features, *, device: torch.device | str | None, chunk_rows: int | None
+    log_probs: Features,
+    features: Features,
+    *,
+    device: torch.device | str | None,
+    chunk_rows: int | None,
+    shards: Shards | None = None,
 ) -> tuple[FeatureReader, FeatureReader]:
     """Return readers of features and log_probs.
 
     Raises:
         ShapeError: one is no float matrix, or they disagree in rows or device.
     """
-    right = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    left = FeatureReader(log_probs, device=device, name="log_probs", takes_integers=False)
+    right = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+    left = FeatureReader(log_probs, device=device, name="log_probs", takes_integers=False, shards=shards)
     if len(left) != len(right) or left.home != right.home:
         raise ShapeError(
             f"log_probs must be ({len(right)}, C) on {right.home}, as the features are, "

@@ -35,7 +35,7 @@ from torch import Tensor
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows, Space, has_triton
 from torchal.engine.draws import draw, draw_without_replacement
-from torchal.engine.sources import HeldRows, Source, split
+from torchal.engine.sources import HeldRows, Source, joined, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
 _BLOCKS = 16  # a block may be this many times as large as a chunk
@@ -357,41 +357,46 @@ def _pick_one_by_one(pool: Pool, n: int, least: Tensor | float, beyond: int) -> 
 def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Generator) -> Picks:
     """Draw rows one after another, each in proportion to weight times value at that time.
 
-    Once all values are 0, rows are drawn in proportion to their weights.
+    Once all values are 0, rows are drawn in proportion to their weights. Where the pool's rows are on several ranks,
+    proposals are drawn from all of them, and every rank accepts the same ones.
 
     Args:
         pool: its values come out as bounds: not every row is told of every pick.
         n: at most the number of rows with a positive weight that may be picked.
         weights: (N,), not negative.
-        generator: the randomness.
+        generator: the randomness, in the same state on all ranks.
     """
+    shards = pool.source.shards
+    n_rows = len(pool.source) if shards.alone else shards.n_rows
     rows: list[Tensor] = []
     scores: list[Tensor] = []
     missing, proposals = n, min(_FIRST_PROPOSALS, 16 + 5 * n // 4)
-    untold = torch.empty(0, dtype=torch.int64, device=pool.values.device)  # picks since the last pass
-    wasted = 0.0
+    untold: list[Rows] = []  # picks since the last pass
+    n_untold, wasted = 0, 0.0
     while missing:
-        chances = pool.values.clamp(min=0) * weights
-        if not bool((chances > 0).any()):
-            left = torch.where(pool.values > PICKED, weights, 0)
-            rows.append(draw_without_replacement(left, missing, generator))
-            scores.append(torch.zeros_like(left[:missing]))
-            break
         proposals = min(proposals, pool.space.block_rows)
-        picked, values = _accept(pool, draw(chances, proposals, generator), untold, missing, generator)
+        proposed = draw(pool.values.clamp(min=0) * weights, proposals, generator, shards)
+        if not len(proposed):
+            left = torch.where(pool.values > PICKED, weights, 0)
+            rows.append(draw_without_replacement(left, missing, generator, shards))
+            scores.append(left.new_zeros(missing))
+            break
+        picked, values, there = _accept(pool, weights, proposed, untold, missing, generator)
         rows.append(picked)
-        scores.append(values * weights[picked])
+        scores.append(values)
         missing -= len(picked)
         # A block learns of the picks since the last pass by itself. A pass makes proposals better, so it is made once
         # it costs less than rejected ones do: half of those since the last pass and of those to come.
         rejected = proposals - len(picked)
-        a_proposal = _cost_of_block(pool, proposals, len(untold)) / proposals
+        a_proposal = _cost_of_block(n_rows, proposals, n_untold) / proposals
         wasted += rejected * a_proposal
         expected = missing * rejected / (len(picked) + 1) * a_proposal
-        untold = torch.cat([untold, picked])
-        if missing and wasted + expected > 2 * len(pool.source) * (_READING + len(untold)):
-            pool.lower(untold)
-            untold, wasted = untold[:0], 0.0
+        if len(picked):
+            untold.append(there)
+            n_untold += len(picked)
+        if missing and wasted + expected > 2 * n_rows * (_READING + n_untold):
+            pool.lower_near(joined(untold))
+            untold, n_untold, wasted = [], 0, 0.0
         # A block costs its size squared, and a look at all bounds: about as large as pays, and as are still needed.
         wanted = len(picked) * (8 if 10 * len(picked) >= 9 * proposals else 2)
         needed = 16 + 5 * missing * (proposals + 1) // (4 * len(picked) + 4)
@@ -399,24 +404,30 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
     return torch.cat(rows), torch.cat(scores)
 
 
-def _cost_of_block(pool: Pool, size: int, n_untold: int) -> float:
+def _cost_of_block(n_rows: int, size: int, n_untold: int) -> float:
     """Return what a block of proposals costs, in distances between a row of the pool and a centre.
 
-    The same on every device, so that draws are.
+    The same on every device and number of ranks, so that draws are.
     """
-    return size * (size + n_untold) + 2 * len(pool.source) + _BLOCK_COST
+    return size * (size + n_untold) + 2 * n_rows + _BLOCK_COST
 
 
-def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: torch.Generator) -> Picks:
+def _accept(  # noqa: PLR0917 - all of it
+    pool: Pool, weights: Tensor, proposed: Tensor, untold: list[Rows], n: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Rows]:
     """Accept proposals (m,), made in proportion to the pool's values, each with probability new value / old value.
 
-    The proposed rows' values are lowered by the picks (p,) that they may not know of, and by those accepted before.
+    The proposed rows' values are lowered by the picks that they may not know of, and by those accepted before.
+
+    Returns:
+        The rows picked, their values times weights, and what these rows hold.
     """
     kinds, kind = proposed.unique(return_inverse=True)
-    rows, bounds = pool.source.select(kinds), pool.values[kinds]
+    rows, beside = pool.source.select_beside(kinds, torch.stack([pool.values, weights], 1))
+    bounds = beside[:, 0].contiguous()
     lowered = bounds.clone()
-    if len(untold):
-        for some in split(pool.source.select(untold)):
+    for centers in untold:
+        for some in split(centers):
             torch.minimum(lowered, pool.space.nearest(rows, some), out=lowered)
     # one copy for the whole block
     distances, new = pool.space.pairwise(rows, rows).cpu().numpy(), lowered.cpu().numpy()
@@ -436,10 +447,12 @@ def _accept(pool: Pool, proposed: Tensor, untold: Tensor, n: int, generator: tor
         np.minimum(new, distances[row], out=new)
         new[row] = PICKED
         first += 1
-    device = kinds.device
-    pool.values[kinds] = torch.from_numpy(new).to(device)
-    picked = kinds[torch.tensor(accepted, dtype=torch.int64, device=device)]
-    return picked, torch.from_numpy(np.array(values, dtype=new.dtype)).to(device)
+    device, shards = kinds.device, pool.source.shards
+    mine = shards.mine(kinds)
+    pool.values[shards.local(kinds)] = torch.from_numpy(new).to(device)[mine]
+    within = torch.tensor(accepted, dtype=torch.int64, device=device)
+    found = torch.from_numpy(np.array(values, dtype=new.dtype)).to(device)
+    return kinds[within], found * beside[within, 1], rows.select(within)
 
 
 def greedy_bound(gains: Tensor) -> float:

@@ -204,6 +204,8 @@ def open_factors(
             peaks[i] = max(peaks[i], _largest(some) if len(some) else 0.0)
 
     source.each(look, width=1)
+    seen = torch.tensor([peaks, highest], dtype=torch.float64)
+    peaks, highest = reader.shards.all_reduce(seen, "max").tolist()
     if any(0 < peak < 1e-6 * high for peak, high in zip(peaks, highest, strict=True)):
         dtype = torch.float64  # the squares of both have no room in float32
     # Between these limits no square of a product overflows float32, and none that matters vanishes.

@@ -17,7 +17,6 @@ before the first that was left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from torch import Tensor
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows
 from torchal.engine.greedy import PICKED, Picks, Pool, before_left_out, block_rows, farthest_first, matrix_rows
-from torchal.engine.sources import HeldRows, StreamedRows
+from torchal.engine.sources import HeldRows, StreamedRows, joined
 
 _SENT = 1 << 12  # rows of a block, all ranks together
 _MOST = 4  # times its share of these is what one rank may send
@@ -137,7 +136,7 @@ class ShardedPool:
         """Tell all rows of the picks that they do not know, in one pass; return those that come first."""
         pool = self._pool
         if self._untold:
-            pool.lower_near(_together(self._untold))
+            pool.lower_near(joined(self._untold))
             self._untold = []
         in_matrix = matrix_rows(pool)
         wanted = max(block_rows(pool.values, pool.source.n_columns, in_matrix), min(in_matrix, len(pool.values)))
@@ -256,7 +255,6 @@ class ShardedPool:
     def _pick_one_by_one(self, n: int, least: float) -> Picks:
         """Do what `farthest_first` does with one pass per pick, where so many rows are alike that no block is small."""
         pool, shards = self._pool, self._shards
-        ones = [1] * shards.world_size
         near = torch.empty_like(pool.values, dtype=pool.space.dtype)
         rows: list[int] = []
         scores: list[Tensor] = []
@@ -276,8 +274,7 @@ class ShardedPool:
                 mine = shards.local(index)
                 of_best = pool.weights[mine] if len(mine) else pool.weights.new_zeros(1)
                 alike &= pool.weights == shards.all_reduce(of_best, "max")
-            lowest = int(alike.to(torch.uint8).argmax()) + shards.start if bool(alike.any()) else _NONE.row
-            row = int(shards.all_gather(torch.tensor([lowest]), ones).min())
+            row = int(shards.lowest_of(alike))
             torch.minimum(pool.values, pool.weighed(near), out=pool.values)
             pool.values[shards.local(torch.tensor([row], device=index.device))] = PICKED
             rows.append(row)
@@ -307,8 +304,3 @@ def first_of_all(values: Tensor, source: StreamedRows) -> tuple[First, Rows]:
 def _order(first: First) -> tuple[float, int]:
     """Return what is larger for what comes first."""
     return first.value, -first.row
-
-
-def _together(parts: Iterable[Rows]) -> Rows:
-    parts = list(parts)
-    return Rows(torch.cat([rows.x for rows in parts]), torch.cat([rows.sq for rows in parts]))

@@ -20,6 +20,7 @@ class Source(Protocol):
 
     n_columns: int
     in_chunks: Chunker
+    shards: Shards
 
     @property
     def longest_sq(self) -> Tensor:
@@ -29,7 +30,10 @@ class Source(Protocol):
         """Return N."""
 
     def select(self, index: Tensor) -> Rows:
-        """Return a copy of some rows."""
+        """Return a copy of some rows of the pool, those of other ranks too."""
+
+    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
+        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...), in one round."""
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work(where, rows) on all rows in chunks that leave room for `width` values per row."""
@@ -67,6 +71,7 @@ class HeldRows:
         self._longest_sq = longest_sq
         self.n_columns = rows.x.shape[1]
         self.in_chunks = in_chunks
+        self.shards = Shards(None)
 
     @property
     def longest_sq(self) -> Tensor:
@@ -79,6 +84,10 @@ class HeldRows:
     def select(self, index: Tensor) -> Rows:
         """Return a copy of some rows."""
         return self.rows.select(index)
+
+    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
+        """Return a copy of some rows, and their values."""
+        return self.rows.select(index), values[index]
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work on all rows in chunks."""
@@ -110,6 +119,13 @@ class StreamedRows:
     def select(self, index: Tensor) -> Rows:
         """Return a copy of some rows of the pool, those of other ranks too."""
         return self.space.prepare(self.reader.rows(index))
+
+    def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
+        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...), in one round."""
+        x = values.new_empty(0, self.n_columns, dtype=self.space.dtype)
+        like = [x, self._sq[:0], values[:0]]
+        x, sq, found = self.shards.gather_rows(index, lambda mine: [*self.own(mine), values[mine]], like)
+        return Rows(x, sq), found
 
     def own(self, index: Tensor) -> Rows:
         """Return a copy of some of this rank's rows, by numbers that count from its first."""
@@ -146,6 +162,11 @@ class StreamedRows:
 
         self.in_chunks(len(self), self.reader.chunk_rows(min(width, _CENTERS)), part)
         self._measured = True
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Return rows behind each other."""
+    return Rows(torch.cat([rows.x for rows in parts]), torch.cat([rows.sq for rows in parts]))
 
 
 def split(rows: Rows) -> Iterator[Rows]:

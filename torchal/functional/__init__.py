@@ -85,6 +85,7 @@ from torchal.functional.segments import aggregate as aggregate
 from torchal.functional.segments import top_of_groups as top_of_groups
 from torchal.functional.selection import Selection as Selection
 from torchal.functional.selection import top_n as top_n
+from torchal.functional.selection import uniform as uniform
 from torchal.functional.stochastic_batch import power_scores as power_scores
 from torchal.functional.stochastic_batch import softmax_scores as softmax_scores
 from torchal.functional.stochastic_batch import softrank_scores as softrank_scores

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from torchal._checks import ArrayLike, check_budget, check_flag
 from torchal._chunks import exact_arithmetic
+from torchal.distributed import Group, as_shards
 from torchal.engine.draws import draw
 from torchal.engine.features import Features
 from torchal.engine.gradients import open_gradients, read_factors
 from torchal.engine.greedy import Picks, Pool, sample_by_value
 from torchal.engine.kronecker import KroneckerSpace
+from torchal.engine.sharded import first_of_all
 from torchal.engine.sources import StreamedRows
 from torchal.errors import ConfigError
 from torchal.functional.k_center import check_masks
@@ -33,6 +35,7 @@ def badge(
     bias: bool = False,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Selection:
     r"""Draw rows one after another, each in proportion to the squared distance of its gradient from those drawn so far.
 
@@ -55,6 +58,8 @@ def badge(
         bias: whether the gradient by the layer's bias counts too, as if each h ended with a 1.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; as many as fit into a cache (CPU) or 128 MiB (GPU), unless given.
+        group: of ranks that call this together, each with its own rows, and with generators that were seeded alike; see
+            `torchal.distributed`.
 
     Shapes:
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
@@ -72,6 +77,7 @@ def badge(
             in float16, 0.1 in bfloat16).
         ConfigError: an unknown `first`, or a `bias` that is not true or false.
         DeviceMemoryError: the smallest chunk does not fit on the device.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Ash, Zhang, Krishnamurthy, Langford & Agarwal, "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower
@@ -93,9 +99,15 @@ def badge(
     """
     check_first(first)
     check_flag("bias", bias)
-    right, left = read_factors(log_probs, features, device=device, chunk_rows=chunk_rows)
-    _, candidates = check_masks(None, candidates, n_rows=len(right), device=right.home)
-    check_budget(n, int(candidates.sum()))
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        right, left = read_factors(log_probs, features, device=device, chunk_rows=chunk_rows, shards=shards)
+        meeting.rows(len(right), right.n_columns)
+        _, candidates = check_masks(None, candidates, n_rows=len(right), device=right.home)
+        meeting.count(candidates.sum())
+        dtypes = (left.dtype, right.dtype)
+        meeting.same(n=n, classes=left.n_columns, first=first, bias=bias, dtypes=dtypes, generator=generator)
+    check_budget(n, meeting.totals[0])
     with exact_arithmetic(right.device):
         candidates = candidates.to(right.device)
         space, source = open_gradients(right, left, bias=bias, among=candidates)
@@ -115,16 +127,17 @@ def _draw(  # noqa: PLR0917 - all of it
 ) -> Picks:
     """Do what `badge` does, after its checks; return rows and distances."""
     values = torch.where(candidates, torch.inf, -torch.inf).to(space.dtype)
-    pool = Pool(source, space, values)
+    pool, shards = Pool(source, space, values), source.shards
     if first == "largest":
-        row = torch.where(candidates, source.sq, -1).argmax(0, keepdim=True)
+        _, there = first_of_all(torch.where(candidates, source.sq, -1), source)
     else:
-        row = draw(candidates.to(space.dtype), 1, generator)
-    length_sq = source.sq[row]
-    pool.lower(row)
+        row = draw(candidates.to(space.dtype), 1, generator, shards)
+        there = source.select(row)
+    length_sq = there.sq
+    pool.lower_near(there)
     if first == "largest":  # of equal rows, which rounding may tell apart, the lowest
-        row = ((values <= 0) & candidates).to(torch.uint8).argmax(0, keepdim=True)
-    values[row] = -torch.inf
+        row = shards.lowest_of((values <= 0) & candidates).unsqueeze(0)
+    values[shards.local(row)] = -torch.inf
     if n == 1:
         return row, space.distance(length_sq)
     rows, found = sample_by_value(pool, n - 1, torch.ones_like(values), generator)

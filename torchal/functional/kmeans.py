@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchal._checks import ArrayLike, as_row_weights, check_budget, check_finite, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
+from torchal.distributed import Group, as_shards
 from torchal.engine.distances import Rows, Space, make_space, survey
 from torchal.engine.draws import draw, draw_stratified
 from torchal.engine.features import FeatureReader, Features, as_matrix
@@ -18,7 +19,7 @@ from torchal.engine.greedy import Picks, Pool, sample_by_value
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_centers, nearest_in_chunk, split
 from torchal.errors import ConfigError, ShapeError
 from torchal.functional.k_center import check_masks
-from torchal.functional.selection import Selection
+from torchal.functional.selection import Selection, top_n
 
 _MANY = 5_000  # rows, from which on centres have momentum; below that every step is Lloyd's
 _SAMPLED = 25_000  # rows, at least, of a sample that is clustered first
@@ -39,6 +40,7 @@ def kmeans_plus_plus(
     labeled: ArrayLike | None = None,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Selection:
     """Draw rows one after another, each in proportion to its squared distance from the nearest one drawn so far.
 
@@ -54,6 +56,8 @@ def kmeans_plus_plus(
         labeled: rows that count as drawn already, so that the first draw too keeps away from them.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; as many as fit into a cache (CPU) or 128 MiB (GPU), unless given.
+        group: of ranks that call this together, each with its own rows, and with generators that were seeded alike; see
+            `torchal.distributed`.
 
     Shapes:
         features: (N, D) float. Any N: sums of the weights are taken in float64.
@@ -69,6 +73,7 @@ def kmeans_plus_plus(
         ShapeError: features is no float matrix, or a tensor disagrees in shape, dtype or device.
         DataError: no rows; features that are not finite; a weight that is negative or not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Arthur & Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007, with one draw per step.
@@ -82,16 +87,22 @@ def kmeans_plus_plus(
         >>> x[picks].sort(0).values.tolist()
         [[0.0], [9.0]]
     """
-    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates = check_masks(labeled, None, n_rows=len(reader), device=reader.home)
-    weights, unit = _checked_weights(weights, reader)
-    candidates = candidates & (weights > 0)
-    check_budget(n, int(candidates.sum()))
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        labeled, candidates = check_masks(labeled, None, n_rows=len(reader), device=reader.home)
+        weights = _checked_weights(weights, reader)
+        candidates = candidates & (weights > 0)
+        meeting.count(candidates.sum(), labeled.sum())
+        meeting.same(n=n, dtypes=(reader.dtype, weights.dtype), generator=generator)
+    n_candidates, n_labeled, *_ = meeting.totals
+    check_budget(n, n_candidates)
+    weights, unit = _scaled_weights(weights, reader)
     with exact_arithmetic(reader.device):
         space, source = euclidean_rows(reader)
-        rows, scores = _draw_start(
-            source, space, n, weights.to(reader.device), candidates.to(reader.device), labeled, generator
-        )
+        centers = shards.numbers_of(labeled).to(reader.device) if n_labeled else None
+        rows, scores = _draw_start(source, space, n, weights, candidates.to(reader.device), centers, generator)
     dtype = torch.promote_types(reader.dtype, torch.float32)
     return Selection(rows.to(reader.home), (scores.double() * unit).to(reader.home, dtype))
 
@@ -121,6 +132,7 @@ def kmeans(
     n_starts: int = 1,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Clusters:
     """Cluster rows around k means: a start by `kmeans_plus_plus`, then Lloyd's iterations.
 
@@ -146,6 +158,9 @@ def kmeans(
             none in one of them, and no iteration mends that.
         device: as in `kmeans_plus_plus`.
         chunk_rows: as in `kmeans_plus_plus`.
+        group: as in `kmeans_plus_plus`. The centres are the same on every rank, assignments are about its own rows.
+            A centre is a mean whose sums are float32 in a chunk and float64 over chunks and ranks, so that its last
+            digits depend on how the rows are split; rows as near to two centres as those may go to either.
 
     Shapes:
         features: (N, D) float.
@@ -174,15 +189,23 @@ def kmeans(
     check_whole("n_starts", n_starts, least=1)
     if not tolerance >= 0:
         raise ConfigError(f"tolerance must be at least 0, got {tolerance!r}")
-    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    weights, unit = _checked_weights(weights, reader)
-    weights = weights.to(reader.device)
-    check_budget(k, int((weights > 0).sum()))
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        weights = _checked_weights(weights, reader)
+        meeting.count((weights > 0).sum())
+        settings = (max_iterations, tolerance, n_starts)
+        meeting.same(k=k, settings=settings, dtypes=(reader.dtype, weights.dtype), generator=generator)
+    check_budget(k, meeting.totals[0])
+    weights, unit = _scaled_weights(weights, reader)
     with exact_arithmetic(reader.device):
         space, source = euclidean_rows(reader)
-        centers = _find_centers(source, space, k, weights, max_iterations, tolerance, n_starts, generator)
+        centers = _find_centers(
+            source, space, k, weights, meeting.totals[0], max_iterations, tolerance, n_starts, generator
+        )
         assigned, values = nearest_centers(source, space, centers)
-        inertia = (values.double() * weights).sum() * unit / space.scale / space.scale
+        inertia = shards.all_reduce((values.double() * weights).sum()) * unit / space.scale / space.scale
         means = space.restore(centers.x)
     dtype = torch.promote_types(reader.dtype, torch.float32)
     return Clusters(means.to(reader.home, dtype), assigned.to(reader.home), inertia.to(reader.home))
@@ -193,26 +216,30 @@ def _find_centers(  # noqa: PLR0917 - as `_draw_start`
     space: Space,
     k: int,
     weights: Tensor,
+    n_weighted: int,
     max_iterations: int,
     tolerance: float,
     n_starts: int,
     generator: torch.Generator,
 ) -> Rows:
     """Do what `kmeans` does, between its checks and the last assignment."""
+    shards = source.shards
     fewer = max(max_iterations // 2, min(max_iterations, 10))
-    most = int((weights > 0).sum()) // _SHARE
+    most = n_weighted // _SHARE
     if most < _SAMPLED:
         tries = (_started(source, space, k, weights, generator) for _ in range(n_starts))
-        return _best_of(tries, max_iterations, tolerance, accelerate=len(weights) >= _MANY)
+        return _best_of(tries, max_iterations, tolerance, accelerate=shards.n_rows >= _MANY)
     n_sampled = min(max(_SAMPLED, _SAMPLED_PER_CLUSTER * k), most, _SAMPLED_VALUES // source.n_columns)
-    rows, copies = draw_stratified(weights, n_sampled, generator).unique(return_counts=True)
+    rows, copies = draw_stratified(weights, n_sampled, generator, shards).unique(return_counts=True)
     if len(rows) < 0.8 * _SAMPLED_PER_CLUSTER * k:  # many clusters, or few rows that have nearly all the weight
         tries = (_started(source, space, k, weights, generator) for _ in range(n_starts))
         return _best_of(tries, fewer, tolerance, accelerate=True)
     some = HeldRows(source.select(rows), source.longest_sq, source.in_chunks)
     n_tries = max(n_starts, min(_STARTS, most // n_sampled))
     tries = (_started(some, space, k, copies.to(weights.dtype), generator) for _ in range(n_tries))
-    best = _Lloyd(source, space, weights, _best_of(tries, fewer, tolerance, accelerate=True))
+    found = _best_of(tries, fewer, tolerance, accelerate=True)  # on every rank, and should their last digits differ:
+    begin = shards.broadcast(found.x)
+    best = _Lloyd(source, space, weights, Rows(begin, begin.square().sum(1)))
     return best.run(max(max_iterations // 3, min(max_iterations, 5)), tolerance, accelerate=True)
 
 
@@ -356,13 +383,19 @@ class _Lloyd:
         sums = torch.zeros(k, n_columns, dtype=torch.float64, device=device)
         squares = torch.zeros((), dtype=torch.float64, device=device)
         masses = torch.zeros(k, dtype=torch.float64, device=device)
+        # sums of multiples of these steps are exact in float64, so it does not matter who adds them up, and in which order
+        n_rows = self._source.shards.n_rows if not self._source.shards.alone else len(self._source)
+        room = 2.0 ** (n_rows.bit_length() - 52)
+        step_of_masses = room
+        step_of_sums = room * 2.0 ** math.frexp(math.sqrt(float(self._source.longest_sq)))[1]
         misfits = torch.empty(len(self._source), dtype=self._space.dtype, device=device)
 
         def gather(where: slice, rows: Rows) -> None:
             index, values = nearest_in_chunk(rows, self._space, self.centers)
             weights = self._weights[where]
-            part = _sum_by(index, rows.x * weights.unsqueeze(1), k)
-            mass = _sum_by(index, weights.unsqueeze(1), k).squeeze(1)
+            weighted = _in_steps(rows.x.double() * weights.unsqueeze(1), step_of_sums)
+            part = _sum_by(index, weighted, k)
+            mass = _sum_by(index, _in_steps(weights.double().unsqueeze(1), step_of_masses), k).squeeze(1)
             misfits[where] = values * (weights > 0)
             square = (rows.sq * weights).sum(dtype=torch.float64)
             sums.add_(part)
@@ -370,18 +403,29 @@ class _Lloyd:
             squares.add_(square)
 
         self._source.each(gather, width=k)
-        self.inertia = (misfits * self._weights).sum(dtype=torch.float64)
+        inertia = (misfits * self._weights).sum(dtype=torch.float64)
+        rest = torch.stack([squares, inertia])
+        flat = self._source.shards.all_reduce(torch.cat([sums.flatten(), masses, rest]))
+        sums, masses = flat[: sums.numel()].view_as(sums), flat[sums.numel() : -2]
+        squares, self.inertia = flat[-2], flat[-1]
         empty = (masses == 0).nonzero().squeeze(1)
         means = (sums / masses.unsqueeze(1)).to(self._space.dtype)
         self.n_empty = len(empty)
         if self.n_empty:
-            means[empty] = self._source.select(misfits.topk(len(empty)).indices).x
+            farthest = top_n(misfits, len(empty), group=self._source.shards).indices
+            means[empty] = self._source.select(farthest).x
         moved = float((means - self.centers.x).square().sum())
         self.centers = Rows(means, means.square().sum(1))
         variance = float(squares / masses.sum() - (sums.sum(0) / masses.sum()).square().sum()) / n_columns
         if not moved:
             return 0.0
         return moved / variance if variance > 0 else math.inf
+
+
+def _in_steps(values: Tensor, step: float) -> Tensor:
+    """Return values (R, ...) float64 rounded to multiples of a power of two, in place."""
+    rounder = 1.5 * 2.0**52 * step  # what is added to it keeps no digits below the step
+    return values.add_(rounder).sub_(rounder)
 
 
 def _sum_by(index: Tensor, rows: Tensor, k: int) -> Tensor:
@@ -397,14 +441,20 @@ def euclidean_rows(reader: FeatureReader) -> tuple[Space, StreamedRows]:
     return space, StreamedRows(reader, space)
 
 
-def _checked_weights(weights: ArrayLike | None, reader: FeatureReader) -> tuple[Tensor, float]:
-    """Return weights (N,) of at most 1 and what they are to be multiplied with, a power of two."""
-    dtype = torch.promote_types(reader.dtype, torch.float32)
+def _checked_weights(weights: ArrayLike | None, reader: FeatureReader) -> Tensor:
+    """Return weights (N,), 1 unless given."""
     if weights is None:
-        return torch.ones(len(reader), dtype=dtype, device=reader.home), 1.0
-    weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
-    exponent = max(-1000, math.frexp(float(weights.max()))[1])
-    return (weights.double() * 2.0**-exponent).to(dtype), 2.0**exponent
+        return torch.ones(len(reader), dtype=torch.promote_types(reader.dtype, torch.float32), device=reader.home)
+    return as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
+
+
+def _scaled_weights(weights: Tensor, reader: FeatureReader) -> tuple[Tensor, float]:
+    """Return weights (N,) of at most 1 on the device, and what they are to be multiplied with, a power of two."""
+    heaviest = weights.double().max() if len(weights) else torch.zeros((), dtype=torch.float64, device=weights.device)
+    heaviest = reader.shards.all_reduce(heaviest, "max")
+    exponent = 0 if heaviest == 1 else max(-1000, math.frexp(float(heaviest))[1])
+    dtype = torch.promote_types(reader.dtype, torch.float32)
+    return (weights if exponent == 0 else weights.double() * 2.0**-exponent).to(reader.device, dtype), 2.0**exponent
 
 
 def _draw_start(  # noqa: PLR0917 - both functions above pass all of it
@@ -413,20 +463,19 @@ def _draw_start(  # noqa: PLR0917 - both functions above pass all of it
     n: int,
     weights: Tensor,
     candidates: Tensor,
-    labeled: Tensor | None,
+    centers: Tensor | None,
     generator: torch.Generator,
 ) -> Picks:
-    """Do what `kmeans_plus_plus` does, after its checks."""
+    """Do what `kmeans_plus_plus` does, after its checks; centres are rows of the pool, on any rank."""
     values = torch.where(candidates, torch.inf, -torch.inf).to(space.dtype)
     pool = Pool(source, space, values)
     weights = weights.to(space.dtype)
-    centers = None if labeled is None else labeled.to(values.device).nonzero().squeeze(1)
-    if centers is None or not len(centers):
-        centers = draw(torch.where(candidates, weights, 0), 1, generator)
-        first = centers, weights[centers]
+    if centers is None:
+        centers = draw(torch.where(candidates, weights, 0), 1, generator, source.shards)
+        first = centers, source.shards.values_of(centers, weights)
     else:
         first = centers[:0], weights[:0]
-    values[centers] = -torch.inf
+    values[source.shards.local(centers)] = -torch.inf
     if n == len(first[0]):
         return first
     pool.lower(centers)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchal._checks import ArrayLike, as_float, as_mask, check_budget
+from torchal._checks import ArrayLike, as_float, as_mask, as_tensor, check_budget
+from torchal.distributed import Group, as_shards
+from torchal.engine.draws import draw_places
 from torchal.errors import DataError
 
 
@@ -23,15 +26,22 @@ class Selection(NamedTuple):
     scores: Tensor
 
 
-def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None) -> Selection:
+def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None, group: Group | None = None) -> Selection:
     """Pick the n candidates with the largest scores; equal scores go to the lowest row.
 
     `torch.topk` leaves the order of ties open, and it differs between devices. Here only the n-th largest value is
     taken from it; which rows stand at that value is decided by their number.
 
+    Args:
+        scores: of the rows, higher = more wanted.
+        n: how many rows to pick.
+        candidates: the rows that may be picked; all of them unless given.
+        group: of ranks that call this together, each with its own rows; see `torchal.distributed`. Scores that say
+            something about each row alone, as uncertainties do, every rank makes of its own rows.
+
     Shapes:
         scores: (N,) float; -inf and inf are allowed, NaN is not.
-        candidates: (N,) bool, the rows that may be picked; all of them when not given.
+        candidates: (N,) bool.
 
     Returns:
         indices (n,), largest score first; scores (n,).
@@ -40,6 +50,7 @@ def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None) -> 
         BudgetError: n is not between 1 and the number of candidates.
         ShapeError: scores and candidates disagree in shape or device.
         DataError: a candidate's score is NaN.
+        GroupError: another rank failed or is gone.
 
     Complexity:
         O(N) reads and one sort of n values; O(N) memory.
@@ -48,16 +59,40 @@ def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None) -> 
         >>> top_n(torch.tensor([0.1, 0.9, 0.9, 0.5]), 2).indices
         tensor([1, 2])
     """
-    scores = as_float("scores", scores, ndim=1)
-    if candidates is None:
-        rows, values = None, scores
-    else:
-        candidates = as_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
-        rows = candidates.nonzero().squeeze(1)
-        values = scores[rows]
-    check_budget(n, len(values))
-    if bool(values.isnan().any()):
-        raise DataError(f"scores must not be NaN: {int(values.isnan().sum())} of {len(values)} candidates are")
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        scores = as_float("scores", scores, ndim=1)
+        meeting.rows(len(scores), 1, name="scores")
+        if candidates is None:
+            rows, values = None, scores
+        else:
+            candidates = as_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
+            rows = candidates.nonzero().squeeze(1)
+            values = scores[rows]
+        meeting.count(len(values))
+        meeting.same(n=n, dtype=scores.dtype)
+        if shards.alone:
+            check_budget(n, len(values))
+        if bool(values.isnan().any()):
+            raise DataError(f"scores must not be NaN: {int(values.isnan().sum())} of {len(values)} candidates are")
+    check_budget(n, meeting.totals[0])
+    if shards.alone:
+        return _top(values, n, rows)
+    own = _top(values, min(n, len(values)), rows)
+    sizes = [min(n, stop - start) for start, stop in itertools.pairwise(shards.offsets)]
+    full = own.indices.new_full((sizes[shards.rank],), shards.n_rows)  # no row, where there are fewer candidates
+    full[: len(own.indices)] = own.indices + shards.start
+    best = torch.zeros(len(full), dtype=values.dtype, device=values.device)
+    best[: len(own.scores)] = own.scores
+    found, of_found = shards.all_gather_together([full, best], [sizes] * 2)
+    order = found.argsort()[: int((found < shards.n_rows).sum())]
+    return _top(of_found[order], n, found[order])
+
+
+def _top(values: Tensor, n: int, rows: Tensor | None) -> Selection:
+    """Return the n rows (N,) that have the largest of the values (N,); of rows that ascend, or all."""
+    if not n:
+        return Selection(torch.empty(0, dtype=torch.int64, device=values.device), values[:0])
     nth = values.topk(n).values[-1]
     above = (values > nth).nonzero().squeeze(1)
     level = (values == nth).nonzero().squeeze(1)[: n - len(above)]
@@ -65,6 +100,53 @@ def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None) -> 
     chosen = torch.cat([above, level])
     chosen = chosen[values[chosen].sort(descending=True, stable=True).indices]
     return Selection(chosen if rows is None else rows[chosen], values[chosen])
+
+
+def uniform(n: int, *, candidates: ArrayLike, generator: torch.Generator, group: Group | None = None) -> Selection:
+    """Pick n candidates at random, each set of n with the same probability, in random order.
+
+    Args:
+        n: how many rows to pick.
+        candidates: the rows that may be picked.
+        generator: the randomness.
+        group: of ranks that call this together, each with its own rows, and with generators that were seeded alike; see
+            `torchal.distributed`.
+
+    Shapes:
+        candidates: (N,) bool.
+
+    Returns:
+        indices (n,); scores (n,), all 0: no pick is wanted more than another.
+
+    Raises:
+        BudgetError: n is not between 1 and the number of candidates.
+        ShapeError: candidates is no bool vector.
+        GroupError: another rank failed or is gone.
+
+    Complexity:
+        O(N) reads; memory for n numbers, if these are few beside the candidates or the candidates fewer than 2^22.
+
+    Example:
+        >>> mask = torch.tensor([True, False, True, True])
+        >>> uniform(3, candidates=mask, generator=torch.Generator().manual_seed(0)).indices.sort().values
+        tensor([0, 2, 3])
+    """
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        candidates = as_tensor("candidates", candidates)
+        candidates = as_mask("candidates", candidates, n_rows=candidates.numel(), device=candidates.device)
+        meeting.rows(len(candidates), 1, name="candidates")
+        meeting.count(candidates.sum())
+        meeting.same(n=n, generator=generator)
+    check_budget(n, meeting.totals[0])
+    places = draw_places(n, meeting.totals[0], generator).to(candidates.device)
+    rows = candidates.nonzero().squeeze(1)
+    ends = shards.all_gather(torch.tensor([len(rows)]), [1] * shards.world_size).cumsum(0)
+    begin = int(ends[shards.rank]) - len(rows)
+    mine = (places >= begin) & (places < begin + len(rows))
+    picked = torch.zeros_like(places)
+    picked[mine] = rows[places[mine] - begin] + shards.start
+    return Selection(shards.all_reduce(picked), torch.zeros(n, device=candidates.device))
 
 
 def filled_up(chosen: Tensor, n: int, scores: Tensor, candidates: Tensor) -> Selection:
