@@ -263,7 +263,7 @@ class _MappedFile(_ArrayRows):
 
     def rows(self, index: Tensor) -> Tensor:
         """Return the rows of this index; each run of neighbours is one read."""
-        if self._descriptor is None:
+        if self._descriptor is None or not len(index):
             return super().rows(index)
         order = index.sort()
         wanted = order.values.numpy()
