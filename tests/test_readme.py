@@ -95,6 +95,19 @@ def test_the_python_example_about_data_runs(tmp_path):
     forks.answer(run_code, code, tmp_path)
 
 
+def test_the_python_examples_about_shards_run(tmp_path):
+    page = (ROOT / "docs" / "shards.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    code += "\nassert features.ids([2499, 7]) == ['image2499.jpg', 'image7.jpg']"
+    code += "\nassert (features.shape, shards.shape, logits.shape) == ((2500, 64), (2500, 64), (2500, 10))"
+    code += "\nassert [shard.rows for shard in shards.files] == [range(1000), range(1000, 2000), range(2000, 2500)]"
+    code += "\nassert (shards.part(1, 4), shards.id_columns) == (slice(625, 1250), ('image_path',))"
+    code += "\nassert to_label == [f'image{row}.jpg' for row in picks.indices.tolist()] and len(to_label) == 5\n"
+    forks.answer(run_code, code, tmp_path)
+    for code in re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL):
+        compile(code, "shards.md", "exec")
+
+
 def run_code(code, folder):
     """Run it as a program of its own, in a folder."""
     os.chdir(folder)

@@ -18,6 +18,7 @@ from torchal.errors import MissingExtraError as MissingExtraError
 from torchal.errors import RunError as RunError
 from torchal.errors import ShapeError as ShapeError
 from torchal.errors import TorchalError as TorchalError
+from torchal.functional import FileRows as FileRows
 from torchal.functional import Selection as Selection
 from torchal.pool import DatasetInputs as DatasetInputs
 from torchal.pool import LabeledData as LabeledData

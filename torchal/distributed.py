@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import torch
@@ -366,6 +368,44 @@ def _said(value: object) -> str:
         data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         return f"{tuple(value.shape)} numbers {zlib.crc32(data):08x}"
     return repr(value)
+
+
+def join(timeout: timedelta | None = None) -> ProcessGroup | None:
+    """Join the process group that torchrun started this process for; None where nothing like it did.
+
+    NCCL where there are GPUs, one for each process of this machine, else gloo. When torchrun starts all processes again
+    since one of them failed, they meet in a place of their own: addresses that the killed ones left are not read.
+
+    Args:
+        timeout: how long a rank waits for the others before it gives up; half an hour (NCCL: ten minutes) unless given.
+
+    Raises:
+        GroupError: the others did not come.
+
+    Example:
+        >>> join() is None  # outside of torchrun
+        True
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    if not dist.is_initialized():
+        backend = "gloo"
+        if torch.cuda.is_available() and dist.is_nccl_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+            backend = "nccl"
+        try:
+            store, rank, world_size = next(rendezvous("env://", timeout=timeout or timedelta(minutes=30)))
+            store = dist.PrefixStore(  # type: ignore[attr-defined]
+                f"torchal/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store
+            )
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+        except RuntimeError as error:
+            why = str(error).strip().splitlines()[0]
+            raise GroupError(f"rank {os.environ['RANK']} did not meet the others: {why}") from error
+    return dist.group.WORLD
 
 
 def as_shards(group: Any) -> Shards:

@@ -736,7 +736,9 @@ class TestErrors:
             ("device", "abacus", "there is no device 'abacus' here"),
             ("device", "meta", "nothing is computed"),
             ("layer", "nope", "no layer 'nope'"),
-            ("out", "features.pt", "out must be the path of an .npy file, got 'features.pt'"),
+            ("out", "features.pt", "out must be the path of an .npy file or of a folder, got 'features.pt'"),
+            ("shard_rows", 10, "shard_rows is for a folder of shards; out is nothing: give a folder"),
+            ("ids", list(range(N)), "ids is for a folder of shards; out is nothing"),
         ]:
             with pytest.raises(ConfigError, match=match):
                 run(make_net(), rows, **{name: value})

@@ -317,10 +317,11 @@ class TestEdges:
         x, probs, labeled = problem()
         x[6:], probs[6:] = x[5], probs[5]
         found = scores(x, probs, labeled, form=form)
-        torch.testing.assert_close(found, found[:1].expand(9), atol=1e-9, rtol=0)
+        close = 1e-9 if form == "kronecker" else 1e-7  # of fits that end when their steps are small
+        torch.testing.assert_close(found, found[:1].expand(9), atol=close, rtol=0)
         x[:], probs[:] = x[5], probs[5]
         found = scores(x, probs, labeled, form=form)
-        torch.testing.assert_close(found, found[:1].expand(9), atol=1e-9, rtol=0)
+        torch.testing.assert_close(found, found[:1].expand(9), atol=close, rtol=0)
 
     def test_labeled_rows_may_be_in_the_pool(self):
         data = problem()

@@ -26,7 +26,10 @@ class Batches(ABC):
 
     Attributes:
         n_rows, n_batches, batch_size: where they are known; a batch has `batch_size` rows, the last one what is left.
+        kind: what the data is, for errors.
     """
+
+    kind: str = "the data"
 
     n_rows: int | None = None
     n_batches: int | None = None
@@ -39,6 +42,17 @@ class Batches(ABC):
     @abstractmethod
     def since(self, start: int) -> Iterator[Any]:
         """Yield the batches from number `start` on; those before it are not read where that can be helped."""
+
+    def part(self, rows: range) -> Batches:
+        """Return the batches of a run of rows alone; the first one begins where the run does.
+
+        Raises:
+            DataError: rows cannot be read by their numbers.
+        """
+        raise DataError(
+            f"{self.kind} is read from its beginning to its end, so that rows {rows.start} to {rows.stop - 1} cannot "
+            "be a shard: give a tensor, an array, a Dataset with a length or a DataLoader of one, or one file as out"
+        )
 
     def n_in(self, n_before: int) -> int | None:
         """Return how many rows the batch has that comes after `n_before` rows, if that is known."""
@@ -147,6 +161,9 @@ class _Sliced(Batches):
         self._rows, self._size = rows, batch_size
         self.n_rows, self.batch_size = len(rows), batch_size
 
+    def part(self, rows: range) -> Batches:
+        return _Sliced(self._rows[rows.start : rows.stop], self._size)
+
     def since(self, start: int) -> Iterator[Tensor]:
         for begin in range(start * self._size, len(self._rows), self._size):
             rows = self._rows[begin : begin + self._size]
@@ -193,26 +210,37 @@ class _Loaded(Batches):
         n_rows: int | None = None,
         n_batches: int | None = None,
         batch_size: int | None = None,
+        first_item: int = 0,
     ) -> None:
         self._loader = loader
+        self._first = first_item
         self.n_rows, self.n_batches, self.batch_size = n_rows, n_batches, batch_size
+        self.kind = f"a DataLoader of {type(loader.dataset).__name__} with batch_size=None"  # else it can be cut
 
     def first(self) -> Any:
         # read to its end, since a loader's processes take seconds to stop if they are left halfway
-        [batch] = map(_checked, self._of(range(min(self._size, self._n_items))))
+        [batch] = map(_checked, self._of(self._items[: self._size]))
         return batch
 
     def since(self, start: int) -> Iterator[Any]:
-        loader = self._loader if start == 0 else self._of(range(start * self._size, self._n_items))
-        return map(_checked, loader)
+        items = self._items[start * self._size :]
+        whole = len(items) == len(self._loader.dataset)  # type: ignore[arg-type]
+        return map(_checked, self._loader if whole else self._of(items))
+
+    def part(self, rows: range) -> Batches:
+        if self.n_rows is None:  # each item is a batch, of so many rows as it has
+            return super().part(rows)
+        first = self._first + rows.start
+        return _Loaded(self._loader, n_rows=len(rows), batch_size=self.batch_size, first_item=first)
 
     @property
     def _size(self) -> int:
         return self.batch_size or 1
 
     @property
-    def _n_items(self) -> int:
-        return self.n_rows or self.n_batches or 0
+    def _items(self) -> range:
+        """Return the numbers of the items in the data set."""
+        return range(self._first, self._first + (self.n_rows or self.n_batches or 0))
 
     def _of(self, items: range) -> DataLoader[Any]:
         """Return the same loader of a part of the data set."""
@@ -298,6 +326,7 @@ class _Streamed(Batches):
         batch_size: int | None = None,
     ) -> None:
         self.n_rows, self.n_batches, self.batch_size = n_rows, n_batches, batch_size
+        self.kind = f"an iterable of batches ({type(data).__name__})"
         self._rest = iter(data)
         self._held: list[Any] = []  # batch 0, once it was looked at
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from torchal._batch import logits_of, moved
-from torchal._checks import as_device, check_flag, check_whole, warn_of_probabilities
-from torchal.embedding.batches import Arguments, Batches, arguments_of, as_batches, digest
+from torchal._checks import as_device, check_flag, check_whole
+from torchal.distributed import Group
+from torchal.embedding.batches import Batches, arguments_of, as_batches, digest
 from torchal.embedding.capture import capture, layer_name
-from torchal.embedding.npy_stream import Fingerprint, NpyStream
+from torchal.embedding.id_columns import IdColumns, Ids
+from torchal.embedding.npy_stream import Fingerprint, NpyStream, StreamFiles, files_of
+from torchal.embedding.passes import InMemory, Pass, fill, tensors_of
 from torchal.embedding.precision import Precision, autocast, check_precision, dtype_of, is_mixed
-from torchal.errors import CapabilityError, DataError, ShapeError
+from torchal.embedding.ranks import each, ranks_of
+from torchal.embedding.shard_folder import FEATURES, LOGITS, ShardFolder
+from torchal.embedding.sharded import Prepared, fill_folder
+from torchal.embedding.shards import open_shards
+from torchal.errors import CapabilityError, ConfigError
 from torchal.protocols import Inputs, Outputs
 
 
@@ -36,6 +43,9 @@ def embed(
     batch_to_inputs: Callable[[Any], Any] | None = None,
     num_workers: int = 0,
     out: str | os.PathLike[str] | None = None,
+    shard_rows: int | None = None,
+    ids: Ids | Mapping[str, Ids] | None = None,
+    group: Group | None = None,
     progress: bool = True,
 ) -> Outputs:
     """Compute embeddings and logits of a whole data set in one pass.
@@ -52,6 +62,15 @@ def embed(
     are the same is judged by the weights, the layers' own descriptions, the settings, the number of rows or batches
     where it is known, and batch 0: other rows after it, or other code in a `forward`, need another file.
 
+    With a folder as `out`, rows go to numbered shards of `shard_rows` rows, in the layout of clip-retrieval:
+    `img_emb/img_emb_07.npy`, the ids of its rows in `metadata/metadata_07.parquet`, and the logits in
+    `logits/logits_07.npy`; `open_shards` reads them. Processes of a `group`, under torchrun say, share them out, each
+    with the whole data set and the same arguments. Which rows a shard has hangs on no number of processes, so that
+    a pass that was killed can go on with another number of them: finished shards are kept, others go on at the batch
+    where they stopped, and the bytes in the end are the same. Until all are there, they are in `unfinished` in the
+    folder. Each shard begins a batch of its own: with shard_rows a multiple of the batch size, rows are in the same
+    batches as without shards. If one process fails, all stop with an error that says why.
+
     Args:
         module: any network.
         data: rows in a tensor or an array (a memory-mapped one is read batch by batch); a torch data set or
@@ -65,22 +84,31 @@ def embed(
             mapping of keyword arguments.
         num_workers: processes that read a data set.
         out: the file of the features, as "features.npy"; logits go to "features.logits.npy". While they grow, the files
-            have the suffix ".partial"; "features.npy.json" says what they were made of.
-        progress: show a progress bar.
+            have the suffix ".partial"; "features.npy.json" says what they were made of. Or a folder, of any other name.
+        shard_rows: rows in a shard; those of the folder if it was begun already, else about 100 000 unless given.
+        ids: an id for each row, or several columns by name, as {"image_path": ..., "caption": ...}; written beside
+            shards. Rows' numbers, in a column "id", unless given.
+        group: the processes that fill a folder together; `torch.distributed.group.WORLD` for all of them. This process
+            alone unless given.
+        progress: show a progress bar; in a group, rank 0 does.
 
     Shapes:
         data: (N, ...).
 
     Returns:
-        features (N, D) and logits (N, C): tensors where the module ran, or read-only memory maps of the files.
+        features (N, D) and logits (N, C): tensors where the module ran, or read-only memory maps of the files, or
+        `ShardedFeatures` of a folder.
 
     Raises:
         ConfigError: a setting is unknown or impossible; there is no such layer or device; the DataLoader's order is not
-            that of its data set, or it leaves rows out; `out` holds something else.
+            that of its data set, or it leaves rows out; `out` holds something else; ranks embed different things.
         CapabilityError: the layer did not run or gave no tensor, or the module answers with something else.
-        DataError: there are no rows; data or a batch is of an unknown kind; features or logits are not finite.
-        ShapeError: logits are not (n, C); rows or widths disagree.
-        RunError: another process writes to `out`, or its files are damaged.
+        DataError: there are no rows; data or a batch is of an unknown kind; features or logits are not finite; data
+            that is read from its beginning to its end only is to be cut into shards.
+        ShapeError: logits are not (n, C); rows or widths disagree; ids are not one for each row.
+        RunError: another process writes to `out`, or its files are damaged or cannot be written.
+        GroupError: another rank failed, or is gone.
+        MissingExtraError: a folder of shards needs pyarrow, which is not installed.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -92,6 +120,10 @@ def embed(
         ...     on_disk = embed(net, torch.randn(10, 4), out=f"{folder}/features.npy", progress=False)
         >>> type(on_disk.features).__name__, on_disk.features.shape
         ('memmap', (10, 3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     shards = embed(net, torch.randn(10, 4), out=f"{folder}/shards", shard_rows=4, progress=False).features
+        ...     print(shards.shape, [shard.path.name for shard in shards.files], shards.ids([9]))
+        (10, 3) ['img_emb_0.npy', 'img_emb_1.npy', 'img_emb_2.npy'] [9]
     """
     if not isinstance(module, nn.Module):
         raise CapabilityError(f"module must be an nn.Module, got {type(module).__name__}")
@@ -100,106 +132,29 @@ def embed(
     check_whole("batch_size", batch_size, least=1)
     check_whole("num_workers", num_workers, least=0)
     check_flag("progress", progress)
-    mixed = precision is not None and is_mixed(precision)
-    runner, where = _placed(module, device, None if precision is None or mixed else dtype_of(precision))
-    batches = as_batches(data, batch_size=batch_size, num_workers=num_workers, pin_memory=where.type == "cuda")
-    context = nullcontext() if precision is None else autocast(precision, where)
+    task = _Task(module, data, layer, batch_size, device, precision, batch_to_inputs, num_workers)
+    target = _target(out, shard_rows=shard_rows, ids=ids, group=group)
     with ExitStack() as stack:
-        # The answers are to be of use with autograd later, also if the caller is in inference mode.
-        stack.enter_context(torch.inference_mode(mode=False))
-        stack.enter_context(_in_evaluation_mode(runner))
-        run = _Pass(runner, where, context, batch_to_inputs, stack.enter_context(capture(runner, layer)))
-        if out is None:
-            rows = _InMemory(batches.n_rows)
+        if isinstance(target, ShardFolder):
+            ranks = ranks_of(group, _device_of(module, device))
+            stack.callback(target.close)
+            prepared = each(ranks, lambda: task.prepare_shards(stack, ids))
+            fill_folder(target, prepared, ranks, shard_rows=shard_rows, progress=progress)
+            parts = (FEATURES, LOGITS)
+            return each(ranks, lambda: Outputs(*(open_shards(target.path, subfolder=part) for part in parts)))
+        batches, run, where = task.prepare(stack)
+        rows: InMemory | NpyStream
+        if target is None:
+            rows = InMemory(batches.n_rows)
+        else:
+            rows = stack.enter_context(NpyStream(target, task.fingerprint(batches, run, where), run.answers_in()))
+        if not rows.finished:
             _fill(rows, batches, run, progress=progress)
-            return rows.read()
-        fingerprint: Fingerprint = {
-            "module": _digest_of_module(module),
-            "layer": layer_name(module, layer),
-            "precision": precision if mixed else str(run.dtype).removeprefix("torch."),
-            "batch_size": batches.batch_size,
-            "n_rows": batches.n_rows,
-            "n_batches": batches.n_batches,
-            "first_batch": digest(arguments_of(batches.first(), batch_to_inputs)),
-            "device": where.type,
-        }
-        answers = np.dtype(str(run.answer_dtype).removeprefix("torch."))
-        stream = stack.enter_context(NpyStream(out, fingerprint, answers))
-        if not stream.finished:
-            _fill(stream, batches, run, progress=progress)
-        return Outputs(*stream.read())
+        return Outputs(*rows.read())
 
 
-class _InMemory:
-    """Rows gathered where they are computed."""
-
-    def __init__(self, n_total: int | None) -> None:
-        self._n_total = n_total
-        self._parts: list[Outputs] = []  # one with room for all rows, where their number is known
-        self.n_batches = self.n_rows = 0
-        self.widths: tuple[int, int] | None = None
-
-    def write(self, features: Tensor, logits: Tensor) -> None:
-        start, self.n_rows = self.n_rows, self.n_rows + len(features)
-        self.n_batches += 1
-        self.widths = features.shape[1], logits.shape[1]
-        if self._n_total is None:
-            self._parts.append(Outputs(features, logits))
-            return
-        if not self._parts:
-            room = (values.new_empty(self._n_total, values.shape[1]) for values in (features, logits))
-            self._parts = [Outputs(*room)]
-        for whole, values in zip(self._parts[0], (features, logits), strict=True):
-            whole[start : self.n_rows] = values
-
-    def finish(self) -> None:
-        """Do nothing: there is no file to close."""
-
-    def read(self) -> Outputs:
-        return self._parts[0] if len(self._parts) == 1 else Outputs(*map(torch.cat, zip(*self._parts, strict=True)))
-
-
-class _Pass:
-    """What is done to a batch: arguments made of it and moved, one forward pass, its answer in memory of its own."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        device: torch.device,
-        context: AbstractContextManager[Any],
-        batch_to_inputs: Callable[[Any], Any] | None,
-        embedding: Callable[[], Tensor],
-    ) -> None:
-        self.dtype = next((one.dtype for one in _tensors(module) if one.is_floating_point()), torch.get_default_dtype())
-        self.answer_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self._module = module
-        self._device = device
-        self._context = context
-        self._batch_to_inputs = batch_to_inputs
-        self._embedding = embedding
-
-    def arguments(self, batch: Any) -> Arguments:
-        positional, named = moved(arguments_of(batch, self._batch_to_inputs), self._device, self.dtype)
-        return positional, named
-
-    def __call__(self, arguments: Arguments) -> Tensor:
-        """Run one batch; return the logits, as they come."""
-        with torch.no_grad(), torch.autocast(self._device.type, enabled=False), self._context:
-            return logits_of(self._module(*arguments[0], **arguments[1]))
-
-    def features(self) -> Tensor:
-        """Return the embedding of the batch that ran."""
-        return self._embedding()
-
-    def kept(self, values: Tensor) -> Tensor:
-        """Return a copy: what the module gives may share memory with the batch or with a buffer of its next pass."""
-        return values.detach().to(self._device, self.answer_dtype, copy=True)
-
-
-def _fill(rows: _InMemory | NpyStream, batches: Batches, run: _Pass, *, progress: bool) -> None:
-    """Run all batches that are not there yet."""
+def _fill(rows: InMemory | NpyStream, batches: Batches, run: Pass, *, progress: bool) -> None:
     counted = batches.n_rows is not None
-    remaining = iter(batches.since(rows.n_batches))
     with tqdm(
         desc="embed",
         total=batches.n_rows if counted else batches.n_batches,
@@ -207,70 +162,94 @@ def _fill(rows: _InMemory | NpyStream, batches: Batches, run: _Pass, *, progress
         unit="row" if counted else "batch",
         disable=not progress,
     ) as bar:
-        while True:
-            where = f"batch {rows.n_batches}"
-            with _told(f"while reading {where}"):
-                arguments = next((run.arguments(batch) for batch in remaining), None)
-            if arguments is None:
-                break
-            with _told(f"in the forward pass of {where}"):
-                logits = run(arguments)
-                _check_rows("logits", logits, where, n=batches.n_in(rows.n_rows), width=rows.widths and rows.widths[1])
-                features = run.features()
-            _check_rows("features", features, where, n=len(logits), width=rows.widths and rows.widths[0])
-            if rows.n_batches == 0:
-                warn_of_probabilities(logits, by="the module")
-            answer = Outputs(run.kept(features), run.kept(logits))
-            _check_finite(answer, where, rows.n_rows)
-            rows.write(*answer)
-            bar.update(len(answer.logits) if counted else 1)
-    if not rows.n_rows or (counted and rows.n_rows != batches.n_rows):
-        expected = f", expected {batches.n_rows}" if counted else ""
-        raise DataError(f"the data has {rows.n_rows} rows in {rows.n_batches} batches{expected}")
+        for n_rows in fill(rows, batches, run):
+            bar.update(n_rows if counted else 1)
     rows.finish()
 
 
-def _check_rows(name: str, values: Tensor, where: str, *, n: int | None, width: int | None) -> None:
-    """Require (n, width), where these are known."""
-    if values.ndim != 2:
-        raise ShapeError(f"{name} must be (n, C), got shape {tuple(values.shape)} in {where}")
-    expected = (len(values) if n is None else n, values.shape[1] if width is None else width)
-    if values.shape != expected or not values.shape[1]:
-        raise ShapeError(f"{name} must have shape {expected}, got {tuple(values.shape)} in {where}")
+def _target(
+    out: str | os.PathLike[str] | None, *, shard_rows: int | None, **only_for_a_folder: object
+) -> StreamFiles | ShardFolder | None:
+    """Return where rows go: into memory, into a file, or into a folder of shards."""
+    if shard_rows is not None:
+        check_whole("shard_rows", shard_rows, least=1)
+    path = None if out is None else Path(out).expanduser()
+    named = path is not None and path.suffix == ".npy" and not path.is_dir()
+    if path is not None and not named:
+        if path.suffix and shard_rows is None and not path.is_dir():
+            raise ConfigError(
+                f"out must be the path of an .npy file or of a folder, got {str(out)!r}; a new folder with a dot in "
+                "its name needs shard_rows"
+            )
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"out must be a folder or end in .npy, {str(out)!r} is a file")
+        return ShardFolder(path)
+    for name, value in ({"shard_rows": shard_rows} | only_for_a_folder).items():
+        if value is not None:
+            where = "nothing" if path is None else f"one file, {path.name}"
+            raise ConfigError(f"{name} is for a folder of shards; out is {where}: give a folder")
+    return None if path is None else files_of(path)
 
 
-def _check_finite(answer: Outputs, where: str, n_before: int) -> None:
-    if not len(answer.logits):
-        return
-    # NaN goes through minimum and maximum; both tensors together, since each look waits for the device
-    if bool(torch.isfinite(torch.stack([*answer.features.aminmax(), *answer.logits.aminmax()])).all()):
-        return
-    for name, values in answer._asdict().items():
-        bad = (~torch.isfinite(values)).any(1)
-        if bool(bad.any()):
-            which = f"{int(bad.sum())} of {len(bad)} rows of {where} are not"
-            raise DataError(f"{name} must be finite: {which}, the first is row {n_before + int(bad.nonzero()[0])}")
+@dataclass(frozen=True)
+class _Task:
+    """What is to be embedded, and how."""
 
+    module: nn.Module
+    data: Any
+    layer: str | None
+    batch_size: int
+    device: str | torch.device | None
+    precision: Precision | None
+    batch_to_inputs: Callable[[Any], Any] | None
+    num_workers: int
 
-@contextmanager
-def _told(where: str) -> Iterator[None]:
-    """Let errors through with a note that says where."""
-    try:
-        yield
-    except Exception as error:
-        vars(error)["__notes__"] = [*getattr(error, "__notes__", ()), where]  # what `add_note` does, since Python 3.11
-        raise
+    def prepare(self, stack: ExitStack) -> tuple[Batches, Pass, torch.device]:
+        """Make the module ready until the stack is closed."""
+        precision = self.precision
+        runner, where = _placed(
+            self.module, self.device, None if precision is None or is_mixed(precision) else dtype_of(precision)
+        )
+        batches = as_batches(
+            self.data, batch_size=self.batch_size, num_workers=self.num_workers, pin_memory=where.type == "cuda"
+        )
+        context = nullcontext() if precision is None else autocast(precision, where)
+        # The answers are to be of use with autograd later, also if the caller is in inference mode.
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(_in_evaluation_mode(runner))
+        embedding = stack.enter_context(capture(runner, self.layer))
+        return batches, Pass(runner, where, context, self.batch_to_inputs, embedding), where
+
+    def prepare_shards(self, stack: ExitStack, ids: Ids | Mapping[str, Ids] | None) -> Prepared:
+        batches, run, where = self.prepare(stack)
+        batches.part(range(1))  # what cannot be cut says so before there is a folder
+        columns = IdColumns(ids, batches.n_rows or 0)
+        fingerprint = self.fingerprint(batches, run, where)
+        return Prepared(batches, run, columns, {**fingerprint, "ids": columns.fingerprint(batches.batch_size or 1)})
+
+    def fingerprint(self, batches: Batches, run: Pass, where: torch.device) -> Fingerprint:
+        """Return what the rows are made of."""
+        mixed = self.precision is not None and is_mixed(self.precision)
+        return {
+            "module": _digest_of_module(self.module),
+            "layer": layer_name(self.module, self.layer),
+            "precision": self.precision if mixed else str(run.dtype).removeprefix("torch."),
+            "batch_size": batches.batch_size,
+            "n_rows": batches.n_rows,
+            "n_batches": batches.n_batches,
+            "first_batch": digest(arguments_of(batches.first(), self.batch_to_inputs)),
+            "device": where.type,
+        }
 
 
 def _placed(
     module: nn.Module, device: str | torch.device | None, dtype: torch.dtype | None
 ) -> tuple[nn.Module, torch.device]:
     """Return the module, or a copy where it has to be moved or cast, and where its inputs belong."""
-    tensors = list(_tensors(module))
+    tensors = list(tensors_of(module))
+    where = _device_of(module, device)
     if any(nn.parameter.is_lazy(one) for one in tensors):
         raise CapabilityError(f"{type(module).__name__} has weights that its first pass will make: run it once before")
-    home = tensors[0].device if tensors else torch.device("cpu")
-    where = home if device is None else as_device(device)
     moved = device is not None and any(one.device != where for one in tensors)
     cast = dtype is not None and any(one.is_floating_point() and one.dtype != dtype for one in tensors)
     if moved or cast:
@@ -280,6 +259,12 @@ def _placed(
     if cast:
         module.to(dtype)
     return module, where
+
+
+def _device_of(module: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Return where a module is to run: where it is, unless told otherwise."""
+    home = next((one.device for one in tensors_of(module)), torch.device("cpu"))
+    return home if device is None else as_device(device)
 
 
 @contextmanager
@@ -297,11 +282,6 @@ def _in_evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for one, training in flags:
             one.training = training
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
 
 
 def _digest_of_module(module: nn.Module) -> str:

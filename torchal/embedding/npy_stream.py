@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -28,11 +29,19 @@ Mapped: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[Any]]"
 _HEADER_BYTES = 128
 
 
+class StreamFiles(NamedTuple):
+    """Where a stream writes: features, logits, and what they were made of."""
+
+    features: Path
+    logits: Path
+    about: Path
+
+
 class NpyStream:
     """The two files, as a context manager. Leaving it closes them, finished or not.
 
     Args:
-        out: the file of the features; its folder is made if it is not there.
+        files: see `files_of`; their folders are made if they are not there.
         fingerprint: what the rows are made of.
         dtype: of the numbers in both files.
 
@@ -42,13 +51,13 @@ class NpyStream:
         widths: numbers in a row of each, once there is a row.
 
     Raises:
-        ConfigError: out has another suffix than .npy, or the files are of something else.
-        RunError: another process writes to them, or they are damaged.
+        ConfigError: the files are of something else.
+        RunError: another process writes to them, they are damaged, or cannot be written.
     """
 
-    def __init__(self, out: str | os.PathLike[str], fingerprint: Fingerprint, dtype: np.dtype[Any]) -> None:
-        self._paths = paths_of(out)
-        self._about = self._paths[0].with_name(self._paths[0].name + ".json")
+    def __init__(self, files: StreamFiles, fingerprint: Fingerprint, dtype: np.dtype[Any]) -> None:
+        self._paths = files[:2]
+        self._about = files.about
         self._fingerprint = fingerprint
         self._dtype = dtype
         self._stack = ExitStack()
@@ -59,8 +68,10 @@ class NpyStream:
     def __enter__(self) -> NpyStream:
         with self._stack:
             if not self._paths[0].exists():
-                self._paths[0].parent.mkdir(parents=True, exist_ok=True)
-                self._open()
+                with _as_run_error(self._paths[0]):
+                    for path in (*self._paths, self._about):
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                    self._open()
             self.finished = self._paths[0].exists()
             if self.finished:
                 self._check_finished()
@@ -72,30 +83,35 @@ class NpyStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        # A full disk fails once more when what is still buffered is written; the first error says so already.
+        with nullcontext() if error is None else suppress(OSError):
+            self._stack.close()
 
     def write(self, features: Tensor, logits: Tensor) -> None:
         """Append one batch, (n, D) and (n, C)."""
-        for file, values in zip(self._files, (features, logits), strict=True):
-            file.write(values.cpu().contiguous().numpy().data)
-            file.flush()
+        for path, file, values in zip(self._paths, self._files, (features, logits), strict=True):
+            with _as_run_error(path):
+                file.write(values.cpu().contiguous().numpy().data)
+                file.flush()
         self.n_rows += len(features)
         self.n_batches += 1
         self.widths = features.shape[1], logits.shape[1]
         # only now: a batch counts when both files have it
-        self._note([self.n_rows, *self.widths])
+        with _as_run_error(self._about):
+            self._note([self.n_rows, *self.widths])
 
     def finish(self) -> None:
         """Put the files in their places; `out` itself comes last, so that it is never there without the others."""
         assert self.widths is not None
-        for file, width in zip(self._files, self.widths, strict=True):
-            file.seek(0)
-            file.write(_header(self.n_rows, width, self._dtype))
-            file.flush()
-            os.fsync(file.fileno())
-        record = {"fingerprint": self._fingerprint, "n_rows": self.n_rows, "widths": self.widths}
-        write_atomically(self._about, json.dumps(record, indent=2).encode() + b"\n")
-        self._put_in_place()
+        with _as_run_error(self._paths[0]):
+            for file, width in zip(self._files, self.widths, strict=True):
+                file.seek(0)
+                file.write(npy_header(self.n_rows, width, self._dtype))
+                file.flush()
+                os.fsync(file.fileno())
+            record = {"fingerprint": self._fingerprint, "n_rows": self.n_rows, "widths": self.widths}
+            write_atomically(self._about, json.dumps(record, indent=2).encode() + b"\n")
+            self._put_in_place()
 
     def read(self) -> tuple[Mapped, Mapped]:
         """Map the finished files into memory, read-only."""
@@ -120,7 +136,8 @@ class NpyStream:
     def _open(self) -> None:
         """Lock the journal and find out what is there; open both files behind the last batch that both have."""
         self._journal = self._stack.enter_context(_partial(self._about).open("a+b"))
-        self._lock()
+        if not lock(self._journal):
+            raise RunError(f"{self._paths[0]} is being written by another process")
         if self._paths[0].exists():  # finished by another process meanwhile
             return
         self._journal.seek(0)
@@ -142,15 +159,6 @@ class NpyStream:
         self._keep(lines, batches)
         if not batches:
             self._note(self._fingerprint)
-
-    def _lock(self) -> None:
-        import fcntl  # not on Windows, where torchal can still be imported
-
-        try:
-            # not flock: a DataLoader's processes would inherit that, and outlive this one by seconds if it is killed
-            fcntl.lockf(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise RunError(f"{self._paths[0]} is being written by another process") from None
 
     def _keep(self, lines: list[bytes], batches: list[list[int]]) -> None:
         """Cut both files and the journal behind the last batch that both files hold in full."""
@@ -209,16 +217,31 @@ class NpyStream:
             )
 
 
-def paths_of(out: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Return the files of the features and of the logits.
-
-    Raises:
-        ConfigError: out has another suffix than .npy.
-    """
+def files_of(out: str | os.PathLike[str]) -> StreamFiles:
+    """Return the files beside one another for the features in `out`, an .npy file."""
     path = Path(out).expanduser()
-    if path.suffix != ".npy":
-        raise ConfigError(f"out must be the path of an .npy file, got {str(out)!r}")
-    return path, path.with_name(f"{path.stem}.logits.npy")
+    return StreamFiles(path, path.with_name(f"{path.stem}.logits.npy"), path.with_name(path.name + ".json"))
+
+
+def lock(file: BinaryIO) -> bool:
+    """Lock an open file for this process until it is closed or the process ends; tell whether no other has it."""
+    import fcntl  # not on Windows, where torchal can still be imported
+
+    try:
+        # not flock: a DataLoader's processes would inherit that, and outlive this one by seconds if it is killed
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+@contextmanager
+def _as_run_error(path: Path) -> Iterator[None]:
+    """Say which file could not be written, on a full disk for instance."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error}; what is whole is kept, call again to go on") from error
 
 
 def _partial(path: Path) -> Path:
@@ -230,7 +253,7 @@ def _open_for_update(path: Path) -> BinaryIO:
     return path.open("r+b")
 
 
-def _header(n_rows: int, width: int, dtype: np.dtype[Any]) -> bytes:
+def npy_header(n_rows: int, width: int, dtype: np.dtype[Any]) -> bytes:
     """Return the header of an .npy file, format 1.0: of one length, so that it can be written behind the rows."""
     text = f"{{'descr': {dtype.str!r}, 'fortran_order': False, 'shape': ({n_rows}, {width}), }}"
     magic = b"\x93NUMPY\x01\x00"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchal._chunks import values_per_chunk
 from torchal.distributed import Shards
 
 _BRANCHES = 128  # of a node of the tree
@@ -22,7 +23,14 @@ _UNIFORMS = 1 << 20  # made at once, so that every rank makes them alike
 _PERMUTED = 1 << 22  # up to so many things in random order are a permutation
 
 
-def draw(chances: Tensor, n: int, generator: torch.Generator, shards: Shards | None = None) -> Tensor:
+def draw(
+    chances: Tensor,
+    n: int,
+    generator: torch.Generator,
+    shards: Shards | None = None,
+    *,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Draw n rows with replacement, in proportion to chances (N,) float, at least 0, without a float64 copy of them.
 
     Args:
@@ -30,24 +38,27 @@ def draw(chances: Tensor, n: int, generator: torch.Generator, shards: Shards | N
         n: rows to draw.
         generator: the randomness, in the same state on all ranks.
         shards: which rows these are; all of them unless given.
+        weights: (N,) what chances are multiplied by, of which those below 0 are 0; nothing so long is made of them.
 
     Returns:
         (n,) int64, row numbers of the pool, the same on all ranks; none if all chances are 0.
     """
     shards = Shards(None) if shards is None else shards
     start, n_rows = (shards.start, shards.n_rows) if not shards.alone else (0, len(chances))
+    if weights is not None and n_rows <= _TOP:
+        chances, weights = _weighed(chances, weights), None
     levels = [(chances, start)]
     while n_rows > _TOP:
-        sums, first = _sums(*levels[-1])
+        sums, first = _sums(*levels[-1]) if weights is None or len(levels) > 1 else _sums_weighed(chances, weights, start)
         levels.append((sums, first))
         n_rows = -(-n_rows // _BRANCHES)
     ends = _whole(*levels[-1], n_rows, shards).cumsum(0)
     if not bool(ends[-1] > 0):
         return torch.empty(0, dtype=torch.int64, device=chances.device)
     node = _first_above(ends, _uniforms(n, generator, chances.device), n_rows)
-    for sums, first in reversed(levels[:-1]):
+    for level in reversed(range(len(levels) - 1)):
         parents, parent = node.unique(return_inverse=True)
-        ends = _children(sums, first, parents, shards).cumsum(1)[parent]
+        ends = _children(*levels[level], parents, shards, None if level else weights).cumsum(1)[parent]
         child = _first_above(ends, _uniforms(n, generator, chances.device).unsqueeze(1), _BRANCHES).squeeze(1)
         node = node * _BRANCHES + child
     return node
@@ -70,6 +81,22 @@ def _sums(values: Tensor, start: int) -> tuple[Tensor, int]:
     return torch.cat(parts), start // _BRANCHES
 
 
+def _weighed(values: Tensor, weights: Tensor) -> Tensor:
+    return values.clamp(min=0) * weights
+
+
+def _sums_weighed(values: Tensor, weights: Tensor, start: int) -> tuple[Tensor, int]:
+    """Do what `_sums` does to the products of values and weights, chunk by chunk."""
+    size = max(1, values_per_chunk(values.device) // _BRANCHES) * _BRANCHES
+    parts = [values.new_empty(0, dtype=torch.float64)]
+    begin = 0
+    while begin < len(values):
+        end = min(begin + size - (start + begin) % _BRANCHES, len(values))  # no group is cut
+        parts.append(_sums(_weighed(values[begin:end], weights[begin:end]), start + begin)[0])
+        begin = end
+    return torch.cat(parts), start // _BRANCHES
+
+
 def _whole(sums: Tensor, first: int, n: int, shards: Shards) -> Tensor:
     """Return the sums of all ranks, (n,) float64; where two ranks have rows of one, they are added up."""
     if shards.alone:
@@ -78,14 +105,16 @@ def _whole(sums: Tensor, first: int, n: int, shards: Shards) -> Tensor:
     return sums.new_zeros(n, dtype=torch.float64).index_add_(0, got[:, 1].long(), got[:, 0].contiguous())
 
 
-def _children(sums: Tensor, first: int, parents: Tensor, shards: Shards) -> Tensor:
+def _children(sums: Tensor, first: int, parents: Tensor, shards: Shards, weights: Tensor | None) -> Tensor:
     """Return the sums that are parts of each of some (p,) others, (p, branches) float64."""
     place = parents.unsqueeze(1) * _BRANCHES + torch.arange(_BRANCHES, device=parents.device) - first
     here = (place >= 0) & (place < len(sums))
     if not len(sums):
         found = torch.zeros(place.shape, dtype=torch.float64, device=sums.device)
     else:
-        found = torch.where(here, sums[place.clamp(0, len(sums) - 1)].double(), 0)
+        place = place.clamp(0, len(sums) - 1)
+        values = sums[place] if weights is None else _weighed(sums[place], weights[place])
+        found = torch.where(here, values.double(), 0)
     return shards.all_reduce(found)
 
 

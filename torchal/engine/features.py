@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,14 +13,17 @@ from torch import Tensor
 from torchal._checks import as_array, as_tensor, check_whole
 from torchal._chunks import SMALLEST_CHUNK, Chunker, values_per_chunk
 from torchal.distributed import Shards
+from torchal.engine.file_rows import FileRows, of_map
+from torchal.engine.read_ahead import FileBlocks, StagedBlocks, has_streams
 from torchal.errors import DataError, ShapeError
 
-Features: TypeAlias = "Tensor | NDArray[Any]"
-"""(N, D) numbers: a tensor on any device, a NumPy array, or a memory-mapped file; of none is there ever a second whole.
+Features: TypeAlias = "Tensor | NDArray[Any] | FileRows"
+"""(N, D) numbers: a tensor on any device, a NumPy array, a memory-mapped file, or the rows of several files as one
+matrix (`torchal.FileRows`); of none is there ever a second whole.
 
 Half precision is computed in float32. Whole numbers and bools become float32 chunk by chunk, those of 32 and 64 bits
-float64, which has room for them up to 2^53. Arrays and mapped files are on the CPU, and may be read-only, of any byte
-order and any strides; masks, weights and labels beside them may be arrays or lists too.
+float64, which has room for them up to 2^53. Arrays and files are on the CPU, and may be read-only, of any byte order;
+arrays and mapped files may have any strides. Masks, weights and labels beside them may be arrays or lists too.
 """
 
 _WIDE = (torch.int32, torch.int64, torch.uint32, torch.uint64)  # float32 has not room for their numbers
@@ -34,10 +32,10 @@ _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: t
 
 
 class FeatureReader:
-    """Reads rows of a tensor, an array or a memory-mapped file onto the device where the work is done.
+    """Reads rows of a tensor, an array, a memory-mapped file or several files onto the device where the work is done.
 
     Pages of a mapped file that were touched count as the process's memory, so such a file is read by ordinary reads
-    into one buffer, the next chunk while the last one is worked on.
+    (`FileRows`), and what comes next is fetched while the last chunk is worked on. So it is on its way to a GPU.
 
     Args:
         features: (N, D) numbers.
@@ -64,14 +62,14 @@ class FeatureReader:
         shards: Shards | None = None,
     ) -> None:
         self.shards = Shards(None) if shards is None else shards
-        if not isinstance(features, Tensor):
+        if not isinstance(features, Tensor | FileRows):
             array = as_array(name, features)
-            features = array if isinstance(array, np.memmap) else in_memory(array)
+            features = of_map(array) or array if isinstance(array, np.memmap) else in_memory(array)
         if features.ndim != 2:
             raise ShapeError(f"{name} must have 2 axes, got shape {tuple(features.shape)}")
         if chunk_rows is not None:
             check_whole("chunk_rows", chunk_rows, least=1)
-        dtype = features.dtype if isinstance(features, Tensor) else _torch_dtype(features.dtype)
+        dtype = _torch_dtype(features.dtype) if isinstance(features, np.ndarray) else features.dtype
         self.dtype = _read_as(name, dtype, takes_integers=takes_integers)
         self.home = device_of(features)
         self.device = self.home if device is None else _with_index(torch.device(device))
@@ -83,11 +81,16 @@ class FeatureReader:
         self.in_chunks = Chunker() if self.shards.alone else _ChunkerOfRank(self.shards)
         """To be called for all work on these rows, so that it is known which chunks fit."""
         self.given_chunk_rows = chunk_rows
-        self._rows: _TensorRows | _ArrayRows
+        self._rows: _TensorRows | _ArrayRows | _FileRows
         if isinstance(features, Tensor):
             self._rows = _TensorRows(features.detach())
         else:
-            self._rows = _MappedFile(features) if isinstance(features, np.memmap) else _ArrayRows(features)
+            self._rows = _FileRows(features) if isinstance(features, FileRows) else _ArrayRows(features)
+        self._staged: StagedBlocks | None = None
+        if self.home.type == "cpu" and not isinstance(self._rows, _ArrayRows) and has_streams(self.device):
+            self._staged = StagedBlocks(
+                self._rows, n_rows=self.n_rows, n_columns=self.n_columns, dtype=dtype, device=self.device
+            )
         if self.shards.alone:
             self.shards.offsets = [0, self.n_rows]
         self._none = torch.empty(0, self.n_columns, dtype=dtype, device=self.home)
@@ -101,6 +104,8 @@ class FeatureReader:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return rows start to stop on the device, (stop - start, D) float, until the next read."""
+        if self._staged is not None:
+            return self._staged.read(start, stop).to(self.dtype)
         rows = self._rows.read(start, stop)
         # the room of a file's rows is used again at once
         return rows.to(self.device, non_blocking=isinstance(self._rows, _TensorRows)).to(self.dtype)
@@ -139,7 +144,10 @@ def as_matrix(name: str, features: Features, *, device: torch.device | None = No
         ShapeError: they are no matrix of numbers.
         DataError: some are masked.
     """
-    tensor = as_tensor(name, features, device=device)
+    if isinstance(features, FileRows):
+        tensor = features.read(0, len(features)).to(device)
+    else:
+        tensor = as_tensor(name, features, device=device)
     dtype = _read_as(name, tensor.dtype)
     if tensor.ndim != 2:
         raise ShapeError(f"{name} must have 2 axes, got shape {tuple(tensor.shape)}")
@@ -199,6 +207,10 @@ class _TensorRows:
         """Return rows start to stop, in the tensor's memory."""
         return self._tensor[start:stop]
 
+    def read_to(self, out: Tensor, start: int) -> None:
+        """Copy the rows from `start` on into a tensor (R, D)."""
+        out.copy_(self._tensor[start : start + len(out)])
+
     def rows(self, index: Tensor) -> Tensor:
         """Return a copy of the rows of this index."""
         dtype = self._tensor.dtype
@@ -221,86 +233,21 @@ class _ArrayRows:
         return torch.from_numpy(np.array(self._array[index.numpy()], self._native, order="C", subok=False))
 
 
-class _MappedFile(_ArrayRows):
-    """Rows of a memory map, by reads of its file."""
+class _FileRows:
+    """Rows in files, for work on the CPU, or on their way to elsewhere."""
 
-    def __init__(self, rows: np.memmap[tuple[int, ...], np.dtype[Any]]) -> None:
-        super().__init__(rows)
-        self._filename = rows.filename
-        self._row_bytes = rows.shape[1] * rows.dtype.itemsize
-        # Private changes (mode "c") are not in the file, and rows with gaps between their numbers are not one read.
-        whole_rows = rows.strides[1] == rows.dtype.itemsize and rows.strides[0] == self._row_bytes
-        mapping = getattr(rows, "_mmap", None)
-        self._descriptor: int | None = None
-        if rows.filename is not None and rows.mode != "c" and whole_rows and mapping is not None:
-            # A slice has the .offset of what it was cut from; only its address says where it begins.
-            mapped = np.frombuffer(mapping, dtype=np.uint8).__array_interface__["data"][0]
-            page = rows.offset - rows.offset % mmap.ALLOCATIONGRANULARITY
-            self._begin = page + rows.__array_interface__["data"][0] - mapped
-            with suppress(FileNotFoundError):  # deleted since: only the mapping still has it
-                self._descriptor = os.open(rows.filename, os.O_RDONLY)
-        if self._descriptor is not None:
-            weakref.finalize(self, os.close, self._descriptor)
-            # Two chunks' room, used in turn: new memory for each chunk would cost more than reading it.
-            self._room = [self._empty(0), self._empty(0)]
-            self._ahead: tuple[int, int, Future[NDArray[Any]]] | None = None
-            self._thread = ThreadPoolExecutor(1)
+    def __init__(self, rows: FileRows) -> None:
+        self._files = rows
+        self._blocks = FileBlocks(rows)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return rows start to stop, and begin to read as many behind them; for use until the next read."""
-        if self._descriptor is None:
-            return super().read(start, stop)
-        rows = None
-        if self._ahead is not None:
-            begun, end, reading = self._ahead
-            self._ahead, rows = None, reading.result()
-            rows = rows if (begun, end) == (start, stop) else None
-        rows = self._load(start, stop) if rows is None else rows
-        end = min(2 * stop - start, len(self._array))
-        if end > stop:
-            self._ahead = stop, end, self._thread.submit(self._load, stop, end)
-        return self._tensor(rows)
+        """Return rows start to stop, until the next read."""
+        return self._blocks.read(start, stop)
+
+    def read_to(self, out: Tensor, start: int) -> None:
+        """Copy the rows from `start` on into a tensor (R, D)."""
+        self._files.read_to(out, start)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Return the rows of this index; each run of neighbours is one read."""
-        if self._descriptor is None or not len(index):
-            return super().rows(index)
-        order = index.sort()
-        wanted = order.values.numpy()
-        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
-        out = self._empty(len(wanted))
-        room = _bytes_of(out)
-        for first, last in zip(starts.tolist(), [*starts[1:].tolist(), len(wanted)], strict=True):
-            self._fill(room[first * self._row_bytes : last * self._row_bytes], int(wanted[first]))
-        found = np.empty_like(out)
-        found[order.indices.numpy()] = out
-        return self._tensor(found)
-
-    def _load(self, start: int, stop: int) -> NDArray[Any]:
-        if len(self._room[0]) < stop - start:
-            self._room[0] = self._empty(stop - start)
-        self._room.reverse()
-        rows = self._room[1][: stop - start]
-        self._fill(_bytes_of(rows), start)
-        return rows
-
-    def _fill(self, room: memoryview, start: int) -> None:
-        """Read as many bytes as there is room for, from row `start` on."""
-        assert self._descriptor is not None
-        offset = self._begin + start * self._row_bytes
-        while room:
-            got = os.preadv(self._descriptor, [room], offset)
-            if got == 0:
-                row = (offset - self._begin) // self._row_bytes
-                raise DataError(f"{self._filename} ends before row {row}: it was cut short since it was mapped")
-            room, offset = room[got:], offset + got
-
-    def _empty(self, n_rows: int) -> NDArray[Any]:
-        return np.empty((n_rows, self._array.shape[1]), self._array.dtype)
-
-    def _tensor(self, rows: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(rows.astype(self._native, copy=False))
-
-
-def _bytes_of(rows: NDArray[Any]) -> memoryview:
-    return rows.reshape(-1).view(np.uint8).data
+        """Return a copy of the rows of this index."""
+        return self._files.rows(index)

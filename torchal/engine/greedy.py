@@ -35,6 +35,7 @@ from torch import Tensor
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows, Space, has_triton
 from torchal.engine.draws import draw, draw_without_replacement
+from torchal.engine.largest import first_between, nth_largest
 from torchal.engine.sources import HeldRows, Source, joined, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks
@@ -101,15 +102,15 @@ class Pool:
         values = near * self.weights[where]
         return values.masked_fill_(near < self.closest, 0) if self.closest else values
 
-    def slack(self, threshold: Tensor) -> Tensor:
-        """Return how far below a threshold a row may be whose copy is not, () or (N,)."""
+    def slack(self, threshold: Tensor, where: slice = _EVERYWHERE) -> Tensor:
+        """Return how far below a threshold a row may be whose copy is not, () or one number for each row."""
         if self.weights is None:
             return self.space.slack(threshold, self.source.longest_sq)
-        return self.space.slack(threshold, self.source.longest_sq, self.weights)
+        return self.space.slack(threshold, self.source.longest_sq, self.weights[where])
 
     def largest(self, beyond: int = 0) -> Tensor:
         """Return the largest value, (), but for so many that are larger or equal."""
-        return self.values.topk(beyond + 1, sorted=False).values.min() if beyond else self.values.max()
+        return nth_largest(self.values, beyond + 1) if beyond else self.values.max()
 
 
 def farthest_first(
@@ -133,7 +134,7 @@ def farthest_first(
         if best < least or best == PICKED:
             break
         if best <= pool.nothing:  # only copies of centres, or rows of weight 0, are left
-            picked = ((pool.values >= 0) & (pool.values <= pool.nothing)).nonzero().squeeze(1)[:missing]
+            picked = first_between(pool.values, 0.0, pool.nothing, missing)
             values = pool.values.new_zeros(len(picked))
             pool.values[picked] = PICKED
         elif len(pool.source) <= matrix_rows(pool):
@@ -164,13 +165,24 @@ def _block(pool: Pool, least: Tensor | float, beyond: int) -> Block:
     if 4 * beyond > len(values):
         return Block(values.new_empty(0, dtype=torch.int64), None, None)
     wanted = max(wanted, 2 * beyond)
-    threshold = values.topk(wanted, sorted=False).values.min().clamp(min=pool.nothing)  # not -inf: few may be picked
+    threshold = nth_largest(values, wanted).clamp(min=pool.nothing)  # not -inf: few may be picked
     threshold = torch.maximum(threshold, torch.as_tensor(least, dtype=values.dtype, device=values.device))
-    near = values >= threshold - pool.slack(threshold)
-    if pool.weights is not None:  # rows without weight may be many; they wait until nothing else is left
-        near &= values > pool.nothing
     most = min(4 * wanted, len(values) // 2) if beyond else 4 * wanted  # a block of half the pool is no block
-    return small_block(near.nonzero().squeeze(1), values, threshold, wanted, most, exact=pool.space.exact)
+    return small_block(_near(pool, threshold), values, threshold, wanted, most, exact=pool.space.exact)
+
+
+def _near(pool: Pool, threshold: Tensor) -> Tensor:
+    """Return the rows whose values may be those of rows at the threshold, (B,) int64, ascending."""
+    parts = []
+    size = values_per_chunk(pool.values.device)
+    for start in range(0, len(pool.values), size):
+        where = slice(start, start + size)
+        values = pool.values[where]
+        near = values >= threshold - pool.slack(threshold, where)
+        if pool.weights is not None:  # rows without weight may be many; they wait until nothing else is left
+            near &= values > pool.nothing
+        parts.append(near.nonzero().squeeze(1) + start)
+    return torch.cat(parts)
 
 
 class Block(NamedTuple):
@@ -375,7 +387,7 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
     n_untold, wasted = 0, 0.0
     while missing:
         proposals = min(proposals, pool.space.block_rows)
-        proposed = draw(pool.values.clamp(min=0) * weights, proposals, generator, shards)
+        proposed = draw(pool.values, proposals, generator, shards, weights=weights)
         if not len(proposed):
             left = torch.where(pool.values > PICKED, weights, 0)
             rows.append(draw_without_replacement(left, missing, generator, shards))

@@ -31,7 +31,9 @@ from torchal.engine.sources import HeldRows, StreamedRows, joined
 _SENT = 1 << 12  # rows of a block, all ranks together
 _MOST = 4  # times its share of these is what one rank may send
 _LEAST = 32  # what each may
-_GROWTH = 16  # times as many rows is what a block may have where many are alike
+_AT_LEAST = 1 << 13  # rows of a rank that come first, for a round to bring more than a few picks
+_ROOM = 16  # a block, and the rows that come first, may be this many times as large as a chunk
+_GROWTH = 32  # times as many rows is what a block may have where many are alike
 _STEPS = 64  # picks, one by one, before another block is tried
 
 
@@ -60,6 +62,10 @@ class _Top:
     fresh: bool = True
     """Whether it looked since the last pick."""
 
+    def is_behind(self) -> bool:
+        """Tell whether one of the others may come before all of these by now."""
+        return not self.fresh and (not len(self.index) or float(self.pool.values.max()) < self.rest.value)
+
 
 class _Block(NamedTuple):
     """What all ranks sent, as a pool.
@@ -78,6 +84,8 @@ class _Block(NamedTuple):
     """Of the rows that are in no rank's top."""
     later: First
     """Of those in a rank's top that it did not send."""
+    fresh: bool
+    """Whether all ranks looked at all their rows since the last pick."""
 
 
 class ShardedPool:
@@ -105,8 +113,9 @@ class ShardedPool:
         picks: list[Picks] = []
         missing = n
         while missing:
-            top = self._top = self._look_at_all() if self._top is None else self._top
-            fresh, block = top.fresh, self._gather(top)
+            top = self._top = self._look_at_all() if self._top is None or self._top.is_behind() else self._top
+            block = self._gather(top)
+            fresh = block.fresh
             bound = max(block.rest, block.later, key=_order)
             some = self._pick_in(block, top, bound, missing, least)
             if not len(some[0]):
@@ -138,8 +147,9 @@ class ShardedPool:
         if self._untold:
             pool.lower_near(joined(self._untold))
             self._untold = []
-        in_matrix = matrix_rows(pool)
-        wanted = max(block_rows(pool.values, pool.source.n_columns, in_matrix), min(in_matrix, len(pool.values)))
+        in_matrix, n_columns = matrix_rows(pool), pool.source.n_columns
+        room = max(in_matrix, _ROOM * values_per_chunk(pool.values.device) // n_columns)
+        wanted = max(block_rows(pool.values, n_columns, in_matrix), min(_AT_LEAST, room, len(pool.values)))
         index, _, rest = self._leading(pool, wanted)
         nothing = self._source.space.prepare(pool.values.new_empty(0, pool.source.n_columns))
         rows = self._shards.attempt(lambda: self._source.own(index), lambda: nothing)
@@ -174,7 +184,7 @@ class ShardedPool:
         shards, pool = self._shards, top.pool
         within, keys, later = self._leading(pool, self._sizes[shards.rank])
         later = First(later.value, int(top.index[later.row]) + shards.start) if later is not _NONE else _NONE
-        header = torch.tensor([[len(within), *top.rest, *later]], dtype=torch.float64)
+        header = torch.tensor([[len(within), *top.rest, *later, top.fresh]], dtype=torch.float64)
         sent = [top.index[within] + shards.start, keys, pool.values[within], *pool.source.select(within)]
         if pool.weights is not None:
             sent.append(pool.weights[within])
@@ -190,7 +200,7 @@ class ShardedPool:
         rest, later = (
             max((First(value, int(row)) for value, row in of_ranks[:, i : i + 2].tolist()), key=_order) for i in (1, 3)
         )
-        return _Block(rows, keys, owner, block, rest, later)
+        return _Block(rows, keys, owner, block, rest, later, bool(of_ranks[:, 5].all()))
 
     def _pick_in(self, block: _Block, top: _Top, bound: First, n: int, least: float) -> Picks:
         """Pick rows of a block while they come before the bound, and tell the top of them."""
@@ -238,8 +248,8 @@ class ShardedPool:
     def _grow(self) -> bool:
         """Let each rank send four times as many rows, if there is room for them."""
         sizes = [4 * size for size in self._sizes]
-        room = _GROWTH * values_per_chunk(self._pool.values.device) // self._pool.source.n_columns
-        if sum(sizes) > min(room, _GROWTH * _SENT * 2):
+        room = _ROOM * values_per_chunk(self._pool.values.device) // self._pool.source.n_columns
+        if sum(sizes) > min(room, _GROWTH * _SENT):
             return False
         self._sizes = sizes
         return True
@@ -284,14 +294,18 @@ class ShardedPool:
         return torch.tensor(rows, device=pool.values.device), torch.cat(scores)
 
 
-def first_of_all(values: Tensor, source: StreamedRows) -> tuple[First, Rows]:
-    """Return the largest of the values (N,) of all ranks' rows, the lowest row that has it, and what it holds."""
+def first_of_all(values: Tensor, source: StreamedRows, rows: Tensor | None = None) -> tuple[First, Rows]:
+    """Return the largest of the values (N,) of all ranks' rows, the lowest row that has it, and what it holds.
+
+    Where `rows` (N,) are given, ascending, the values are those of some of a rank's rows.
+    """
     shards, mine = source.shards, _NONE
     nothing = source.space.prepare(torch.empty(0, source.n_columns, device=values.device))
     row = values.new_empty(0, dtype=torch.int64)
     if len(values):
         largest = values.max()
         row = (values == largest).to(torch.uint8).argmax(0, keepdim=True)
+        row = row if rows is None else rows[row]
         mine = First(float(largest), shards.start + int(row))
     here = shards.attempt(lambda: source.own(row) if len(row) else nothing, lambda: nothing)
     firsts = torch.tensor([list(mine)], dtype=torch.float64)

@@ -118,7 +118,17 @@ class StreamedRows:
 
     def select(self, index: Tensor) -> Rows:
         """Return a copy of some rows of the pool, those of other ranks too."""
-        return self.space.prepare(self.reader.rows(index))
+        size = self.reader.chunk_rows()
+        if len(index) <= size or not self.shards.alone:
+            return self.space.prepare(self.reader.rows(index))
+        # what comes between the rows as they are read and as they are made ready is that of a chunk
+        first = self.space.prepare(self.reader.rows(index[:size]))
+        x, sq = first.x.new_empty(len(index), *first.x.shape[1:]), first.sq.new_empty(len(index))
+        x[:size], sq[:size] = first
+        for start in range(size, len(index), size):
+            some = slice(start, start + size)
+            x[some], sq[some] = self.space.prepare(self.reader.rows(index[some]))
+        return Rows(x, sq)
 
     def select_beside(self, index: Tensor, values: Tensor) -> tuple[Rows, Tensor]:
         """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...), in one round."""

@@ -1,11 +1,13 @@
 """The public math of selection: tensors in, tensors out, one file per family of kernels.
 
-Features may also be NumPy arrays or mapped files, of any float or integer dtype, and what is given beside them (masks,
-weights, labels, row numbers) arrays or lists; what comes out are tensors. See `torchal.engine.features.Features`.
+Features may also be NumPy arrays, mapped files or the rows of several files (`FileRows`), of any float or integer dtype,
+and what is given beside them (masks, weights, labels, row numbers) arrays or lists; what comes out are tensors. See
+`torchal.engine.features.Features`.
 
 Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
 """
 
+from torchal.engine.file_rows import FileRows as FileRows
 from torchal.functional.alfa_mix import alfa_mix as alfa_mix
 from torchal.functional.alfa_mix import class_means as class_means
 from torchal.functional.alfa_mix import flip_eps as flip_eps

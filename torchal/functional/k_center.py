@@ -24,6 +24,7 @@ from torchal.distributed import Group, Shards, as_shards
 from torchal.engine.distances import Backend, Metric, Rows, check_metric, make_space, survey, unit_rows
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Picks, Pool, farthest_first
+from torchal.engine.largest import Largest
 from torchal.engine.sharded import ShardedPool, first_of_all
 from torchal.engine.sources import StreamedRows, nearest_centers
 from torchal.errors import CapabilityError, ShapeError
@@ -150,7 +151,8 @@ def k_center_greedy(
     cover = Cover(reader, metric=metric, backend=backend)
     if n_labeled:
         cover.add(shards.numbers_of(labeled))
-    return cover._pick_allowed(n, n_candidates, candidates, weights, outliers, min_distance)
+    del labeled  # a byte a row
+    return cover._pick_allowed(n, n_candidates, candidates, weights, outliers, min_distance, keep=False)
 
 
 def _check_settings(outliers: object, min_distance: object, shards: Shards) -> None:
@@ -349,19 +351,23 @@ class Cover:
         weights: Tensor | None,
         outliers: float,
         min_distance: float | None,
+        *,
+        keep: bool = True,
     ) -> Selection:
+        """Do what `pick` does, after its checks; if the distances need not be kept, in their memory."""
         device, home = self._reader.device, self._reader.home
         allowed = candidates.to(device)
         beyond = min(rows_in(outliers, n_allowed), n_allowed - n)
         with exact_arithmetic(device):
             if weights is None:
-                picked, scores = self._pick(n, allowed, beyond, min_distance)
+                picked, scores = self._pick(n, allowed, beyond, min_distance, keep=keep)
             else:
                 picked, scores = self._pick_weighted(n, allowed, weights.to(device), beyond, min_distance)
         return Selection(picked.to(home), scores.to(home, self._dtype))
 
-    def _pick(self, n: int, allowed: Tensor, beyond: int, min_distance: float | None) -> Picks:
-        pool = self._pool(torch.where(allowed, self._values, -torch.inf))
+    def _pick(self, n: int, allowed: Tensor, beyond: int, min_distance: float | None, *, keep: bool) -> Picks:
+        values = self._values.clone() if keep else self._values
+        pool = self._pool(values.masked_fill_(~allowed, -torch.inf))
         least = -math.inf if min_distance is None else self._rounded(self._space.value(min_distance))
         if self._n_centers:
             picked, values = self._farthest_first(pool, n, least, beyond)
@@ -426,23 +432,23 @@ class Cover:
         """
         reader, total, metric = self._reader, self._seen.total * self._space.scale, self._metric
         n_rows = self._shards.n_rows
-        far = torch.full((len(self),), -torch.inf, dtype=torch.float64, device=reader.device)
+        farthest = Largest(beyond + 1, total)
 
         def measure(start: int, stop: int) -> None:
             x = reader.read(start, stop).double()
             x = unit_rows(x) if metric == "cosine" else x * self._space.scale
             difference = x.mul_(n_rows).sub_(total)
-            far[start:stop] = difference.abs_().sum(1) if metric == "manhattan" else difference.square_().sum(1)
+            far = difference.abs_().sum(1) if metric == "manhattan" else difference.square_().sum(1)
+            farthest.add(far.masked_fill_(~allowed[start:stop], -torch.inf), start)
 
         reader.in_chunks(len(self), reader.chunk_rows(), measure)
-        far.masked_fill_(~allowed, -torch.inf)
         if beyond:
-            best = far.topk(beyond + 1, sorted=False).values.min()
-            first = (far == best).to(torch.uint8).argmax(0, keepdim=True)
+            best = farthest.least
+            first = farthest.rows[(farthest.values == best).to(torch.uint8).argmax(0, keepdim=True)]
             center = self._source.select(first)
         else:
-            (found, row), center = first_of_all(far, self._source)
-            best, first = far.new_tensor(found), torch.tensor([row], device=far.device)
+            (found, row), center = first_of_all(farthest.values, self._source, farthest.rows)
+            best, first = total.new_tensor(found), torch.tensor([row], device=total.device)
         value = best.unsqueeze(0) / (n_rows if metric == "manhattan" else n_rows**2)
         space_distance = value / 2 if metric == "cosine" else self._space.distance(value)
         return first, space_distance.to(self._space.dtype), center

@@ -383,7 +383,7 @@ class _Lloyd:
         sums = torch.zeros(k, n_columns, dtype=torch.float64, device=device)
         squares = torch.zeros((), dtype=torch.float64, device=device)
         masses = torch.zeros(k, dtype=torch.float64, device=device)
-        # sums of multiples of these steps are exact in float64, so it does not matter who adds them up, and in which order
+        # Sums of multiples of these steps are exact in float64, whoever adds them up, and in whatever order.
         n_rows = self._source.shards.n_rows if not self._source.shards.alone else len(self._source)
         room = 2.0 ** (n_rows.bit_length() - 52)
         step_of_masses = room
@@ -444,13 +444,14 @@ def euclidean_rows(reader: FeatureReader) -> tuple[Space, StreamedRows]:
 def _checked_weights(weights: ArrayLike | None, reader: FeatureReader) -> Tensor:
     """Return weights (N,), 1 unless given."""
     if weights is None:
-        return torch.ones(len(reader), dtype=torch.promote_types(reader.dtype, torch.float32), device=reader.home)
+        one = torch.ones((), dtype=torch.promote_types(reader.dtype, torch.float32), device=reader.home)
+        return one.expand(len(reader))  # one number for all rows
     return as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
 
 
 def _scaled_weights(weights: Tensor, reader: FeatureReader) -> tuple[Tensor, float]:
     """Return weights (N,) of at most 1 on the device, and what they are to be multiplied with, a power of two."""
-    heaviest = weights.double().max() if len(weights) else torch.zeros((), dtype=torch.float64, device=weights.device)
+    heaviest = weights.max().double() if len(weights) else torch.zeros((), dtype=torch.float64, device=weights.device)
     heaviest = reader.shards.all_reduce(heaviest, "max")
     exponent = 0 if heaviest == 1 else max(-1000, math.frexp(float(heaviest))[1])
     dtype = torch.promote_types(reader.dtype, torch.float32)

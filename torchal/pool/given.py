@@ -12,13 +12,14 @@ from torchal._checks import as_array, as_mask
 from torchal._checks import as_tensor as as_numbers
 from torchal._chunks import values_per_chunk
 from torchal.engine.features import Features, device_of, in_memory
+from torchal.engine.file_rows import FileRows
 from torchal.errors import DataError, ShapeError
 from torchal.protocols import UNLABELED, LastLayer
 
 
 def as_outputs(*, features: Any, scores: Any, log_probs: Any, draws: Any) -> dict[str, Tensor]:
     """Return those outputs that are given, as tensors; features may be what only a reader can make tensors of."""
-    if features is not None and not isinstance(features, Tensor):
+    if features is not None and not isinstance(features, Tensor | FileRows):
         features = np.asarray(features) if isinstance(features, list | tuple) else features
         features = as_array("features", features)
         features = features if isinstance(features, np.memmap) else in_memory(features)

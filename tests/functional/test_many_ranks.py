@@ -1,0 +1,268 @@
+"""Selections from rows on many ranks: the same as from all rows in one process, for any split."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.ranks import parts_of, run_ranks
+from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, GroupError, ShapeError
+from torchal.functional import (
+    Cover,
+    assign_to_centers,
+    badge,
+    k_center_greedy,
+    kmeans,
+    kmeans_plus_plus,
+    margin,
+    top_n,
+    uniform,
+)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@st.composite
+def pools(draw, max_rows=400):
+    """Return rows, which may be copies or whole numbers, weights, a mask of labeled rows, and where they are cut."""
+    n_rows = draw(st.integers(1, max_rows))
+    kind = draw(st.sampled_from(["float", "whole", "copies"]))
+    generator = seeded(draw(st.integers(0, 1000)))
+    x = torch.randn(n_rows, draw(st.sampled_from([1, 3, 8])), generator=generator)
+    if kind == "whole":
+        x = x.mul_(2).round_()
+    elif kind == "copies":
+        x = x[torch.randint(0, max(1, n_rows // 4), (n_rows,), generator=generator)]
+    weights = draw(st.sampled_from([None, "whole", "float"]))
+    if weights is not None:
+        weights = torch.rand(n_rows, generator=generator)
+        weights = weights if weights is not None and draw(st.booleans()) else weights.mul_(3).round_().add_(1)
+    labeled = torch.rand(n_rows, generator=generator) < draw(st.sampled_from([0.0, 0.1, 0.5]))
+    labeled[int(torch.randint(0, n_rows, (1,), generator=generator))] = False
+    world_size = draw(st.sampled_from([2, 3, 4, 8]))
+    cuts = sorted(draw(st.lists(st.integers(0, n_rows), min_size=world_size - 1, max_size=world_size - 1)))
+    return x, weights, labeled, cuts
+
+
+def on_ranks(cuts, work, *rows):
+    """Return what work(group, *rows of the rank) returns on each rank; errors are raised."""
+    parts = [[None] * (len(cuts) + 1) if each is None else parts_of(each, cuts) for each in rows]
+    found = run_ranks(len(cuts) + 1, lambda group: work(group, *(part[group.rank] for part in parts)))
+    for result in found:
+        if isinstance(result, Exception):
+            raise result
+    return found
+
+
+def check_same(found, alone):
+    for selection in found:
+        assert torch.equal(selection.indices, alone.indices)
+        torch.testing.assert_close(selection.scores, alone.scores, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools(), st.data())
+def test_k_center_greedy(pool, data):
+    x, weights, labeled, cuts = pool
+    n = data.draw(st.integers(1, int((~labeled).sum())))
+    given_to = {
+        "metric": data.draw(st.sampled_from(["euclidean", "manhattan"])),
+        "min_distance": data.draw(st.sampled_from([None, 0.5])),
+    }
+
+    def work(group, x, weights, labeled):
+        return k_center_greedy(x, n, labeled=labeled, weights=weights, group=group, **given_to)
+
+    x = x.double()  # in which no two different rows of these are as near as rounding
+    check_same(on_ranks(cuts, work, x, weights, labeled), work(None, x, weights, labeled))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+@pytest.mark.parametrize("kind", ["spread", "clusters", "grid", "copies"])
+def test_k_center_greedy_of_more_rows_than_a_block_has(world_size, kind):
+    x = torch.randn(30_000, 6, generator=seeded(0), dtype=torch.float64)
+    if kind == "clusters":  # each on a rank of its own, but for the last
+        x = x / 50 + torch.arange(30_000).div(2_000, rounding_mode="floor").unsqueeze(1)
+    elif kind == "grid":
+        x = x.round()
+    elif kind == "copies":
+        x = x[:300].repeat(100, 1)
+    cuts = [30_000 * rank // world_size - 7 * rank for rank in range(1, world_size)]
+
+    def work(group, x):
+        return k_center_greedy(x, 400, group=group)
+
+    check_same(on_ranks(cuts, work, x), work(None, x))
+
+
+def test_a_block_of_picks_is_a_round():
+    x = torch.randn(20_000, 8, generator=seeded(0)) / 10
+    x += 3 * torch.randn(50, 8, generator=seeded(1))[torch.randint(0, 50, (20_000,), generator=seeded(2))]
+    rounds = []
+
+    def work(group, x):
+        k_center_greedy(x, 300, group=group)
+        rounds.append((group.rounds, group.received_bytes))
+
+    on_ranks([7_000], work, x)
+    assert len(set(rounds)) == 1
+    assert rounds[0][0] <= 15
+
+
+@settings(max_examples=40, deadline=None)
+@given(pools(), st.data())
+def test_draws(pool, data):
+    x, weights, labeled, cuts = pool
+    n = data.draw(st.integers(1, int((~labeled).sum())))
+    seed = data.draw(st.integers(0, 100))
+    log_probs = torch.randn(len(x), 4, generator=seeded(seed)).log_softmax(1)
+    first = data.draw(st.sampled_from(["largest", "uniform"]))
+
+    def seed_rows(group, x, weights, labeled):
+        return kmeans_plus_plus(x, n, generator=seeded(seed), weights=weights, labeled=labeled, group=group)
+
+    def by_badge(group, x, log_probs, labeled):
+        return badge(log_probs, x, n, generator=seeded(seed), candidates=~labeled, first=first, group=group)
+
+    def at_random(group, labeled):
+        return uniform(n, candidates=~labeled, generator=seeded(seed), group=group)
+
+    check_same(on_ranks(cuts, seed_rows, x, weights, labeled), seed_rows(None, x, weights, labeled))
+    check_same(on_ranks(cuts, by_badge, x, log_probs, labeled), by_badge(None, x, log_probs, labeled))
+    check_same(on_ranks(cuts, at_random, labeled), at_random(None, labeled))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_draws_from_more_rows_than_the_top_of_the_tree_has(world_size):
+    x = torch.randn(40_000, 4, generator=seeded(0))
+    cuts = [12_345 + 100 * rank for rank in range(1, world_size)]
+
+    def work(group, x):
+        return kmeans_plus_plus(x, 300, generator=seeded(1), group=group)
+
+    check_same(on_ranks(cuts, work, x), work(None, x))
+
+
+@settings(max_examples=25, deadline=None)
+@given(pools(), st.data())
+def test_kmeans(pool, data):
+    x, weights, _, cuts = pool
+    k = data.draw(st.integers(1, min(len(x), 6)))
+
+    def work(group, x, weights):
+        return kmeans(x, k, generator=seeded(3), weights=weights, group=group)
+
+    alone = work(None, x, weights)
+    found = on_ranks(cuts, work, x, weights)
+    for clusters in found:
+        torch.testing.assert_close(clusters.centers, alone.centers)
+        torch.testing.assert_close(clusters.inertia, alone.inertia)
+    assert torch.equal(torch.cat([clusters.assignments for clusters in found]), alone.assignments)
+
+
+def test_kmeans_that_begins_with_a_sample():
+    x = torch.randn(110_000, 3, generator=seeded(0))
+
+    def work(group, x):
+        return kmeans(x, 4, generator=seeded(3), max_iterations=20, group=group)
+
+    alone = work(None, x)
+    for clusters in on_ranks([1, 70_000], work, x):
+        assert torch.equal(clusters.centers, alone.centers)  # sums are exact, whoever adds them up
+
+
+@settings(max_examples=25, deadline=None)
+@given(pools(), st.data())
+def test_top_n_and_what_each_row_belongs_to(pool, data):
+    x, _, labeled, cuts = pool
+    n = data.draw(st.integers(1, int((~labeled).sum())))
+    scores = margin(torch.cat([x.round(), -x.round()], 1))
+
+    def best(group, scores, labeled):
+        return top_n(scores, n, candidates=~labeled, group=group)
+
+    alone = best(None, scores, labeled)
+    check_same(on_ranks(cuts, best, scores, labeled), alone)
+    centers = alone.indices
+
+    def assign(group, x):
+        return assign_to_centers(x, centers, group=group)
+
+    found = on_ranks(cuts, assign, x)
+    assert torch.equal(torch.cat([part.centers for part in found]), assign(None, x).centers)
+
+
+def test_a_cover_of_several_rounds():
+    x = torch.randn(500, 3, generator=seeded(0), dtype=torch.float64)
+
+    def work(group, x):
+        cover = Cover(x, group=group)
+        picks = []
+        for _ in range(3):
+            picks.append(cover.pick(7))
+            cover.add(picks[-1].indices)
+        return picks, cover.distances, cover.is_center
+
+    alone = work(None, x)
+    found = on_ranks([10, 10, 300], work, x)
+    for picks, _, _ in found:
+        for selection, expected in zip(picks, alone[0], strict=True):
+            check_same([selection], expected)
+    torch.testing.assert_close(torch.cat([distances for _, distances, _ in found]), alone[1])
+    assert torch.equal(torch.cat([is_center for _, _, is_center in found]), alone[2])
+
+
+def test_what_is_wrong_on_one_rank_is_told_to_all():
+    x = torch.randn(90, 3)
+    x[70, 1] = torch.nan
+    errors = run_ranks(3, lambda group: k_center_greedy(parts_of(x, [30, 60])[group.rank], 5, group=group))
+    assert isinstance(errors[2], DataError)
+    assert "the first is row 70" in str(errors[2])
+    for error in errors[:2]:
+        assert isinstance(error, GroupError)
+        assert "rank 2 failed with DataError: features" in str(error)
+        assert "row 70" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        (lambda rank: (torch.randn(5, 2 + rank), 2, {}), ShapeError, r"same columns on all ranks, got \[2, 3\]"),
+        (lambda rank: (torch.randn(5, 2), 2 + rank, {}), ConfigError, r"rank 0 for n=2.*rank 1 for n=3"),
+        (lambda rank: (torch.randn(5, 2), 11, {}), BudgetError, "asked for 11 rows, 10 can be picked"),
+        (lambda rank: (torch.randn(0, 2), 1, {}), DataError, "no rows on any of 2 ranks"),
+        (lambda rank: (torch.randn(5, 2), 1, {"outliers": 0.1}), CapabilityError, "with 2 ranks"),
+    ],
+)
+def test_bad_input(arguments, error, match):
+    def work(group):
+        x, n, others = arguments(group.rank)
+        return k_center_greedy(x, n, group=group, **others)
+
+    for found in run_ranks(2, work):
+        assert isinstance(found, error)
+        with pytest.raises(error, match=match):
+            raise found
+
+
+def test_generators_must_be_seeded_alike():
+    for error in run_ranks(
+        2, lambda group: kmeans_plus_plus(torch.rand(9, 2), 3, generator=seeded(group.rank), group=group)
+    ):
+        assert isinstance(error, ConfigError)
+        assert "generator in state" in str(error)
+
+
+def test_a_group_of_another_kind():
+    with pytest.raises(ConfigError, match=r"group must be a process group of torch\.distributed, got int"):
+        k_center_greedy(torch.rand(3, 2), 1, group=3)
+
+
+def test_covers_on_ranks_are_not_extended():
+    def work(group):
+        return Cover(torch.rand(4, 2), group=group).extended(torch.rand(6, 2))
+
+    for error in run_ranks(2, work):
+        assert isinstance(error, CapabilityError)
