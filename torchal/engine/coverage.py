@@ -21,7 +21,7 @@ travel from rank to rank, in blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -275,47 +275,51 @@ class Coverage:
             loss = self._loss(tile, low[rows].unsqueeze(1), high[rows].unsqueeze(1))
             lost[columns] += (self._weights[raised[rows]] @ loss).double()
 
-        room = values_per_chunk(self._device)
-        size = math.isqrt(room) if self._matrix is None else max(1, room // len(lost))
-        parts = torch.arange(len(raised), device=self._device).split(size) if len(raised) else ()
-        if not self._shards.alone:
-            self._lower_here(raised, parts, lose, width=min(size, n_raised))
-            parts = ()
-        for rows in parts:
-            if self._matrix is None:
-                here = self._rows.select(raised[rows])
-                look = partial(self._look_from, here, partial(lose, rows))
-                self._columns.each(look, width=len(rows))
-            elif self._symmetric:
-                lose(rows, slice(None), self._matrix.index_select(0, raised[rows]))
-            else:
-                lose(rows, slice(None), self._matrix.index_select(1, raised[rows]).T)
+        if self._shards.alone:
+            self._look_from(raised, lose)
+        else:
+            self._look_from_ranks(raised, n_raised, lose)
         lost = self._shards.all_reduce(lost)
         self._exact -= lost
         self._drifted = True
         self._note(lost.max(), n_raised)
 
-    def _lower_here(
-        self, raised: Tensor, parts: Sequence[Tensor], lose: Callable[[Tensor, slice, Tensor], None], *, width: int
-    ) -> None:
-        """Call lose(part, columns, tile) with the similarities of parts of a rank's raised rows, and of all columns."""
-        matrix = self._matrix
+    def _look_from(self, raised: Tensor, work: Callable[[Tensor, slice, Tensor], None]) -> None:
+        """Call work(some, columns, tile) with similarities of some of the raised rows (r,) and of all columns."""
+        room = values_per_chunk(self._device)
+        size = math.isqrt(room) if self._matrix is None else max(1, room // len(self._exact))
+        for rows in torch.arange(len(raised), device=self._device).split(size):
+            if self._matrix is None:
+                here = self._rows.select(raised[rows])
 
-        def from_matrix(matrix: Tensor) -> None:
-            for rows in parts:
-                lose(rows, slice(None), matrix.index_select(1, raised[rows]).T)
+                def look(columns: slice, there: Rows, rows: Tensor = rows, here: Rows = here) -> None:
+                    work(rows, columns, self._affinity.between(here, there))
+
+                self._columns.each(look, width=len(rows))
+            elif self._symmetric:
+                work(rows, slice(None), self._matrix.index_select(0, raised[rows]))
+            else:
+                work(rows, slice(None), self._matrix.index_select(1, raised[rows]).T)
+
+    def _look_from_ranks(self, raised: Tensor, n_raised: int, work: Callable[[Tensor, slice, Tensor], None]) -> None:
+        """Do what `_look_from` does with this rank's raised rows, of n_raised on all ranks."""
+        room, everywhere = values_per_chunk(self._device), torch.arange(len(raised), device=self._device)
+        side = math.isqrt(room)
 
         def from_rows(columns: slice, there: Rows) -> None:
-            for rows in parts:
-                lose(rows, columns, self._affinity.between(self._rows.select(raised[rows]), there))
+            for rows in everywhere.split(side) if len(raised) else ():
+                work(rows, columns, self._affinity.between(self._rows.select(raised[rows]), there))
 
-        if matrix is None:
-            self._columns.each(from_rows, width=width)
+        def from_matrix(matrix: Tensor) -> None:
+            size = max(1, room // max(1, len(raised)))  # all rows at once: what is read lies as near as it can
+            for first in range(0, len(matrix) if len(raised) else 0, size):
+                columns = slice(first, first + size)
+                work(everywhere, columns, matrix[columns].index_select(1, raised).T)
+
+        if self._matrix is None:
+            self._columns.each(from_rows, width=min(side, n_raised))
         else:
-            self._shards.attempt(partial(from_matrix, matrix), lambda: None)
-
-    def _look_from(self, here: Rows, work: Callable[[slice, Tensor], None], columns: slice, there: Rows) -> None:
-        work(columns, self._affinity.between(here, there))
+            self._shards.attempt(partial(from_matrix, self._matrix), lambda: None)
 
     def _note(self, largest: Tensor, n_terms: int) -> None:
         """Let the gains be those of today's values, more off than before by the rounding of sums of so many terms."""
@@ -367,69 +371,3 @@ def _turn(tile: Tensor, into: Tensor) -> None:
     """Write a tile (m, r) into another (r, m), in strips: a CPU's cache holds the lines that a strip goes to."""
     for start in range(0, len(tile), _STRIP):
         into[:, start : start + _STRIP] = tile[start : start + _STRIP].T
-
-
-class SaturatedCoverage(Coverage):
-    """Rows whose similarities with all picks are summed, until they have enough.
-
-    A row's value is minus the room that is left to it, and not below minus the highest similarity there can be: while
-    there is room for any similarity, gains stay what they are.
-
-    Args:
-        affinity: what similarity is.
-        rows: what is to be covered.
-        columns: what can be picked, as in `Coverage`.
-        room: (N,) float64, at least 0: how much each row can still take.
-        weights: (N,) at least 0.
-        allowed: (N,) bool, the rows that may be picked.
-        max_held: of no more similarities than these, all are held.
-        shards: whose ranks have other rows.
-    """
-
-    def __init__(
-        self,
-        affinity: Affinity,
-        rows: Source,
-        columns: Source,
-        *,
-        room: Tensor,
-        weights: Tensor,
-        allowed: Tensor,
-        max_held: int = MAX_HELD,
-        shards: Shards | None = None,
-    ) -> None:
-        self._room = room.clone()
-        self._at_first = room
-        self._top = 1 + affinity.error
-        values = -room.clamp(max=self._top)
-        super().__init__(
-            affinity, rows, columns, values=values, weights=weights, allowed=allowed, max_held=max_held, shards=shards
-        )
-
-    def total(self) -> float:
-        """Return the weighted sum of what the rows have taken."""
-        return float(self._shards.all_reduce(self._weights.double() @ (self._at_first - self._room)))
-
-    def _rise(self, tile: Tensor, values: Tensor) -> Tensor:
-        return torch.minimum(tile.clamp_(min=0), -values, out=tile)
-
-    def _loss(self, tile: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        # min(s, -low) - min(s, -high)
-        return torch.minimum(tile.add_(high).clamp_(min=0), high - low, out=tile)
-
-    def _raise(self, rows: slice, tile: Tensor) -> None:
-        self._room[rows] = (self._room[rows] - tile[0].clamp(min=0)).clamp_(min=0)
-        self._values[rows] = -self._room[rows].clamp(max=self._top).to(self._values.dtype)
-
-
-def summed_similarities(affinity: Affinity, rows: Source, columns: Source, shards: Shards | None = None) -> Tensor:
-    """Return the sum of each column's similarities with all rows, those below 0 left out, (M,) float64.
-
-    Rows and columns are as in `Coverage`.
-    """
-    device = rows.longest_sq.device
-    none, ones = torch.zeros(len(rows), device=device), torch.ones(len(rows), device=device)
-    allowed = torch.ones(len(columns), dtype=torch.bool, device=device)
-    return Coverage(
-        affinity, rows, columns, values=none, weights=ones, allowed=allowed, max_held=0, shards=shards
-    ).gains

@@ -12,9 +12,10 @@ from torchal._checks import ArrayLike, as_row_weights, check_budget, check_fract
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal.distributed import Group, Meeting, as_shards
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity, pool_of
-from torchal.engine.coverage import MAX_HELD, Coverage, SaturatedCoverage, summed_similarities
+from torchal.engine.coverage import MAX_HELD, Coverage
 from torchal.engine.distances import Rows
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.saturated_coverage import SaturatedCoverage, summed_similarities
 from torchal.engine.sources import HeldRows, Source
 from torchal.functional.k_center import check_masks
 
