@@ -20,9 +20,10 @@ _EPILOG = """examples:
   torchal query --texts messages.csv --column text --labels labels.csv --budget 100 --out next.csv
   torchal query --images photos/ --weights backbone.pt --strategy typiclust --budget 200 --out next.csv
   torchal suggest --features embeddings.npy --labels labels.csv --budget 500
+  torchrun --nproc-per-node 8 -m torchal query --shards embedded/ --strategy k_center --budget 10000 --out next.csv
 
 Beside next.csv lie next.png, a map of the pool, next.html, a page to look at, and next.torchal, a folder that
-remembers: fill in the column label of next.csv, and the same command goes on.
+remembers: fill in the column label of next.csv, and the same command goes on. Of --shards there is next.csv alone.
 """
 
 
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_source(query)
+    _add_source(query, shards=True)
     query.add_argument("--strategy", help="by name, as margin, badge or typiclust; margin unless given")
     query.add_argument("--out", type=Path, required=True, help="the table to write, .csv or .parquet")
     query.add_argument(
@@ -77,12 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def _add_source(parser: argparse.ArgumentParser, *, shards: bool = False) -> None:
     rows = parser.add_argument_group("rows").add_mutually_exclusive_group(required=True)
     rows.add_argument("--features", type=Path, help="a .npy file of numbers, (N, D), as a network's embeddings")
     rows.add_argument("--table", type=Path, help="a CSV or Parquet file, whose columns are the features")
     rows.add_argument("--texts", type=Path, help="a CSV file with a column of texts, or a .txt file of lines")
     rows.add_argument("--images", type=Path, help="a folder of image files")
+    if shards:
+        rows.add_argument(
+            "--shards", type=Path, help="a folder of numbered .npy files of features, read by many processes"
+        )
     more = parser.add_argument_group("about the rows")
     more.add_argument("--id", help="the column of the ids; one named id unless given, else rows are numbers from 0")
     more.add_argument("--ids", type=Path, help="ids of the features: a .txt file of lines, or a CSV file")
@@ -117,6 +122,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
+    if options.shards is not None:
+        return _query_shards(options)
     from torchal.command.memory import locked
     from torchal.command.query import Request, query
     from torchal.command.sources import read_coordinates
@@ -149,6 +156,23 @@ def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
     for text in [*told.warnings, *(str(one.message) for one in caught if issubclass(one.category, UserWarning))]:
         print(f"Mind: {text}")
     print("Wrote " + ", ".join(str(file) for file in told.files) + ".")
+    return 0
+
+
+def _query_shards(options: argparse.Namespace) -> int:
+    from torchal.command.shards import ShardedRequest, query_shards
+    from torchal.errors import ConfigError
+
+    others = ("classes", "correct", "coordinates", "stop", "format", "ids", "target", "columns", "column", "weights")
+    for name in others:
+        if getattr(options, name):
+            raise ConfigError(f"--{name} is not for --shards, of which only the table is written")
+    settings = {"strategy": options.strategy} if options.strategy else {}
+    request = ShardedRequest(
+        options.shards, options.budget, options.out, seed=options.seed, id_column=options.id, **settings
+    )
+    for line in query_shards(request, _answers(options, of_out=False)):
+        print(line)
     return 0
 
 
@@ -210,15 +234,15 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     )
 
 
-def _answers(options: argparse.Namespace) -> Any:
-    """Return what all files with labels say; None where there are none."""
+def _answers(options: argparse.Namespace, *, of_out: bool = True) -> Any:
+    """Return what all files with labels say, and that to be written if it is there; None where there are none."""
     from torchal.command.tools import read_labels
     from torchal.exchange.answers import Answers
 
     columns = {"id_column": options.id or "id", "label_column": options.label}
     found = [read_labels(path, **columns) for path in options.labels]
     out = getattr(options, "out", None)
-    if out is not None and out.exists():  # filled in, it is not to be lost
+    if of_out and out is not None and out.exists():  # filled in, it is not to be lost
         try:
             read_labels(out, id_column="id", label_column="picked_by")  # a table of labels alone has no such column
             found.append(read_labels(out, id_column="id", label_column="label"))

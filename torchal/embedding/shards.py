@@ -23,6 +23,7 @@ from torchal.embedding.npy_stream import npy_header
 from torchal.embedding.parquet_files import IdFile, embedding_column, embedding_file, id_file, read_embeddings, read_ids
 from torchal.embedding.shard_files import MatrixFile, check_alike, in_order, listed, npy_file, number_of
 from torchal.embedding.shard_folder import FEATURES, LOGITS, MANIFEST, METADATA
+from torchal.engine.file_rows import FileRows
 from torchal.errors import CapabilityError, ConfigError, DataError, RunError, ShapeError
 
 Mapped: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[Any]]"
@@ -85,8 +86,8 @@ def open_shards(
         >>> shards = open_shards(folder)
         >>> shards.shape, shards.dtype, [shard.rows for shard in shards.files], shards.part(1, 2)
         ((5, 4), dtype('float16'), [range(0, 3), range(3, 5)], slice(2, 5, None))
-        >>> shards.features(slice(3, 5)).tolist()
-        [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+        >>> shards.features(slice(2, 4))[[0, 1]].tolist()
+        [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]
     """
     path = Path(source).expanduser()
     _check_finished(path, subfolder)
@@ -194,17 +195,17 @@ class ShardedFeatures:
         """
         return [self._map(one) for one in self._files if one.n_rows]
 
-    def features(self, rows: slice = slice(None)) -> Mapped:
+    def features(self, rows: slice = slice(None)) -> FileRows:
         """Return a run of rows for `torchal.functional`, which reads it chunk by chunk.
 
         Args:
             rows: from one row to another, as `part` gives them; all of them unless given.
 
         Returns:
-            (n, D), a map of the file that has them.
+            (n, D), read from the files where it is asked for.
 
         Raises:
-            CapabilityError: the files are Parquet; or the rows lie in several files, which is for `arrays`.
+            CapabilityError: the files are Parquet.
             ConfigError: the slice leaves rows out.
             DataError: a file is missing, or was changed since it was opened.
         """
@@ -300,14 +301,9 @@ class ShardedFeatures:
         return column
 
 
-def _joined(parts: list[Mapped]) -> Mapped:
+def _joined(parts: list[Mapped]) -> FileRows:
     """Return rows of several files as one matrix."""
-    if len(parts) > 1:
-        raise CapabilityError(
-            f"the rows lie in {len(parts)} files, {parts[0].filename} to {parts[-1].filename}: take a run inside one "
-            "file, as in .files, or .arrays, a map of each"
-        )
-    return parts[0]
+    return FileRows(parts, torch.bfloat16 if parts[0].dtype.str == "|V2" else None)
 
 
 def _check_finished(path: Path, subfolder: str) -> None:

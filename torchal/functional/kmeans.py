@@ -423,9 +423,9 @@ class _Lloyd:
 
 
 def _in_steps(values: Tensor, step: float) -> Tensor:
-    """Return values (R, ...) float64 rounded to multiples of a power of two, in place."""
+    """Return values (R, ...) float64 rounded to multiples of a power of two."""
     rounder = 1.5 * 2.0**52 * step  # what is added to it keeps no digits below the step
-    return values.add_(rounder).sub_(rounder)
+    return (values + rounder).sub_(rounder)
 
 
 def _sum_by(index: Tensor, rows: Tensor, k: int) -> Tensor:

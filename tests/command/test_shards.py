@@ -1,0 +1,105 @@
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torchal
+import torchal.command.shards
+from torchal.command.main import main
+from torchal.functional import k_center_greedy
+
+N = 700
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards") / "embedded"
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(N, 5)
+    names = [f"row{i:03}" for i in range(N)]
+    torchal.embed(net, x, out=folder, shard_rows=200, ids=names, batch_size=100, progress=False)
+    return folder
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def query(embedded, out, *more):
+    return main(["query", "--shards", str(embedded), "--budget", "20", "--out", str(out), *more])
+
+
+@pytest.mark.parametrize("strategy", torchal.command.shards.STRATEGIES)
+def test_each_strategy(embedded, tmp_path, strategy, capsys):
+    assert query(embedded, tmp_path / "next.csv", "--strategy", strategy) == 0
+    rows = rows_of(tmp_path / "next.csv")
+    assert len({row["id"] for row in rows}) == 20
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 21)]
+    assert {row["picked_by"] for row in rows} == {strategy}
+    assert f"{strategy}: 20 of 700 rows, of which 0 are labeled, by 1 process." in capsys.readouterr().out
+
+
+def test_labeled_rows_are_kept_away_from(embedded, tmp_path):
+    assert query(embedded, tmp_path / "1.csv", "--strategy", "k_center") == 0
+    first = rows_of(tmp_path / "1.csv")
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{row['id']},a\n" for row in first))
+    more = ("--strategy", "k_center", "--labels", str(tmp_path / "labels.csv"))
+    assert query(embedded, tmp_path / "2.csv", *more) == 0
+    labeled = torch.zeros(N, dtype=torch.bool)
+    labeled[[int(row["id"][3:]) for row in first]] = True
+    features = torch.from_numpy(np.concatenate([np.load(embedded / f"img_emb/img_emb_{i}.npy") for i in range(4)]))
+    expected = k_center_greedy(features, 20, labeled=labeled).indices.tolist()
+    assert [int(row["id"][3:]) for row in rows_of(tmp_path / "2.csv")] == expected
+
+
+def test_many_processes_write_what_one_does(embedded, tmp_path):
+    assert query(embedded, tmp_path / "one.csv", "--strategy", "k_center") == 0
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    command += ["-m", "torchal", "query", "--shards", embedded, "--budget", "20", "--strategy", "k_center"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    settings = {"env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([*command, "--out", tmp_path / "three.csv"], check=False, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "by 3 processes." in done.stdout
+    one, three = rows_of(tmp_path / "one.csv"), rows_of(tmp_path / "three.csv")
+    assert [row["id"] for row in one] == [row["id"] for row in three]
+    again = subprocess.run([*command, "--out", tmp_path / "three.csv"], check=False, **settings)
+    assert again.returncode != 0
+    assert "three.csv is there already" in again.stderr
+    assert "rank 0 failed with RunError" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        (["--strategy", "bald"], "--strategy is one of badge, entropy"),
+        (["--stop"], "--stop is not for --shards"),
+    ],
+)
+def test_bad_input(embedded, tmp_path, more, error, capsys):
+    assert query(embedded, tmp_path / "next.csv", *more) == 2
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "next.csv").exists()
+
+
+def test_a_label_of_no_row(embedded, tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text("id,label\nrow003,a\nnobody,b\n")
+    assert (
+        query(embedded, tmp_path / "next.csv", "--strategy", "uniform", "--labels", str(tmp_path / "labels.csv")) == 2
+    )
+    assert "labels name 2 rows, of which 1 are not in" in capsys.readouterr().err
+
+
+def test_without_logits(embedded, tmp_path, capsys):
+    np.save(tmp_path / "emb_0.npy", np.ones((30, 2), np.float32))
+    assert query(tmp_path, tmp_path / "next.csv", "--strategy", "margin") == 2
+    assert "margin needs logits, and there is no folder" in capsys.readouterr().err
+    assert query(tmp_path, tmp_path / "next.csv", "--strategy", "uniform") == 0
+    assert {int(row["id"]) for row in rows_of(tmp_path / "next.csv")} <= set(range(30))
