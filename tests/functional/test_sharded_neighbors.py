@@ -50,7 +50,7 @@ def test_as_in_one_process(metric, whole, data, n_rows, n_columns, k, seed):
     want = knn_graph(x, k, metric=metric)
     got = on_ranks(x, cuts, k, metric=metric, chunk_rows=data.draw(st.sampled_from([None, 1, 7, 64])))
     assert got.distances.equal(want.distances)
-    if metric == "cosine" or not whole:  # equally far rows, of which any may be returned
+    if not whole:  # equally far rows, of which any may come first
         at = knn_graph(x, n_rows - 1, metric=metric)
         tied = (at.distances[:, 1:] - at.distances[:, :-1] < 1e-6).any(1)
         got, want = Neighbors(got.indices[~tied], got.distances), Neighbors(want.indices[~tied], want.distances)
@@ -65,6 +65,17 @@ def test_ties_of_whole_numbers_go_to_the_lowest_row(n_ranks, metric):
     far = (x[:, None] - x).abs().pow(power).sum(2).fill_diagonal_(torch.inf)
     cuts = [200 * i * i // n_ranks**2 for i in range(1, n_ranks)]
     assert on_ranks(x, cuts, 5, metric=metric, chunk_rows=32).indices.equal(far.sort(dim=1, stable=True).indices[:, :5])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_lowest_of_many_copies(metric):
+    x = torch.cat([drawn(30, 5, 0, whole=False), drawn(1, 5, 1, whole=False).expand(90, 5)])
+    x = x[torch.randperm(120, generator=torch.Generator().manual_seed(2))]
+    copies = (x == x.mode(0).values).all(1).nonzero().squeeze(1)
+    want = torch.stack([copies[copies != row][:4] for row in copies])
+    for chunk_rows in (None, 16):
+        assert knn_graph(x, 4, metric=metric, chunk_rows=chunk_rows).indices[copies].equal(want)
+        assert on_ranks(x, [40, 41, 41, 90], 4, metric=metric, chunk_rows=chunk_rows).indices[copies].equal(want)
 
 
 def test_what_rounding_hides_is_compared_again(monkeypatch):

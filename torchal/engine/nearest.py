@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
-from torchal.engine.distances import Rows
+from torchal.engine.distances import PairSpace, Rows, Space
 from torchal.engine.on_cpu import smallest, where_true
 from torchal.engine.pool_rows import Block, PoolRows
 
@@ -14,12 +14,21 @@ from torchal.engine.pool_rows import Block, PoolRows
 class Best:
     """The nearest candidates so far, of some rows; their distances are values of a space.
 
+    Args:
+        n_rows: R.
+        k: candidates of each row.
+        like: a tensor of the values' dtype and device.
+        step: see `Space.whole_step`. Where values are whole numbers, it is added once for each row before, so that ties
+            go to the lowest row.
+        ordered: whether ties go to the lowest row where there is no step: for values that are right at once.
+
     Shapes:
         values: (R, K).
         indices: (R, K) int64.
     """
 
-    def __init__(self, n_rows: int, k: int, like: Tensor, *, step: float = 0.0) -> None:
+    def __init__(self, n_rows: int, k: int, like: Tensor, *, step: float = 0.0, ordered: bool = False) -> None:
+        self._ordered = ordered and not step
         dtype = torch.float64 if step else like.dtype
         self.values = torch.full((n_rows, k), torch.inf, dtype=dtype, device=like.device)
         self._step = step
@@ -28,17 +37,22 @@ class Best:
     def merge(self, where: slice, values: Tensor, others: Tensor, *, turned: bool = False) -> None:
         """Take in the values (R, B) of the rows `where` with others, whose numbers (B,) are given; (B, R) if turned.
 
-        Sorting would cost more than all else, so only what is nearer than the worst candidate so far is sorted. Where
-        values are whole numbers, a step below 1 for each row is added to them, so that ties go to the lowest row.
+        The others ascend. Sorting would cost more than all else, so only what is nearer than the worst candidate so far
+        is sorted.
         """
         worst = self.values[where].amax(1)
-        limit = worst.floor().to(values.dtype).nextafter(worst.new_tensor(torch.inf, dtype=values.dtype))
-        limit = limit if self._step else worst
+        limit = worst
+        if self._step or self._ordered:  # as far as the worst one is near enough
+            limit = worst.floor() if self._step else worst
+            limit = limit.to(values.dtype).nextafter(worst.new_tensor(torch.inf, dtype=values.dtype))
+        if self._ordered:  # unless all candidates have lower numbers
+            limit = torch.where(self.indices[where].amax(1) > others[0], limit, worst)
         near = where_true(values < (limit if turned else limit.unsqueeze(1)))
         if 8 * len(near) > values.numel():  # as in the first block, when everything is nearer than nothing
             values = values.T if turned else values
             values = values.double() + self._step * others if self._step else values
-            values, columns = smallest(values, min(self.values.shape[1], values.shape[1]))
+            choose = first_smallest if self._ordered else smallest
+            values, columns = choose(values, min(self.values.shape[1], values.shape[1]))
             self._take(where, values, others[columns])
             return
         row, column = near // values.shape[1], near % values.shape[1]
@@ -64,14 +78,38 @@ class Best:
     def _take(self, where: slice, values: Tensor, others: Tensor) -> None:
         values = torch.cat([self.values[where], values], 1)
         index = torch.cat([self.indices[where], others], 1)
-        best = values.topk(self.values.shape[1], largest=False, sorted=False)
-        self.values[where], self.indices[where] = best.values, index.gather(1, best.indices)
+        if self._ordered:
+            index, order = index.sort(1)
+            values, columns = first_smallest(values.gather(1, order), self.values.shape[1])
+        else:
+            values, columns = values.topk(self.values.shape[1], largest=False, sorted=False)
+        self.values[where], self.indices[where] = values, index.gather(1, columns)
 
     def sorted(self) -> tuple[Tensor, Tensor]:
         """Return the candidates, the nearest first, and their values without the steps, (R, K) both."""
         order = self.values.sort(1)
         values = order.values.floor() if self._step else order.values
         return self.indices.gather(1, order.indices), values
+
+
+def first_smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k smallest values of each row (R, B), the first of equal ones, and their columns, (R, k) both.
+
+    Example:
+        >>> first_smallest(torch.tensor([[3.0, 1.0, 2.0, 1.0, 1.0]]), 2)
+        (tensor([[1., 1.]]), tensor([[1, 3]]))
+    """
+    largest = smallest(values, k)[0].amax(1, keepdim=True)
+    below, level = values < largest, values == largest
+    room = k - below.sum(1, keepdim=True)
+    columns = where_true(below | (level & (level.cumsum(1, dtype=torch.int32) <= room))) % values.shape[1]
+    columns = columns.view(len(values), k)
+    return values.gather(1, columns), columns
+
+
+def right_at_once(space: Space) -> bool:
+    """Tell whether values of pairs are rounded by no more than sums of differences are."""
+    return space.exact or isinstance(space, PairSpace)
 
 
 def nearest_of_all_ranks(pool: PoolRows, k: int, size: int, *, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -92,7 +130,8 @@ def nearest_of_all_ranks(pool: PoolRows, k: int, size: int, *, wanted: Tensor | 
     """
     source, space, shards = pool.source, pool.source.space, pool.source.shards
     n_rows = len(source) if wanted is None else len(wanted)
-    best = Best(n_rows, k, source.sq, step=space.whole_step(shards.n_rows))
+    ordered = wanted is not None or right_at_once(space)
+    best = Best(n_rows, k, source.sq, step=space.whole_step(shards.n_rows), ordered=ordered)
     for block in pool.blocks(size):
 
         def compare(start: int, stop: int, block: Block = block) -> None:

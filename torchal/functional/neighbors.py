@@ -17,7 +17,6 @@ from torchal.engine.distances import (
     Backend,
     Metric,
     Rows,
-    Space,
     Survey,
     check_backend,
     check_metric,
@@ -25,7 +24,7 @@ from torchal.engine.distances import (
     survey,
 )
 from torchal.engine.features import FeatureReader, Features
-from torchal.engine.nearest import Best, measured_of_all_ranks, nearest_of_all_ranks
+from torchal.engine.nearest import Best, measured_of_all_ranks, nearest_of_all_ranks, right_at_once
 from torchal.engine.pool_rows import PoolRows
 from torchal.engine.sources import StreamedRows
 from torchal.errors import CapabilityError, ConfigError, ShapeError
@@ -69,8 +68,8 @@ def knn_graph(
     A row is not its own neighbour; its duplicates are. Every pair of blocks is compared once, for both its sides. The
     distances of the best candidates are computed again as sums of differences; where rounding might have hidden a
     neighbour behind them, the row is compared once more in float64. Ties go to the lowest row where the features are
-    whole numbers (euclidean and manhattan, by either backend for manhattan); of other rows that are equally far at the
-    k-th place, as of many duplicates, any may be returned.
+    whole numbers (below 2^25 / sqrt(D), cosine: 2^13 / sqrt(D)), and so they do among a row's own copies; of other rows
+    that are equally far up to rounding, any may come first.
 
     Args:
         features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
@@ -132,7 +131,7 @@ def knn_graph(
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
         space = make_space(reader, seen, metric, backend if metric == "manhattan" else "torch")
-        kept = min(k + (_SPARE if _rounds(space, metric) else 1), n_rows - 1)
+        kept = min(k + (1 if right_at_once(space) else _SPARE), n_rows - 1)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
         if not shards.alone:
             return _of_all_ranks(reader, seen, PoolRows(reader, space), k=k, kept=kept, metric=metric, size=size)
@@ -199,7 +198,7 @@ def nearest_among(
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
         space = make_space(reader, seen, metric, "torch")
-        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(others))
+        kept = min(k + (1 if right_at_once(space) else _SPARE), len(others))
         source = StreamedRows(reader, space)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
         candidates = reader.in_chunks.halve(size, lambda size: _search_among(source, others, kept, size))
@@ -260,7 +259,7 @@ def neighbors_of(
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
         space = make_space(reader, seen, metric, "torch")
-        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(reader) - 1)
+        kept = min(k + (1 if right_at_once(space) else _SPARE), len(reader) - 1)
         source = StreamedRows(reader, space)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
         candidates = reader.in_chunks.halve(size, lambda size: _search_for(source, rows, kept, size))
@@ -285,7 +284,7 @@ def _settled(
     """
     space, kept = source.space, candidates.indices.shape[1]
     found = _measured_again(source, candidates, k, rows)
-    if _rounds(space, metric) and kept < (len(reader) - 1 if others is None else len(others)):
+    if not right_at_once(space) and kept < (len(reader) - 1 if others is None else len(others)):
         # What was not kept is at least as far as the last one kept, up to the rounding of both.
         error = space.bound * ((source.sq if rows is None else source.sq[rows]) + source.longest_sq)
         doubtful = (found.distances[:, -1] > candidates.distances[:, -1] - error).nonzero().squeeze(1)
@@ -307,7 +306,7 @@ def _of_all_ranks(
     source, space, shards = pool.source, pool.source.space, reader.shards
     candidates, values = nearest_of_all_ranks(pool, kept, size)
     indices, found = measured_of_all_ranks(pool, candidates, k)
-    if _rounds(space, metric) and kept < shards.n_rows - 1:  # as in `_settled`
+    if not right_at_once(space) and kept < shards.n_rows - 1:  # as in `_settled`
         error = space.bound * (source.sq + source.longest_sq)
         doubtful = (found[:, -1] > values[:, -1] - error).nonzero().squeeze(1)
         if shards.total(len(doubtful)):
@@ -320,15 +319,10 @@ def _of_all_ranks(
     return Neighbors(indices.to(reader.home), space.distance(found).to(reader.home, dtype))
 
 
-def _rounds(space: Space, metric: Metric) -> bool:
-    """Tell whether values of pairs are rounded by more than sums of differences are."""
-    return metric != "manhattan" and not space.exact
-
-
 def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
     """Return the k rows that are nearest to each row by rough values: each pair of blocks serves both its sides."""
     n_rows, space = len(source), source.space
-    best = Best(n_rows, k, source.sq, step=space.whole_step(n_rows))
+    best = Best(n_rows, k, source.sq, step=space.whole_step(n_rows), ordered=right_at_once(space))
     numbers = torch.arange(n_rows, device=source.sq.device)
     for first in range(0, n_rows, size):  # at first within blocks, so that later ones have something to beat
         here = slice(first, min(first + size, n_rows))
@@ -349,7 +343,7 @@ def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
 def _search_among(source: StreamedRows, others: Tensor, k: int, size: int) -> Neighbors:
     """Return the k of the others (L,) that are nearest to each row by rough values."""
     n_rows, space = len(source), source.space
-    best = Best(n_rows, k, source.sq, step=space.whole_step(len(others)))
+    best = Best(n_rows, k, source.sq, step=space.whole_step(len(others)), ordered=right_at_once(space))
     wide = max(4 * k, min(size, _AMONG))
     blocks = [source.select(some) for some in others.split(wide)]
     numbers = torch.arange(len(others), device=others.device).split(wide)
@@ -368,7 +362,7 @@ def _search_among(source: StreamedRows, others: Tensor, k: int, size: int) -> Ne
 def _search_for(source: StreamedRows, wanted: Tensor, k: int, size: int, others: Tensor | None = None) -> Neighbors:
     """Return the k rows, or the k of the others (L,), that are nearest to the wanted ones (n,)."""
     n_others = len(source) if others is None else len(others)
-    best = Best(len(wanted), k, source.sq, step=source.space.whole_step(n_others))
+    best = Best(len(wanted), k, source.sq, step=source.space.whole_step(n_others), ordered=True)
     numbers = torch.arange(n_others, device=wanted.device)
     for start in range(0, len(wanted), size):
         here = slice(start, min(start + size, len(wanted)))
