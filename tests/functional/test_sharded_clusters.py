@@ -226,3 +226,20 @@ class TestHierarchicalKMeans:
         monkeypatch.setattr(FeatureReader, "read", failing)
         found = on_ranks(hierarchical_kmeans, [10, 20], x, (6, 3), seed=0)
         assert [type(error) for error in found] == [GroupError, GroupError, OSError]
+
+
+@pytest.mark.gpu
+def test_cuda_finds_the_same():
+    x = drawn(300, 4, 0, whole=True)
+    masks = some_masks(300, 0)
+    want = typical_rows(x, 30, clusters=torch.arange(300) % 4, **masks)
+    there = {name: mask.cuda() for name, mask in masks.items()}
+    for got in on_ranks(typical_rows, [50, 50, 200], x.cuda(), 30, clusters=torch.arange(300).cuda() % 4, **there):
+        assert got.indices.is_cuda
+        assert got.indices.cpu().equal(want.indices)
+    want = typiclust(x.cuda(), 12, generator=seeded(), **there)
+    for got in on_ranks(typiclust, [50, 50, 200], x.cuda(), 12, seed=0, **there):
+        assert got.indices.equal(want.indices)
+    want = hierarchical_kmeans(x.cuda(), (9, 3), generator=seeded())
+    found = on_ranks(hierarchical_kmeans, [50, 50, 200], x.cuda(), (9, 3), seed=0)
+    assert torch.cat([got.clusters_at(1) for got in found]).equal(want.clusters_at(1))

@@ -170,3 +170,15 @@ class TestErrors:
         parts = [self.x, self.x[:, :2]]
         found = run_ranks(2, lambda shards: knn_graph(parts[shards.rank], 2, group=shards))
         assert all(isinstance(error, ShapeError) for error in found)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", METRICS)
+def test_cuda_finds_the_same(metric):
+    x = drawn(500, 6, 0, whole=True) + 5
+    want = knn_graph(x, 7, metric=metric)
+    for chunk_rows in (None, 64):
+        got = on_ranks(x.cuda(), [100, 100, 350], 7, metric=metric, chunk_rows=chunk_rows)
+        assert got.indices.is_cuda
+        assert got.indices.cpu().equal(want.indices)
+        assert on_ranks(x, [100, 100, 350], 7, metric=metric, device="cuda").indices.equal(want.indices)

@@ -177,3 +177,16 @@ class TestErrors:
         assert [type(error) for error in found] == [GroupError, DataError, GroupError]
         found = self.errors(pick=pick, labeled=[None, torch.ones(9, dtype=torch.bool), None])
         assert [type(error) for error in found] == [GroupError, ShapeError, GroupError]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("max_held", [0, 2**26])
+@pytest.mark.parametrize("pick", COVERINGS)
+def test_cuda_picks_the_same(pick, max_held):
+    x, labeled = drawn(400, 6, 0), torch.arange(400) % 90 == 3
+    want = pick(x, 40, labeled=labeled, max_held=max_held)
+    got = on_ranks(pick, [100, 100, 350], x.cuda(), 40, labeled=labeled.cuda(), max_held=max_held)
+    assert got.indices.is_cuda
+    assert got.indices.cpu().equal(want.indices)
+    got = on_ranks(pick, [100, 100, 350], x, 40, labeled=labeled, max_held=max_held, device="cuda")
+    assert got.indices.equal(want.indices)
