@@ -97,7 +97,10 @@ def _typiclust(part: Part, n: int, generator: torch.Generator, group: Shards) ->
 
 
 def _facility_location(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:  # noqa: ARG001
-    return functional.facility_location(part.features, n, labeled=part.labeled, candidates=part.candidates, group=group)
+    found = functional.facility_location(
+        part.features, n, labeled=part.labeled, candidates=part.candidates, group=group
+    )
+    return Selection(found.indices, found.scores)
 
 
 def _by_score(score: Callable[[Tensor], Tensor]) -> Callable[[Part, int, torch.Generator, Shards], Selection]:
