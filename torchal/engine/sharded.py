@@ -147,9 +147,9 @@ class ShardedPool:
         if self._untold:
             pool.lower_near(joined(self._untold))
             self._untold = []
-        in_matrix, n_columns = matrix_rows(pool), pool.source.n_columns
-        room = max(in_matrix, _ROOM * values_per_chunk(pool.values.device) // n_columns)
-        wanted = max(block_rows(pool.values, n_columns, in_matrix), min(_AT_LEAST, room, len(pool.values)))
+        in_matrix = matrix_rows(pool)
+        wanted = block_rows(pool.values, pool.source.n_columns, in_matrix)
+        wanted = max(wanted, min(_AT_LEAST, max(in_matrix, self._room()), len(pool.values)))
         index, _, rest = self._leading(pool, wanted)
         nothing = self._source.space.prepare(pool.values.new_empty(0, pool.source.n_columns))
         rows = self._shards.attempt(lambda: self._source.own(index), lambda: nothing)
@@ -240,7 +240,7 @@ class ShardedPool:
     def _share_out(self, useful: list[int]) -> None:
         """Let each rank send about as large a part of the next block as it sent useful rows of this one."""
         world_size = self._shards.world_size
-        share = max(_LEAST, _SENT // world_size)
+        share = max(_LEAST, min(_SENT, self._room()) // world_size)
         together = sum(useful) + world_size
         sizes = [int(world_size * share * (0.5 / world_size + 0.5 * (count + 1) / together)) for count in useful]
         self._sizes = [min(max(size, _LEAST), _MOST * share) for size in sizes]
@@ -248,11 +248,14 @@ class ShardedPool:
     def _grow(self) -> bool:
         """Let each rank send four times as many rows, if there is room for them."""
         sizes = [4 * size for size in self._sizes]
-        room = _ROOM * values_per_chunk(self._pool.values.device) // self._pool.source.n_columns
-        if sum(sizes) > min(room, _GROWTH * _SENT):
+        if sum(sizes) > min(self._room(), _GROWTH * _SENT):
             return False
         self._sizes = sizes
         return True
+
+    def _room(self) -> int:
+        """Return how many rows a block may have, and a rank among those that come first."""
+        return _ROOM * values_per_chunk(self._pool.values.device) // self._pool.source.n_columns
 
     def _pick_without_value(self, n: int) -> Picks:
         """Pick the lowest of the rows whose values count as 0: copies of picks, or rows without weight."""
