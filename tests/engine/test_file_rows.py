@@ -265,9 +265,20 @@ class TestErrors:
             rows[torch.tensor([True, False, True, False, True])]
 
 
-def test_runs_are_found_across_batches_of_hints(tmp_path, monkeypatch):
+@pytest.mark.parametrize("gap", [0, 12, 60, 1 << 20])
+@pytest.mark.parametrize("span", [1, 100, 1 << 20])
+def test_rows_near_each_other_are_read_together(gap, span, tmp_path, monkeypatch):
     monkeypatch.setattr(file_rows, "_RUNS_AHEAD", 2)
+    monkeypatch.setattr(file_rows, "_GAP_BYTES", gap)
+    monkeypatch.setattr(file_rows, "_SPAN_BYTES", span)
     x = numbers(200, 3)
     rows = FileRows(saved(tmp_path, x, [90, 110]))
-    index = torch.randperm(200, generator=torch.Generator().manual_seed(0))[:77]
-    assert torch.equal(rows.rows(index), as_tensor(x)[index])
+    draw = torch.Generator().manual_seed(0)
+    for index in (torch.randperm(200, generator=draw)[:77], torch.randint(0, 200, (300,), generator=draw)):
+        assert torch.equal(rows.rows(index), as_tensor(x)[index])
+    read = []
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *args: read.append(len(args[1][0])) or preadv(*args))
+    rows.rows(torch.arange(0, 90, 3))
+    assert (len(read) == 1) == (gap >= 24 and span > 1100)
+    assert max(read) <= max(12, span)

@@ -236,5 +236,5 @@ def test_errors_in_files_name_the_row_of_all(tmp_path, monkeypatch):
         functional.margin(in_files(values, tmp_path))
     with pytest.raises(DataError, match="row 0 sums to 2 after exp"):
         functional.entropy(in_files(values, tmp_path))
-    with pytest.raises(ShapeError, match="log_probs must be floating point, got torch.int16"):
+    with pytest.raises(ShapeError, match=r"log_probs must be floating point, got torch\.int16"):
         functional.entropy(in_files(values.to(torch.int16), tmp_path))

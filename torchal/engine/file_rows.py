@@ -19,7 +19,9 @@ from torchal.errors import ConfigError, DataError, ShapeError
 Mapped: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[Any]]"
 File: TypeAlias = "str | os.PathLike[str] | Mapped"
 
-_RUNS_AHEAD = 1024  # reads of single rows that the system is told of at once, so that a disk serves them side by side
+_SPAN_BYTES = 1 << 22  # of rows near each other that are read at once
+_GAP_BYTES = 1 << 13  # to read so much for nothing costs about as much as another read
+_RUNS_AHEAD, _AHEAD_BYTES = 1024, 1 << 25  # reads that the system is told of, so that a disk serves them side by side
 _STORED = {torch.bfloat16: np.dtype("<u2")}  # what NumPy has no dtype for, as numbers of the same size
 # of the same size, for NumPy's unsigned numbers cannot be seen as all that torch has
 _SEEN_AS = {torch.bfloat16: torch.int16}
@@ -125,7 +127,7 @@ class FileRows:
     def rows(self, index: Tensor) -> Tensor:
         """Return a copy of the rows of this index (n,) int64, as a tensor (n, D) of `dtype` on the CPU.
 
-        Each run of neighbours is one read; negative numbers count from the end.
+        Rows near each other are one read; negative numbers count from the end.
 
         Raises:
             ShapeError: a number lies outside of [-N, N).
@@ -184,17 +186,11 @@ class FileRows:
 
     def expect(self, start: int, stop: int) -> None:
         """Tell the system that rows start to stop are about to be read, so that it may fetch them meanwhile."""
-        if not hasattr(os, "posix_fadvise"):
-            return
         for piece, first, last in self._split(start, min(stop, len(self))):
             descriptor = piece.open(first)
             try:
-                os.posix_fadvise(
-                    descriptor,
-                    piece.offset + first * self._row_bytes,
-                    (last - first) * self._row_bytes,
-                    os.POSIX_FADV_WILLNEED,
-                )
+                row_bytes = self._row_bytes
+                _will_need(descriptor, piece.offset + first * row_bytes, (last - first) * row_bytes)
             finally:
                 os.close(descriptor)
 
@@ -214,22 +210,35 @@ class FileRows:
         return found
 
     def _gather(self, piece: _Piece, wanted: NDArray[np.int64], room: NDArray[Any]) -> None:
-        """Read rows of one file, in ascending order: each run of neighbours at once."""
-        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
-        ends = [*starts[1:].tolist(), len(wanted)]
-        firsts = wanted[starts].tolist()
+        """Read rows of one file, in ascending order: those that are near each other by one read, with all between."""
         row_bytes = self._row_bytes
-        data = _bytes_of(room)
-        descriptor = piece.open(firsts[0])
+        gaps = np.diff(wanted) - 1
+        most = max(1, _SPAN_BYTES // row_bytes)
+        apart = (gaps * row_bytes > _GAP_BYTES) | (np.diff(wanted // most) > 0)
+        begins = np.concatenate([[0], np.flatnonzero(apart) + 1])
+        ends = np.concatenate([begins[1:], [len(wanted)]])
+        firsts, lasts = wanted[begins], wanted[ends - 1] + 1
+        odd = np.concatenate([[0], np.cumsum(gaps != 0)])  # a row may be asked for twice, too
+        whole = odd[ends - 1] == odd[begins]
+        groups = zip(*(each.tolist() for each in (begins, ends, firsts, lasts, whole)), strict=True)
+        offsets, sizes = (piece.offset + firsts * row_bytes).tolist(), ((lasts - firsts) * row_bytes).tolist()
+        data, scratch, told, ahead = _bytes_of(room), room[:0], 0, 0
+        descriptor = piece.open(int(wanted[0]))
         try:
-            for at, (place, end, first) in enumerate(zip(starts.tolist(), ends, firsts, strict=True)):
-                if at % _RUNS_AHEAD == 0 and hasattr(os, "posix_fadvise"):
-                    for other in firsts[at : at + _RUNS_AHEAD]:
-                        offset = piece.offset + other * row_bytes
-                        os.posix_fadvise(descriptor, offset, row_bytes, os.POSIX_FADV_WILLNEED)
-                part = data[place * row_bytes : end * row_bytes]
-                if os.preadv(descriptor, [part], piece.offset + first * row_bytes) != len(part):
-                    piece.fill(descriptor, room[place:end], first)
+            for at, (begin, end, first, last, all_of_them) in enumerate(groups):
+                while told < len(sizes) and told < at + _RUNS_AHEAD and ahead < _AHEAD_BYTES:
+                    _will_need(descriptor, offsets[told], sizes[told])
+                    ahead, told = ahead + sizes[told], told + 1
+                ahead -= sizes[at]
+                if all_of_them:
+                    part = data[begin * row_bytes : end * row_bytes]
+                    if os.preadv(descriptor, [part], offsets[at]) != len(part):
+                        piece.fill(descriptor, room[begin:end], first)
+                    continue
+                if len(scratch) < last - first:
+                    scratch = self.room(max(most, last - first))
+                piece.fill(descriptor, scratch[: last - first], first)
+                room[begin:end] = scratch[wanted[begin:end] - first]
         finally:
             os.close(descriptor)
 
@@ -402,6 +411,12 @@ def _stored_as(dtype: torch.dtype | None) -> np.dtype[Any]:
 
 def _is_stored(dtype: torch.dtype) -> bool:
     return dtype in _STORED or dtype in _OF_NUMPY
+
+
+def _will_need(descriptor: int, offset: int, size: int) -> None:
+    """Tell the system that a part of a file is about to be read, where one can."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def _state(status: os.stat_result) -> tuple[int, int]:
