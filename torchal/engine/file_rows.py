@@ -20,7 +20,7 @@ Mapped: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[Any]]"
 File: TypeAlias = "str | os.PathLike[str] | Mapped"
 
 _SPAN_BYTES = 1 << 22  # of rows near each other that are read at once
-_GAP_BYTES = 1 << 13  # to read so much for nothing costs about as much as another read
+_GAP_BYTES = 1 << 15  # to read so much for nothing costs about as much as another read
 _RUNS_AHEAD, _AHEAD_BYTES = 1024, 1 << 25  # reads that the system is told of, so that a disk serves them side by side
 _STORED = {torch.bfloat16: np.dtype("<u2")}  # what NumPy has no dtype for, as numbers of the same size
 # of the same size, for NumPy's unsigned numbers cannot be seen as all that torch has
@@ -223,6 +223,7 @@ class FileRows:
         groups = zip(*(each.tolist() for each in (begins, ends, firsts, lasts, whole)), strict=True)
         offsets, sizes = (piece.offset + firsts * row_bytes).tolist(), ((lasts - firsts) * row_bytes).tolist()
         data, scratch, told, ahead = _bytes_of(room), room[:0], 0, 0
+        scratch_data = data[:0]
         descriptor = piece.open(int(wanted[0]))
         try:
             for at, (begin, end, first, last, all_of_them) in enumerate(groups):
@@ -237,7 +238,9 @@ class FileRows:
                     continue
                 if len(scratch) < last - first:
                     scratch = self.room(max(most, last - first))
-                piece.fill(descriptor, scratch[: last - first], first)
+                    scratch_data = _bytes_of(scratch)
+                if os.preadv(descriptor, [scratch_data[: sizes[at]]], offsets[at]) != sizes[at]:
+                    piece.fill(descriptor, scratch[: last - first], first)
                 room[begin:end] = scratch[wanted[begin:end] - first]
         finally:
             os.close(descriptor)
