@@ -214,6 +214,32 @@ def test_a_cover_of_several_rounds():
     assert torch.equal(torch.cat([is_center for _, _, is_center in found]), alone[2])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("home", ["cpu", "cuda"])
+def test_on_a_gpu(home):
+    x = torch.randn(6000, 8, generator=seeded(0)).mul_(4).round_()  # whole numbers, so that all devices agree
+    log_probs = torch.randn(6000, 4, generator=seeded(1)).log_softmax(1)
+    weights = torch.randint(1, 3, (6000,), generator=seeded(2)).float()
+    labeled = torch.arange(6000) % 100 == 0
+
+    def picks(group, x, log_probs, weights, labeled, device=None):
+        others = {"group": group, "device": device}
+        return [
+            k_center_greedy(x, 200, labeled=labeled, weights=weights, **others).indices.cpu(),
+            kmeans_plus_plus(x, 100, generator=seeded(3), weights=weights, labeled=labeled, **others).indices.cpu(),
+            badge(log_probs, x, 50, generator=seeded(3), candidates=~labeled, **others).indices.cpu(),
+            top_n(weights, 50, candidates=~labeled, group=group).indices.cpu(),
+            uniform(50, candidates=~labeled, generator=seeded(3), group=group).indices.cpu(),
+            kmeans(x, 5, generator=seeded(3), **others).centers.cpu(),
+        ]
+
+    given = [each.to(home) for each in (x, log_probs, weights, labeled)]
+    alone = picks(None, *given, device="cuda")
+    for found in on_ranks([100, 3000], lambda *parts: picks(*parts, device="cuda"), *given):
+        for one, expected in zip(found, alone, strict=True):
+            torch.testing.assert_close(one, expected)
+
+
 def test_what_is_wrong_on_one_rank_is_told_to_all():
     x = torch.randn(90, 3)
     x[70, 1] = torch.nan
