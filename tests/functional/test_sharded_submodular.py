@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.ranks import parts_of, run_ranks
 from torchal import BudgetError, ConfigError, DataError, ShapeError
-from torchal.engine import affinity, coverage
+from torchal.engine import affinity, coverage, features
 from torchal.errors import GroupError
 from torchal.functional import facility_location, saturated_coverage
 from torchal.functional.submodular import Covering
@@ -83,6 +83,8 @@ def test_many_picks_in_small_parts(n_ranks, max_held, pick, monkeypatch):
     lower = coverage.Coverage._lower
     monkeypatch.setattr(coverage.Coverage, "_lower", lambda self, *some: lowered.append(some) or lower(self, *some))
     monkeypatch.setitem(ENGINE, "values_per_chunk", lambda device: 400)
+    monkeypatch.setattr(features, "values_per_chunk", lambda device: 400)  # so that widths make blocks smaller
+    monkeypatch.setattr(features, "SMALLEST_CHUNK", 1)
     got = on_ranks(pick, [240 * i * i // n_ranks**2 for i in range(1, n_ranks)], x, 60, max_held=max_held)
     assert lowered
     assert got.indices.equal(want.indices)
