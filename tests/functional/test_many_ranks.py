@@ -162,6 +162,22 @@ def test_kmeans(pool, data):
     assert torch.equal(torch.cat([clusters.assignments for clusters in found]), alone.assignments)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kmeans_of_a_cluster_of_little_weight(dtype):
+    x = torch.cat([torch.randn(3000, 2, generator=seeded(0)), torch.randn(9, 2, generator=seeded(1)) + 1e5]).to(dtype)
+    weights = torch.ones(len(x), dtype=dtype)
+    weights[3000:] = 1e-5
+
+    def work(group, x, weights):
+        return kmeans(x, 2, generator=seeded(3), weights=weights, group=group)
+
+    alone = work(None, x, weights)
+    mean = x[3000:].double().mean(0)
+    assert float((alone.centers.double() - mean).norm(dim=1).min()) < 4e5 * torch.finfo(dtype).eps
+    for clusters in on_ranks([1, 2999, 3004], work, x, weights):
+        assert torch.equal(clusters.centers, alone.centers)
+
+
 def test_kmeans_that_begins_with_a_sample():
     x = torch.randn(110_000, 3, generator=seeded(0))
 
@@ -238,6 +254,15 @@ def test_on_a_gpu(home):
     for found in on_ranks([100, 3000], lambda *parts: picks(*parts, device="cuda"), *given):
         for one, expected in zip(found, alone, strict=True):
             torch.testing.assert_close(one, expected)
+
+
+def test_badge_in_float64_where_a_rank_has_no_rows():
+    x, log_probs = torch.randn(20, 3, generator=seeded(0), dtype=torch.float64), torch.zeros(20, 4).log_softmax(1)
+
+    def work(group, x, log_probs):
+        return badge(log_probs, x, 5, generator=seeded(0), group=group)
+
+    check_same(on_ranks([0, 7], work, x, log_probs), work(None, x, log_probs))
 
 
 def test_what_is_wrong_on_one_rank_is_told_to_all():

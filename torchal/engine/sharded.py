@@ -303,7 +303,7 @@ def first_of_all(values: Tensor, source: StreamedRows, rows: Tensor | None = Non
     Where `rows` (N,) are given, ascending, the values are those of some of a rank's rows.
     """
     shards, mine = source.shards, _NONE
-    nothing = source.space.prepare(torch.empty(0, source.n_columns, device=values.device))
+    nothing = source.space.prepare(values.new_empty(0, source.n_columns, dtype=source.space.dtype))
     row = values.new_empty(0, dtype=torch.int64)
     if len(values):
         largest = values.max()

@@ -17,6 +17,7 @@ from torchal.engine.draws import draw, draw_stratified
 from torchal.engine.features import FeatureReader, Features, as_matrix
 from torchal.engine.greedy import Picks, Pool, sample_by_value
 from torchal.engine.sources import HeldRows, Source, StreamedRows, nearest_centers, nearest_in_chunk, split
+from torchal.engine.sums import ChunkSums, ExactSums
 from torchal.errors import ConfigError, ShapeError
 from torchal.functional.k_center import check_masks
 from torchal.functional.selection import Selection, top_n
@@ -27,6 +28,7 @@ _SAMPLED_PER_CLUSTER = 250
 _SAMPLED_VALUES = 2**27  # most numbers of the sample, 0.5 GB
 _SHARE = 4  # a quarter of the rows is the most that a sample has, and all its starts read unless told otherwise
 _STARTS = 3
+_LIGHT = 2**-5  # of the largest weight; sums of rows of less are rounded less
 _MOMENTUM = 0.9  # of the centres: twenty of Lloyd's steps become about ten, and most steps left out were the smallest
 _LEAST_GAIN = 1e-5  # of the inertia: what other starts differ by is hundreds of times as much
 
@@ -159,8 +161,8 @@ def kmeans(
         device: as in `kmeans_plus_plus`.
         chunk_rows: as in `kmeans_plus_plus`.
         group: as in `kmeans_plus_plus`. The centres are the same on every rank, assignments are about its own rows.
-            A centre is a mean whose sums are float32 in a chunk and float64 over chunks and ranks, so that its last
-            digits depend on how the rows are split; rows as near to two centres as those may go to either.
+            Their sums are the same for any split of the rows, but a row that is as near to two centres, but for
+            rounding, may go to either.
 
     Shapes:
         features: (N, D) float.
@@ -355,6 +357,11 @@ class _Lloyd:
         self._source = source
         self._space = space
         self._weights = weights
+        self._fine = False
+        if isinstance(source, StreamedRows):
+            some = weights[:1] if not weights.stride(0) else weights  # one number for all rows
+            lightest = torch.where(some > 0, some, 1).amin(0) if len(some) else some.new_ones(())
+            self._fine = space.dtype == torch.float64 or bool(source.shards.all_reduce(lightest, "min") < _LIGHT)
 
     def run(self, max_iterations: int, tolerance: float, *, accelerate: bool = False) -> Rows:
         """Return the centres once they move by no more than `tolerance`.
@@ -376,64 +383,47 @@ class _Lloyd:
             means = latest
         return self.centers
 
+    def _new_sums(self, k: int, n_columns: int) -> ExactSums | ChunkSums:
+        source, device = self._source, self.centers.x.device
+        if not isinstance(source, StreamedRows):
+            return ChunkSums(k, n_columns, device=device)
+        longest = math.sqrt(float(source.longest_sq))
+        n_rows = len(source) if source.shards.alone else source.shards.n_rows
+        return ExactSums(k, n_columns, longest=longest, n_rows=n_rows, fine=self._fine, device=device)
+
     def step(self) -> float:
         """Move the centres once; return the sum of their squared moves, in mean variances of a column."""
         k, n_columns = self.centers.x.shape
-        device = self.centers.x.device
-        sums = torch.zeros(k, n_columns, dtype=torch.float64, device=device)
+        source, device = self._source, self.centers.x.device
+        sums = self._new_sums(k, n_columns)
         squares = torch.zeros((), dtype=torch.float64, device=device)
-        masses = torch.zeros(k, dtype=torch.float64, device=device)
-        # Sums of multiples of these steps are exact in float64, whoever adds them up, and in whatever order.
-        n_rows = self._source.shards.n_rows if not self._source.shards.alone else len(self._source)
-        room = 2.0 ** (n_rows.bit_length() - 52)
-        step_of_masses = room
-        step_of_sums = room * 2.0 ** math.frexp(math.sqrt(float(self._source.longest_sq)))[1]
-        misfits = torch.empty(len(self._source), dtype=self._space.dtype, device=device)
+        misfits = torch.empty(len(source), dtype=self._space.dtype, device=device)
 
         def gather(where: slice, rows: Rows) -> None:
             index, values = nearest_in_chunk(rows, self._space, self.centers)
             weights = self._weights[where]
-            weighted = _in_steps(rows.x.double() * weights.unsqueeze(1), step_of_sums)
-            part = _sum_by(index, weighted, k)
-            masses_of_rows = _in_steps(weights.to(torch.float64, copy=True).unsqueeze(1), step_of_masses)
-            mass = _sum_by(index, masses_of_rows, k).squeeze(1)
             misfits[where] = values * (weights > 0)
             square = (rows.sq * weights).sum(dtype=torch.float64)
-            sums.add_(part)
-            masses.add_(mass)
+            sums.add(index, rows.x, weights)
             squares.add_(square)
 
-        self._source.each(gather, width=k)
+        source.each(gather, width=k)
         inertia = (misfits * self._weights).sum(dtype=torch.float64)
-        rest = torch.stack([squares, inertia])
-        flat = self._source.shards.all_reduce(torch.cat([sums.flatten(), masses, rest]))
-        sums, masses = flat[: sums.numel()].view_as(sums), flat[sums.numel() : -2]
+        flat = source.shards.all_reduce(torch.cat([sums.parts.flatten(), torch.stack([squares, inertia])]))
         squares, self.inertia = flat[-2], flat[-1]
+        of_clusters, masses = sums.total(flat[:-2].view_as(sums.parts))
         empty = (masses == 0).nonzero().squeeze(1)
-        means = (sums / masses.unsqueeze(1)).to(self._space.dtype)
+        means = (of_clusters / masses.unsqueeze(1)).to(self._space.dtype)
         self.n_empty = len(empty)
         if self.n_empty:
-            farthest = top_n(misfits, len(empty), group=self._source.shards).indices
-            means[empty] = self._source.select(farthest).x
+            farthest = top_n(misfits, len(empty), group=source.shards).indices
+            means[empty] = source.select(farthest).x
         moved = float((means - self.centers.x).square().sum())
         self.centers = Rows(means, means.square().sum(1))
-        variance = float(squares / masses.sum() - (sums.sum(0) / masses.sum()).square().sum()) / n_columns
+        variance = float(squares / masses.sum() - (of_clusters.sum(0) / masses.sum()).square().sum()) / n_columns
         if not moved:
             return 0.0
         return moved / variance if variance > 0 else math.inf
-
-
-def _in_steps(values: Tensor, step: float) -> Tensor:
-    """Return values (R, ...) float64 rounded to multiples of a power of two."""
-    rounder = 1.5 * 2.0**52 * step  # what is added to it keeps no digits below the step
-    return (values + rounder).sub_(rounder)
-
-
-def _sum_by(index: Tensor, rows: Tensor, k: int) -> Tensor:
-    """Return the sums of the rows (R, D) with each index, (k, D); on a GPU by a product, always in the same order."""
-    if rows.device.type == "cpu":
-        return rows.new_zeros(k, rows.shape[1]).index_add_(0, index, rows)
-    return (index == torch.arange(k, device=index.device).unsqueeze(1)).to(rows.dtype) @ rows
 
 
 def euclidean_rows(reader: FeatureReader) -> tuple[Space, StreamedRows]:
