@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ranks import parts_of, run_ranks
+from torchal.engine.distances import Space
 from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, GroupError, ShapeError
 from torchal.functional import (
     Cover,
@@ -275,6 +276,23 @@ def test_what_is_wrong_on_one_rank_is_told_to_all():
         assert isinstance(error, GroupError)
         assert "rank 2 failed with DataError: features" in str(error)
         assert "row 70" in str(error)
+
+
+def test_work_that_fails_on_one_rank_is_told_to_all(monkeypatch):
+    x = torch.randn(90, 3)
+    x[30:60] += 1000
+    nearest = Space.nearest_index
+
+    def failing(space, rows, centers):
+        if float(rows.x.max()) > 500:
+            raise OSError("the disk is gone")
+        return nearest(space, rows, centers)
+
+    monkeypatch.setattr(Space, "nearest_index", failing)
+    centers = torch.tensor([0, 80])
+    errors = run_ranks(3, lambda group: assign_to_centers(parts_of(x, [30, 60])[group.rank], centers, group=group))
+    assert [type(error) for error in errors] == [GroupError, OSError, GroupError]
+    assert "rank 1 failed with OSError: the disk is gone" in str(errors[2])
 
 
 @pytest.mark.parametrize(

@@ -526,11 +526,11 @@ def assign_to_centers(
         space = make_space(reader, survey(reader, metric), metric, backend)
         there = space.prepare(reader.rows(rows))
         assigned, values = nearest_centers(StreamedRows(reader, space), space, there)
+        shards.settle()  # before what a rank that failed did not fill is looked at
         # Equal centres may be told apart by rounding: all of them are the first.
         kinds, kind = there.x.unique(dim=0, return_inverse=True)
         order = torch.arange(len(rows), device=rows.device)
         first = order.new_full((len(kinds),), len(rows)).scatter_reduce_(0, kind, order, "amin")
         assigned = first[kind[assigned]]
-    shards.settle()
     distances = space.distance(values).to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Assignment(rows[assigned].to(reader.home), distances)
