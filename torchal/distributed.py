@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,6 +118,11 @@ class Shards:
             self._failure = error
         meeting.close()
 
+    @property
+    def failed(self) -> bool:
+        """Whether this rank met an error of which the others do not know yet."""
+        return self._failure is not None
+
     def attempt(self, work: Callable[[], Result], otherwise: Callable[[], Result]) -> Result:
         """Return what work on this rank's own rows brings; if it fails, something else until the ranks speak next."""
         if self.alone:
@@ -125,7 +131,7 @@ class Shards:
             try:
                 return work()
             except Exception as error:
-                self._failure = error
+                self._failure = self._failure or error  # the first, where attempts are made inside of this one
         return otherwise()
 
     # -- what they say ----------------------------------------------------------------------------------------------
@@ -350,10 +356,12 @@ class Meeting:
         if len(set(n_columns)) > 1:
             raise ShapeError(f"{self._name} must have the same columns on all ranks, got {n_columns}")
         if len(set(settings)) > 1:
-            told = shards._texts(text)
+            told = [each.split("; ") for each in shards._texts(text)]
+            alike = set.intersection(*map(set, told))
+            differing = ["; ".join(what for what in each if what not in alike) for each in told]
             raise ConfigError(
                 "the ranks were asked for different things: "
-                + "; ".join(f"rank {rank} for {what or 'nothing'}" for rank, what in enumerate(told))
+                + "; ".join(f"rank {rank} for {what or 'nothing'}" for rank, what in enumerate(differing))
             )
         shards.offsets = [0, *torch.tensor(n_rows).cumsum(0).tolist()]
         self.totals = got[:, 3:].sum(0).tolist()
@@ -363,6 +371,8 @@ class Meeting:
 
 def _said(value: object) -> str:
     """Return a setting as text, the same for equal settings."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, torch.Generator):
         return f"a generator in state {zlib.crc32(value.get_state().numpy().tobytes()):08x}"
     if isinstance(value, Tensor):

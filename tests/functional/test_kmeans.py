@@ -135,6 +135,14 @@ def test_more_rows_than_multinomial_takes():
     assert sorted(x[picks].squeeze(1).tolist()) == [0.0, 1.0, 2.0, 3.0]
 
 
+def test_a_row_of_next_to_no_weight_is_drawn_before_one_of_none():
+    x = torch.randn(30, 2, generator=seeded(0))
+    weights = torch.zeros(30, dtype=torch.float64)
+    weights[[3, 20]] = torch.tensor([1.0, 1e-60], dtype=torch.float64)
+    for seed in range(5):
+        assert kmeans_plus_plus(x, 2, weights=weights, generator=seeded(seed)).indices.tolist() == [3, 20]
+
+
 def test_draws_at_the_edges_of_parts():
     # rounding must never give a row without a chance, nor one beyond the end
     chances = torch.zeros(1024 * 3)

@@ -1,12 +1,16 @@
 """Selections from rows on many ranks: the same as from all rows in one process, for any split."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ranks import parts_of, run_ranks
+from torchal.distributed import Shards
+from torchal.engine import sources
 from torchal.engine.distances import Space
+from torchal.engine.features import FeatureReader
 from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, GroupError, ShapeError
 from torchal.functional import (
     Cover,
@@ -314,6 +318,158 @@ def test_bad_input(arguments, error, match):
         assert isinstance(found, error)
         with pytest.raises(error, match=match):
             raise found
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        (lambda x, group, bad: k_center_greedy(x, 2, metric="taxi" if bad else "cosine", group=group), "got 'taxi'"),
+        (lambda x, group, bad: k_center_greedy(x, 2, backend="jax" if bad else "auto", group=group), "got 'jax'"),
+        (lambda x, group, bad: Cover(x, metric="taxi" if bad else "cosine", group=group), "got 'taxi'"),
+        (lambda x, group, bad: Cover(x, group=group).add(["1"] if bad else [1]), "rows must be"),
+        (
+            lambda x, group, bad: assign_to_centers(x, [1], metric="taxi" if bad else "cosine", group=group),
+            "got 'taxi'",
+        ),
+        (lambda x, group, bad: kmeans(x, 0 if bad else 2, generator=seeded(0), group=group), "at least 1, got 0"),
+        (
+            lambda x, group, bad: kmeans(x, 2, tolerance=-1 if bad else 0, generator=seeded(0), group=group),
+            "at least 0, got -1",
+        ),
+        (
+            lambda x, group, bad: badge(
+                x.log_softmax(1), x, 2, first="last" if bad else "largest", generator=seeded(0), group=group
+            ),
+            "got 'last'",
+        ),
+    ],
+)
+def test_a_setting_that_is_wrong_on_one_rank_is_told_to_all(select, told):
+    x = torch.randn(9, 2, generator=seeded(0))
+    first, second = run_ranks(2, lambda group: select(x, group, bad=group.rank == 1))
+    assert isinstance(first, GroupError)
+    assert "rank 1 failed with" in str(first)
+    assert told in str(first)
+    assert told in str(second)
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        (
+            lambda x, group: assign_to_centers(x if group.rank else x.to(torch.int8), [1], group=group),
+            "rank 0 for .*dtype=torch.int8",
+        ),
+        (
+            lambda x, group: kmeans(x if group.rank else x.to(torch.int8), 2, generator=seeded(0), group=group),
+            "rank 0 for .*dtypes=.*torch.int8",
+        ),
+        (
+            lambda x, group: badge(
+                x.float().log_softmax(1), x if group.rank else x.to(torch.int8), 2, generator=seeded(0), group=group
+            ),
+            "rank 0 for .*dtypes=.*torch.int8",
+        ),
+        (
+            lambda x, group: k_center_greedy(x, 2, backend="torch" if group.rank else "auto", group=group),
+            "things: rank 0 for backend='auto'; rank 1 for backend='torch'$",
+        ),
+        (
+            lambda x, group: Cover(x, group=group).add([0, 1] if group.rank else [0]),
+            "different things: rank 0 for rows",
+        ),
+    ],
+)
+def test_ranks_that_differ(select, told):
+    for error in run_ranks(2, lambda group: select(torch.arange(18).view(9, 2).float(), group)):
+        assert isinstance(error, ConfigError)
+        with pytest.raises(ConfigError, match=told):
+            raise error
+
+
+def test_numbers_of_numpy_are_numbers():
+    x = torch.randn(9, 2, generator=seeded(0))
+    for found in run_ranks(2, lambda group: k_center_greedy(x, np.int64(3) if group.rank else 3, group=group)):
+        assert torch.equal(found.indices, k_center_greedy(torch.cat([x, x]), 3).indices)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_cover_and_another_pool_with_the_same_group(world_size):
+    x = torch.randn(30, 2, generator=seeded(0))
+    alone = Cover(x)
+    alone.add(torch.tensor([28]))
+
+    def work(group):
+        cover = Cover(parts_of(x, [17])[group.rank] if world_size > 1 else x, group=group)
+        top_n(torch.rand(4), 2, group=group)
+        cover.add(torch.tensor([28]))
+        return cover.pick(5)
+
+    found = run_ranks(2, work) if world_size > 1 else [work(Shards(None))]
+    check_same(found, alone.pick(5))
+
+
+def test_rows_that_cannot_be_read_while_centres_are_added_are_told_to_all():
+    x = torch.randn(40, 2, generator=seeded(0), dtype=torch.float64)
+
+    def work(group):
+        cover = Cover(parts_of(x, [25])[group.rank], group=group)
+        read = cover._reader.read
+
+        def fail(start, stop):
+            raise OSError("the disk is gone")
+
+        told = None
+        if group.rank:
+            cover._reader.read = fail
+        try:
+            cover.add(torch.tensor([3]))
+        except (OSError, GroupError) as error:
+            told = str(error)
+        cover._reader.read = read
+        assert not cover.is_center.any()
+        cover.add(torch.tensor([3]))
+        return told, cover.pick(6)
+
+    alone = Cover(x)
+    alone.add(torch.tensor([3]))
+    first, second = run_ranks(2, work)
+    assert first[0] == "rank 1 failed with OSError: the disk is gone"
+    assert second[0] == "the disk is gone"
+    check_same([first[1], second[1]], alone.pick(6))
+
+
+def test_rows_that_cannot_be_read_while_they_go_to_centres_are_told_to_all(monkeypatch):
+    x = torch.randn(40, 2, generator=seeded(0))
+    read, left = FeatureReader.read, [1]  # what surveys the rows can read them
+
+    def fail(reader, start, stop):
+        if reader.shards.rank == 1:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError("the disk is gone")
+        return read(reader, start, stop)
+
+    def trash(*sizes, **others):
+        return torch.full(sizes, 2**40, **others) if others.get("dtype") == torch.int64 else empty(*sizes, **others)
+
+    empty = torch.empty
+    monkeypatch.setattr(FeatureReader, "read", fail)
+    monkeypatch.setattr(torch, "empty", trash)  # which holds anything, until something is written there
+    first, second = run_ranks(2, lambda group: assign_to_centers(parts_of(x, [25])[group.rank], [3, 30], group=group))
+    assert str(first) == "rank 1 failed with OSError: the disk is gone"
+    assert str(second) == "the disk is gone"
+
+
+def test_centres_are_fetched_in_parts(monkeypatch):
+    monkeypatch.setattr(sources, "_TOGETHER", 10)
+    x = torch.randn(60, 3, generator=seeded(0), dtype=torch.float64)
+    labeled = torch.arange(60) % 3 == 0
+
+    def work(group, x, labeled):
+        return k_center_greedy(x, 9, labeled=labeled, group=group)
+
+    check_same(on_ranks([11, 40], work, x, labeled), work(None, x, labeled))
 
 
 def test_generators_must_be_seeded_alike():

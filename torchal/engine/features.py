@@ -93,6 +93,8 @@ class FeatureReader:
             )
         if self.shards.alone:
             self.shards.offsets = [0, self.n_rows]
+        self.stored_dtype = dtype
+        """Of the features as they are, and as rows travel between ranks."""
         self._none = torch.empty(0, self.n_columns, dtype=dtype, device=self.home)
 
     def __len__(self) -> int:

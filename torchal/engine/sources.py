@@ -13,6 +13,7 @@ from torchal.distributed import Shards
 from torchal.engine.distances import Rows, Space
 
 _CENTERS = 1024  # centres of one matrix product
+_TOGETHER = 1 << 22  # numbers of rows that travel at once, the same on all ranks
 
 
 class Source(Protocol):
@@ -33,7 +34,7 @@ class Source(Protocol):
         """Return a copy of some rows of the pool, those of other ranks too."""
 
     def select_beside(self, index: Tensor, *values: Tensor) -> tuple[Rows, list[Tensor]]:
-        """Return a copy of some rows of the pool, and their values, (n, ...) each of (N, ...), in one round."""
+        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...) each, in one round."""
 
     def each(self, work: Callable[[slice, Rows], None], *, width: int) -> None:
         """Call work(where, rows) on all rows in chunks that leave room for `width` values per row."""
@@ -118,8 +119,8 @@ class StreamedRows:
 
     def select(self, index: Tensor) -> Rows:
         """Return a copy of some rows of the pool, those of other ranks too."""
-        size = self.reader.chunk_rows()
-        if len(index) <= size or not self.shards.alone:
+        size = self.reader.chunk_rows() if self.shards.alone else max(1, _TOGETHER // self.n_columns)
+        if len(index) <= size:
             return self.space.prepare(self.reader.rows(index))
         # what comes between the rows as they are read and as they are made ready is that of a chunk
         first = self.space.prepare(self.reader.rows(index[:size]))
@@ -131,12 +132,14 @@ class StreamedRows:
         return Rows(x, sq)
 
     def select_beside(self, index: Tensor, *values: Tensor) -> tuple[Rows, list[Tensor]]:
-        """Return a copy of some rows of the pool, and their values, (n, ...) each of (N, ...), in one round."""
+        """Return a copy of some rows of the pool, and their values, (n, ...) of (N, ...) each, in one round."""
         x = self._sq.new_empty(0, self.n_columns)
         like = [x, self._sq[:0], *(each[:0] for each in values)]
-        x, sq, *found = self.shards.gather_rows(
-            index, lambda mine: [*self.own(mine), *(each[mine] for each in values)], like
-        )
+
+        def read(mine: Tensor) -> list[Tensor]:
+            return [*self.own(mine), *(each[mine] for each in values)]
+
+        x, sq, *found = self.shards.gather_rows(index, read, like)
         return Rows(x, sq), found
 
     def own(self, index: Tensor) -> Rows:
@@ -173,7 +176,7 @@ class StreamedRows:
             work(slice(start, stop), self.part(start, stop))
 
         self.in_chunks(len(self), self.reader.chunk_rows(min(width, _CENTERS)), part)
-        self._measured = True
+        self._measured = not self.shards.failed
 
 
 def joined(parts: list[Rows]) -> Rows:

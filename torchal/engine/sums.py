@@ -14,9 +14,9 @@ _AT_ONCE_ELSEWHERE = 1 << 22
 class ExactSums:
     """Sums of rows of each of some groups, and of their weights, without a rounding error but that of each row.
 
-    Each number is rounded to a multiple of a power of two, so large that no sum of all rows has more digits than float64
-    holds: of a million rows it is 2^-32 of the longest. Where that is not fine enough, what was rounded off is added up
-    once more, in steps that are as much smaller.
+    Each number is rounded to a multiple of a power of two, so large that no sum of all rows has more digits than
+    float64 holds: of a million rows it is 2^-32 of the longest. Where that is not fine enough, what was rounded off is
+    added up once more, in steps that are as much smaller.
 
     Args:
         n_groups: k.
@@ -82,7 +82,7 @@ class ExactSums:
 
 
 class ChunkSums:
-    """Does what `ExactSums` does, by sums of a chunk in the rows' own dtype, which round: for rows that all ranks have."""
+    """Does what `ExactSums` does, by rounded sums of a chunk in the rows' own dtype: for rows that all ranks have."""
 
     def __init__(self, n_groups: int, n_columns: int, *, device: torch.device) -> None:
         self.parts = torch.zeros(n_groups, n_columns + 1, dtype=torch.float64, device=device)

@@ -97,15 +97,15 @@ def badge(
         >>> badge(log_probs, x, 2, generator=torch.Generator().manual_seed(0)).indices
         tensor([1, 0])
     """
-    check_first(first)
-    check_flag("bias", bias)
     shards = as_shards(group)
     with shards.meeting() as meeting:
+        check_first(first)
+        check_flag("bias", bias)
         right, left = read_factors(log_probs, features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(right), right.n_columns)
         _, candidates = check_masks(None, candidates, n_rows=len(right), device=right.home)
         meeting.count(candidates.count_nonzero())
-        dtypes = (left.dtype, right.dtype)
+        dtypes = (left.stored_dtype, right.stored_dtype, right.device.type)
         meeting.same(n=n, classes=left.n_columns, first=first, bias=bias, dtypes=dtypes, generator=generator)
     check_budget(n, meeting.totals[0])
     with exact_arithmetic(right.device):
@@ -139,6 +139,7 @@ def _draw(  # noqa: PLR0917 - all of it
         row = shards.lowest_of((values <= 0) & candidates).unsqueeze(0)
     values[shards.local(row)] = -torch.inf
     if n == 1:
+        shards.settle()
         return row, space.distance(length_sq)
     rows, found = sample_by_value(pool, n - 1, values.new_ones(()).expand(len(values)), generator)
     return torch.cat([row, rows]), space.distance(torch.cat([length_sq, found]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,16 @@ from torchal._checks import (
 )
 from torchal._chunks import exact_arithmetic
 from torchal.distributed import Group, Shards, as_shards
-from torchal.engine.distances import Backend, Metric, Rows, check_metric, make_space, survey, unit_rows
+from torchal.engine.distances import (
+    Backend,
+    Metric,
+    Rows,
+    check_backend,
+    check_metric,
+    make_space,
+    survey,
+    unit_rows,
+)
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Picks, Pool, farthest_first
 from torchal.engine.order_statistics import Largest
@@ -135,24 +145,34 @@ def k_center_greedy(
         >>> k_center_greedy(x, 2, labeled=torch.tensor([True, False, False, False])).indices
         tensor([3, 2])
     """
-    check_metric(metric)
     shards = as_shards(group)
     with shards.meeting() as meeting:
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(reader), reader.n_columns)
+        meeting.same(**_settings(reader, metric, backend))
         labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
         _check_settings(outliers, min_distance, shards)
         if weights is not None:
             weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
         meeting.count(candidates.count_nonzero(), labeled.count_nonzero())  # a sum of bools copies them as int64
-        meeting.same(n=n, metric=metric, weights=weights is not None, min_distance=min_distance, dtype=reader.dtype)
+        meeting.same(n=n, weights=weights is not None, min_distance=min_distance)
     n_candidates, n_labeled, *_ = meeting.totals
     check_budget(n, n_candidates)
     cover = Cover(reader, metric=metric, backend=backend)
     if n_labeled:
-        cover.add(shards.numbers_of(labeled))
+        cover._add(shards.numbers_of(labeled))
     del labeled  # a byte a row
     return cover._pick_allowed(n, n_candidates, candidates, weights, outliers, min_distance, keep=False)
+
+
+def _settings(reader: FeatureReader, metric: Metric, backend: Backend) -> dict[str, object]:
+    """Return what must be the same on all ranks for the same distances, once metric and backend are known ones."""
+    check_metric(metric)
+    check_backend(backend)
+    settings: dict[str, object] = {"dtype": reader.stored_dtype, "device": reader.device.type}
+    if metric == "manhattan":
+        settings["faiss"] = backend != "torch" and find_spec("faiss") is not None
+    return {"metric": metric, "backend": backend, **settings}
 
 
 def _check_settings(outliers: object, min_distance: object, shards: Shards) -> None:
@@ -225,13 +245,12 @@ class Cover:
         chunk_rows: int | None = None,
         group: Group | None = None,
     ) -> None:
-        check_metric(metric)
         if not isinstance(features, FeatureReader):
             shards = as_shards(group)
             with shards.meeting() as meeting:
                 features = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
                 meeting.rows(len(features), features.n_columns)
-                meeting.same(metric=metric, dtype=features.dtype)
+                meeting.same(**_settings(features, metric, backend))
         self._reader: FeatureReader = features
         self._shards = features.shards
         self._metric, self._backend = metric, backend
@@ -259,10 +278,17 @@ class Cover:
 
     def add(self, rows: Tensor) -> None:
         """Make rows (p,) int64 centres, in one pass."""
-        rows = as_rows("rows", rows, n_rows=self._shards.n_rows, device=self._reader.device)
+        with self._shards.meeting() as meeting:
+            meeting.rows(len(self), self._reader.n_columns)
+            rows = as_integers("rows", rows)
+            meeting.same(rows=rows)
+        self._add(as_rows("rows", rows, n_rows=self._shards.n_rows, device=self._reader.device))
+
+    def _add(self, rows: Tensor) -> None:
         if len(rows):
             with exact_arithmetic(self._reader.device):
                 self._pool(self._values).lower(rows)
+            self._shards.settle()
             self._is_center[self._shards.local(rows)] = True
             self._n_centers += len(rows)
 
@@ -512,21 +538,21 @@ def assign_to_centers(
         >>> assign_to_centers(x, torch.tensor([0, 3]))
         Assignment(centers=tensor([0, 0, 3, 3]), distances=tensor([0., 1., 4., 0.]))
     """
-    check_metric(metric)
     shards = as_shards(group)
     with shards.meeting() as meeting:
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(reader), reader.n_columns)
         centers = as_integers("centers", centers)
-        meeting.same(metric=metric, centers=centers, dtype=reader.dtype)
+        meeting.same(centers=centers, **_settings(reader, metric, backend))
     rows = as_rows("centers", centers, n_rows=shards.n_rows, device=reader.device)
     if not len(rows):
         raise ShapeError("centers must name at least one row, got none")
     with exact_arithmetic(reader.device):
         space = make_space(reader, survey(reader, metric), metric, backend)
-        there = space.prepare(reader.rows(rows))
-        assigned, values = nearest_centers(StreamedRows(reader, space), space, there)
-        shards.settle()  # before what a rank that failed did not fill is looked at
+        source = StreamedRows(reader, space)
+        there = source.select(rows)
+        assigned, values = nearest_centers(source, space, there)
+        shards.settle()  # before numbers of rows that could not be read are taken for those of centres
         # Equal centres may be told apart by rounding: all of them are the first.
         kinds, kind = there.x.unique(dim=0, return_inverse=True)
         order = torch.arange(len(rows), device=rows.device)

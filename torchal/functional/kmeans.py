@@ -97,7 +97,7 @@ def kmeans_plus_plus(
         weights = _checked_weights(weights, reader)
         candidates = candidates & (weights > 0)
         meeting.count(candidates.count_nonzero(), labeled.count_nonzero())
-        meeting.same(n=n, dtypes=(reader.dtype, weights.dtype), generator=generator)
+        meeting.same(n=n, dtypes=(reader.stored_dtype, weights.dtype, reader.device.type), generator=generator)
     n_candidates, n_labeled, *_ = meeting.totals
     check_budget(n, n_candidates)
     weights, unit = _scaled_weights(weights, reader)
@@ -186,19 +186,21 @@ def kmeans(
         >>> clusters.centers.sort(0).values.tolist(), float(clusters.inertia)
         ([[0.5], [8.5]], 1.0)
     """
-    check_whole("k", k, least=1)
-    check_whole("max_iterations", max_iterations, least=1)
-    check_whole("n_starts", n_starts, least=1)
-    if not tolerance >= 0:
-        raise ConfigError(f"tolerance must be at least 0, got {tolerance!r}")
     shards = as_shards(group)
     with shards.meeting() as meeting:
+        check_whole("k", k, least=1)
+        check_whole("max_iterations", max_iterations, least=1)
+        check_whole("n_starts", n_starts, least=1)
+        if not tolerance >= 0:
+            raise ConfigError(f"tolerance must be at least 0, got {tolerance!r}")
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(reader), reader.n_columns)
         weights = _checked_weights(weights, reader)
         meeting.count((weights > 0).count_nonzero())
         settings = (max_iterations, tolerance, n_starts)
-        meeting.same(k=k, settings=settings, dtypes=(reader.dtype, weights.dtype), generator=generator)
+        meeting.same(
+            k=k, settings=settings, dtypes=(reader.stored_dtype, weights.dtype, reader.device.type), generator=generator
+        )
     check_budget(k, meeting.totals[0])
     weights, unit = _scaled_weights(weights, reader)
     with exact_arithmetic(reader.device):
@@ -446,7 +448,11 @@ def _scaled_weights(weights: Tensor, reader: FeatureReader) -> tuple[Tensor, flo
     heaviest = reader.shards.all_reduce(heaviest, "max")
     exponent = 0 if heaviest == 1 else max(-1000, math.frexp(float(heaviest))[1])
     dtype = torch.promote_types(reader.dtype, torch.float32)
-    return (weights if exponent == 0 else weights.double() * 2.0**-exponent).to(reader.device, dtype), 2.0**exponent
+    scaled = (weights if exponent == 0 else weights.double() * 2.0**-exponent).to(reader.device, dtype)
+    if exponent or weights.dtype != dtype:  # a row that may be drawn keeps a chance, however small
+        positive = weights.to(reader.device) > 0
+        scaled = torch.where(positive, scaled.clamp(min=torch.finfo(dtype).smallest_normal), scaled)
+    return scaled, 2.0**exponent
 
 
 def _draw_start(  # noqa: PLR0917 - both functions above pass all of it
