@@ -28,7 +28,8 @@ from torchal.engine.distances import Rows
 from torchal.engine.greedy import PICKED, Picks, Pool, before_left_out, block_rows, farthest_first, matrix_rows
 from torchal.engine.sources import HeldRows, StreamedRows, joined
 
-_SENT = 1 << 12  # rows of a block, all ranks together
+_SENT = 1 << 12  # rows of a block, all ranks together: with more, each brings more picks, but all ranks repeat them;
+_NUMBERS = 1 << 19  # fewer, down to half as many, if they have more numbers than so
 _MOST = 4  # times its share of these is what one rank may send
 _LEAST = 32  # what each may
 _AT_LEAST = 1 << 13  # rows of a rank that come first, for a round to bring more than a few picks
@@ -240,7 +241,7 @@ class ShardedPool:
     def _share_out(self, useful: list[int]) -> None:
         """Let each rank send about as large a part of the next block as it sent useful rows of this one."""
         world_size = self._shards.world_size
-        share = max(_LEAST, min(_SENT, self._room()) // world_size)
+        share = max(_LEAST, self._block_rows() // world_size)
         together = sum(useful) + world_size
         sizes = [int(world_size * share * (0.5 / world_size + 0.5 * (count + 1) / together)) for count in useful]
         self._sizes = [min(max(size, _LEAST), _MOST * share) for size in sizes]
@@ -252,6 +253,10 @@ class ShardedPool:
             return False
         self._sizes = sizes
         return True
+
+    def _block_rows(self) -> int:
+        """Return how many rows all ranks send together."""
+        return min(max(_SENT // 2, min(_SENT, _NUMBERS // self._pool.source.n_columns)), self._room())
 
     def _room(self) -> int:
         """Return how many rows a block may have, and a rank among those that come first."""
