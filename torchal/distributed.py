@@ -303,7 +303,10 @@ class Shards:
         text = "" if mine is None else f"{type(mine).__name__}: {mine}"
         texts = self._texts(text)
         if mine is not None:
-            raise mine
+            try:
+                raise mine
+            finally:
+                del mine  # or the error would hold this frame, and so itself and the group, as long as it is
         told = [f"rank {rank} failed with {what}" for rank, what in enumerate(texts) if what]
         raise GroupError("; ".join(told))
 

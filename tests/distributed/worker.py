@@ -16,7 +16,18 @@ import torch.distributed as dist
 from tests.ranks import parts_of
 from torchal.distributed import Shards, join
 from torchal.errors import TorchalError
-from torchal.functional import badge, k_center_greedy, kmeans, kmeans_plus_plus, top_n, uniform
+from torchal.functional import (
+    badge,
+    facility_location,
+    hierarchical_kmeans,
+    k_center_greedy,
+    kmeans,
+    kmeans_plus_plus,
+    knn_graph,
+    top_n,
+    typiclust,
+    uniform,
+)
 
 N_ROWS = 3000
 
@@ -40,6 +51,10 @@ def picks(x, log_probs, group):
         "kmeans": kmeans(x, 5, generator=seeded(1), group=group).centers,
         "top": top_n(log_probs[:, 0].contiguous(), 60, group=group).indices,
         "uniform": uniform(60, candidates=everything, generator=seeded(1), group=group).indices,
+        "neighbours": Shards(group).all_gather(knn_graph(x, 4, group=group).indices),
+        "coverage": facility_location(x, 20, similarity="rbf", max_held=0, group=group).indices,
+        "typical": typiclust(x, 40, generator=seeded(1), group=group).indices,
+        "levels": hierarchical_kmeans(x, (20, 4), generator=seeded(1), n_resamples=2, group=group).centers[1],
     }
 
 

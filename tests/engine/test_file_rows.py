@@ -158,7 +158,9 @@ def test_blocks_of_a_pass_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("torchal.engine.read_ahead.BLOCK_BYTES", 16 * 64)
     read, expected = [], []
     whole, told = FileRows.read_into, FileRows.expect
-    monkeypatch.setattr(FileRows, "read_into", lambda f, room, start: read.append((start, len(room))) or whole(f, room, start))
+    monkeypatch.setattr(
+        FileRows, "read_into", lambda f, room, start: read.append((start, len(room))) or whole(f, room, start)
+    )
     monkeypatch.setattr(FileRows, "expect", lambda f, a, b: expected.append((a, min(b, 1000))) or told(f, a, b))
     blocks = FileBlocks(rows)
     for _ in range(2):
@@ -173,7 +175,9 @@ class TestFilesThatChange:
     def rows(self, folder):
         return FileRows(saved(folder, numbers(3000, 8), [1000, 2000]))
 
-    @pytest.mark.parametrize("read", [lambda f: f.read(0, 3000), lambda f: f.rows(torch.tensor([1500])), lambda f: k_center_greedy(f, 2)])
+    @pytest.mark.parametrize(
+        "read", [lambda f: f.read(0, 3000), lambda f: f.rows(torch.tensor([1500])), lambda f: k_center_greedy(f, 2)]
+    )
     def test_a_missing_one_is_named(self, read, tmp_path):
         rows = self.rows(tmp_path)
         (tmp_path / "1.npy").unlink()
@@ -184,11 +188,12 @@ class TestFilesThatChange:
     def test_one_cut_short_is_named(self, tmp_path):
         rows = self.rows(tmp_path)
         os.truncate(tmp_path / "1.npy", 9000)
-        with pytest.raises(DataError, match=r"1.npy was cut short from 64128 to 9000 bytes since it was opened; row 500"):
+        with pytest.raises(
+            DataError, match=r"1.npy was cut short from 64128 to 9000 bytes since it was opened; row 500"
+        ):
             rows.rows(torch.tensor([1500]))
         with pytest.raises(DataError, match=r"1.npy ends before row 277 of 2000: it was cut short; it has 9000 bytes"):
-            self_made = FileRows(tmp_path / "1.npy")
-            self_made.read(0, 1)
+            FileRows(tmp_path / "1.npy")
 
     def test_one_written_anew_is_named(self, tmp_path):
         rows = self.rows(tmp_path)
@@ -216,7 +221,7 @@ class TestFilesThatChange:
         reader.read(0, 1000)
         np.save(tmp_path / "1.npy", numbers(100, 8))
         for _ in range(2):
-            with pytest.raises(DataError, match="1.npy was cut short"):
+            with pytest.raises(DataError, match=r"1.npy was cut short"):
                 reader.read(1000, 2000)
 
 
@@ -247,7 +252,7 @@ class TestErrors:
             FileRows(tmp_path / "a.npy", torch.bfloat16)
         with pytest.raises(ConfigError, match="dtype must be one that torch and files have, got 'float32'"):
             FileRows(tmp_path / "a.npy", "float32")
-        with pytest.raises(ConfigError, match="dtype must be one that torch and files have, got torch.complex64"):
+        with pytest.raises(ConfigError, match=r"dtype must be one that torch and files have, got torch.complex64"):
             FileRows(tmp_path / "a.npy", torch.complex64)
 
     def test_of_rows(self, tmp_path):
@@ -260,9 +265,20 @@ class TestErrors:
             rows[torch.tensor([True, False, True, False, True])]
 
 
-def test_runs_are_found_across_batches_of_hints(tmp_path, monkeypatch):
+@pytest.mark.parametrize("gap", [0, 12, 60, 1 << 20])
+@pytest.mark.parametrize("span", [1, 100, 1 << 20])
+def test_rows_near_each_other_are_read_together(gap, span, tmp_path, monkeypatch):
     monkeypatch.setattr(file_rows, "_RUNS_AHEAD", 2)
+    monkeypatch.setattr(file_rows, "_GAP_BYTES", gap)
+    monkeypatch.setattr(file_rows, "_SPAN_BYTES", span)
     x = numbers(200, 3)
     rows = FileRows(saved(tmp_path, x, [90, 110]))
-    index = torch.randperm(200, generator=torch.Generator().manual_seed(0))[:77]
-    assert torch.equal(rows.rows(index), as_tensor(x)[index])
+    draw = torch.Generator().manual_seed(0)
+    for index in (torch.randperm(200, generator=draw)[:77], torch.randint(0, 200, (300,), generator=draw)):
+        assert torch.equal(rows.rows(index), as_tensor(x)[index])
+    read = []
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *args: read.append(len(args[1][0])) or preadv(*args))
+    rows.rows(torch.arange(0, 90, 3))
+    assert (len(read) == 1) == (gap >= 24 and span > 1100)
+    assert max(read) <= max(12, span)

@@ -410,3 +410,28 @@ def test_picks_on_cuda_are_those_on_the_cpu(metric, extra):
         got = k_center_greedy(x.cuda(), 100, labeled=labeled.cuda(), metric=metric, **there, **extra)
         assert got.indices.is_cuda
         assert got.indices.tolist() == want.indices.tolist()
+
+
+@pytest.mark.parametrize("settings", [{}, {"weights": True}, {"outliers": 0.1}, {"weights": True, "min_distance": 2.0}])
+@pytest.mark.parametrize("labeled", [[], [3, 77]])
+def test_parts_of_what_is_kept_of_rows_change_nothing(settings, labeled, monkeypatch):
+    x = torch.randint(0, 6, (400, 3), generator=torch.Generator().manual_seed(0)).float()  # with many ties
+    given = dict(settings)
+    if "weights" in given:
+        given["weights"] = torch.randint(0, 3, (400,), generator=torch.Generator().manual_seed(1)).float()
+    want = k_center_greedy(x, 60, labeled=mask(400, labeled), **given)
+    for module in ("greedy", "order_statistics"):
+        monkeypatch.setattr(f"torchal.engine.{module}.values_per_chunk", lambda _: 7)
+    got = k_center_greedy(x, 60, labeled=mask(400, labeled), **given)
+    assert got.indices.equal(want.indices)
+    assert got.scores.equal(want.scores)
+
+
+def test_a_cover_keeps_its_distances_and_centres_when_it_picks():
+    cover = Cover(X)
+    cover.add(torch.tensor([2]))
+    before = cover.distances
+    picked = cover.pick(4)
+    assert cover.distances.equal(before)
+    assert cover.is_center.nonzero().squeeze(1).tolist() == [2]
+    assert cover.pick(4).indices.equal(picked.indices)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from torchal import functional, samplers
 from torchal.engine.features import FeatureReader
+from torchal.engine.file_rows import FileRows
 from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.pool.view import PoolView
 from torchal.samplers import KCenterGreedy
@@ -177,6 +178,15 @@ def packed(array):
     return records["x"]
 
 
+def in_files(x, path, dtype):
+    """Return the numbers as the rows of two files of a dtype."""
+    numbers = x.to(dtype).view(torch.int16).numpy()
+    files = [path.with_suffix(f".{i}") for i in range(2)]
+    for file, part in zip(files, (numbers[:11], numbers[11:]), strict=True):
+        part.tofile(file)
+    return FileRows(files, dtype, n_columns=x.shape[1])
+
+
 KINDS = {
     "float16": lambda x, _: x.numpy().astype(np.float16),
     "float32": lambda x, _: x.numpy().astype(np.float32),
@@ -191,6 +201,8 @@ KINDS = {
     "unmasked": lambda x, _: np.ma.MaskedArray(x.numpy().astype(np.float32)),
     "mapped integers": lambda x, path: mapped(x, path, ">i2"),
     "mapped bytes": lambda x, path: mapped(x, path, np.uint8),
+    "files of bfloat16": lambda x, path: in_files(x, path, torch.bfloat16),
+    "files of float16": lambda x, path: in_files(x, path, torch.float16),
     **{f"array of {dtype}": lambda x, _, d=dtype: x.numpy().astype(d) for dtype in ("u1", "i1", "i2", "i4", "i8")},
     **{f"array of {dtype}": lambda x, _, d=dtype: x.numpy().astype(d) for dtype in ("u2", "u4", "u8", ">u2")},
     **{f"tensor of {dtype}": lambda x, _, d=dtype: x.to(d) for dtype in (torch.uint8, torch.int16, torch.int64)},
@@ -238,7 +250,7 @@ def test_every_kind_is_taken(kind, tmp_path):
     check_kind(KINDS[kind](X, tmp_path / "x.bin"), (F.k_center_greedy, F.kmeans_plus_plus, F.cluster_tree))
 
 
-@pytest.mark.parametrize("kind", ["big-endian", "mapped integers", "tensor of torch.uint8"])
+@pytest.mark.parametrize("kind", ["big-endian", "mapped integers", "files of bfloat16", "tensor of torch.uint8"])
 def test_every_function_takes_them(kind, tmp_path):
     check_kind(KINDS[kind](X, tmp_path / "x.bin"), CALLS)
 

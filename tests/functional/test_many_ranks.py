@@ -1,5 +1,9 @@
 """Selections from rows on many ranks: the same as from all rows in one process, for any split."""
 
+import gc
+import weakref
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from tests.ranks import parts_of, run_ranks
 from torchal.distributed import Shards
 from torchal.engine import sharded, sources
+from torchal.engine.distances import Space
 from torchal.engine.features import FeatureReader
 from torchal.errors import BudgetError, CapabilityError, ConfigError, DataError, GroupError, ShapeError
 from torchal.functional import (
@@ -248,6 +253,32 @@ def test_a_cover_of_several_rounds():
     assert torch.equal(torch.cat([is_center for _, _, is_center in found]), alone[2])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("home", ["cpu", "cuda"])
+def test_on_a_gpu(home):
+    x = torch.randn(6000, 8, generator=seeded(0)).mul_(4).round_()  # whole numbers, so that all devices agree
+    log_probs = torch.randn(6000, 4, generator=seeded(1)).log_softmax(1)
+    weights = torch.randint(1, 3, (6000,), generator=seeded(2)).float()
+    labeled = torch.arange(6000) % 100 == 0
+
+    def picks(group, x, log_probs, weights, labeled, device=None):
+        others = {"group": group, "device": device}
+        return [
+            k_center_greedy(x, 200, labeled=labeled, weights=weights, **others).indices.cpu(),
+            kmeans_plus_plus(x, 100, generator=seeded(3), weights=weights, labeled=labeled, **others).indices.cpu(),
+            badge(log_probs, x, 50, generator=seeded(3), candidates=~labeled, **others).indices.cpu(),
+            top_n(weights, 50, candidates=~labeled, group=group).indices.cpu(),
+            uniform(50, candidates=~labeled, generator=seeded(3), group=group).indices.cpu(),
+            kmeans(x, 5, generator=seeded(3), **others).centers.cpu(),
+        ]
+
+    given = [each.to(home) for each in (x, log_probs, weights, labeled)]
+    alone = picks(None, *given, device="cuda")
+    for found in on_ranks([100, 3000], lambda *parts: picks(*parts, device="cuda"), *given):
+        for one, expected in zip(found, alone, strict=True):
+            torch.testing.assert_close(one, expected)
+
+
 def test_badge_in_float64_where_a_rank_has_no_rows():
     x, log_probs = torch.randn(20, 3, generator=seeded(0), dtype=torch.float64), torch.zeros(20, 4).log_softmax(1)
 
@@ -267,6 +298,23 @@ def test_what_is_wrong_on_one_rank_is_told_to_all():
         assert isinstance(error, GroupError)
         assert "rank 2 failed with DataError: features" in str(error)
         assert "row 70" in str(error)
+
+
+def test_work_that_fails_on_one_rank_is_told_to_all(monkeypatch):
+    x = torch.randn(90, 3)
+    x[30:60] += 1000
+    nearest = Space.nearest_index
+
+    def failing(space, rows, centers):
+        if float(rows.x.max()) > 500:
+            raise OSError("the disk is gone")
+        return nearest(space, rows, centers)
+
+    monkeypatch.setattr(Space, "nearest_index", failing)
+    centers = torch.tensor([0, 80])
+    errors = run_ranks(3, lambda group: assign_to_centers(parts_of(x, [30, 60])[group.rank], centers, group=group))
+    assert [type(error) for error in errors] == [GroupError, OSError, GroupError]
+    assert "rank 1 failed with OSError: the disk is gone" in str(errors[2])
 
 
 @pytest.mark.parametrize(
@@ -361,6 +409,24 @@ def test_numbers_of_numpy_are_numbers():
     x = torch.randn(9, 2, generator=seeded(0))
     for found in run_ranks(2, lambda group: k_center_greedy(x, np.int64(3) if group.rank else 3, group=group)):
         assert torch.equal(found.indices, k_center_greedy(torch.cat([x, x]), 3).indices)
+
+
+def test_an_error_does_not_hold_the_group():
+    x = torch.full((4, 2), torch.nan)
+    groups = []
+
+    def work(group):
+        groups.append(weakref.ref(group))
+        with suppress(DataError, GroupError):
+            k_center_greedy(x if group.rank else x[:0], 2, group=group)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_ranks(2, work)
+        assert [group() for group in groups] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_rank_without_rows_may_say_so_in_lists():

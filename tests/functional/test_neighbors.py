@@ -122,6 +122,17 @@ def test_ties_of_whole_numbers_go_to_the_lowest_row(metric, chunk_rows, dtype):
     assert found.indices.equal(far.sort(dim=1, stable=True).indices[:, :5])
 
 
+@pytest.mark.parametrize("chunk_rows", [None, 13, 64])
+def test_ties_of_angles_go_to_the_lowest_row(chunk_rows):
+    x = torch.randint(1, 3, (200, 3), generator=torch.Generator().manual_seed(0)).float()
+    products, squares = x @ x.T, x.square().sum(1)
+    far = (1 - products.square().double() / squares.outer(squares)).fill_diagonal_(torch.inf)  # one rounded division
+    want = far.sort(dim=1, stable=True).indices[:, :5]
+    assert knn_graph(x, 5, metric="cosine", chunk_rows=chunk_rows).indices.equal(want)
+    rows = torch.tensor([150, 3])
+    assert neighbors_of(x, 5, rows=rows, metric="cosine", chunk_rows=chunk_rows).indices.equal(want[rows])
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_constant_features(metric):
     found = knn_graph(torch.full((30, 2), 0.7), 3, metric=metric, chunk_rows=8)

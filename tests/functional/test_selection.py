@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.references import selection as reference
 from torchal.errors import BudgetError, DataError, ShapeError
-from torchal.functional import top_n
+from torchal.functional import top_n, uniform
 
 # Few distinct values, so that ties are everywhere.
 SCORES = st.lists(st.sampled_from([-math.inf, -1.5, 0.0, 1.0, 2.0, math.inf]), min_size=1, max_size=30)
@@ -89,3 +89,25 @@ def test_cuda_breaks_ties_as_the_cpu_does(dtype):
     assert top_n(scores.cuda(), 9).indices.cpu().equal(top_n(scores, 9).indices)
     with pytest.raises(ShapeError, match="candidates must be on cuda:0, got cpu"):
         top_n(scores.cuda(), 3, candidates=candidates)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_parts_do_not_change_what_is_picked(size, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 5, (40,), generator=draw).float()
+    scores[3] = -torch.inf
+    candidates = torch.rand(40, generator=draw) < 0.6
+    scores[(~candidates).nonzero()[0]] = torch.nan
+
+    def picked():
+        every = [top_n(scores.nan_to_num(1), n) for n in (1, 9, 40)]
+        some = [top_n(scores, n, candidates=candidates) for n in (1, 9, int(candidates.sum()))]
+        drawn = uniform(9, candidates=candidates, generator=torch.Generator().manual_seed(1))
+        return [selection.indices.tolist() for selection in (*every, *some, drawn)]
+
+    want = picked()
+    monkeypatch.setattr("torchal.functional.selection.values_per_chunk", lambda _: size)
+    monkeypatch.setattr("torchal.engine.order_statistics.values_per_chunk", lambda _: size)
+    assert picked() == want
+    with pytest.raises(DataError, match="NaN: 1 of 40 candidates are"):
+        top_n(scores, 2)

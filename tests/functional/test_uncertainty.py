@@ -1,12 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.references import uncertainty as reference
-from torchal import functional
+from torchal import FileRows, functional
 from torchal.errors import DataError, ShapeError
 from torchal.functional import draw_labels, log_odds, uncertainty
 
@@ -200,3 +201,40 @@ def test_a_row_that_is_surer_than_sure_is_as_sure_as_one():
     log_probs = torch.tensor([[1.0000001, 0.0], [0.5, 0.5]]).log()
     assert functional.entropy(log_probs)[0] == 0
     assert functional.least_confidence(log_probs)[0] == 0
+
+
+def in_files(rows, path):
+    """Return numbers as the rows of two files."""
+    numbers = rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows
+    for i, part in enumerate((numbers[:3], numbers[3:])):
+        part.numpy().tofile(path / str(i))
+    return FileRows([path / "0", path / "1"], rows.dtype, n_columns=rows.shape[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("n_classes", [1, 4])
+def test_files_are_read_chunk_by_chunk(dtype, n_classes, tmp_path, monkeypatch):
+    monkeypatch.setattr(uncertainty, "_CHUNK_VALUES", 8)
+    log_probs = torch.randn(11, n_classes, generator=torch.Generator().manual_seed(0)).log_softmax(1).to(dtype)
+    rows = in_files(log_probs, tmp_path)
+    for name in ("margin", *ON_LOG_PROBS):
+        function = getattr(functional, name)
+        got, want = function(rows), function(log_probs)
+        assert got.dtype == want.dtype
+        torch.testing.assert_close(got, want, rtol=0.01 if dtype == torch.bfloat16 else 1e-3, atol=1e-3)
+        if dtype != torch.bfloat16:
+            np.save(tmp_path / "x.npy", log_probs.numpy())
+            assert torch.equal(function(np.load(tmp_path / "x.npy", mmap_mode="r")), got)
+            assert torch.equal(function(np.load(tmp_path / "x.npy", mmap_mode="c")), want)
+
+
+def test_errors_in_files_name_the_row_of_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(uncertainty, "_CHUNK_VALUES", 4)
+    values = torch.zeros(9, 2)
+    values[7, 1] = math.nan
+    with pytest.raises(DataError, match="values must be finite: 1 of 2 rows are not, the first is row 7"):
+        functional.margin(in_files(values, tmp_path))
+    with pytest.raises(DataError, match="row 0 sums to 2 after exp"):
+        functional.entropy(in_files(values, tmp_path))
+    with pytest.raises(ShapeError, match=r"log_probs must be floating point, got torch\.int16"):
+        functional.entropy(in_files(values.to(torch.int16), tmp_path))

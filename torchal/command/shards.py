@@ -91,6 +91,19 @@ def _badge(part: Part, n: int, generator: torch.Generator, group: Shards) -> Sel
     return functional.badge(log_probs, part.features, n, generator=generator, candidates=part.candidates, group=group)
 
 
+def _typiclust(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:
+    return functional.typiclust(
+        part.features, n, generator=generator, labeled=part.labeled, candidates=part.candidates, group=group
+    )
+
+
+def _facility_location(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:  # noqa: ARG001
+    found = functional.facility_location(
+        part.features, n, labeled=part.labeled, candidates=part.candidates, group=group
+    )
+    return Selection(found.indices, found.scores)
+
+
 def _by_score(score: Callable[[Tensor], Tensor]) -> Callable[[Part, int, torch.Generator, Shards], Selection]:
     def select(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:  # noqa: ARG001
         with group.meeting() as meeting:  # logits that cannot be read, or are none, are told to all
@@ -104,10 +117,12 @@ def _by_score(score: Callable[[Tensor], Tensor]) -> Callable[[Part, int, torch.G
 STRATEGIES: dict[str, Callable[[Part, int, torch.Generator, Shards], Selection]] = {
     "badge": _badge,
     "entropy": _by_score(functional.entropy),
+    "facility_location": _facility_location,
     "k_center": _k_center,
     "kmeans_plus_plus": _kmeans_plus_plus,
     "least_confidence": _by_score(functional.least_confidence),
     "margin": _by_score(functional.margin),
+    "typiclust": _typiclust,
     "uniform": _uniform,
 }
 _OF_LOGITS = ("badge", "entropy", "least_confidence", "margin")

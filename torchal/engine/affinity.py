@@ -11,6 +11,7 @@ from torchal._checks import check_positive
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import CosineSpace, Rows, Space, make_space, survey
 from torchal.engine.features import FeatureReader
+from torchal.engine.pool_rows import OwnRows, PoolRows
 from torchal.engine.sources import HeldRows, Source, StreamedRows
 from torchal.errors import ConfigError
 
@@ -70,7 +71,7 @@ class EuclideanAffinity(Affinity):
 def open_affinity(
     reader: FeatureReader, similarity: Similarity, *, gamma: float | None = None, unit: bool = False
 ) -> tuple[Affinity, Source]:
-    """Return the affinity of all rows, and where they are, ready.
+    """Return the affinity of all rows, and where they are, ready: of several ranks' rows, this rank's own.
 
     Args:
         reader: the rows.
@@ -90,16 +91,23 @@ def open_affinity(
             if unit
             else make_space(reader, seen, "euclidean", dtype=computed)
         )
-        source: Source = StreamedRows(reader, space)
+        source = StreamedRows(reader, space)
         affinity = _affinity(similarity, space, source, gamma)
         if affinity.error < _TOLD_APART:
             break
+    if not reader.shards.alone:
+        _ = source.longest_sq  # asked for by all ranks, whether or not they hold their rows
     if len(reader) * reader.n_columns <= _HELD:
-        source = _held(reader, affinity.space, source)
-    return affinity, source
+        return affinity, _held(reader, affinity.space, source)
+    return affinity, source if reader.shards.alone else OwnRows(source)
 
 
-def _affinity(similarity: Similarity, space: Space, source: Source, gamma: float | None) -> Affinity:
+def pool_of(reader: FeatureReader, affinity: Affinity, source: Source) -> Source:
+    """Return the rows of all ranks; those of `open_affinity` themselves where there is one rank."""
+    return source if reader.shards.alone else PoolRows(reader, affinity.space)
+
+
+def _affinity(similarity: Similarity, space: Space, source: StreamedRows, gamma: float | None) -> Affinity:
     if similarity == "cosine":
         return Affinity(space)
     if similarity == "euclidean":
@@ -107,7 +115,7 @@ def _affinity(similarity: Similarity, space: Space, source: Source, gamma: float
     return RbfAffinity(space, _inverse_variance(space, source) if gamma is None else gamma, float(source.longest_sq))
 
 
-def _inverse_variance(space: Space, source: Source) -> float:
+def _inverse_variance(space: Space, source: StreamedRows) -> float:
     """Return 1 / the sum of the columns' variances; 0 where all rows are equal, which any number would do for."""
     total = torch.zeros(source.n_columns, dtype=torch.float64, device=source.longest_sq.device)
     squares = torch.zeros_like(total[0])
@@ -117,7 +125,8 @@ def _inverse_variance(space: Space, source: Source) -> float:
         squares.add_(rows.sq.sum(dtype=torch.float64))
 
     source.each(add, width=1)
-    n_rows = len(source)
+    n_rows = source.shards.n_rows
+    total, squares = source.shards.all_reduce(torch.cat([total, squares.unsqueeze(0)])).split([len(total), 1])
     variance = float(squares / n_rows - (total / n_rows).square().sum())
     return space.scale * space.scale / variance if variance > 0 else 0.0
 

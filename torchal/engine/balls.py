@@ -25,6 +25,7 @@ from torchal.errors import ConfigError
 _SAMPLED = 512  # rows whose balls say how large the graph will be
 _HELD = 2**12  # rows that these balls hold of those looked at, if all hold max_edges: as many are found as that
 _LOOKED_AT = 2**16  # rows, or more
+_COUNTED = 1 << 24  # numbers that histc counts right, since it does so in their dtype
 _BINS = 256  # in which the distances of the sampled rows are counted
 _LEAST_BLOCK = 256  # rows; smaller products are slow
 _BLOCKS = 8  # or more, where they are not that small: of the pairs within a block each is compared twice
@@ -181,7 +182,12 @@ def check_edges(ruler: Ruler, radius: float, max_edges: int) -> None:
         return
     reach = max(min(radius, float(farthest)), torch.finfo(farthest.dtype).tiny)  # above 0, where all rows are equal
     counts = torch.zeros(_BINS, dtype=torch.int64, device=device)
-    _each_distance(ruler, some, others, lambda far: counts.add_(torch.histc(far, _BINS, 0, reach).long()))
+
+    def fill(distances: Tensor) -> None:
+        for far in distances.flatten().split(_COUNTED):
+            counts.add_(torch.histc(far, _BINS, 0, reach).long())
+
+    _each_distance(ruler, some, others, fill)
     fits = int((counts.cumsum(0) <= 0.9 * max_edges * (n_sampled / n_rows) * (n_others / n_rows)).sum())
     smaller, rounding = reach * fits / _BINS, ruler.space.distance(2 * ruler.band * some.rows.sq.max())
     instead = f"a radius of {smaller:.4g} is small enough" if smaller > rounding else "so do balls far smaller"

@@ -12,6 +12,10 @@ cheaper one, counted in similarities:
    raised, all similarities are computed, each pair once.
 
 Of small pools, all similarities are held.
+
+Where rows are on several ranks, each has its own rows with their values, and all have the gains of the whole pool's
+columns, the same ones: what a rank's rows say of gains is added up over the ranks, and all make the same picks. Columns
+travel from rank to rank, in blocks.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import torch
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
+from torchal.distributed import Shards
 from torchal.engine.affinity import Affinity, part
 from torchal.engine.distances import Rows
 from torchal.engine.greedy import greedy_bound
@@ -44,13 +49,15 @@ class Coverage:
     Args:
         affinity: what similarity is.
         rows: what is to be covered.
-        columns: what can be picked; the same object as rows where it is the same.
+        columns: what can be picked; the same object as rows where it is the same. Of rows on several ranks, these are
+            those of all ranks.
         values: (R,) where the rows' values begin.
         weights: (R,) at least 0.
         allowed: (M,) bool, the columns that may be picked.
         caps: (R,) no similarity counts for more.
         bonus: (M,) what a pick adds by itself, at least 0.
         max_held: of no more similarities than these, all are held.
+        shards: whose ranks have other rows.
     """
 
     def __init__(
@@ -65,7 +72,9 @@ class Coverage:
         caps: Tensor | None = None,
         bonus: Tensor | None = None,
         max_held: int = MAX_HELD,
+        shards: Shards | None = None,
     ) -> None:
+        self._shards = Shards(None) if shards is None else shards
         self._affinity, self._rows, self._columns = affinity, rows, columns
         self._symmetric = rows is columns
         # Equal rows may differ by rounding: what is not higher than that is covered.
@@ -77,13 +86,21 @@ class Coverage:
         self._bonus = torch.zeros(n_columns, dtype=torch.float64, device=self._device)
         if bonus is not None:
             self._bonus += bonus
+        # the same decisions on every rank
+        most_rows = int(self._shards.all_reduce(torch.tensor(n_rows), "max"))
+        self._n_rows = self._shards.total(n_rows)
         self._matrix: Tensor | None = None
-        if n_rows * n_columns <= max_held:
-            self._matrix = torch.empty(n_columns, n_rows, dtype=affinity.dtype, device=self._device)
-        self._most = max(_FIRST, min(_MOST, _BLOCKS * values_per_chunk(self._device) // n_rows))
+        if most_rows * n_columns <= max_held:
+            self._matrix = self._shards.attempt(
+                lambda: torch.empty(n_columns, n_rows, dtype=affinity.dtype, device=self._device), lambda: None
+            )
+        self._most = max(_FIRST, min(_MOST, _BLOCKS * values_per_chunk(self._device) // most_rows))
+        heaviest = self._weights.max() if n_rows else self._weights.new_zeros(())
+        self._heaviest = float(self._shards.all_reduce(heaviest, "max"))
         self._exact = self._bonus.masked_fill(~allowed, -torch.inf)  # gains, as of the values below
         self._bonus_doubt = 0.0 if bonus is None else 2 * affinity.error * max(1.0, float(self._bonus.max()))
-        self._doubt = self._weights.double().square().sum().sqrt() * 2 * affinity.error + self._bonus_doubt
+        squares = self._shards.all_reduce(self._weights.double().square().sum())
+        self._doubt = squares.sqrt() * 2 * affinity.error + self._bonus_doubt
         self._filled, self._spent = False, 0
         self._compute_all()
 
@@ -122,7 +139,7 @@ class Coverage:
         """Return the weighted sum of the values."""
         values = self._values - (self._values > 0) * self._affinity.error
         values = values if self._caps is None else torch.minimum(values, self._caps)
-        return float(self._weights.double() @ values.double())
+        return float(self._shards.all_reduce(self._weights.double() @ values.double()))
 
     @property
     def gains(self) -> Tensor:
@@ -140,7 +157,8 @@ class Coverage:
         gained = float(gains.sum())
         left = gained + float(self.largest_bounds(n).sum())
         value = self.total() + float(self._bonus[picked].sum())
-        rounding = 4 * self._affinity.error * float(self._weights.sum()) + 4 * self._slack
+        weight = float(self._shards.all_reduce(self._weights.sum()))
+        rounding = 4 * self._affinity.error * weight + 4 * self._slack
         return picked, gains, value, max(value, start + min(greedy_bound(gains), left, at_first)) + rounding
 
     def _best(self) -> tuple[Tensor, Tensor]:
@@ -168,12 +186,13 @@ class Coverage:
     def _make_exact(self, n_columns: int) -> bool:
         """Make all bounds gains where enough was spent on single columns since they were, these n columns included."""
         raised = ((self._values > self._as_of) & (self._weights > 0)).nonzero().squeeze(1)
-        n_pairs = len(self._as_of) * len(self._bounds)
+        n_raised = self._shards.total(len(raised))
+        n_pairs = self._n_rows * len(self._bounds)
         everything = n_pairs // 2 if self._symmetric else n_pairs
-        some = len(raised) * len(self._bounds)
-        spent = self._spent + n_columns * len(self._as_of)
+        some = n_raised * len(self._bounds)
+        spent = self._spent + n_columns * self._n_rows
         if some and _EAGER * spent > some and some < everything:
-            self._lower(raised)
+            self._lower(raised, n_raised)
         elif _EAGER * spent > everything and (some or self._drifted):
             self._compute_all()
         else:
@@ -186,25 +205,34 @@ class Coverage:
         gains = torch.zeros_like(self._bonus)
         n_columns = len(gains)
         if self._matrix is not None and self._filled:
-            size = max(1, values_per_chunk(self._device) // len(self._values))
-            for first in range(0, n_columns, size):
-                columns = slice(first, first + size)
-                gains[columns] = self._added(self._matrix[columns].clone(), slice(None))
+            self._shards.attempt(partial(self._compute_held, gains, self._matrix), lambda: None)
         else:
             side, at_first = math.isqrt(values_per_chunk(self._device)), not bool(self._values.any())
-            for first in range(0, n_columns, side):
-                self._compute_some(gains, slice(first, min(first + side, n_columns)), at_first=at_first)
+            compute = partial(self._compute_some, gains, at_first=at_first)
+            if self._shards.alone:
+                for first in range(0, n_columns, side):
+                    last = min(first + side, n_columns)
+                    compute(slice(first, last), part(self._columns, first, last, self._device))
+            else:
+                self._columns.each(compute, width=side)
             self._filled = True
+        gains = self._shards.all_reduce(gains)
         self._exact = torch.where(self._exact > -torch.inf, gains + self._bonus, -torch.inf)
         self._slack, self._drifted = 0.0, False
-        self._note(self._exact.max(), len(self._rows))
+        self._note(self._exact.max(), self._n_rows)
 
-    def _compute_some(self, gains: Tensor, columns: slice, *, at_first: bool) -> None:
+    def _compute_held(self, gains: Tensor, matrix: Tensor) -> None:
+        """Set the gains, (M,), from similarities (M, R) that are held."""
+        size = max(1, values_per_chunk(self._device) // max(1, len(self._values)))
+        for first in range(0, len(gains), size):
+            columns = slice(first, first + size)
+            gains[columns] = self._added(matrix[columns].clone(), slice(None))
+
+    def _compute_some(self, gains: Tensor, columns: slice, there: Rows, *, at_first: bool) -> None:
         """Add all that the similarities of some columns say to the gains: of a pool with itself, those not seen yet.
 
         Where no row has a value, as at first, what a similarity adds is the same for both of its rows.
         """
-        there = part(self._columns, columns.start, columns.stop, self._device)
         side = columns.stop - columns.start
 
         def look(rows: slice, *, mirrored: bool) -> None:
@@ -236,8 +264,8 @@ class Coverage:
         rise = self._rise(tile if caps is None else torch.minimum(tile, caps, out=tile), values)
         return (weights @ rise if across else rise @ weights).double()
 
-    def _lower(self, raised: Tensor) -> None:
-        """Take off the gains what they lost by the rise of the values of some rows (r,)."""
+    def _lower(self, raised: Tensor, n_raised: int) -> None:
+        """Take off the gains what they lost by the rise of the values of some rows (r,), n_raised on all ranks."""
         low, high = self._as_of[raised], self._values[raised]
         if self._caps is not None:
             high = torch.maximum(torch.minimum(high, self._caps[raised]), low)
@@ -247,29 +275,57 @@ class Coverage:
             loss = self._loss(tile, low[rows].unsqueeze(1), high[rows].unsqueeze(1))
             lost[columns] += (self._weights[raised[rows]] @ loss).double()
 
+        if self._shards.alone:
+            self._look_from(raised, lose)
+        else:
+            self._look_from_ranks(raised, n_raised, lose)
+        lost = self._shards.all_reduce(lost)
+        self._exact -= lost
+        self._drifted = True
+        self._note(lost.max(), n_raised)
+
+    def _look_from(self, raised: Tensor, work: Callable[[Tensor, slice, Tensor], None]) -> None:
+        """Call work(some, columns, tile) with similarities of some of the raised rows (r,) and of all columns."""
         room = values_per_chunk(self._device)
-        size = math.isqrt(room) if self._matrix is None else max(1, room // len(lost))
+        size = math.isqrt(room) if self._matrix is None else max(1, room // len(self._exact))
         for rows in torch.arange(len(raised), device=self._device).split(size):
             if self._matrix is None:
                 here = self._rows.select(raised[rows])
-                look = partial(self._look_from, here, partial(lose, rows))
+
+                def look(columns: slice, there: Rows, rows: Tensor = rows, here: Rows = here) -> None:
+                    work(rows, columns, self._affinity.between(here, there))
+
                 self._columns.each(look, width=len(rows))
             elif self._symmetric:
-                lose(rows, slice(None), self._matrix.index_select(0, raised[rows]))
+                work(rows, slice(None), self._matrix.index_select(0, raised[rows]))
             else:
-                lose(rows, slice(None), self._matrix.index_select(1, raised[rows]).T)
-        self._exact -= lost
-        self._drifted = True
-        self._note(lost.max(), len(raised))
+                work(rows, slice(None), self._matrix.index_select(1, raised[rows]).T)
 
-    def _look_from(self, here: Rows, work: Callable[[slice, Tensor], None], columns: slice, there: Rows) -> None:
-        work(columns, self._affinity.between(here, there))
+    def _look_from_ranks(self, raised: Tensor, n_raised: int, work: Callable[[Tensor, slice, Tensor], None]) -> None:
+        """Do what `_look_from` does with this rank's raised rows, of n_raised on all ranks."""
+        room, everywhere = values_per_chunk(self._device), torch.arange(len(raised), device=self._device)
+        side = math.isqrt(room)
+
+        def from_rows(columns: slice, there: Rows) -> None:
+            for rows in everywhere.split(side) if len(raised) else ():
+                work(rows, columns, self._affinity.between(self._rows.select(raised[rows]), there))
+
+        def from_matrix(matrix: Tensor) -> None:
+            size = max(1, room // max(1, len(raised)))  # all rows at once: what is read lies as near as it can
+            for first in range(0, len(matrix) if len(raised) else 0, size):
+                columns = slice(first, first + size)
+                work(everywhere, columns, matrix[columns].index_select(1, raised).T)
+
+        if self._matrix is None:
+            self._columns.each(from_rows, width=min(side, n_raised))
+        else:
+            self._shards.attempt(partial(from_matrix, self._matrix), lambda: None)
 
     def _note(self, largest: Tensor, n_terms: int) -> None:
         """Let the gains be those of today's values, more off than before by the rounding of sums of so many terms."""
         eps = torch.finfo(self._weights.dtype).eps
         # A pair's similarity may have other last bits in another product; over the rows such errors cancel out.
-        pairs = self._affinity.error * math.sqrt(n_terms) * float(self._weights.max())
+        pairs = self._affinity.error * math.sqrt(n_terms) * self._heaviest
         self._slack += 4 * pairs + 16 * eps * max(float(largest), 0.0)
         self._bounds = self._exact.clone()
         self._as_of = self._values.clone()
@@ -277,14 +333,14 @@ class Coverage:
 
     def _gains(self, columns: Tensor) -> Tensor:
         """Return the gains of some columns (k,), float64."""
-        gains = self._bonus[columns]
+        gains = torch.zeros_like(columns, dtype=torch.float64)
 
         def look(rows: slice, tile: Tensor) -> None:
             rise = self._rise(tile, self._values[rows])
             gains.add_(rise.mul_(self._weights[rows]).sum(1).double())
 
         self._look_at_all(columns, look)
-        return gains
+        return self._shards.all_reduce(gains) + self._bonus[columns]
 
     def _doubt_of(self, column: Tensor) -> Tensor:
         """Return how far rounding may have moved the gain of a column (1,): over the rows, errors cancel out."""
@@ -295,7 +351,7 @@ class Coverage:
             square.add_(self._weights[rows].square() @ counts.to(tile.dtype))
 
         self._look_at_all(column, look)
-        return square.sqrt_().mul_(2 * self._affinity.error).add_(self._bonus_doubt)
+        return self._shards.all_reduce(square).sqrt().mul_(2 * self._affinity.error).add_(self._bonus_doubt)
 
     def _look_at_all(self, columns: Tensor, work: Callable[[slice, Tensor], None]) -> None:
         """Call work(rows, tile) with similarities of some columns (k,) and all rows, capped, part by part, (k, r)."""
@@ -303,8 +359,9 @@ class Coverage:
         def capped(rows: slice, tile: Tensor) -> None:
             work(rows, tile if self._caps is None else torch.minimum(tile, self._caps[rows], out=tile))
 
-        if self._matrix is not None:
-            capped(slice(None), self._matrix.index_select(0, columns))
+        matrix = self._matrix
+        if matrix is not None:
+            self._shards.attempt(lambda: capped(slice(None), matrix.index_select(0, columns)), lambda: None)
         else:
             there = self._columns.select(columns)
             self._rows.each(lambda rows, here: capped(rows, self._affinity.between(there, here)), width=len(columns))
@@ -314,58 +371,3 @@ def _turn(tile: Tensor, into: Tensor) -> None:
     """Write a tile (m, r) into another (r, m), in strips: a CPU's cache holds the lines that a strip goes to."""
     for start in range(0, len(tile), _STRIP):
         into[:, start : start + _STRIP] = tile[start : start + _STRIP].T
-
-
-class SaturatedCoverage(Coverage):
-    """Rows whose similarities with all picks are summed, until they have enough.
-
-    A row's value is minus the room that is left to it, and not below minus the highest similarity there can be: while
-    there is room for any similarity, gains stay what they are.
-
-    Args:
-        affinity: what similarity is.
-        source: what is to be covered, and can be picked.
-        room: (N,) float64, at least 0: how much each row can still take.
-        weights: (N,) at least 0.
-        allowed: (N,) bool, the rows that may be picked.
-        max_held: of no more similarities than these, all are held.
-    """
-
-    def __init__(
-        self,
-        affinity: Affinity,
-        source: Source,
-        *,
-        room: Tensor,
-        weights: Tensor,
-        allowed: Tensor,
-        max_held: int = MAX_HELD,
-    ) -> None:
-        self._room = room.clone()
-        self._at_first = room
-        self._top = 1 + affinity.error
-        values = -room.clamp(max=self._top)
-        super().__init__(affinity, source, source, values=values, weights=weights, allowed=allowed, max_held=max_held)
-
-    def total(self) -> float:
-        """Return the weighted sum of what the rows have taken."""
-        return float(self._weights.double() @ (self._at_first - self._room))
-
-    def _rise(self, tile: Tensor, values: Tensor) -> Tensor:
-        return torch.minimum(tile.clamp_(min=0), -values, out=tile)
-
-    def _loss(self, tile: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        # min(s, -low) - min(s, -high)
-        return torch.minimum(tile.add_(high).clamp_(min=0), high - low, out=tile)
-
-    def _raise(self, rows: slice, tile: Tensor) -> None:
-        self._room[rows] = (self._room[rows] - tile[0].clamp(min=0)).clamp_(min=0)
-        self._values[rows] = -self._room[rows].clamp(max=self._top).to(self._values.dtype)
-
-
-def summed_similarities(affinity: Affinity, rows: Source, columns: Source) -> Tensor:
-    """Return the sum of each column's similarities with all rows, those below 0 left out, (M,) float64."""
-    device = rows.longest_sq.device
-    none, ones = torch.zeros(len(rows), device=device), torch.ones(len(rows), device=device)
-    allowed = torch.ones(len(columns), dtype=torch.bool, device=device)
-    return Coverage(affinity, rows, columns, values=none, weights=ones, allowed=allowed, max_held=0).gains

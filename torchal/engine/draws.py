@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchal._chunks import values_per_chunk
 from torchal.distributed import Shards
+from torchal.engine.order_statistics import Largest
 
 _BRANCHES = 128  # of a node of the tree
 _TOP = 1 << 14  # the tree begins with at most so many sums
@@ -49,8 +50,7 @@ def draw(
         chances, weights = _weighed(chances, weights), None
     levels = [(chances, start)]
     while n_rows > _TOP:
-        sums, first = _sums(*levels[-1]) if weights is None or len(levels) > 1 else _sums_weighed(chances, weights, start)
-        levels.append((sums, first))
+        levels.append(_sums(*levels[-1], None if len(levels) > 1 else weights))
         n_rows = -(-n_rows // _BRANCHES)
     ends = _whole(*levels[-1], n_rows, shards).cumsum(0)
     if not bool(ends[-1] > 0):
@@ -68,33 +68,30 @@ def _uniforms(n: int, generator: torch.Generator, device: torch.device) -> Tenso
     return torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).to(device)
 
 
-def _sums(values: Tensor, start: int) -> tuple[Tensor, int]:
-    """Return the sums of values in groups, as their numbers are cut, and the number of the first group."""
-    head = min(-start % _BRANCHES, len(values))
-    whole = (len(values) - head) // _BRANCHES * _BRANCHES
-    parts = [
-        values[:head].sum(dtype=torch.float64).unsqueeze(0) if head else values.new_empty(0, dtype=torch.float64),
-        values[head : head + whole].view(-1, _BRANCHES).sum(1, dtype=torch.float64),
-    ]
-    if head + whole < len(values):
-        parts.append(values[head + whole :].sum(dtype=torch.float64).unsqueeze(0))
-    return torch.cat(parts), start // _BRANCHES
+def _sums(values: Tensor, start: int, weights: Tensor | None = None) -> tuple[Tensor, int]:
+    """Return the sums of values in groups, as their numbers are cut, and the number of the first group.
+
+    Chunk by chunk: on a CPU torch makes a float64 copy of all that is summed up so.
+    """
+    first, end = start // _BRANCHES, start + len(values)
+    sums = torch.zeros(-(-end // _BRANCHES) - first, dtype=torch.float64, device=values.device)
+    size = max(1, values_per_chunk(values.device) // _BRANCHES) * _BRANCHES
+    begin = start
+    while begin < end:
+        group = begin // _BRANCHES
+        stop = min(end, begin + size) // _BRANCHES * _BRANCHES  # no group is cut
+        if begin % _BRANCHES or stop <= begin:
+            stop = min((group + 1) * _BRANCHES, end)
+        where = slice(begin - start, stop - start)
+        part = values[where] if weights is None else _weighed(values[where], weights[where])
+        part = part.view(-1, _BRANCHES) if (stop - begin) % _BRANCHES == 0 else part.unsqueeze(0)
+        sums[group - first : group - first + len(part)] = part.sum(1, dtype=torch.float64)
+        begin = stop
+    return sums, first
 
 
 def _weighed(values: Tensor, weights: Tensor) -> Tensor:
     return values.clamp(min=0) * weights
-
-
-def _sums_weighed(values: Tensor, weights: Tensor, start: int) -> tuple[Tensor, int]:
-    """Do what `_sums` does to the products of values and weights, chunk by chunk."""
-    size = max(1, values_per_chunk(values.device) // _BRANCHES) * _BRANCHES
-    parts = [values.new_empty(0, dtype=torch.float64)]
-    begin = 0
-    while begin < len(values):
-        end = min(begin + size - (start + begin) % _BRANCHES, len(values))  # no group is cut
-        parts.append(_sums(_weighed(values[begin:end], weights[begin:end]), start + begin)[0])
-        begin = end
-    return torch.cat(parts), start // _BRANCHES
 
 
 def _whole(sums: Tensor, first: int, n: int, shards: Shards) -> Tensor:
@@ -146,17 +143,19 @@ def draw_without_replacement(
     """Draw n rows one after another in proportion to chances (N,), by exponential races."""
     shards = Shards(None) if shards is None else shards
     start, n_rows = (shards.start, shards.n_rows) if not shards.alone else (0, len(chances))
-    times = torch.full_like(chances, torch.inf, dtype=torch.float64)
+    first_of_race = Largest(min(n, len(chances)), chances.new_empty(0, dtype=torch.float64))
     for first in range(0, n_rows, _UNIFORMS):  # every rank makes all numbers, and keeps those of its rows
         uniform = _uniforms(min(_UNIFORMS, n_rows - first), generator, chances.device)
         low, high = max(first, start), min(first + len(uniform), start + len(chances))
         if low < high:
             here = slice(low - start, high - start)
-            times[here] = -(1 - uniform[low - first : high - first]).log() / chances[here]
-    best = times.topk(min(n, len(times)), largest=False)
+            times = -(1 - uniform[low - first : high - first]).log() / chances[here]
+            first_of_race.add(-times, here.start)
+    best = first_of_race.values.sort(descending=True, stable=True)
+    rows = first_of_race.rows[best.indices]
     if shards.alone:
-        return best.indices
-    got = shards.all_gather(torch.stack([best.values, (best.indices + shards.start).double()], 1))
+        return rows
+    got = shards.all_gather(torch.stack([-best.values, (rows + shards.start).double()], 1))
     return got[got[:, 0].topk(n, largest=False).indices, 1].long()
 
 

@@ -14,7 +14,7 @@ from torchal._checks import as_array, as_tensor, check_whole
 from torchal._chunks import SMALLEST_CHUNK, Chunker, values_per_chunk
 from torchal.distributed import Shards
 from torchal.engine.file_rows import FileRows, of_map
-from torchal.engine.read_ahead import FileBlocks, StagedBlocks, has_streams
+from torchal.engine.read_ahead import HALF, FileBlocks, StagedBlocks, has_streams
 from torchal.errors import DataError, ShapeError
 
 Features: TypeAlias = "Tensor | NDArray[Any] | FileRows"
@@ -105,10 +105,15 @@ class FeatureReader:
         return self.given_chunk_rows or max(SMALLEST_CHUNK, values_per_chunk(self.device) // max(self.n_columns, width))
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return rows start to stop on the device, (stop - start, D) float, until the next read."""
-        if self._staged is not None:
+        """Return rows start to stop on the device, (stop - start, D) float, until the next read.
+
+        Half precision of files comes as float32.
+        """
+        if self._staged is not None and stop - start < self.n_rows:  # else nothing comes behind it
             return self._staged.read(start, stop).to(self.dtype)
         rows = self._rows.read(start, stop)
+        if isinstance(self._rows, _FileRows) and self.dtype in HALF:
+            return rows.to(self.device)
         # the room of a file's rows is used again at once
         return rows.to(self.device, non_blocking=isinstance(self._rows, _TensorRows)).to(self.dtype)
 

@@ -19,11 +19,13 @@ from torchal.errors import ConfigError, DataError, ShapeError
 Mapped: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[Any]]"
 File: TypeAlias = "str | os.PathLike[str] | Mapped"
 
-_RUNS_AHEAD = 1024  # reads of single rows that the system is told of at once, so that a disk serves them side by side
+_SPAN_BYTES = 1 << 22  # of rows near each other that are read at once
+_GAP_BYTES = 1 << 15  # to read so much for nothing costs about as much as another read
+_RUNS_AHEAD, _AHEAD_BYTES = 1024, 1 << 25  # reads that the system is told of, so that a disk serves them side by side
 _STORED = {torch.bfloat16: np.dtype("<u2")}  # what NumPy has no dtype for, as numbers of the same size
 # of the same size, for NumPy's unsigned numbers cannot be seen as all that torch has
 _SEEN_AS = {torch.bfloat16: torch.int16}
-_OF_NUMPY = {torch.from_numpy(np.empty(0, kind)).dtype for kind in ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]}
+_OF_NUMPY = {torch.from_numpy(np.empty(0, kind)).dtype for kind in "?bhilBHILefd"}
 
 
 class FileRows:
@@ -46,8 +48,8 @@ class FileRows:
         files: (N_i, D) each, of one dtype; N is the sum of all N_i.
 
     Raises:
-        ShapeError: no files; a file or map is no matrix, has other columns or another dtype than the first, or none that
-            torch has; or the rows of a map are not one behind the other in its file.
+        ShapeError: no files; a file or map is no matrix, has other columns or another dtype than the first, or a dtype
+            that torch has not; or the rows of a map are not one behind the other in its file.
         DataError: a file is missing, no `.npy` file, or shorter than its header says.
         ConfigError: n_columns without a dtype; a dtype that is not one of real numbers or bools of at least 8 bits.
 
@@ -62,6 +64,7 @@ class FileRows:
     """
 
     ndim = 2
+    device = torch.device("cpu")
 
     def __init__(
         self, files: File | Sequence[File], dtype: torch.dtype | None = None, *, n_columns: int | None = None
@@ -72,8 +75,8 @@ class FileRows:
             check_whole("n_columns", n_columns, least=1)
             if dtype is None:
                 raise ConfigError(f"files of nothing but numbers need a dtype, got n_columns={n_columns} and none")
-        several = isinstance(files, Sequence) and not isinstance(files, str)
-        parts = [_located(file, dtype, n_columns) for file in (files if several else [files])]  # type: ignore[list-item]
+        several: Any = files if isinstance(files, Sequence) and not isinstance(files, str) else [files]
+        parts = [_located(file, dtype, n_columns) for file in several]
         if not parts:
             raise ShapeError("files must name at least one file, got none")
         first = parts[0]
@@ -81,8 +84,8 @@ class FileRows:
         for part in parts[1:]:
             if part.n_columns != first.n_columns or part.dtype != first.dtype:
                 raise ShapeError(
-                    f"files of one matrix must be alike: {part.file.path} has {part.n_columns} columns of {part.dtype}, "
-                    f"{first.file.path} has {first.n_columns} of {first.dtype}"
+                    f"files of one matrix must be alike: {part.file.path} has {part.n_columns} columns of "
+                    f"{part.dtype}, {first.file.path} has {first.n_columns} of {first.dtype}"
                 )
         self._stored = _STORED.get(self.dtype, first.dtype)
         if self.dtype in _STORED and first.dtype.kind == "u":
@@ -124,7 +127,7 @@ class FileRows:
     def rows(self, index: Tensor) -> Tensor:
         """Return a copy of the rows of this index (n,) int64, as a tensor (n, D) of `dtype` on the CPU.
 
-        Each run of neighbours is one read; negative numbers count from the end.
+        Rows near each other are one read; negative numbers count from the end.
 
         Raises:
             ShapeError: a number lies outside of [-N, N).
@@ -183,17 +186,11 @@ class FileRows:
 
     def expect(self, start: int, stop: int) -> None:
         """Tell the system that rows start to stop are about to be read, so that it may fetch them meanwhile."""
-        if not hasattr(os, "posix_fadvise"):
-            return
         for piece, first, last in self._split(start, min(stop, len(self))):
             descriptor = piece.open(first)
             try:
-                os.posix_fadvise(
-                    descriptor,
-                    piece.offset + first * self._row_bytes,
-                    (last - first) * self._row_bytes,
-                    os.POSIX_FADV_WILLNEED,
-                )
+                row_bytes = self._row_bytes
+                _will_need(descriptor, piece.offset + first * row_bytes, (last - first) * row_bytes)
             finally:
                 os.close(descriptor)
 
@@ -213,22 +210,38 @@ class FileRows:
         return found
 
     def _gather(self, piece: _Piece, wanted: NDArray[np.int64], room: NDArray[Any]) -> None:
-        """Read rows of one file, in ascending order: each run of neighbours at once."""
-        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
-        ends = [*starts[1:].tolist(), len(wanted)]
-        firsts = wanted[starts].tolist()
+        """Read rows of one file, in ascending order: those that are near each other by one read, with all between."""
         row_bytes = self._row_bytes
-        data = _bytes_of(room)
-        descriptor = piece.open(firsts[0])
+        gaps = np.diff(wanted) - 1
+        most = max(1, _SPAN_BYTES // row_bytes)
+        apart = (gaps * row_bytes > _GAP_BYTES) | (np.diff(wanted // most) > 0)
+        begins = np.concatenate([[0], np.flatnonzero(apart) + 1])
+        ends = np.concatenate([begins[1:], [len(wanted)]])
+        firsts, lasts = wanted[begins], wanted[ends - 1] + 1
+        odd = np.concatenate([[0], np.cumsum(gaps != 0)])  # a row may be asked for twice, too
+        whole = odd[ends - 1] == odd[begins]
+        groups = zip(*(each.tolist() for each in (begins, ends, firsts, lasts, whole)), strict=True)
+        offsets, sizes = (piece.offset + firsts * row_bytes).tolist(), ((lasts - firsts) * row_bytes).tolist()
+        data, scratch, told, ahead = _bytes_of(room), room[:0], 0, 0
+        scratch_data = data[:0]
+        descriptor = piece.open(int(wanted[0]))
         try:
-            for at, (place, end, first) in enumerate(zip(starts.tolist(), ends, firsts, strict=True)):
-                if at % _RUNS_AHEAD == 0 and hasattr(os, "posix_fadvise"):
-                    for other in firsts[at : at + _RUNS_AHEAD]:
-                        offset = piece.offset + other * row_bytes
-                        os.posix_fadvise(descriptor, offset, row_bytes, os.POSIX_FADV_WILLNEED)
-                part = data[place * row_bytes : end * row_bytes]
-                if os.preadv(descriptor, [part], piece.offset + first * row_bytes) != len(part):
-                    piece.fill(descriptor, room[place:end], first)
+            for at, (begin, end, first, last, all_of_them) in enumerate(groups):
+                while told < len(sizes) and told < at + _RUNS_AHEAD and ahead < _AHEAD_BYTES:
+                    _will_need(descriptor, offsets[told], sizes[told])
+                    ahead, told = ahead + sizes[told], told + 1
+                ahead -= sizes[at]
+                if all_of_them:
+                    part = data[begin * row_bytes : end * row_bytes]
+                    if os.preadv(descriptor, [part], offsets[at]) != len(part):
+                        piece.fill(descriptor, room[begin:end], first)
+                    continue
+                if len(scratch) < last - first:
+                    scratch = self.room(max(most, last - first))
+                    scratch_data = _bytes_of(scratch)
+                if os.preadv(descriptor, [scratch_data[: sizes[at]]], offsets[at]) != sizes[at]:
+                    piece.fill(descriptor, scratch[: last - first], first)
+                room[begin:end] = scratch[wanted[begin:end] - first]
         finally:
             os.close(descriptor)
 
@@ -311,7 +324,7 @@ def _located(file: File, dtype: torch.dtype | None, n_columns: int | None) -> _P
                 f"the rows of a memory map must lie one behind the other in a file, in two axes; got {file.shape} of "
                 f"{file.filename} in mode {file.mode!r} with steps of {file.strides} bytes"
             )
-        path, shape, stored = os.fspath(file.filename), file.shape, file.dtype
+        path, shape, stored = str(file.filename), file.shape, file.dtype
     elif isinstance(file, str | os.PathLike):
         path = str(Path(file).expanduser().absolute())
         begin, shape, stored = _header(path) if n_columns is None else (0, (-1, n_columns), _stored_as(dtype))
@@ -370,12 +383,15 @@ def _offset_of(mapped: Mapped) -> int | None:
 def _torch_dtype(part: _Part, dtype: torch.dtype | None) -> torch.dtype:
     """Return what the numbers of a file are, by its dtype or by what was said of it."""
     stored = part.dtype
+    own: torch.dtype | None
     if stored.kind in "biuf" and stored.itemsize <= 8:
         own = torch.from_numpy(np.empty(0, stored.newbyteorder("="))).dtype
     else:
         own = torch.bfloat16 if stored.name == "bfloat16" else None
     untyped = stored.kind == "V" and stored.names is None and own is None
-    if dtype is not None and (dtype == own or ((untyped or stored.kind == "u") and _stored_as(dtype) == _plain(stored))):
+    if dtype is not None and (
+        dtype == own or ((untyped or stored.kind == "u") and _stored_as(dtype) == _plain(stored))
+    ):
         return dtype
     if dtype is not None:
         raise ShapeError(f"{part.file.path} has numbers of {stored}, which are not {dtype}")
@@ -398,6 +414,12 @@ def _stored_as(dtype: torch.dtype | None) -> np.dtype[Any]:
 
 def _is_stored(dtype: torch.dtype) -> bool:
     return dtype in _STORED or dtype in _OF_NUMPY
+
+
+def _will_need(descriptor: int, offset: int, size: int) -> None:
+    """Tell the system that a part of a file is about to be read, where one can."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def _state(status: os.stat_result) -> tuple[int, int]:

@@ -35,7 +35,7 @@ from torch import Tensor
 from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows, Space, has_triton
 from torchal.engine.draws import draw, draw_without_replacement
-from torchal.engine.largest import first_between, nth_largest
+from torchal.engine.order_statistics import first_between, nth_largest
 from torchal.engine.sources import HeldRows, Source, joined, split
 
 _SHARE = 8  # a block is about 1 / 8 of its pool: eight times cheaper per pick, and few blocks

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
+from torchal.distributed import Shards
 from torchal.engine.distances import Rows, Space
 from torchal.engine.on_cpu import smallest_values
 from torchal.engine.sources import StreamedRows
@@ -26,7 +27,7 @@ class Groups(NamedTuple):
     Shapes:
         rows: (R,) int64.
         group: (R,) int64, the group of each, from 0 on.
-        sizes: (G,) int64, how many rows each group has; at least 1.
+        sizes: (G,) int64, how many rows each group has: at least 1, but where others are on other ranks.
     """
 
     rows: Tensor
@@ -49,14 +50,21 @@ class Groups(NamedTuple):
         return order[self.group[order].argsort(stable=True)]
 
 
-def group_rows(rows: Tensor, group: Tensor) -> Groups:
+def group_rows(rows: Tensor, group: Tensor, shards: Shards | None = None) -> Groups:
     """Return ascending rows (R,) together by group (R,); groups may have any numbers, and get new ones in their order.
+
+    The groups are those of all ranks.
 
     Example:
         >>> group_rows(torch.tensor([0, 1, 4]), torch.tensor([7, 3, 7]))
         Groups(rows=tensor([1, 0, 4]), group=tensor([0, 1, 1]), sizes=tensor([1, 2]))
     """
-    _, group, sizes = group.unique(return_inverse=True, return_counts=True)
+    if shards is None or shards.alone:
+        _, group, sizes = group.unique(return_inverse=True, return_counts=True)
+    else:
+        kinds = shards.all_gather(group.unique()).unique()
+        group = torch.searchsorted(kinds, group)
+        sizes = group.bincount(minlength=len(kinds))
     group, order = group.sort(stable=True)
     return Groups(rows[order], group, sizes)
 
@@ -85,7 +93,7 @@ def least_mean_distances(source: StreamedRows, groups: Groups, k: int, *, wanted
     """
     low = torch.full((len(groups.rows),), torch.inf, dtype=torch.float64, device=groups.rows.device)
     high = low.clone()
-    for span in _spans(groups.sizes):
+    for span in spans(groups.sizes):
         tiles = _Tiles(source, groups.rows[span])
         for first in tiles.firsts:
             tiles.limit(first, k, low[span], high[span])
@@ -95,14 +103,14 @@ def least_mean_distances(source: StreamedRows, groups: Groups, k: int, *, wanted
     near = (wanted & (low <= limit[groups.group])).nonzero().squeeze(1)
     means = torch.full_like(low, torch.inf)
     found = torch.empty(len(near), dtype=low.dtype, device=low.device)
-    begins, spans = groups.begins.tolist(), _spans(groups.group[near].bincount(minlength=len(groups.sizes)))
-    for begin, size, span in zip(begins, groups.sizes.tolist(), spans, strict=True):
+    begins, near_spans = groups.begins.tolist(), spans(groups.group[near].bincount(minlength=len(groups.sizes)))
+    for begin, size, span in zip(begins, groups.sizes.tolist(), near_spans, strict=True):
         _measure(source, groups.rows[begin : begin + size], near[span] - begin, k, found[span])
     means[near] = found
     return means
 
 
-def _spans(counts: Tensor) -> Iterator[slice]:
+def spans(counts: Tensor) -> Iterator[slice]:
     """Yield where each of some groups is, one behind the other."""
     begin = 0
     for count in counts.tolist():
@@ -119,7 +127,7 @@ class _Tiles:
 
     def __init__(self, source: StreamedRows, members: Tensor) -> None:
         self._source, self._members = source, members
-        self._width = _width(source)
+        self._width = width_of(source)
         first = source.select(members[: self._width]).x
         self._shift = first.mean(0)
         self._first = self._shifted(first)
@@ -145,7 +153,7 @@ class _Tiles:
                     values.diagonal(start).fill_(torch.inf)  # a row is not its own neighbour
                 best = smallest_values(torch.cat([best, smallest_values(values, k)], 1), k)
             here = slice(first + start, first + stop)
-            low[here], high[here] = _mean_limits(best, some.sq, self._source.space)
+            low[here], high[here] = mean_limits(best, some.sq, self._source.space)
 
         height = values_per_chunk(low.device) // min(self._width, len(self._members))
         self._source.in_chunks(len(rows.x), max(1, height), compare)
@@ -160,12 +168,12 @@ class _Tiles:
         return Rows(x, (x * x).sum(1))
 
 
-def _width(source: StreamedRows) -> int:
+def width_of(source: StreamedRows) -> int:
     """Return how many rows others are compared with at once."""
     return max(1, min(_WIDTH, _TILES * values_per_chunk(source.reader.device) // source.n_columns))
 
 
-def _mean_limits(best: Tensor, sq: Tensor, space: Space) -> tuple[Tensor, Tensor]:
+def mean_limits(best: Tensor, sq: Tensor, space: Space) -> tuple[Tensor, Tensor]:
     """Return below and above what the mean distances are, (H,) both, of rows with these nearest values.
 
     Shapes:
@@ -180,7 +188,7 @@ def _mean_limits(best: Tensor, sq: Tensor, space: Space) -> tuple[Tensor, Tensor
 
 def _measure(source: StreamedRows, members: Tensor, places: Tensor, k: int, out: Tensor) -> None:
     """Set the mean distances (S,) float64 of the members (M,) at some places (S,), by differences."""
-    n_rows, scale, width = len(members), source.space.scale, _width(source)
+    n_rows, scale, width = len(members), source.space.scale, width_of(source)
     k = min(k, n_rows - 1)
     if not k:
         out.fill_(torch.inf)

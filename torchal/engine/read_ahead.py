@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchal.engine.file_rows import FileRows
 
+HALF = (torch.float16, torch.bfloat16)
 BLOCK_BYTES = 1 << 22  # of one read of a file: larger ones leave the cache before they are used
 _AHEAD_BYTES = 1 << 24  # of what a disk is asked for before it is read
 
@@ -19,13 +20,15 @@ class FileBlocks:
     """Rows of files for work on the CPU, read block by block into one buffer.
 
     The system is told of the blocks that follow and fetches them meanwhile; copying them out of its cache is then all
-    that is left to do, and is not worth a thread: its core is one that a matrix product would use.
+    that is left to do, and is not worth a thread: its core is one that a matrix product would use. Half precision is
+    read as float32, which all that is computed from it is in.
     """
 
     def __init__(self, rows: FileRows) -> None:
         self._rows = rows
         self._row_bytes = max(1, rows.shape[1] * rows.dtype.itemsize)
         self._room = rows.room(0)
+        self._as_float = torch.empty(0, rows.shape[1]) if rows.dtype in HALF else None
         self._begin = self._end = self._told = 0
         self._block = torch.empty(0)
 
@@ -43,7 +46,12 @@ class FileBlocks:
         if len(self._room) < stop - start:
             self._room = self._rows.room(stop - start)
         self._begin = self._end = 0  # nothing, should a read fail
-        self._block = self._rows.read_into(self._room[: stop - start], start)
+        block = self._rows.read_into(self._room[: stop - start], start)
+        if self._as_float is not None:
+            if len(self._as_float) < len(block):
+                self._as_float = torch.empty(block.shape)
+            block = self._as_float[: len(block)].copy_(block)
+        self._block = block
         self._begin, self._end = start, stop
 
 
@@ -74,7 +82,9 @@ class StagedBlocks:
     before the next one was asked for.
     """
 
-    def __init__(self, rows: HostRows, *, n_rows: int, n_columns: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, rows: HostRows, *, n_rows: int, n_columns: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._rows = rows
         self._n_rows, self._n_columns, self._dtype = n_rows, n_columns, dtype
         self._device = device
@@ -86,7 +96,7 @@ class StagedBlocks:
         weakref.finalize(self, self._thread.shutdown, wait=False)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return rows start to stop on the device, and begin to copy as many behind them; for use until the next read."""
+        """Return rows start to stop on the device, until the next read, and begin to copy as many behind them."""
         ready = False
         if self._ahead is not None:
             (begin, end, copying), self._ahead = self._ahead, None
@@ -114,17 +124,21 @@ class StagedBlocks:
         for _ in range(2):
             there = torch.empty(shape, dtype=self._dtype, device=self._device)
             there.record_stream(self._stream)  # so that it is not given away while a copy is on its way
-            host = torch.empty(shape, dtype=self._dtype, pin_memory=True)
-            rooms.append(_Room(host, there, self._module.Event(), self._module.Event()))
+            rooms.append(_Room(_pinned(shape, self._dtype), there, self._module.Event(), self._module.Event()))
         self._rooms = rooms
 
     def _copy(self, room: _Room, start: int, stop: int) -> None:
-        room.copied.synchronize()  # or what is on its way from there would be overwritten
-        self._rows.read_to(room.host[: stop - start], start)
-        with self._module.stream(self._stream):
-            self._stream.wait_event(room.used)
-            room.there[: stop - start].copy_(room.host[: stop - start], non_blocking=True)
-            room.copied.record(self._stream)
+        with torch.inference_mode():  # which a thread does not have from the one that began it
+            room.copied.synchronize()  # or what is on its way from there would be overwritten
+            self._rows.read_to(room.host[: stop - start], start)
+            with self._module.stream(self._stream):
+                self._stream.wait_event(room.used)
+                room.there[: stop - start].copy_(room.host[: stop - start], non_blocking=True)
+                room.copied.record(self._stream)
+
+
+def _pinned(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
 
 
 def has_streams(device: torch.device) -> bool:

@@ -28,7 +28,8 @@ from torchal.engine.distances import Rows
 from torchal.engine.greedy import PICKED, Picks, Pool, before_left_out, block_rows, farthest_first, matrix_rows
 from torchal.engine.sources import HeldRows, StreamedRows, joined
 
-_SENT = 1 << 12  # rows of a block, all ranks together
+_SENT = 1 << 12  # rows of a block, all ranks together: with more, each brings more picks, but all ranks repeat them;
+_NUMBERS = 1 << 19  # fewer, down to half as many, if they have more numbers than so
 _MOST = 4  # times its share of these is what one rank may send
 _LEAST = 32  # what each may
 _AT_LEAST = 1 << 13  # rows of a rank that come first, for a round to bring more than a few picks
@@ -102,7 +103,6 @@ class ShardedPool:
         self._untold: list[Rows] = []  # picks of which only the top was told
         self._top: _Top | None = None
         self._sizes: list[int] = []  # how many rows each rank sends at most
-        self._room = _ROOM * values_per_chunk(pool.values.device) // source.n_columns  # rows that all may send
         self._share_out([1] * self._shards.world_size)
 
     def farthest_first(self, n: int, least: float = -math.inf) -> Picks:
@@ -148,9 +148,9 @@ class ShardedPool:
         if self._untold:
             pool.lower_near(joined(self._untold))
             self._untold = []
-        in_matrix, n_columns = matrix_rows(pool), pool.source.n_columns
-        room = max(in_matrix, self._room)
-        wanted = max(block_rows(pool.values, n_columns, in_matrix), min(_AT_LEAST, room, len(pool.values)))
+        in_matrix = matrix_rows(pool)
+        wanted = block_rows(pool.values, pool.source.n_columns, in_matrix)
+        wanted = max(wanted, min(_AT_LEAST, max(in_matrix, self._room()), len(pool.values)))
         index, _, rest = self._leading(pool, wanted)
         nothing = self._source.space.prepare(pool.values.new_empty(0, pool.source.n_columns))
         rows = self._shards.attempt(lambda: self._source.own(index), lambda: nothing)
@@ -241,7 +241,7 @@ class ShardedPool:
     def _share_out(self, useful: list[int]) -> None:
         """Let each rank send about as large a part of the next block as it sent useful rows of this one."""
         world_size = self._shards.world_size
-        share = max(_LEAST, min(_SENT, self._room // _MOST) // world_size)
+        share = max(_LEAST, self._block_rows() // world_size)
         together = sum(useful) + world_size
         sizes = [int(world_size * share * (0.5 / world_size + 0.5 * (count + 1) / together)) for count in useful]
         self._sizes = [min(max(size, _LEAST), _MOST * share) for size in sizes]
@@ -249,10 +249,18 @@ class ShardedPool:
     def _grow(self) -> bool:
         """Let each rank send four times as many rows, if there is room for them."""
         sizes = [4 * size for size in self._sizes]
-        if sum(sizes) > min(self._room, _GROWTH * _SENT):
+        if sum(sizes) > min(self._room(), _GROWTH * _SENT):
             return False
         self._sizes = sizes
         return True
+
+    def _block_rows(self) -> int:
+        """Return how many rows all ranks send together."""
+        return min(max(_SENT // 2, min(_SENT, _NUMBERS // self._pool.source.n_columns)), self._room())
+
+    def _room(self) -> int:
+        """Return how many rows a block may have, and a rank among those that come first."""
+        return _ROOM * values_per_chunk(self._pool.values.device) // self._pool.source.n_columns
 
     def _pick_without_value(self, n: int) -> Picks:
         """Pick the lowest of the rows whose values count as 0: copies of picks, or rows without weight."""

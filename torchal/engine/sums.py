@@ -82,7 +82,7 @@ class ExactSums:
 
 
 class ChunkSums:
-    """Does what `ExactSums` does, by sums of a chunk in the rows' dtype, which round: for rows that all ranks have."""
+    """Does what `ExactSums` does, by rounded sums of a chunk in the rows' own dtype: for rows that all ranks have."""
 
     def __init__(self, n_groups: int, n_columns: int, *, device: torch.device) -> None:
         self.parts = torch.zeros(n_groups, n_columns + 1, dtype=torch.float64, device=device)

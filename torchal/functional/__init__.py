@@ -1,8 +1,8 @@
 """The public math of selection: tensors in, tensors out, one file per family of kernels.
 
-Features may also be NumPy arrays, mapped files or the rows of several files (`FileRows`), of any float or integer dtype,
-and what is given beside them (masks, weights, labels, row numbers) arrays or lists; what comes out are tensors. See
-`torchal.engine.features.Features`.
+Features may also be NumPy arrays, mapped files or the rows of several files (`FileRows`), of any float or integer
+dtype, and what is given beside them (masks, weights, labels, row numbers) arrays or lists; what comes out are tensors.
+See `torchal.engine.features.Features`.
 
 Nothing here knows a pool, a model or a config; what makes it fast lives in `torchal.engine`.
 """

@@ -104,7 +104,7 @@ def badge(
         right, left = read_factors(log_probs, features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(right), right.n_columns)
         _, candidates = check_masks(None, candidates, n_rows=len(right), device=right.home)
-        meeting.count(candidates.sum())
+        meeting.count(candidates.count_nonzero())
         dtypes = (left.stored_dtype, right.stored_dtype, right.device.type)
         meeting.same(n=n, classes=left.n_columns, first=first, bias=bias, dtypes=dtypes, generator=generator)
     check_budget(n, meeting.totals[0])
@@ -141,5 +141,5 @@ def _draw(  # noqa: PLR0917 - all of it
     if n == 1:
         shards.settle()
         return row, space.distance(length_sq)
-    rows, found = sample_by_value(pool, n - 1, torch.ones_like(values), generator)
+    rows, found = sample_by_value(pool, n - 1, values.new_ones(()).expand(len(values)), generator)
     return torch.cat([row, rows]), space.distance(torch.cat([length_sq, found]))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchal._checks import ArrayLike, check_budget, check_whole
 from torchal._chunks import exact_arithmetic
+from torchal.distributed import Group, Shards, as_shards
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.sources import nearest_centers
 from torchal.errors import ConfigError
@@ -58,6 +59,7 @@ def hierarchical_kmeans(
     resample: Sequence[int] | None = None,
     n_resamples: int = 10,
     max_iterations: int = 20,
+    group: Group | None = None,
 ) -> ClusterLevels:
     """Cluster rows by k-means, then the centres by k-means, and so on; spread the centres of each level by resampling.
 
@@ -73,6 +75,9 @@ def hierarchical_kmeans(
             there. Half of the mean size of its clusters, and at most 20, unless given.
         n_resamples: how often.
         max_iterations: of each k-means.
+        group: of ranks that call this together, each with its own rows; see `torchal.distributed`. The centres, and the
+            parents of clusters, are the same on every rank; the parents of rows, and their distances, are about its
+            own. What depends on how the rows are split is said by `kmeans`.
 
     Shapes:
         features: (N, D) float; a tensor or a mapped file.
@@ -81,6 +86,7 @@ def hierarchical_kmeans(
         ConfigError: sizes do not fall, resample has not one number for each of them, or a number is out of range.
         ShapeError: features is no float matrix.
         DataError: no rows, or features that are not finite.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Vo et al., "Automatic Data Curation for Self-Supervised Learning: A Clustering-Based Approach", TMLR 2024,
@@ -90,7 +96,8 @@ def hierarchical_kmeans(
 
     Complexity:
         N D K multiply-adds for each resampling of the first level of K clusters, beyond `kmeans`; the other levels cost
-        little. O(N) memory beyond the features, and chunks; K times `resample` rows are copied.
+        little. O(N) memory beyond the features, and chunks; K times `resample` rows are copied, to every rank, where
+            each clusters them anew.
 
     Example:
         >>> x = torch.tensor([[0.0], [0.1], [1.0], [1.1], [90.0], [90.1]])
@@ -98,21 +105,36 @@ def hierarchical_kmeans(
         >>> [len(level.unique()) for level in (levels.clusters_at(0), levels.clusters_at(1))]
         [3, 2]
     """
-    check_levels(sizes, resample, n_resamples, max_iterations)
-    reader = FeatureReader(features)
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        check_levels(sizes, resample, n_resamples, max_iterations)
+        reader = FeatureReader(features, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        numbers = (tuple(sizes), None if resample is None else tuple(resample), n_resamples)
+        meeting.same(numbers=numbers, dtype=reader.dtype)
     points, wanted = features, torch.ones(len(reader), dtype=torch.bool, device=reader.home)
     centers: list[Tensor] = []
     parents: list[Tensor] = []
     distances: list[Tensor] = []
     for level, size in enumerate(sizes):
-        k = min(size, int(wanted.sum()))
-        near = min(_MOST_RESAMPLED, int(wanted.sum()) // (2 * k)) if resample is None else resample[level]
-        found = _spread(points, wanted, k, near, n_resamples if near > 1 else 0, max_iterations, generator)
+        of_level = shards if level == 0 else Shards(None)  # the centres above are on every rank
+        n_points = of_level.total(int(wanted.sum()))
+        k = min(size, n_points)
+        near = min(_MOST_RESAMPLED, n_points // (2 * k)) if resample is None else resample[level]
+        times = n_resamples if near > 1 else 0
+        found = _spread(points, wanted, k, near, times, max_iterations, generator, of_level)
         for result, to in zip(found, (centers, parents, distances), strict=True):
-            to.append(result)
+            to.append(result if level == 0 else shards.broadcast(result))  # should their last digits differ
         points = centers[-1]
-        wanted = parents[-1][wanted].bincount(minlength=len(points)) > 0
+        wanted = of_level.all_reduce(_sizes(parents[-1][wanted], len(points), of_level)) > 0
+    shards.settle()
     return ClusterLevels(tuple(centers), tuple(parents), distances[0])
+
+
+def _sizes(clusters: Tensor, n_clusters: int, shards: Shards) -> Tensor:
+    """Return how many rows of this rank are in each cluster."""
+    none = clusters.new_zeros(n_clusters)
+    return shards.attempt(lambda: clusters.bincount(minlength=n_clusters), lambda: none)
 
 
 def _spread(  # noqa: PLR0917 - what one level needs
@@ -123,22 +145,38 @@ def _spread(  # noqa: PLR0917 - what one level needs
     n_resamples: int,
     max_iterations: int,
     generator: torch.Generator,
+    shards: Shards,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the centres of the wanted points (N,), and the cluster of each point and its distance to the centre."""
-    reader = FeatureReader(points)
+    reader = FeatureReader(points, shards=shards)
     dtype = torch.promote_types(reader.dtype, torch.float32)
     weights = None if bool(wanted.all()) else wanted.to(dtype)
-    centers = kmeans(points, k, weights=weights, generator=generator, max_iterations=max_iterations).centers
+    centers = kmeans(
+        points, k, weights=weights, generator=generator, max_iterations=max_iterations, group=shards
+    ).centers
     rows = wanted.nonzero().squeeze(1)
     with exact_arithmetic(reader.device):
         space, source = euclidean_rows(reader)
         assigned, values = nearest_centers(source, space, space.prepare(centers))
         for _ in range(n_resamples):
-            some = reader.rows(_nearest_of_each(rows, assigned, values, near))
+            some = reader.rows(_nearest_of_all_ranks(rows, assigned, values, near, shards))
             k_now = min(k, len(some))
             centers = kmeans(some, k_now, generator=generator, max_iterations=max_iterations).centers
+            centers = shards.broadcast(centers)  # should their last digits differ
             assigned, values = nearest_centers(source, space, space.prepare(centers))
     return centers, assigned, space.distance(values).to(dtype)
+
+
+def _nearest_of_all_ranks(rows: Tensor, assigned: Tensor, values: Tensor, n: int, shards: Shards) -> Tensor:
+    """Return the rows of the pool that `_nearest_of_each` finds among those of all ranks."""
+    if shards.alone:
+        return _nearest_of_each(rows, assigned, values, n)
+    mine = rows
+    rows = shards.attempt(lambda: _nearest_of_each(mine, assigned, values, n), lambda: mine[:0])
+    sizes = shards.all_gather(torch.tensor([len(rows)]), [1] * shards.world_size).tolist()
+    found = [rows + shards.start, assigned[rows], values[rows]]
+    numbers, clusters, nearest = shards.all_gather_together(found, [sizes] * len(found))
+    return numbers[_nearest_of_each(torch.arange(len(numbers), device=rows.device), clusters, nearest, n)]
 
 
 def _nearest_of_each(rows: Tensor, assigned: Tensor, values: Tensor, n: int) -> Tensor:

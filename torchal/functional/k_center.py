@@ -34,7 +34,7 @@ from torchal.engine.distances import (
 )
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.greedy import Picks, Pool, farthest_first
-from torchal.engine.largest import Largest
+from torchal.engine.order_statistics import Largest
 from torchal.engine.sharded import ShardedPool, first_of_all
 from torchal.engine.sources import StreamedRows, nearest_centers
 from torchal.errors import CapabilityError, ShapeError
@@ -154,7 +154,7 @@ def k_center_greedy(
         _check_settings(outliers, min_distance, shards)
         if weights is not None:
             weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
-        meeting.count(candidates.sum(), labeled.sum())
+        meeting.count(candidates.count_nonzero(), labeled.count_nonzero())  # a sum of bools copies them as int64
         meeting.same(n=n, weights=weights is not None, min_distance=min_distance)
     n_candidates, n_labeled, *_ = meeting.totals
     check_budget(n, n_candidates)
@@ -203,7 +203,7 @@ def check_masks(
     if candidates is None:
         return labeled, ~labeled
     candidates = as_mask("candidates", candidates, n_rows=n_rows, device=device)
-    both = int((labeled & candidates).sum())
+    both = int((labeled & candidates).count_nonzero())
     if both:
         raise ShapeError(f"{both} rows are both labeled and candidates")
     return labeled, candidates
@@ -364,7 +364,7 @@ class Cover:
                 candidates = ~self._is_center
             else:
                 candidates = as_mask("candidates", candidates, n_rows=len(self), device=home).to(device)
-            meeting.count(candidates.sum())
+            meeting.count(candidates.count_nonzero())
             meeting.same(n=n, weights=weights is not None, min_distance=min_distance)
         check_budget(n, meeting.totals[0])
         return self._pick_allowed(n, meeting.totals[0], candidates, weights, outliers, min_distance)
@@ -380,7 +380,9 @@ class Cover:
         *,
         keep: bool = True,
     ) -> Selection:
-        """Do what `pick` does, after its checks; if the distances need not be kept, in their memory."""
+        """Do what `pick` does, after its checks. What need not be kept is used up: each byte a row counts."""
+        if not keep:
+            self._is_center = self._is_center[:0].clone()
         device, home = self._reader.device, self._reader.home
         allowed = candidates.to(device)
         beyond = min(rows_in(outliers, n_allowed), n_allowed - n)
@@ -459,10 +461,16 @@ class Cover:
         reader, total, metric = self._reader, self._seen.total * self._space.scale, self._metric
         n_rows = self._shards.n_rows
         farthest = Largest(beyond + 1, total)
+        # used again and again: new memory for each chunk would be as much again as the pool's, in pieces
+        room = torch.empty(0, dtype=torch.float64, device=reader.device)
 
         def measure(start: int, stop: int) -> None:
-            x = reader.read(start, stop).double()
-            x = unit_rows(x) if metric == "cosine" else x * self._space.scale
+            nonlocal room
+            x = reader.read(start, stop)
+            if len(room) < len(x):
+                room = torch.empty(x.shape, dtype=torch.float64, device=reader.device)
+            x = room[: len(x)].copy_(x)
+            x = unit_rows(x) if metric == "cosine" else x.mul_(self._space.scale)
             difference = x.mul_(n_rows).sub_(total)
             far = difference.abs_().sum(1) if metric == "manhattan" else difference.square_().sum(1)
             farthest.add(far.masked_fill_(~allowed[start:stop], -torch.inf), start)

@@ -96,7 +96,7 @@ def kmeans_plus_plus(
         labeled, candidates = check_masks(labeled, None, n_rows=len(reader), device=reader.home)
         weights = _checked_weights(weights, reader)
         candidates = candidates & (weights > 0)
-        meeting.count(candidates.sum(), labeled.sum())
+        meeting.count(candidates.count_nonzero(), labeled.count_nonzero())
         meeting.same(n=n, dtypes=(reader.stored_dtype, weights.dtype, reader.device.type), generator=generator)
     n_candidates, n_labeled, *_ = meeting.totals
     check_budget(n, n_candidates)
@@ -196,7 +196,7 @@ def kmeans(
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(reader), reader.n_columns)
         weights = _checked_weights(weights, reader)
-        meeting.count((weights > 0).sum())
+        meeting.count((weights > 0).count_nonzero())
         settings = (max_iterations, tolerance, n_starts)
         dtypes = (reader.stored_dtype, weights.dtype, reader.device.type)
         meeting.same(k=k, settings=settings, dtypes=dtypes, generator=generator)

@@ -11,12 +11,12 @@ from torch import Tensor
 from torchal._checks import ArrayLike, as_mask, as_rows, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal._csr import csr_tensor
+from torchal.distributed import Group, as_shards
 from torchal.engine import faiss_search
 from torchal.engine.distances import (
     Backend,
     Metric,
     Rows,
-    Space,
     Survey,
     check_backend,
     check_metric,
@@ -24,7 +24,8 @@ from torchal.engine.distances import (
     survey,
 )
 from torchal.engine.features import FeatureReader, Features
-from torchal.engine.on_cpu import smallest, where_true
+from torchal.engine.nearest import Best, measured_of_all_ranks, nearest_of_all_ranks, right_at_once
+from torchal.engine.pool_rows import PoolRows
 from torchal.engine.sources import StreamedRows
 from torchal.errors import CapabilityError, ConfigError, ShapeError
 
@@ -60,14 +61,15 @@ def knn_graph(
     backend: Backend = "auto",
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Neighbors:
     """Find the k nearest other rows of each row, exactly.
 
     A row is not its own neighbour; its duplicates are. Every pair of blocks is compared once, for both its sides. The
     distances of the best candidates are computed again as sums of differences; where rounding might have hidden a
     neighbour behind them, the row is compared once more in float64. Ties go to the lowest row where the features are
-    whole numbers (euclidean and manhattan, by either backend for manhattan); of other rows that are equally far at the
-    k-th place, as of many duplicates, any may be returned.
+    whole numbers (below 2^25 / sqrt(D), cosine: 2^13 / sqrt(D)), and so they do among a row's own copies; of other rows
+    that are equally far up to rounding, any may come first.
 
     Args:
         features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
@@ -78,6 +80,8 @@ def knn_graph(
         device: where to compute; where the features are, unless given.
         chunk_rows: rows compared at once with as many others; what makes a block of 16 MiB (CPU) or 512 MiB (GPU),
             unless given.
+        group: of ranks that call this together, each with its own rows, on the same kind of device; see
+            `torchal.distributed`. The answer is about this rank's rows, and its row numbers are those of the pool.
 
     Shapes:
         features: (N, D) float. Half precision is computed in float32, float64 in float64.
@@ -89,12 +93,15 @@ def knn_graph(
         ConfigError: k is not between 1 and N - 1; an unknown metric or backend.
         ShapeError: features is no float matrix.
         DataError: no rows; features that are not finite; a row of zeros with cosine distances.
-        CapabilityError: the faiss backend is asked for float64, or for manhattan distances on a GPU.
+        CapabilityError: the faiss backend is asked for float64, for manhattan distances on a GPU, or for others with
+            rows on several ranks.
         MissingExtraError: faiss is asked for and not installed.
         DeviceMemoryError: the smallest block does not fit on the device.
+        GroupError: another rank failed or is gone.
 
     Complexity:
-        N^2 D / 2 multiply-adds; O(N k) memory beyond the features, and blocks.
+        N^2 D / 2 multiply-adds; O(N k) memory beyond the features, and blocks. A rank of R of N rows does R N D, while
+        all rows travel past it twice (where rounding may have hidden neighbours of any, four times), a block at once.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [3.0], [3.0]])
@@ -104,19 +111,32 @@ def knn_graph(
                 [3, 1],
                 [2, 1]])
     """
-    check_whole("k", k, least=1)
-    check_metric(metric)
-    check_backend(backend)
-    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    if k >= len(reader):
-        raise ConfigError(f"{k} neighbours of each row need at least {k + 1} rows, features has {len(reader)}")
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        check_whole("k", k, least=1)
+        check_metric(metric)
+        check_backend(backend)
+        by_faiss = backend == "faiss" and metric != "manhattan"
+        if by_faiss and not shards.alone:
+            raise CapabilityError(f"faiss searches the rows of one process, asked for {shards.world_size} ranks")
+        reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        # the ranks send blocks of the same sizes
+        meeting.same(
+            k=k, metric=metric, backend=backend, dtype=reader.dtype, device=reader.device.type, chunk_rows=chunk_rows
+        )
+    n_rows = shards.n_rows
+    if k >= n_rows:
+        raise ConfigError(f"{k} neighbours of each row need at least {k + 1} rows, features has {n_rows}")
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
         space = make_space(reader, seen, metric, backend if metric == "manhattan" else "torch")
-        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(reader) - 1)
-        source = StreamedRows(reader, space)
+        kept = min(k + (1 if right_at_once(space) else _SPARE), n_rows - 1)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
-        if backend == "faiss" and metric != "manhattan":
+        if not shards.alone:
+            return _of_all_ranks(reader, seen, PoolRows(reader, space), k=k, kept=kept, metric=metric, size=size)
+        source = StreamedRows(reader, space)
+        if by_faiss:
             candidates = _search_by_faiss(source, kept)
         else:
             candidates = reader.in_chunks.halve(size, lambda size: _search(source, kept, size))
@@ -178,7 +198,7 @@ def nearest_among(
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
         space = make_space(reader, seen, metric, "torch")
-        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(others))
+        kept = min(k + (1 if right_at_once(space) else _SPARE), len(others))
         source = StreamedRows(reader, space)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
         candidates = reader.in_chunks.halve(size, lambda size: _search_among(source, others, kept, size))
@@ -239,7 +259,7 @@ def neighbors_of(
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
         space = make_space(reader, seen, metric, "torch")
-        kept = min(k + (_SPARE if _rounds(space, metric) else 1), len(reader) - 1)
+        kept = min(k + (1 if right_at_once(space) else _SPARE), len(reader) - 1)
         source = StreamedRows(reader, space)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
         candidates = reader.in_chunks.halve(size, lambda size: _search_for(source, rows, kept, size))
@@ -264,7 +284,7 @@ def _settled(
     """
     space, kept = source.space, candidates.indices.shape[1]
     found = _measured_again(source, candidates, k, rows)
-    if _rounds(space, metric) and kept < (len(reader) - 1 if others is None else len(others)):
+    if not right_at_once(space) and kept < (len(reader) - 1 if others is None else len(others)):
         # What was not kept is at least as far as the last one kept, up to the rounding of both.
         error = space.bound * ((source.sq if rows is None else source.sq[rows]) + source.longest_sq)
         doubtful = (found.distances[:, -1] > candidates.distances[:, -1] - error).nonzero().squeeze(1)
@@ -279,128 +299,85 @@ def _settled(
     return Neighbors(found.indices.to(reader.home), space.distance(found.distances).to(reader.home, dtype))
 
 
-def _rounds(space: Space, metric: Metric) -> bool:
-    """Tell whether values of pairs are rounded by more than sums of differences are."""
-    return metric != "manhattan" and not space.exact
-
-
-class _Best:
-    """The nearest candidates so far, of some rows; their distances are values of a space.
-
-    Shapes:
-        values: (R, K).
-        indices: (R, K) int64.
-    """
-
-    def __init__(self, n_rows: int, k: int, like: Tensor, *, step: float = 0.0) -> None:
-        dtype = torch.float64 if step else like.dtype
-        self.values = torch.full((n_rows, k), torch.inf, dtype=dtype, device=like.device)
-        self._step = step
-        self.indices = torch.zeros((n_rows, k), dtype=torch.int64, device=like.device)
-
-    def merge(self, where: slice, values: Tensor, first: int, *, turned: bool = False) -> None:
-        """Take in the values (R, B) of the rows `where` with the rows from `first` on; (B, R) if turned.
-
-        Sorting would cost more than all else, so only what is nearer than the worst candidate so far is sorted. Where
-        values are whole numbers, a step below 1 for each row is added to them, so that ties go to the lowest row.
-        """
-        worst = self.values[where].amax(1)
-        limit = worst.floor().to(values.dtype).nextafter(worst.new_tensor(torch.inf, dtype=values.dtype))
-        limit = limit if self._step else worst
-        near = where_true(values < (limit if turned else limit.unsqueeze(1)))
-        if 8 * len(near) > values.numel():  # as in the first block, when everything is nearer than nothing
-            values = values.T if turned else values
-            columns = torch.arange(first, first + values.shape[1], device=values.device)
-            values = values.double() + self._step * columns if self._step else values
-            k = min(self.values.shape[1], values.shape[1])
-            self._take(where, *smallest(values, k), first)
-            return
-        row, column = near // values.shape[1], near % values.shape[1]
-        value = values.flatten()[near]
-        if turned:
-            column, order = column.sort(stable=True)
-            row, column, value = column, row[order], value[order]
-        if self._step:
-            value = value.double() + self._step * (column + first)
-            nearer = value < worst[row]
-            row, column, value = row[nearer], column[nearer], value[nearer]
-        count = row.bincount(minlength=len(worst))
-        position = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-        shape = (len(worst), int(count.max()))  # none at all is fine too
-        padded = value.new_full(shape, torch.inf).index_put_((row, position), value)
-        self._take(where, padded, column.new_zeros(shape).index_put_((row, position), column), first)
-
-    def clear(self, where: slice) -> None:
-        """Forget the candidates of some rows."""
-        self.values[where] = torch.inf
-
-    def _take(self, where: slice, values: Tensor, columns: Tensor, first: int) -> None:
-        values = torch.cat([self.values[where], values], 1)
-        index = torch.cat([self.indices[where], columns + first], 1)
-        best = values.topk(self.values.shape[1], largest=False, sorted=False)
-        self.values[where], self.indices[where] = best.values, index.gather(1, best.indices)
-
-    def as_neighbors(self) -> Neighbors:
-        """Return the candidates, the nearest first; their values without the steps."""
-        order = self.values.sort(1)
-        values = order.values.floor() if self._step else order.values
-        return Neighbors(self.indices.gather(1, order.indices), values)
+def _of_all_ranks(
+    reader: FeatureReader, seen: Survey, pool: PoolRows, *, k: int, kept: int, metric: Metric, size: int
+) -> Neighbors:
+    """Do what `knn_graph` does, after its checks, for this rank's rows among those of all ranks."""
+    source, space, shards = pool.source, pool.source.space, reader.shards
+    candidates, values = nearest_of_all_ranks(pool, kept, size)
+    indices, found = measured_of_all_ranks(pool, candidates, k)
+    if not right_at_once(space) and kept < shards.n_rows - 1:  # as in `_settled`
+        error = space.bound * (source.sq + source.longest_sq)
+        doubtful = (found[:, -1] > values[:, -1] - error).nonzero().squeeze(1)
+        if shards.total(len(doubtful)):
+            fine = PoolRows(reader, make_space(reader, seen._replace(whole=False), metric, dtype=torch.float64))
+            candidates, _ = nearest_of_all_ranks(fine, kept, size, wanted=doubtful)
+            indices[doubtful], values = measured_of_all_ranks(fine, candidates, k, wanted=doubtful)
+            found[doubtful] = values.to(found.dtype)
+    shards.settle()
+    dtype = torch.promote_types(reader.dtype, torch.float32)
+    return Neighbors(indices.to(reader.home), space.distance(found).to(reader.home, dtype))
 
 
 def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
     """Return the k rows that are nearest to each row by rough values: each pair of blocks serves both its sides."""
     n_rows, space = len(source), source.space
-    best = _Best(n_rows, k, source.sq, step=space.whole_step(n_rows))
+    best = Best(n_rows, k, source.sq, step=space.whole_step(n_rows), ordered=right_at_once(space))
+    numbers = torch.arange(n_rows, device=source.sq.device)
     for first in range(0, n_rows, size):  # at first within blocks, so that later ones have something to beat
         here = slice(first, min(first + size, n_rows))
         rows = source.part(here.start, here.stop)
-        best.merge(here, space.rough(rows, rows).fill_diagonal_(torch.inf), first)  # a row is not its own neighbour
+        values = space.rough(rows, rows).fill_diagonal_(torch.inf)  # a row is not its own neighbour
+        best.merge(here, values, numbers[here])
     for first in range(0, n_rows, size):
         here = slice(first, min(first + size, n_rows))
         rows = _own(source.part(here.start, here.stop))
         for second in range(here.stop, n_rows, size):
             there = slice(second, min(second + size, n_rows))
             values = space.rough(rows, source.part(there.start, there.stop))
-            best.merge(here, values, second)
-            best.merge(there, values, first, turned=True)
-    return best.as_neighbors()
+            best.merge(here, values, numbers[there])
+            best.merge(there, values, numbers[here], turned=True)
+    return Neighbors(*best.sorted())
 
 
 def _search_among(source: StreamedRows, others: Tensor, k: int, size: int) -> Neighbors:
     """Return the k of the others (L,) that are nearest to each row by rough values."""
     n_rows, space = len(source), source.space
-    best = _Best(n_rows, k, source.sq, step=space.whole_step(len(others)))
+    best = Best(n_rows, k, source.sq, step=space.whole_step(len(others)), ordered=right_at_once(space))
     wide = max(4 * k, min(size, _AMONG))
     blocks = [source.select(some) for some in others.split(wide)]
+    numbers = torch.arange(len(others), device=others.device).split(wide)
 
     def compare(start: int, stop: int) -> None:
         rows, here = source.part(start, stop), slice(start, stop)
         best.clear(here)  # a chunk may be started anew
-        for i, block in enumerate(blocks):
-            best.merge(here, space.rough(rows, block), i * wide)
+        for number, block in zip(numbers, blocks, strict=True):
+            best.merge(here, space.rough(rows, block), number)
 
     source.in_chunks(n_rows, source.reader.chunk_rows(wide), compare)
-    found = best.as_neighbors()
+    found = Neighbors(*best.sorted())
     return found._replace(indices=others[found.indices])
 
 
 def _search_for(source: StreamedRows, wanted: Tensor, k: int, size: int, others: Tensor | None = None) -> Neighbors:
     """Return the k rows, or the k of the others (L,), that are nearest to the wanted ones (n,)."""
     n_others = len(source) if others is None else len(others)
-    best = _Best(len(wanted), k, source.sq, step=source.space.whole_step(n_others))
+    best = Best(len(wanted), k, source.sq, step=source.space.whole_step(n_others), ordered=True)
+    numbers = torch.arange(n_others, device=wanted.device)
     for start in range(0, len(wanted), size):
         here = slice(start, min(start + size, len(wanted)))
         rows = source.select(wanted[here])
         for first in range(0, n_others, size):
             stop = min(first + size, n_others)
             if others is not None:
-                best.merge(here, source.space.pairwise(rows, source.select(others[first:stop])), first)
+                values = source.space.pairwise(rows, source.select(others[first:stop]))
+                best.merge(here, values, numbers[first:stop])
                 continue
             values = source.space.pairwise(rows, source.part(first, stop))
             own = (wanted[here] >= first) & (wanted[here] < stop)
             values[own.nonzero().squeeze(1), wanted[here][own] - first] = torch.inf
-            best.merge(here, values, first)
-    found = best.as_neighbors()
+            best.merge(here, values, numbers[first:stop])
+    found = Neighbors(*best.sorted())
     return found if others is None else found._replace(indices=others[found.indices])
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchal._checks import ArrayLike, as_float, as_mask, as_tensor, check_budget
+from torchal._chunks import values_per_chunk
 from torchal.distributed import Group, as_shards
 from torchal.engine.draws import draw_places
+from torchal.engine.order_statistics import Largest, nth_true
 from torchal.errors import DataError
 
 
@@ -63,43 +66,52 @@ def top_n(scores: ArrayLike, n: int, *, candidates: ArrayLike | None = None, gro
     with shards.meeting() as meeting:
         scores = as_float("scores", scores, ndim=1)
         meeting.rows(len(scores), 1, name="scores")
-        if candidates is None:
-            rows, values = None, scores
-        else:
+        if candidates is not None:
             candidates = as_mask("candidates", candidates, n_rows=len(scores), device=scores.device)
-            rows = candidates.nonzero().squeeze(1)
-            values = scores[rows]
-        meeting.count(len(values))
+        n_own = len(scores) if candidates is None else int(candidates.count_nonzero())
+        meeting.count(n_own)
         meeting.same(n=n, dtype=scores.dtype)
         if shards.alone:
-            check_budget(n, len(values))
-        if bool(values.isnan().any()):
-            raise DataError(f"scores must not be NaN: {int(values.isnan().sum())} of {len(values)} candidates are")
+            check_budget(n, n_own)
+        n_nan = 0
+        for part, among in _parts(scores, candidates):
+            nan = part.isnan() if among is None else part.isnan() & among
+            n_nan += int(nan.count_nonzero())
+        if n_nan:
+            raise DataError(f"scores must not be NaN: {n_nan} of {n_own} candidates are")
     check_budget(n, meeting.totals[0])
+    own = _top(scores, min(n, n_own), candidates)
     if shards.alone:
-        return _top(values, n, rows)
-    own = _top(values, min(n, len(values)), rows)
+        return own
     sizes = [min(n, stop - start) for start, stop in itertools.pairwise(shards.offsets)]
     full = own.indices.new_full((sizes[shards.rank],), shards.n_rows)  # no row, where there are fewer candidates
     full[: len(own.indices)] = own.indices + shards.start
-    best = torch.zeros(len(full), dtype=values.dtype, device=values.device)
+    best = torch.zeros(len(full), dtype=scores.dtype, device=scores.device)
     best[: len(own.scores)] = own.scores
     found, of_found = shards.all_gather_together([full, best], [sizes] * 2)
     order = found.argsort()[: int((found < shards.n_rows).sum())]
-    return _top(of_found[order], n, found[order])
+    best_of_all = _top(of_found[order], n, None)
+    return Selection(found[order][best_of_all.indices], best_of_all.scores)
 
 
-def _top(values: Tensor, n: int, rows: Tensor | None) -> Selection:
-    """Return the n rows (N,) that have the largest of the values (N,); of rows that ascend, or all."""
+def _top(values: Tensor, n: int, candidates: Tensor | None) -> Selection:
+    """Return the n rows with the largest of the values (N,), among the candidates (N,) bool or all."""
     if not n:
         return Selection(torch.empty(0, dtype=torch.int64, device=values.device), values[:0])
-    nth = values.topk(n).values[-1]
-    above = (values > nth).nonzero().squeeze(1)
-    level = (values == nth).nonzero().squeeze(1)[: n - len(above)]
-    # above and level each ascend in row number, and the sort is stable, so equal scores keep the lowest row first
-    chosen = torch.cat([above, level])
-    chosen = chosen[values[chosen].sort(descending=True, stable=True).indices]
-    return Selection(chosen if rows is None else rows[chosen], values[chosen])
+    largest, start = Largest(n, values), 0
+    for part, among in _parts(values, candidates):
+        largest.add(part, start, among)
+        start += len(part)
+    # rows ascend and the sort is stable, so equal scores keep the lowest row first
+    found = largest.values.sort(descending=True, stable=True)
+    return Selection(largest.rows[found.indices], found.values)
+
+
+def _parts(scores: Tensor, candidates: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Return scores and candidates in parts: what is made of all at once would be larger than the scores."""
+    size = values_per_chunk(scores.device)
+    masks = itertools.repeat(None) if candidates is None else candidates.split(size)
+    return zip(scores.split(size), masks, strict=False)
 
 
 def uniform(n: int, *, candidates: ArrayLike, generator: torch.Generator, group: Group | None = None) -> Selection:
@@ -136,16 +148,16 @@ def uniform(n: int, *, candidates: ArrayLike, generator: torch.Generator, group:
         mask = as_tensor("candidates", candidates)
         candidates = as_mask("candidates", candidates, n_rows=mask.numel(), device=mask.device)
         meeting.rows(len(candidates), 1, name="candidates")
-        meeting.count(candidates.sum())
+        meeting.count(candidates.count_nonzero())
         meeting.same(n=n, generator=generator)
     check_budget(n, meeting.totals[0])
     places = draw_places(n, meeting.totals[0], generator).to(candidates.device)
-    rows = candidates.nonzero().squeeze(1)
-    ends = shards.all_gather(torch.tensor([len(rows)]), [1] * shards.world_size).cumsum(0)
-    begin = int(ends[shards.rank]) - len(rows)
-    mine = (places >= begin) & (places < begin + len(rows))
+    n_own = int(candidates.count_nonzero())
+    ends = shards.all_gather(torch.tensor([n_own]), [1] * shards.world_size).cumsum(0)
+    begin = int(ends[shards.rank]) - n_own
+    mine = (places >= begin) & (places < begin + n_own)
     picked = torch.zeros_like(places)
-    picked[mine] = rows[places[mine] - begin] + shards.start
+    picked[mine] = nth_true(candidates, places[mine] - begin) + shards.start
     return Selection(shards.all_reduce(picked), torch.zeros(n, device=candidates.device))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchal._checks import ArrayLike, as_row_weights, check_budget, check_fraction, check_whole
-from torchal._chunks import exact_arithmetic
-from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
-from torchal.engine.coverage import MAX_HELD, Coverage, SaturatedCoverage, summed_similarities
+from torchal._chunks import exact_arithmetic, values_per_chunk
+from torchal.distributed import Group, Meeting, as_shards
+from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity, pool_of
+from torchal.engine.coverage import MAX_HELD, Coverage
+from torchal.engine.distances import Rows
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.saturated_coverage import SaturatedCoverage, summed_similarities
 from torchal.engine.sources import HeldRows, Source
 from torchal.functional.k_center import check_masks
 
@@ -44,6 +48,7 @@ def facility_location(
     max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Covering:
     r"""Pick, again and again, the row that adds most to the sum of every row's highest similarity with a pick.
 
@@ -72,6 +77,8 @@ def facility_location(
             as fast at 20 000 rows, for which 2**29 is enough.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; what fits unless given.
+        group: of ranks that call this together, each with its own rows, on the same kind of device; see
+            `torchal.distributed`.
 
     Shapes:
         features: (N, D) float. Half precision is computed in float32; rbf in float64 where float32 is too coarse.
@@ -89,6 +96,7 @@ def facility_location(
         ShapeError: features is no float matrix; a mask or the weights disagree in shape, dtype or device.
         DataError: no rows; features that are not finite; weights that are negative or not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Nemhauser, Wolsey & Fisher, "An analysis of approximations for maximizing submodular set functions",
@@ -100,7 +108,9 @@ def facility_location(
     Complexity:
         N^2 D / 2 multiply-adds to begin with, and several times that in all; the plain greedy takes
         n N^2 D, or N^2 numbers of memory. O(N) memory beyond a copy of at most 2^27 numbers of features, `max_held`
-        similarities, and chunks.
+        similarities, and chunks. Of rows on several ranks, one with R of them does R N D multiply-adds to begin with,
+        has O(N) numbers for the pool's candidates, and holds its R N similarities if no rank has more than `max_held`;
+        else the pool's rows travel past it, a block at once, whenever all gains are computed anew.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [2.0, 0.1], [1.0, -0.1], [-1.0, 0.0]])
@@ -108,9 +118,13 @@ def facility_location(
         >>> covering.indices, round(covering.value, 2)
         (tensor([0, 3]), 3.99)
     """
-    check_similarity(similarity, gamma)
-    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates, weights = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        check_similarity(similarity, gamma)
+        reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        labeled, candidates, weights = _at_meeting(meeting, reader, labeled, candidates, weights, max_held=max_held)
+        meeting.same(n=n, similarity=similarity, gamma=gamma)
+    check_budget(n, meeting.totals[0])
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
         return greedy_covering(
@@ -138,6 +152,7 @@ def saturated_coverage(
     max_held: int = MAX_HELD,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
+    group: Group | None = None,
 ) -> Covering:
     r"""Pick, again and again, the row that adds most to the similarities of every row with all picks, up to enough.
 
@@ -158,6 +173,7 @@ def saturated_coverage(
         max_held: as in `facility_location`.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows read at once; what fits unless given.
+        group: as in `facility_location`.
 
     Shapes:
         features: (N, D) float, as in `facility_location`.
@@ -174,6 +190,7 @@ def saturated_coverage(
         ShapeError: features is no float matrix; a mask or the weights disagree in shape, dtype or device.
         DataError: no rows; features that are not finite; weights that are negative or not finite.
         DeviceMemoryError: the smallest chunk does not fit on the device.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Lin & Bilmes, "A Class of Submodular Functions for Document Summarization", ACL 2011, equation 3, the coverage
@@ -187,25 +204,57 @@ def saturated_coverage(
         >>> saturated_coverage(x, 2, saturation=0.25).indices
         tensor([2, 4])
     """
-    check_fraction("saturation", saturation)
-    check_similarity(similarity, gamma)
-    reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates, weights = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        check_fraction("saturation", saturation)
+        check_similarity(similarity, gamma)
+        reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        labeled, candidates, weights = _at_meeting(meeting, reader, labeled, candidates, weights, max_held=max_held)
+        meeting.same(n=n, saturation=saturation, similarity=similarity, gamma=gamma)
+    check_budget(n, meeting.totals[0])
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, similarity, gamma=gamma)
-        room = saturation * summed_similarities(affinity, source, source)
-        most = room.clone()
-        centers = labeled.to(reader.device).nonzero().squeeze(1)
-        if len(centers):
-            rows = HeldRows(source.select(centers), source.longest_sq, source.in_chunks)
-            room = (room - summed_similarities(affinity, rows, source)).clamp_(min=0)
+        columns = pool_of(reader, affinity, source)
+        most = saturation * summed_similarities(affinity, source, columns, shards)[shards.start : shards.stop]
+        room = most.clone()
+        for centers in _centers(labeled, reader, columns):
+            if len(source):
+                rows = HeldRows(centers, source.longest_sq, source.in_chunks)
+                room -= summed_similarities(affinity, rows, source)
+        room.clamp_(min=0)
         weights = _as_weights(weights, reader, affinity)
-        allowed = candidates.to(reader.device)
-        coverage = SaturatedCoverage(affinity, source, room=room, weights=weights, allowed=allowed, max_held=max_held)
+        coverage = SaturatedCoverage(
+            affinity,
+            source,
+            columns,
+            room=room,
+            weights=weights,
+            allowed=shards.all_gather(candidates.to(reader.device)),
+            max_held=max_held,
+            shards=shards,
+        )
         picked, gains, value, bound = coverage.pick_and_bound(n)
-        start = float(weights.double() @ (most - room))
+        start = float(shards.all_reduce(weights.double() @ (most - room)))
     scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Covering(picked.to(reader.home), scores, start + value, start + bound)
+
+
+def _at_meeting(
+    meeting: Meeting,
+    reader: FeatureReader,
+    labeled: ArrayLike | None,
+    candidates: ArrayLike | None,
+    weights: ArrayLike | None,
+    *,
+    max_held: object,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return what `checked_pool` does, whose budget is that of all ranks: what the meeting adds up."""
+    meeting.rows(len(reader), reader.n_columns)
+    labeled, candidates, weights = _checked(reader, labeled, candidates, weights, max_held=max_held)
+    meeting.count(candidates.sum())
+    # the ranks send blocks of the same sizes, and hold all similarities or none of them does
+    meeting.same(dtype=reader.dtype, device=reader.device.type, chunk_rows=reader.given_chunk_rows, max_held=max_held)
+    return labeled, candidates, weights
 
 
 def checked_pool(
@@ -218,9 +267,21 @@ def checked_pool(
     max_held: object,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return which rows are labeled, which may be picked, and the weights, after the checks of all coverage."""
+    labeled, candidates, weights = _checked(reader, labeled, candidates, weights, max_held=max_held)
+    check_budget(n, int(candidates.sum()))
+    return labeled, candidates, weights
+
+
+def _checked(
+    reader: FeatureReader,
+    labeled: ArrayLike | None,
+    candidates: ArrayLike | None,
+    weights: ArrayLike | None,
+    *,
+    max_held: object,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     check_whole("max_held", max_held, least=0)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
     if weights is not None:
         weights = as_row_weights("weights", weights, n_rows=len(reader), device=reader.home)
     return labeled, candidates, weights
@@ -238,24 +299,33 @@ def greedy_covering(
     max_held: int,
 ) -> Covering:
     """Pick n candidates of an opened pool; labeled rows are picks from the start."""
-    device, dtype = reader.device, affinity.dtype
     weights = _as_weights(weights, reader, affinity)
-    centers = labeled.to(device).nonzero().squeeze(1)
-    values = torch.zeros(len(reader), dtype=dtype, device=device)
-    if len(centers):
-        values = highest_with(source, source.select(centers), affinity).clamp_(min=0)
+    columns = pool_of(reader, affinity, source)
+    values = torch.zeros(len(reader), dtype=affinity.dtype, device=reader.device)
+    for centers in _centers(labeled, reader, columns):
+        torch.maximum(values, highest_with(source, centers, affinity), out=values)
     coverage = Coverage(
         affinity,
         source,
-        source,
+        columns,
         values=values,
         weights=weights,
-        allowed=candidates.to(device),
+        allowed=reader.shards.all_gather(candidates.to(reader.device)),
         max_held=max_held,
+        shards=reader.shards,
     )
     picked, gains, value, bound = coverage.pick_and_bound(n)
     scores = gains.to(reader.home, torch.promote_types(reader.dtype, torch.float32))
     return Covering(picked.to(reader.home), scores, value, bound)
+
+
+def _centers(labeled: Tensor, reader: FeatureReader, pool: Source) -> Iterator[Rows]:
+    """Yield the labeled rows of all ranks; those of several ranks a chunk at once."""
+    shards = reader.shards
+    centers = shards.numbers_of(labeled.to(reader.device))
+    size = len(centers) if shards.alone else values_per_chunk(reader.device) // reader.n_columns
+    for some in centers.split(max(1, size)) if len(centers) else ():
+        yield pool.select(some)
 
 
 def _as_weights(weights: Tensor | None, reader: FeatureReader, affinity: Affinity) -> Tensor:

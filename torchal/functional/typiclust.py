@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from torchal._checks import ArrayLike, as_groups, check_budget, check_whole
 from torchal._chunks import exact_arithmetic
+from torchal.distributed import Group, as_shards
 from torchal.engine.features import FeatureReader, Features
 from torchal.engine.near_in_group import group_rows, least_mean_distances
+from torchal.engine.near_on_ranks import least_of_all_ranks
 from torchal.functional.k_center import check_masks
 from torchal.functional.kmeans import euclidean_rows, kmeans
 from torchal.functional.quotas import rank_within
@@ -29,6 +33,7 @@ def typiclust(
     min_cluster_size: int = 5,
     n_neighbors: int = 20,
     max_iterations: int = 20,
+    group: Group | None = None,
 ) -> Selection:
     """Pick the most typical rows of the largest k-means clusters that have no label yet.
 
@@ -47,6 +52,8 @@ def typiclust(
         min_cluster_size: clusters of fewer rows are left out as long as others have candidates.
         n_neighbors: as in `typical_rows`.
         max_iterations: of k-means.
+        group: of ranks that call this together, each with its own rows, on the same kind of device; see
+            `torchal.distributed`. What depends on how the rows are split is said by `kmeans`.
 
     Shapes:
         features: (N, D) float; a tensor or a mapped file.
@@ -62,6 +69,7 @@ def typiclust(
         ShapeError: features is no float matrix, the tensors disagree in rows, dtype or device, or a row is both labeled
             and a candidate.
         DataError: no rows, or features that are not finite.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Hacohen, Dekel & Weinshall, "Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets",
@@ -78,17 +86,26 @@ def typiclust(
         >>> typiclust(x, 2, generator=generator, min_cluster_size=2, n_neighbors=2).indices
         tensor([2, 5])
     """
-    check_typiclust(max_clusters, min_cluster_size, n_neighbors)
-    check_whole("max_iterations", max_iterations, least=1)
-    reader = FeatureReader(features)
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    rows = (labeled | candidates).nonzero().squeeze(1)
-    if len(rows) < len(reader):
-        features, labeled, candidates = reader.rows(rows), labeled[rows], candidates[rows]
-    n_clusters = min(int(labeled.sum()) + n, max_clusters)
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        check_typiclust(max_clusters, min_cluster_size, n_neighbors)
+        check_whole("max_iterations", max_iterations, least=1)
+        reader = FeatureReader(features, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+        meeting.count(candidates.sum(), labeled.sum())
+        meeting.same(n=n, max_clusters=max_clusters, dtype=reader.dtype)
+    n_candidates, n_labeled, *_ = meeting.totals
+    check_budget(n, n_candidates)
+    rows, first = (labeled | candidates).nonzero().squeeze(1), shards.start
+    if n_candidates + n_labeled < shards.n_rows:
+        labeled, candidates = labeled[rows], candidates[rows]
+        features = shards.attempt(partial(reader.own_rows, rows), partial(reader.read, 0, 0))
+    n_clusters = min(n_labeled + n, max_clusters)
     starts = _STARTS if n_clusters <= _FEW else 1
-    clusters = kmeans(features, n_clusters, generator=generator, max_iterations=max_iterations, n_starts=starts)
+    clusters = kmeans(
+        features, n_clusters, generator=generator, max_iterations=max_iterations, n_starts=starts, group=shards
+    )
     picks = typical_rows(
         features,
         n,
@@ -97,8 +114,10 @@ def typiclust(
         candidates=candidates,
         min_cluster_size=min_cluster_size,
         n_neighbors=n_neighbors,
+        group=shards,
     )
-    return Selection(rows[picks.indices], picks.scores)
+    # picks count through the rows that take part, of all ranks
+    return Selection(shards.values_of(picks.indices, rows + first), picks.scores)
 
 
 def typical_rows(
@@ -110,6 +129,7 @@ def typical_rows(
     candidates: ArrayLike | None = None,
     min_cluster_size: int = 1,
     n_neighbors: int = 20,
+    group: Group | None = None,
 ) -> Selection:
     """Pick, again and again, the most typical candidate left of the largest among the clusters with the fewest labels.
 
@@ -126,6 +146,9 @@ def typical_rows(
         candidates: rows that may be picked; all that are not labeled unless given. Rows that are neither take no part.
         min_cluster_size: clusters of fewer rows are the last to be picked from.
         n_neighbors: how many neighbours a row's typicality depends on, or all other rows of a cluster with fewer.
+        group: of ranks that call this together, each with its own rows, on the same kind of device; see
+            `torchal.distributed`. Clusters have the same numbers on all ranks, and may be spread over them; the picks
+            are those of one process, ties included.
 
     Shapes:
         features: (N, D) float; a tensor or a mapped file.
@@ -143,6 +166,7 @@ def typical_rows(
         ShapeError: features is no float matrix, the tensors disagree in rows, dtype or device, or a row is both labeled
             and a candidate.
         DataError: no rows, features that are not finite, or a negative cluster.
+        GroupError: another rank failed or is gone.
 
     Reference:
         Hacohen, Dekel & Weinshall (2022), Algorithm 1 and its typicality, where no cluster gives two picks. The
@@ -152,31 +176,44 @@ def typical_rows(
 
     Complexity:
         M^2 D multiply-adds for a cluster of M rows that gives a pick; O(N) memory beyond the features, and tiles of at
-        most 2048 rows by as many others as make a chunk.
+        most 2048 rows by as many others as make a chunk. A rank with R of these rows does R M D, and holds R times
+        `n_neighbors` numbers of them; the cluster's rows travel past all ranks twice, a block at once.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [1.5], [9.0], [9.0]])
         >>> typical_rows(x, 3, clusters=torch.tensor([0, 0, 0, 1, 1]))
         Selection(indices=tensor([1, 3, 2]), scores=tensor([1.3333,    inf, 1.0000]))
     """
-    check_typiclust(1, min_cluster_size, n_neighbors)
-    reader = FeatureReader(features)
-    labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
-    check_budget(n, int(candidates.sum()))
-    clusters = as_groups("clusters", clusters, n_rows=len(reader), device=reader.home)
+    shards = as_shards(group)
+    with shards.meeting() as meeting:
+        check_typiclust(1, min_cluster_size, n_neighbors)
+        reader = FeatureReader(features, shards=shards)
+        meeting.rows(len(reader), reader.n_columns)
+        labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
+        clusters = as_groups("clusters", clusters, n_rows=len(reader), device=reader.home)
+        meeting.count(candidates.sum())
+        settings = (n, min_cluster_size, n_neighbors)
+        meeting.same(settings=settings, dtype=reader.dtype, device=reader.device.type)
+    check_budget(n, meeting.totals[0])
     rows = (labeled | candidates).nonzero().squeeze(1)
-    groups = group_rows(rows, clusters[rows])
+    groups = group_rows(rows, clusters[rows], shards)
     had = torch.zeros_like(groups.sizes).index_add_(0, groups.group, labeled[groups.rows].long())
-    turns = _turns(groups.sizes, had, groups.sizes < min_cluster_size, n)
+    sizes, had = shards.all_reduce(torch.stack([groups.sizes, had]))
+    turns = _turns(sizes, had, sizes < min_cluster_size, n)
     counts = turns.bincount(minlength=len(had))
     asked = counts > 0
     groups, counts, turns = groups.only(asked), counts[asked], (asked.cumsum(0) - 1)[turns]
+    dtype = torch.promote_types(reader.dtype, torch.float32)
     with exact_arithmetic(reader.device):
         _, source = euclidean_rows(reader)
+        if not shards.alone:
+            wanted = candidates[groups.rows]
+            picks, means = least_of_all_ranks(reader, source, groups, n_neighbors, wanted=wanted, counts=counts)
+            order = (counts.cumsum(0) - counts)[turns] + rank_within(turns)
+            return Selection(picks[order], means[order].reciprocal().to(dtype))
         means = least_mean_distances(source, groups, n_neighbors, wanted=candidates[groups.rows], counts=counts)
     places = groups.sorted_by(means)[groups.begins[turns] + rank_within(turns)]
-    scores = means[places].reciprocal().to(torch.promote_types(reader.dtype, torch.float32))
-    return Selection(groups.rows[places], scores)
+    return Selection(groups.rows[places], means[places].reciprocal().to(dtype))
 
 
 def _turns(sizes: Tensor, had: Tensor, late: Tensor, n: int) -> Tensor:

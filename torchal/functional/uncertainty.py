@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchal._checks import ArrayLike, as_float, as_log_probs, check_distributions, check_finite
+from torchal.engine.features import FeatureReader
+from torchal.engine.file_rows import FileRows, of_map
 from torchal.errors import ShapeError
 
 _CHUNK_VALUES = 1 << 20  # values per chunk: 8 MiB of float64 in each temporary
 
 
-def margin(values: ArrayLike) -> Tensor:
+def margin(values: ArrayLike | FileRows) -> Tensor:
     """Return minus the gap between the two largest values of each row.
 
     The values are decision values or probabilities, never their logarithms: the gap of two logs is a ratio.
-    For one decision value per row (two classes), the margin is minus its size.
+    For one decision value per row (two classes), the margin is minus its size. Mapped files and `FileRows` are read
+    chunk by chunk.
 
     Shapes:
         values: (N, C) float with C >= 2, or (N, 1) or (N,) with one decision value per row.
@@ -37,27 +41,30 @@ def margin(values: ArrayLike) -> Tensor:
         >>> margin(torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0]]))
         tensor([-0.2500,  0.0000])
     """
-    values = as_float("values", values, ndim=(1, 2))
-    check_finite("values", values)
-    if values.ndim == 1:
-        return -values.abs()
-    if values.shape[1] == 0:
-        raise ShapeError(f"values must have at least one column, got shape {tuple(values.shape)}")
-    if values.shape[1] == 1:
-        return -values.squeeze(1).abs()
-    out = values.new_empty(len(values))
-    size = max(1, _CHUNK_VALUES // values.shape[1])
-    for start in range(0, len(values), size):
-        chunk = values[start : start + size]
+    rows = _rows_of_files("values", values)
+    if not isinstance(rows, FeatureReader):
+        rows = as_float("values", rows, ndim=(1, 2))
+        check_finite("values", rows)
+        if rows.ndim == 1:
+            return -rows.abs()
+        if rows.shape[1] == 0:
+            raise ShapeError(f"values must have at least one column, got shape {tuple(rows.shape)}")
+    out = torch.empty(len(rows), dtype=rows.dtype, device=rows.device)
+    for where, chunk in _parts(rows):
+        if isinstance(rows, FeatureReader):
+            check_finite("values", chunk, first_row=where.start)
+        if chunk.shape[1] == 1:
+            out[where] = -chunk.squeeze(1).abs()
+            continue
         # The maximum, and the maximum without it: 2 to 6 times faster on a CPU than topk(2), which sorts.
         best = chunk.max(1)
         second = chunk.scatter(1, best.indices.unsqueeze(1), -torch.inf).amax(1)
-        out[start : start + size] = second - best.values
+        out[where] = second - best.values
     return out
 
 
-def entropy(log_probs: Tensor) -> Tensor:
-    """Return the entropy of each row's class distribution, in nats.
+def entropy(log_probs: ArrayLike | FileRows) -> Tensor:
+    """Return the entropy of each row's class distribution, in nats. Files are read chunk by chunk, as by `margin`.
 
     Shapes:
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
@@ -83,8 +90,8 @@ def entropy(log_probs: Tensor) -> Tensor:
     )  # rounding may make a sure row a little surer than 1
 
 
-def least_confidence(log_probs: Tensor) -> Tensor:
-    """Return 1 minus the probability of each row's most probable class.
+def least_confidence(log_probs: ArrayLike | FileRows) -> Tensor:
+    """Return 1 minus the probability of each row's most probable class. Files are read as by `margin`.
 
     Shapes:
         log_probs: (N, C) float, natural logarithms of probabilities that sum to 1; -inf is probability 0.
@@ -166,19 +173,40 @@ def draw_labels(log_probs: Tensor, *, generator: torch.Generator) -> Tensor:
     return _per_chunk(log_probs, draw, dtype=torch.float64).to(torch.int64)
 
 
-def _per_chunk(log_probs: Tensor, score: Callable[[Tensor], Tensor], *, dtype: torch.dtype = torch.float32) -> Tensor:
+def _per_chunk(
+    log_probs: ArrayLike | FileRows, score: Callable[[Tensor], Tensor], *, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Apply `score` to the probabilities, chunk by chunk, after checking that each row is a distribution.
 
     Computed and returned in the logarithms' own dtype, and at least in `dtype`.
     """
-    log_probs = as_log_probs(log_probs)
-    n_rows, n_classes = log_probs.shape
+    rows = _rows_of_files("log_probs", log_probs)
+    rows = rows if isinstance(rows, FeatureReader) else as_log_probs(rows)
     # Scores of half-precision rows, as autocast gives them, are float32: in half precision most of them would be ties.
-    dtype = torch.promote_types(log_probs.dtype, dtype)
-    out = log_probs.new_empty(n_rows, dtype=dtype)
-    size = max(1, _CHUNK_VALUES // n_classes)
-    for start in range(0, n_rows, size):
-        probs = log_probs[start : start + size].to(dtype).exp()
-        check_distributions(probs, log_probs.dtype, first_row=start)
-        out[start : start + size] = score(probs)
+    dtype = torch.promote_types(rows.dtype, dtype)
+    out = torch.empty(len(rows), dtype=dtype, device=rows.device)
+    for where, chunk in _parts(rows):
+        probs = chunk.to(dtype).exp()
+        check_distributions(probs, rows.dtype, first_row=where.start)
+        out[where] = score(probs)
     return out
+
+
+def _rows_of_files(name: str, values: ArrayLike | FileRows) -> ArrayLike | FeatureReader:
+    """Return what reads values that are a matrix in files, a tensor of which might not fit into memory; else them."""
+    files = values if isinstance(values, FileRows) else None
+    if isinstance(values, np.memmap):
+        files = of_map(values)
+    if files is not None:
+        return FeatureReader(files, name=name, takes_integers=False)
+    assert not isinstance(values, FileRows)
+    return values
+
+
+def _parts(rows: Tensor | FeatureReader) -> Iterator[tuple[slice, Tensor]]:
+    """Return rows (N, C) in chunks, and which these are."""
+    n_columns = rows.n_columns if isinstance(rows, FeatureReader) else rows.shape[1]
+    size = max(1, _CHUNK_VALUES // n_columns)
+    for start in range(0, len(rows), size):
+        where = slice(start, min(start + size, len(rows)))
+        yield where, rows.read(where.start, where.stop) if isinstance(rows, FeatureReader) else rows[where]

@@ -52,6 +52,7 @@ def as_bought(
     targets: Tensor | None, labeled: Tensor | None, candidates: Tensor | None, *, n_rows: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return targets (N,), labeled (N,) and candidates (N,), those that are missing made from the others."""
+    none_known = targets is None
     if targets is None:
         targets = torch.full((n_rows,), UNLABELED, device=device)
     if targets.shape != (n_rows,) or targets.dtype != torch.int64:
@@ -64,7 +65,7 @@ def as_bought(
     candidates = as_mask("candidates", candidates, n_rows=n_rows, device=device)
     if bool((labeled & candidates).any()):
         raise ShapeError(f"{int((labeled & candidates).sum())} rows are both labeled and candidates")
-    extra = int((targets[~labeled] != UNLABELED).sum())
+    extra = 0 if none_known else int(((targets != UNLABELED) & ~labeled).count_nonzero())
     if extra:
         raise DataError(f"{extra} rows that are not labeled have a target")
     return targets, labeled, candidates

@@ -1,4 +1,4 @@
-"""The largest of many values, found part by part: no temporary is as long as the values are."""
+"""Which of many values come first, found part by part: no temporary is as long as the values are."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Largest:
             self._values, self._rows = [torch.cat(self._values)], [torch.cat(self._rows)]
         values, rows = self._values[0], self._rows[0]
         self._waiting = min(len(values), self._n)
-        if len(values) < self._n:
+        if len(values) < self._n or not self._n:
             return
         limit = values.topk(self._n, sorted=False).values.min()
         if len(values) > self._n:
@@ -119,3 +119,22 @@ def first_between(values: Tensor, low: float, high: float, n: int) -> Tensor:
         if not n:
             break
     return torch.cat(found)
+
+
+def nth_true(mask: Tensor, places: Tensor) -> Tensor:
+    """Return which rows of a mask (N,) bool are the true ones at these places among them, (p,) int64.
+
+    Example:
+        >>> nth_true(torch.tensor([True, False, True, True]), torch.tensor([2, 0]))
+        tensor([3, 0])
+    """
+    size = values_per_chunk(mask.device)
+    ends = torch.stack([part.count_nonzero() for part in mask.split(size)]).cumsum(0)
+    owner = torch.searchsorted(ends, places, right=True)
+    found = torch.empty_like(places)
+    for part in owner.unique().tolist():
+        here = owner == part
+        before = int(ends[part - 1]) if part else 0
+        rows = mask[part * size : (part + 1) * size].nonzero().squeeze(1)
+        found[here] = rows[places[here] - before] + part * size
+    return found
