@@ -22,7 +22,7 @@ import itertools
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -234,29 +234,42 @@ class Shards:
         row = mask.new_full((), self.n_rows, dtype=torch.int64) if row is None else row
         return self.all_reduce(row, "min")
 
-    def gather_rows(self, index: Tensor, read: Callable[[Tensor], list[Tensor]], like: list[Tensor]) -> list[Tensor]:
+    def gather_rows(
+        self,
+        index: Tensor,
+        read: Callable[[Tensor], list[Tensor]],
+        like: list[Tensor],
+        of_each: Sequence[Tensor] = (),
+    ) -> list[Tensor]:
         """Return rows of the pool, wherever they are, on every rank, in one round.
 
         Args:
             index: row numbers of the pool, the same on every rank.
             read: returns what is wanted of rows of this rank, by numbers that count from its first.
             like: tensors of the dtypes, devices and axes of what is read.
+            of_each: what each rank has to say beside, a row each.
 
         Shapes:
             index: (n,) int64.
+            of_each: (1, ...) each.
+
+        Returns:
+            What was read, and what each rank said, (world_size, ...).
         """
         if self.alone:
-            return read(index)
+            return [*read(index), *of_each]
         ends = torch.tensor(self.offsets[1:], device=index.device)
         owner = torch.searchsorted(ends, index, right=True)
         sizes = owner.bincount(minlength=self.world_size).tolist()
         mine = index[owner == self.rank] - self.start
         nothing = [each.new_empty(0, *each.shape[1:]) for each in like]
         here = self.attempt(lambda: read(mine) if len(mine) else nothing, lambda: nothing)
-        found = self.all_gather_together(here, [sizes] * len(here))
+        ones = [1] * self.world_size
+        found = self.all_gather_together([*here, *of_each], [sizes] * len(here) + [ones] * len(of_each))
         place = torch.empty_like(owner)
         place[owner.argsort(stable=True)] = torch.arange(len(owner), device=owner.device)
-        return [each.index_select(0, place.to(each.device)) for each in found]
+        rows = [each.index_select(0, place.to(each.device)) for each in found[: len(here)]]
+        return [*rows, *found[len(here) :]]
 
     def local(self, index: Tensor) -> Tensor:
         """Return which rows of the pool are this rank's, by numbers that count from its first: (m,) of (n,) int64."""

@@ -64,6 +64,8 @@ class Survey(NamedTuple):
     """The largest difference between two numbers."""
     whole: bool
     """Whether every number is a whole one."""
+    some: Tensor | None = None
+    """(n, D), the rows that `_spread` names, where they had to be fetched from other ranks."""
 
 
 def survey(reader: FeatureReader, metric: Metric) -> Survey:
@@ -94,12 +96,14 @@ def survey(reader: FeatureReader, metric: Metric) -> Survey:
         low, high = min(low, extremes[0]), max(high, extremes[1])
 
     reader.in_chunks(len(reader), reader.chunk_rows(), look)
+    some = None
     if not reader.shards.alone:
         seen = torch.cat([total, total.new_tensor([-low, high, not whole])]).unsqueeze(0)
-        of_ranks = reader.shards.all_gather(seen, [1] * reader.shards.world_size)
+        index = _spread(reader)
+        some, of_ranks = reader.rows_beside(index if metric == "euclidean" else index[:0], seen)
         total, rest = of_ranks[:, :-3].sum(0), of_ranks[:, -3:].amax(0).tolist()
         low, high, whole = -rest[0], rest[1], not rest[2]
-    return Survey(total, max(-low, high), high - low, whole)
+    return Survey(total, max(-low, high), high - low, whole, some)
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -486,22 +490,26 @@ def make_space(
     if exact and unshifted < (2**24 if dtype == torch.float32 else 2**53):
         shift, largest = None, unshifted
     else:
-        shift = _center(reader, exact)
+        rows = reader.rows(_spread(reader)) if seen.some is None else seen.some
+        shift = _center(rows.double(), exact)
     return Space(n_columns=n_columns, dtype=dtype, shift=shift, scale=scale, exact=exact, largest=largest)
 
 
-def _center(reader: FeatureReader, exact: bool) -> Tensor | None:
+def _spread(reader: FeatureReader) -> Tensor:
+    """Return some rows of the pool, at even distances: the same whatever the chunks, so that these change nothing."""
+    n_rows = len(reader) if reader.shards.alone else reader.shards.n_rows
+    n = min(n_rows, 1024, max(16, (1 << 18) // reader.n_columns))
+    return torch.linspace(0, n_rows - 1, n, dtype=torch.float64, device=reader.device).long()
+
+
+def _center(rows: Tensor, exact: bool) -> Tensor | None:
     """Return what to take off each column, (D,): about its mean, or 0 where that would round more than it saves.
 
-    From some rows, the same whatever the chunks, so that these change nothing. A difference to a number of like size
+    A difference to a number of like size
     has no rounding error, so only columns far from 0 are shifted; of exact whole numbers each is, by a whole number,
     since a fraction would break ties. A shift costs a copy of each row in each pass: nothing is taken off unless rows
     come out half as long.
     """
-    n_rows = len(reader) if reader.shards.alone else reader.shards.n_rows
-    n = min(n_rows, 1024, max(16, (1 << 18) // reader.n_columns))
-    some = torch.linspace(0, n_rows - 1, n, dtype=torch.float64, device=reader.device).long()
-    rows = reader.rows(some).double()
     mean = rows.mean(0)
     if exact:
         return mean.round()

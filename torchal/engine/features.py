@@ -125,6 +125,13 @@ class FeatureReader:
         (rows,) = self.shards.gather_rows(index.to(self.home), lambda mine: [self._rows.rows(mine)], [self._none])
         return rows.to(self.device).to(self.dtype)
 
+    def rows_beside(self, index: Tensor, of_rank: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows of the pool, and what each rank says, (world_size, ...) of (1, ...), in one round."""
+        rows, said = self.shards.gather_rows(
+            index.to(self.home), lambda mine: [self._rows.rows(mine)], [self._none], [of_rank]
+        )
+        return rows.to(self.device).to(self.dtype), said
+
     def own_rows(self, index: Tensor) -> Tensor:
         """Return a copy of some of this rank's own rows, by numbers that count from its first, (n, D) float."""
         return self._rows.rows(index.to(self.home)).to(self.device).to(self.dtype)

@@ -17,6 +17,7 @@ before the first that was left out.
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from torchal._chunks import values_per_chunk
 from torchal.engine.distances import Rows
 from torchal.engine.greedy import PICKED, Picks, Pool, before_left_out, block_rows, farthest_first, matrix_rows
 from torchal.engine.sources import HeldRows, StreamedRows, joined
+from torchal.errors import GroupError
 
 _SENT = 1 << 12  # rows of a block, all ranks together: with more, each brings more picks, but all ranks repeat them;
 _NUMBERS = 1 << 19  # fewer, down to half as many, if they have more numbers than so
@@ -102,6 +104,7 @@ class ShardedPool:
         self._longest_sq = source.longest_sq
         self._untold: list[Rows] = []  # picks of which only the top was told
         self._top: _Top | None = None
+        self._digest = 0  # of the picks so far
         self._sizes: list[int] = []  # how many rows each rank sends at most
         self._share_out([1] * self._shards.world_size)
 
@@ -138,6 +141,8 @@ class ShardedPool:
                 self._top = None
             picks.append(some)
             missing -= len(some[0])
+        digest = torch.tensor([self._digest])
+        self._check_alike(self._shards.all_gather(digest, [1] * self._shards.world_size))
         if not picks:
             return torch.empty(0, dtype=torch.int64, device=self._pool.values.device), self._pool.values[:0]
         return torch.cat([rows for rows, _ in picks]), torch.cat([values for _, values in picks])
@@ -185,12 +190,13 @@ class ShardedPool:
         shards, pool = self._shards, top.pool
         within, keys, later = self._leading(pool, self._sizes[shards.rank])
         later = First(later.value, int(top.index[later.row]) + shards.start) if later is not _NONE else _NONE
-        header = torch.tensor([[len(within), *top.rest, *later, top.fresh]], dtype=torch.float64)
+        header = torch.tensor([[len(within), *top.rest, *later, top.fresh, self._digest]], dtype=torch.float64)
         sent = [top.index[within] + shards.start, keys, pool.values[within], *pool.source.select(within)]
         if pool.weights is not None:
             sent.append(pool.weights[within])
         sizes = [[1] * shards.world_size] + [self._sizes] * len(sent)
         of_ranks, *got = shards.all_gather_together([header, *sent], sizes)
+        self._check_alike(of_ranks[:, 6])
         counts = of_ranks[:, 0].long()
         first = torch.tensor([0, *self._sizes[:-1]]).cumsum(0)
         places = torch.cat([torch.arange(int(n)) + begin for n, begin in zip(counts, first, strict=True)])
@@ -234,9 +240,22 @@ class ShardedPool:
         """Take rows of the whole pool, once they are picked, out of this rank's."""
         mine = self._shards.local(picked)
         self._pool.values[mine] = PICKED
+        self._digest = zlib.crc32(picked.cpu().numpy().tobytes(), self._digest)
         if len(top.index):
             place = torch.searchsorted(top.index, mine).clamp(max=len(top.index) - 1)
             top.pool.values[place[top.index[place] == mine]] = PICKED
+
+    def _check_alike(self, digests: Tensor) -> None:
+        """Require that all ranks picked the same rows so far.
+
+        Raises:
+            GroupError: they did not, since they compute in different ways.
+        """
+        if bool((digests != digests[0]).any()):
+            raise GroupError(
+                f"ranks picked different rows ({len(digests.unique())} kinds of {len(digests)}): their products differ "
+                "in the last digits; give all of them the same processor, threads and versions"
+            )
 
     def _share_out(self, useful: list[int]) -> None:
         """Let each rank send about as large a part of the next block as it sent useful rows of this one."""
