@@ -96,7 +96,7 @@ class ShardedPool:
 
     Args:
         pool: this rank's rows and their values, which come out as bounds: not all are told of the last picks.
-        shards: which rows they are.
+        source: the same rows, as they are read; it knows the ranks.
     """
 
     def __init__(self, pool: Pool, source: StreamedRows) -> None:
