@@ -180,7 +180,7 @@ X = normal(2000, 4)
     ("settings", "error", "match"),
     [
         ({"metric": "manhattan"}, CapabilityError, "euclidean and cosine distances, got 'manhattan'"),
-        ({"device": "meta"}, CapabilityError, "searches on the CPU, asked for meta"),
+        ({"features": X.to("meta")}, CapabilityError, "searches on the CPU, asked for meta"),
         ({"generator": None}, ConfigError, "needs a generator, got None"),
         ({"recall": 0}, ConfigError, r"recall must be a number in \(0, 1\], got 0"),
         ({"recall": 1.5}, ConfigError, r"recall must be a number in \(0, 1\], got 1.5"),
@@ -189,7 +189,7 @@ X = normal(2000, 4)
 )
 def test_refuses_what_it_cannot_do(settings, error, match):
     with pytest.raises(error, match=match):
-        knn_graph(X, 3, **{"backend": "ivf", "generator": seeded()} | settings)
+        knn_graph(k=3, **{"features": X, "backend": "ivf", "generator": seeded()} | settings)
 
 
 def test_refuses_rows_on_several_ranks():

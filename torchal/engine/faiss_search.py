@@ -79,6 +79,6 @@ class ListIndex:
         self._index.add(x.numpy())
 
     def nearest(self, x: Tensor, k: int, n_probes: int) -> Tensor:
-        """Return the k rows nearest to each row of x (R, D) in the lists of the nearest centres, (R, k); -1: no more."""
+        """Return the k rows nearest to each row of x (R, D) in so many lists, (R, k), with -1 for none."""
         _, rows = self._index.search(x.numpy(), k, params=self._parameters(nprobe=n_probes))
         return torch.from_numpy(rows)

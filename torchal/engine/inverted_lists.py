@@ -1,4 +1,4 @@
-"""The nearest rows among those of a few lists: most of them for a part of the work, and how many of them, by a sample."""
+"""The nearest rows in a few lists: most of them for a part of the work, and how many of them, by a sample."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class InvertedLists:
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         self._index = ListIndex(_single(source.space, source.select(drawn).x), n_lists, seed)
         self.n_lists = n_lists
-        for start in range(0, n_rows, size := source.reader.chunk_rows()):
+        size = source.reader.chunk_rows()
+        for start in range(0, n_rows, size):
             self._index.add(_single(source.space, source.part(start, min(start + size, n_rows)).x))
 
     def nearest(self, k: int, n_probes: int, *, wanted: Tensor | None = None) -> Tensor:
@@ -100,7 +101,7 @@ def lowest_mean(mean: float, n: int) -> float:
 
     Example:
         >>> round(lowest_mean(1.0, 1000), 4), round(lowest_mean(0.97, 1000), 4), lowest_mean(0.0, 1000)
-        (0.997, 0.9552, 0.0)
+        (0.997, 0.9549, 0.0)
     """
     most = math.log(1 / _DOUBT) / n
     low, high = 0.0, mean

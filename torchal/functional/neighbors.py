@@ -17,6 +17,7 @@ from torchal.engine.distances import (
     Backend,
     Metric,
     Rows,
+    Space,
     Survey,
     check_backend,
     check_metric,
@@ -406,10 +407,9 @@ def _most_of_them(
         candidates = Neighbors(near, near.new_empty(0))  # which are measured again whatever they were
         return _at_home(reader, space, _measured_again(source, candidates, k, rows))
 
-    n_probes, shown = 1, 0.0
+    n_probes = 1
     while True:
-        found = measured(n_probes, sample)
-        shown = lowest_mean(_share_found(found, right), n_sampled)
+        shown = lowest_mean(_share_found(measured(n_probes, sample), right), n_sampled)
         if shown >= recall:
             return measured(n_probes)._replace(recall=shown)
         n_probes += (n_probes + 1) // 2
