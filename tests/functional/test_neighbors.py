@@ -217,7 +217,7 @@ X = normal(10, 3, dtype=torch.float32)
         (X[:1], 1, {}, ConfigError, "need at least 2 rows, features has 1"),
         (X, 0, {}, ConfigError, "k must be a whole number of at least 1, got 0"),
         (X, 2, {"metric": "l2"}, ConfigError, "got 'l2'"),
-        (X, 2, {"backend": "annoy"}, ConfigError, "auto, faiss, torch, got 'annoy'"),
+        (X, 2, {"backend": "annoy"}, ConfigError, "auto, faiss, torch, ivf, got 'annoy'"),
         (X, 2, {"chunk_rows": 0}, ConfigError, "chunk_rows"),
         (X[:0], 2, {}, DataError, "no rows"),
         (X.cfloat(), 2, {}, ShapeError, "real numbers"),

@@ -530,10 +530,10 @@ def check_metric(metric: object, *, among: Any = Metric) -> None:
         raise ConfigError(f"metric must be one of {', '.join(get_args(among))}, got {metric!r}")
 
 
-def check_backend(backend: object) -> None:
-    """Require a backend that is known."""
-    if backend not in get_args(Backend):
-        raise ConfigError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+def check_backend(backend: object, *, among: Any = Backend) -> None:
+    """Require a backend that is known, one of a literal type."""
+    if backend not in get_args(among):
+        raise ConfigError(f"backend must be one of {', '.join(get_args(among))}, got {backend!r}")
 
 
 def _use_faiss(backend: Backend, device: torch.device, dtype: torch.dtype) -> bool:

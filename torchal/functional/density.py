@@ -60,7 +60,7 @@ def density_graph(
                 [0.3679, 0.0000, 0.1353],
                 [0.0000, 0.1353, 0.0000]], dtype=torch.float64)
     """
-    indices, distances = knn_graph(
+    indices, distances, _ = knn_graph(
         features, n_neighbors, metric="manhattan", backend=backend, device=device, chunk_rows=chunk_rows
     )
     n_rows = len(indices)

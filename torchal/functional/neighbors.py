@@ -1,33 +1,38 @@
-"""The nearest neighbours of every row: exact, in blocks, and never an N x N matrix."""
+"""The nearest neighbours of every row: exact unless asked otherwise, in blocks, and never an N x N matrix."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from torchal._checks import ArrayLike, as_mask, as_rows, check_whole
+from torchal._checks import ArrayLike, as_mask, as_rows, check_fraction, check_whole
 from torchal._chunks import exact_arithmetic, values_per_chunk
 from torchal._csr import csr_tensor
-from torchal.distributed import Group, as_shards
+from torchal.distributed import Group, Shards, as_shards
 from torchal.engine import faiss_search
 from torchal.engine.distances import (
     Backend,
     Metric,
     Rows,
+    Space,
     Survey,
     check_backend,
     check_metric,
     make_space,
     survey,
 )
+from torchal.engine.draws import draw_places
 from torchal.engine.features import FeatureReader, Features
+from torchal.engine.inverted_lists import InvertedLists, lowest_mean, sample_size
 from torchal.engine.nearest import Best, measured_of_all_ranks, nearest_of_all_ranks, right_at_once
 from torchal.engine.pool_rows import PoolRows
 from torchal.engine.sources import StreamedRows
 from torchal.errors import CapabilityError, ConfigError, ShapeError
+
+GraphBackend: TypeAlias = Literal[Backend, "ivf"]
 
 _SPARE = 8  # candidates kept beyond k, since rounding may hide a neighbour behind them
 _AMONG = 256  # of the rows that can be neighbours are compared with a chunk at once
@@ -44,6 +49,9 @@ class Neighbors(NamedTuple):
 
     indices: Tensor
     distances: Tensor
+    recall: float = 1.0
+    """What share of the k nearest rows these are at least, as a mean over all rows, with a confidence of 95 %; 1 where
+    the search was exact."""
 
     def to_csr(self) -> Tensor:
         """Return the distances as a sparse CSR tensor (N, N); a distance of 0 is an entry too."""
@@ -58,12 +66,14 @@ def knn_graph(
     k: int,
     *,
     metric: Metric = "euclidean",
-    backend: Backend = "auto",
+    backend: GraphBackend = "auto",
+    recall: float = 0.95,
+    generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
     chunk_rows: int | None = None,
     group: Group | None = None,
 ) -> Neighbors:
-    """Find the k nearest other rows of each row, exactly.
+    """Find the k nearest other rows of each row: exactly, or, with the backend "ivf", most of them.
 
     A row is not its own neighbour; its duplicates are. Every pair of blocks is compared once, for both its sides. The
     distances of the best candidates are computed again as sums of differences; where rounding might have hidden a
@@ -71,12 +81,22 @@ def knn_graph(
     whole numbers (below 2^25 / sqrt(D), cosine: 2^13 / sqrt(D)), and so they do among a row's own copies; of other rows
     that are equally far up to rounding, any may come first.
 
+    The backend "ivf" compares each row with those of a few lists of faiss, whose centres k-means finds. How many lists
+    is measured: at least 1000 rows are drawn, their neighbours found exactly, and the lists become more until the mean
+    share of these that is found shows, with a confidence of 95 %, that it is at least `recall` over all rows; a row as
+    near as the k-th nearest counts as one of them. What is shown is the result's `recall`. Where that takes half of the
+    lists, or so many drawn rows that there are not more, or a `recall` of 1, the search is exact, since that costs no
+    more. Distances are sums of differences as ever; ties go to the lowest of the rows that were found.
+
     Args:
         features: a tensor on any device, an array, or a mapped file; they may be larger than the device's memory.
         k: neighbours of each row.
         metric: euclidean; cosine, which is 1 - cos; or manhattan.
         backend: "faiss", "torch", or "auto": faiss for manhattan distances on a CPU where it is installed, else torch,
-            which is faster there.
+            which is faster there. All these are exact; "ivf" is not, and is faster where there are many rows on a CPU.
+        recall: the least share of the k nearest rows that is to be found, on average; for "ivf" alone.
+        generator: the randomness of the lists and of the rows that are drawn to measure them; for "ivf" alone, which
+            needs one.
         device: where to compute; where the features are, unless given.
         chunk_rows: rows compared at once with as many others; what makes a block of 16 MiB (CPU) or 512 MiB (GPU),
             unless given.
@@ -87,21 +107,31 @@ def knn_graph(
         features: (N, D) float. Half precision is computed in float32, float64 in float64.
 
     Returns:
-        indices and distances, (N, k), on the features' device.
+        indices and distances, (N, k), on the features' device; and recall.
 
     Raises:
-        ConfigError: k is not between 1 and N - 1; an unknown metric or backend.
+        ConfigError: k is not between 1 and N - 1; an unknown metric or backend; a recall outside of (0, 1]; no
+            generator for "ivf".
         ShapeError: features is no float matrix.
         DataError: no rows; features that are not finite; a row of zeros with cosine distances.
         CapabilityError: the faiss backend is asked for float64, for manhattan distances on a GPU, or for others with
-            rows on several ranks.
-        MissingExtraError: faiss is asked for and not installed.
+            rows on several ranks; or "ivf" for manhattan distances, on a GPU, or with rows on several ranks.
+        MissingExtraError: faiss is asked for and not installed, or "ivf" without it.
         DeviceMemoryError: the smallest block does not fit on the device.
         GroupError: another rank failed or is gone.
 
     Complexity:
         N^2 D / 2 multiply-adds; O(N k) memory beyond the features, and blocks. A rank of R of N rows does R N D, while
         all rows travel past it twice (where rounding may have hidden neighbours of any, four times), a block at once.
+        "ivf" with p of its L = 4 sqrt(N) lists: N L D for choosing them, N^2 D p / L for comparing if lists are equally
+        long, and as much as 6400 N D for k-means; its lists hold a copy of all rows in float32 beside the features,
+        and k-means one of up to 40 L.
+
+    Reference:
+        Sivic & Zisserman, "Video Google: A Text Retrieval Approach to Object Matching in Videos", ICCV 2003, for lists
+        of rows by their nearest centre; Hoeffding, "Probability inequalities for sums of bounded random variables",
+        JASA 1963, (2.1), for the confidence, which one sample gives for all numbers of lists, since more of them find
+        no fewer neighbours.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [3.0], [3.0]])
@@ -115,11 +145,15 @@ def knn_graph(
     with shards.meeting() as meeting:
         check_whole("k", k, least=1)
         check_metric(metric)
-        check_backend(backend)
+        _check_backend(backend, recall, generator, metric, shards)
         by_faiss = backend == "faiss" and metric != "manhattan"
         if by_faiss and not shards.alone:
             raise CapabilityError(f"faiss searches the rows of one process, asked for {shards.world_size} ranks")
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
+        if backend == "ivf" and reader.device.type != "cpu":
+            raise CapabilityError(
+                f"the ivf backend searches on the CPU, asked for {reader.device}; use backend='torch'"
+            )
         meeting.rows(len(reader), reader.n_columns)
         # the ranks send blocks of the same sizes
         meeting.same(
@@ -130,12 +164,16 @@ def knn_graph(
         raise ConfigError(f"{k} neighbours of each row need at least {k + 1} rows, features has {n_rows}")
     with exact_arithmetic(reader.device):
         seen = survey(reader, metric)
-        space = make_space(reader, seen, metric, backend if metric == "manhattan" else "torch")
+        space = make_space(reader, seen, metric, backend if metric == "manhattan" and backend != "ivf" else "torch")
         kept = min(k + (1 if right_at_once(space) else _SPARE), n_rows - 1)
         size = chunk_rows or math.isqrt(_BLOCKS * values_per_chunk(reader.device))
         if not shards.alone:
             return _of_all_ranks(reader, seen, PoolRows(reader, space), k=k, kept=kept, metric=metric, size=size)
         source = StreamedRows(reader, space)
+        if backend == "ivf" and generator is not None:
+            most = _most_of_them(reader, seen, source, k=k, metric=metric, size=size, recall=recall, draws=generator)
+            if most is not None:
+                return most
         if by_faiss:
             candidates = _search_by_faiss(source, kept)
         else:
@@ -295,8 +333,7 @@ def _settled(
             again = _measured_again(fine, again, k, rows=wanted)
             found.indices[doubtful] = again.indices
             found.distances[doubtful] = again.distances.to(found.distances.dtype)
-    dtype = torch.promote_types(reader.dtype, torch.float32)
-    return Neighbors(found.indices.to(reader.home), space.distance(found.distances).to(reader.home, dtype))
+    return _at_home(reader, space, found)
 
 
 def _of_all_ranks(
@@ -315,8 +352,77 @@ def _of_all_ranks(
             indices[doubtful], values = measured_of_all_ranks(fine, candidates, k, wanted=doubtful)
             found[doubtful] = values.to(found.dtype)
     shards.settle()
+    return _at_home(reader, space, Neighbors(indices, found))
+
+
+def _at_home(reader: FeatureReader, space: Space, found: Neighbors) -> Neighbors:
+    """Return neighbours with values of a space as what they are called outside: with distances, beside the features."""
     dtype = torch.promote_types(reader.dtype, torch.float32)
-    return Neighbors(indices.to(reader.home), space.distance(found).to(reader.home, dtype))
+    distances = space.distance(found.distances).to(reader.home, dtype)
+    return found._replace(indices=found.indices.to(reader.home), distances=distances)
+
+
+def _check_backend(
+    backend: object, recall: object, generator: torch.Generator | None, metric: Metric, shards: Shards
+) -> None:
+    """Require a backend that is known, and, of lists of rows, what they can do."""
+    check_backend(backend, among=GraphBackend)
+    check_fraction("recall", recall)
+    if backend != "ivf":
+        return
+    if metric == "manhattan":
+        raise CapabilityError(
+            "the ivf backend has euclidean and cosine distances, got 'manhattan'; use backend='faiss'"
+        )
+    if not shards.alone:
+        raise CapabilityError(f"the ivf backend searches the rows of one process, asked for {shards.world_size} ranks")
+    if generator is None:
+        raise ConfigError("the ivf backend draws rows at random and needs a generator, got None")
+    faiss_search.load()
+
+
+def _most_of_them(
+    reader: FeatureReader,
+    seen: Survey,
+    source: StreamedRows,
+    *,
+    k: int,
+    metric: Metric,
+    size: int,
+    recall: float,
+    draws: torch.Generator,
+) -> Neighbors | None:
+    """Return neighbours of which at least the share `recall` is right, or None where exact search costs no more."""
+    space, n_rows, n_sampled = source.space, len(source), sample_size(recall)
+    if n_sampled is None or n_sampled >= n_rows:
+        return None
+    kept = min(k + _SPARE, n_rows - 1)
+    lists = InvertedLists(source, draws)
+    sample = draw_places(n_sampled, n_rows, draws).to(reader.device).sort().values
+    right = reader.in_chunks.halve(size, lambda size: _search_for(source, sample, kept, size))
+    right = _settled(reader, seen, source, right, k=k, metric=metric, size=size, rows=sample)
+
+    def measured(n_probes: int, rows: Tensor | None = None) -> Neighbors:
+        near = lists.nearest(kept, n_probes, wanted=rows)
+        candidates = Neighbors(near, near.new_empty(0))  # which are measured again whatever they were
+        return _at_home(reader, space, _measured_again(source, candidates, k, rows))
+
+    n_probes = 1
+    while True:
+        shown = lowest_mean(_share_found(measured(n_probes, sample), right), n_sampled)
+        if shown >= recall:
+            return measured(n_probes)._replace(recall=shown)
+        n_probes += (n_probes + 1) // 2
+        if 2 * n_probes > lists.n_lists:  # as many pairs as the exact search, which compares each for both its sides
+            return None
+
+
+def _share_found(found: Neighbors, right: Neighbors) -> float:
+    """Return what share of the right neighbours (R, k) was found; rows as near as the last of them are as good."""
+    good = found.distances <= right.distances[:, -1:]
+    for column in right.indices.unbind(1):  # where rounding made the same row's distance another
+        good |= found.indices == column.unsqueeze(1)
+    return float(good.double().mean())
 
 
 def _search(source: StreamedRows, k: int, size: int) -> Neighbors:
