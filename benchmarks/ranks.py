@@ -83,11 +83,12 @@ def _counted(counts: Counts) -> Iterator[None]:
         counts.told += sum(len(rows.x) for rows in pool._untold)
         return look(pool)
 
-    def counting_pick(pool: ShardedPool, block: Any, top: Any, *rest: Any) -> Any:
-        picks = pick(pool, block, top, *rest)
+    def counting_pick(pool: ShardedPool, block: Any, top: Any, bound: Any, n: int, least: float) -> Any:
+        picks = pick(pool, block, top, bound, n, least)
         counts.blocks += 1
         counts.block_rows += len(block.rows)
-        counts.top_pairs += len(picks[0]) * len(top.index)
+        if len(picks[0]) < n:
+            counts.top_pairs += len(picks[0]) * len(top.index)
         return picks
 
     with patch.multiple(ShardedPool, _look_at_all=counting_look, _pick_in=counting_pick):

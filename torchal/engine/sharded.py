@@ -233,7 +233,8 @@ class ShardedPool:
             top.fresh = False
             self._untold.append(centers)
             self._mark(kept, top)
-            top.pool.lower_near(centers)
+            if len(kept) < n:  # else nobody asks again
+                top.pool.lower_near(centers)
         return kept, values
 
     def _mark(self, picked: Tensor, top: _Top) -> None:
