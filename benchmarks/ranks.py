@@ -83,11 +83,11 @@ def _counted(counts: Counts) -> Iterator[None]:
         counts.told += sum(len(rows.x) for rows in pool._untold)
         return look(pool)
 
-    def counting_pick(pool: ShardedPool, block: Any, top: Any, bound: Any, n: int, least: float) -> Any:
-        picks = pick(pool, block, top, bound, n, least)
+    def counting_pick(pool: ShardedPool, block: Any, top: Any, bound: Any, *rest: Any) -> Any:
+        picks = pick(pool, block, top, bound, *rest)
         counts.blocks += 1
         counts.block_rows += len(block.rows)
-        if len(picks[0]) < n:
+        if len(picks[0]) < rest[0]:
             counts.top_pairs += len(picks[0]) * len(top.index)
         return picks
 
