@@ -66,7 +66,13 @@ def run(config: DictConfig) -> list[Run]:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Require settings that Hydra lets be anything."""
+    """Require settings that Hydra lets be anything, and a process of its own."""
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size != "1":
+        raise ConfigError(
+            f"an experiment is one process, and torchrun started {world_size}: sweep with -m, as seed=0,1,2 -m; rows "
+            "on many ranks are for `torchrun -m torchal query --shards` and group= (docs/distributed.md)"
+        )
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"give {' and '.join(f'{name}=' for name in missing)}")

@@ -52,6 +52,14 @@ def options(group):
     return sorted(path.stem for path in (ROOT / "experiments" / "conf" / group).glob("*.yaml"))
 
 
+def test_an_experiment_is_one_process(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = run(*QUICK)
+    assert code == 2
+    assert "an experiment is one process, and torchrun started 2" in err
+    assert not (tmp_path / "runs").exists()
+
+
 class TestSweep:
     def test_makes_runs_table_report_and_mean_curves(self, run, tmp_path):
         code, out, _ = run(*QUICK, "sampler=margin,entropy,uniform", "seed=0,1", "report=true", "-m")
