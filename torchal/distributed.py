@@ -54,6 +54,7 @@ class Shards:
 
     Args:
         group: a process group that was initialised, on whatever backend; none for one process.
+        n_rows: of one process, where that is known already.
 
     Attributes:
         rank: of this process, from 0.
@@ -63,7 +64,7 @@ class Shards:
         received_bytes: what they brought to this rank.
     """
 
-    def __init__(self, group: ProcessGroup | None) -> None:
+    def __init__(self, group: ProcessGroup | None, *, n_rows: int = 0) -> None:
         self._group = group
         self.rank, self.world_size = 0, 1
         self._device = torch.device("cpu")
@@ -75,7 +76,7 @@ class Shards:
                 raise ConfigError("this process is not a member of the group")
             if "gloo" not in str(dist.get_backend_config(group)):
                 self._device = torch.device("cuda", torch.cuda.current_device())
-        self.offsets = [0, 0]
+        self.offsets = [0, n_rows]
         self.rounds = self.received_bytes = 0
         self._failure: Exception | None = None
 

@@ -497,7 +497,7 @@ def make_space(
 
 def _spread(reader: FeatureReader) -> Tensor:
     """Return some rows of the pool, at even distances: the same whatever the chunks, so that these change nothing."""
-    n_rows = len(reader) if reader.shards.alone else reader.shards.n_rows
+    n_rows = reader.shards.n_rows
     n = min(n_rows, 1024, max(16, (1 << 18) // reader.n_columns))
     return torch.linspace(0, n_rows - 1, n, dtype=torch.float64, device=reader.device).long()
 
@@ -505,10 +505,9 @@ def _spread(reader: FeatureReader) -> Tensor:
 def _center(rows: Tensor, exact: bool) -> Tensor | None:
     """Return what to take off each column, (D,): about its mean, or 0 where that would round more than it saves.
 
-    A difference to a number of like size
-    has no rounding error, so only columns far from 0 are shifted; of exact whole numbers each is, by a whole number,
-    since a fraction would break ties. A shift costs a copy of each row in each pass: nothing is taken off unless rows
-    come out half as long.
+    A difference to a number of like size has no rounding error, so only columns far from 0 are shifted; of exact whole
+    numbers each is, by a whole number, since a fraction would break ties. A shift costs a copy of each row in each
+    pass: nothing is taken off unless rows come out half as long.
     """
     mean = rows.mean(0)
     if exact:

@@ -44,8 +44,8 @@ def draw(
     Returns:
         (n,) int64, row numbers of the pool, the same on all ranks; none if all chances are 0.
     """
-    shards = Shards(None) if shards is None else shards
-    start, n_rows = (shards.start, shards.n_rows) if not shards.alone else (0, len(chances))
+    shards = Shards(None, n_rows=len(chances)) if shards is None else shards
+    start, n_rows = shards.start, shards.n_rows
     if weights is not None and n_rows <= _TOP:
         chances, weights = _weighed(chances, weights), None
     levels = [(chances, start)]
@@ -141,8 +141,8 @@ def draw_without_replacement(
     chances: Tensor, n: int, generator: torch.Generator, shards: Shards | None = None
 ) -> Tensor:
     """Draw n rows one after another in proportion to chances (N,), by exponential races."""
-    shards = Shards(None) if shards is None else shards
-    start, n_rows = (shards.start, shards.n_rows) if not shards.alone else (0, len(chances))
+    shards = Shards(None, n_rows=len(chances)) if shards is None else shards
+    start, n_rows = shards.start, shards.n_rows
     first_of_race = Largest(min(n, len(chances)), chances.new_empty(0, dtype=torch.float64))
     for first in range(0, n_rows, _UNIFORMS):  # every rank makes all numbers, and keeps those of its rows
         uniform = _uniforms(min(_UNIFORMS, n_rows - first), generator, chances.device)

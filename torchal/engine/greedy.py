@@ -379,7 +379,7 @@ def sample_by_value(pool: Pool, n: int, weights: Tensor, generator: torch.Genera
         generator: the randomness, in the same state on all ranks.
     """
     shards = pool.source.shards
-    n_rows = len(pool.source) if shards.alone else shards.n_rows
+    n_rows = shards.n_rows
     rows: list[Tensor] = []
     scores: list[Tensor] = []
     missing, proposals = n, min(_FIRST_PROPOSALS, 16 + 5 * n // 4)

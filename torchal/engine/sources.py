@@ -72,7 +72,7 @@ class HeldRows:
         self._longest_sq = longest_sq
         self.n_columns = rows.x.shape[1]
         self.in_chunks = in_chunks
-        self.shards = Shards(None)
+        self.shards = Shards(None, n_rows=len(rows.x))
 
     @property
     def longest_sq(self) -> Tensor:

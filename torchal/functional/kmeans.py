@@ -389,7 +389,7 @@ class _Lloyd:
         if not isinstance(source, StreamedRows):
             return ChunkSums(k, n_columns, device=device)
         longest = math.sqrt(float(source.longest_sq))
-        n_rows = len(source) if source.shards.alone else source.shards.n_rows
+        n_rows = source.shards.n_rows
         return ExactSums(k, n_columns, longest=longest, n_rows=n_rows, fine=self._fine, device=device)
 
     def step(self) -> float:
