@@ -13,6 +13,7 @@ from torchal._checks import (
     as_log_probs,
     as_row_labels,
     as_row_weights,
+    check_budget,
     check_distributions,
     check_finite,
     check_positive,
@@ -199,7 +200,8 @@ def _herding(
     max_held: int,
     uncertainty: Tensor | None,
 ) -> Covering:
-    labeled, candidates, _ = checked_pool(reader, n, labeled, candidates, None, max_held=max_held)
+    labeled, candidates, _ = checked_pool(reader, labeled, candidates, None, max_held=max_held)
+    check_budget(n, int(candidates.sum()))
     gamma = min(1 / max(bandwidth, 1e-150) ** 2, 1e300)
     with exact_arithmetic(reader.device):
         affinity, source = open_affinity(reader, "rbf", gamma=gamma, unit=normalize)

@@ -122,7 +122,8 @@ def facility_location(
     with shards.meeting() as meeting:
         check_similarity(similarity, gamma)
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
-        labeled, candidates, weights = _at_meeting(meeting, reader, labeled, candidates, weights, max_held=max_held)
+        labeled, candidates, weights = checked_pool(reader, labeled, candidates, weights, max_held=max_held)
+        _say(meeting, reader, candidates, max_held)
         meeting.same(n=n, similarity=similarity, gamma=gamma)
     check_budget(n, meeting.totals[0])
     with exact_arithmetic(reader.device):
@@ -209,7 +210,8 @@ def saturated_coverage(
         check_fraction("saturation", saturation)
         check_similarity(similarity, gamma)
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
-        labeled, candidates, weights = _at_meeting(meeting, reader, labeled, candidates, weights, max_held=max_held)
+        labeled, candidates, weights = checked_pool(reader, labeled, candidates, weights, max_held=max_held)
+        _say(meeting, reader, candidates, max_held)
         meeting.same(n=n, saturation=saturation, similarity=similarity, gamma=gamma)
     check_budget(n, meeting.totals[0])
     with exact_arithmetic(reader.device):
@@ -239,27 +241,16 @@ def saturated_coverage(
     return Covering(picked.to(reader.home), scores, start + value, start + bound)
 
 
-def _at_meeting(
-    meeting: Meeting,
-    reader: FeatureReader,
-    labeled: ArrayLike | None,
-    candidates: ArrayLike | None,
-    weights: ArrayLike | None,
-    *,
-    max_held: object,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return what `checked_pool` does, whose budget is that of all ranks: what the meeting adds up."""
+def _say(meeting: Meeting, reader: FeatureReader, candidates: Tensor, max_held: object) -> None:
+    """Say what the ranks count together, and what must be the same on all of them."""
     meeting.rows(len(reader), reader.n_columns)
-    labeled, candidates, weights = _checked(reader, labeled, candidates, weights, max_held=max_held)
     meeting.count(candidates.sum())
     # the ranks send blocks of the same sizes, and hold all similarities or none of them does
     meeting.same(dtype=reader.dtype, device=reader.device.type, chunk_rows=reader.given_chunk_rows, max_held=max_held)
-    return labeled, candidates, weights
 
 
 def checked_pool(
     reader: FeatureReader,
-    n: int,
     labeled: ArrayLike | None,
     candidates: ArrayLike | None,
     weights: ArrayLike | None,
@@ -267,19 +258,6 @@ def checked_pool(
     max_held: object,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return which rows are labeled, which may be picked, and the weights, after the checks of all coverage."""
-    labeled, candidates, weights = _checked(reader, labeled, candidates, weights, max_held=max_held)
-    check_budget(n, int(candidates.sum()))
-    return labeled, candidates, weights
-
-
-def _checked(
-    reader: FeatureReader,
-    labeled: ArrayLike | None,
-    candidates: ArrayLike | None,
-    weights: ArrayLike | None,
-    *,
-    max_held: object,
-) -> tuple[Tensor, Tensor, Tensor | None]:
     check_whole("max_held", max_held, least=0)
     labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
     if weights is not None:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from torchal._checks import ArrayLike, check_finite, check_positive
+from torchal._checks import ArrayLike, check_budget, check_finite, check_positive
 from torchal._chunks import exact_arithmetic
 from torchal.engine.affinity import Affinity, Similarity, check_similarity, highest_with, open_affinity
 from torchal.engine.coverage import MAX_HELD, Coverage
@@ -103,7 +103,8 @@ def similar(
     check_positive("strength", strength)
     check_similarity(similarity, gamma)
     reader = FeatureReader(features, device=device, chunk_rows=chunk_rows)
-    labeled, candidates, weights = checked_pool(reader, n, labeled, candidates, weights, max_held=max_held)
+    labeled, candidates, weights = checked_pool(reader, labeled, candidates, weights, max_held=max_held)
+    check_budget(n, int(candidates.sum()))
     name, some = ("private", private) if measure == "flcg" else ("query", query)
     assert some is not None
     some = _as_set(name, some, reader)
