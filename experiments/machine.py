@@ -26,6 +26,16 @@ def is_beside_others() -> bool:
     return SWEEP_RUNS in os.environ and os.environ.get(SWEEP_PROCESS) != str(os.getpid())
 
 
+def rank() -> int:
+    """Return which of the processes this is that torchrun started; 0 where it did not."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Tell whether this process speaks for all that torchrun started, and writes for them."""
+    return rank() == 0
+
+
 def pick_device(name: str, *, job: int = 0) -> torch.device:
     """Return the device of this name; "auto" is CUDA where there is one, else the CPU.
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from experiments.folders import CONF, check_fetched, data_folder
 from experiments.full_data import Experiment, full_data_accuracies
-from experiments.machine import SWEEP_RUNS, is_beside_others, pick_device, set_threads, turn_on
+from experiments.machine import SWEEP_RUNS, is_beside_others, is_first, pick_device, rank, set_threads, turn_on
 from experiments.names import config_folders, model_name, source_name, strategy_name, with_full_names
 from experiments.sweep import ReportCallback
 from torchal import samplers
@@ -31,8 +31,9 @@ from torchal._checks import check_flag, check_fraction, check_whole, rows_in
 from torchal._records import without
 from torchal.data import Splits, start_rows, with_label_noise, with_repeats
 from torchal.data.noise import check_noise
+from torchal.distributed import Shards, join
 from torchal.errors import ConfigError, FitError, TorchalError
-from torchal.pool import interop
+from torchal.pool import FileInputs, interop
 from torchal.protocols import UNLABELED
 from torchal.runs.metrics import BY_NAME
 from torchal.runs.results import Run
@@ -49,6 +50,7 @@ def run(config: DictConfig) -> list[Run]:
     """Run what a config describes into its folders, one for each trial, and return the runs."""
     hydra_config = HydraConfig.get()
     check_settings(config)
+    group = Shards(join())
     device = pick_device(config.device, job=hydra_config.job.num if SWEEP_RUNS in os.environ else 0)
     set_threads(config.threads, hydra_config.launcher)
     seeds = range(int(config.seed), int(config.seed) + config.trials)
@@ -56,22 +58,31 @@ def run(config: DictConfig) -> list[Run]:
     with turn_on(device):
         loaded: dict[str, Splits] = {}  # by what they are: with a seed of its own, data are the same for all trials
         with shared_bar(config) as bar:
-            experiments = [prepare(one, device, loaded, progress=bar) for one in configs]
-            trials = [one.steps() for one in experiments]  # all are checked before the first is written
+            with group.meeting() as meeting:  # what a rank cannot read, or was told otherwise, all of them hear of
+                meeting.rows(1, 1)
+                meeting.same(**_asked(config))
+                experiments = [prepare(one, device, loaded, progress=bar, group=group) for one in configs]
+                trials = [one.steps() for one in experiments]  # all are checked before the first is written
             tell_of_unlabeled(loaded.values())
             runs = fit_trials(trials)
-        if config.full_data:
+        if config.full_data and not any(isinstance(data.train.inputs, FileInputs) for data in loaded.values()):
             full_data_accuracies(experiments)
     return runs
 
 
+def _asked(config: DictConfig) -> dict[str, str]:
+    """Return the settings that must be the same on all ranks, as text."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in plain.items()}
+
+
 def check_settings(config: DictConfig) -> None:
-    """Require settings that Hydra lets be anything, and a process of its own."""
+    """Require settings that Hydra lets be anything."""
     world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1":
+    if world_size != "1" and is_beside_others():
         raise ConfigError(
-            f"an experiment is one process, and torchrun started {world_size}: sweep with -m, as seed=0,1,2 -m; rows "
-            "on many ranks are for `torchrun -m torchal query --shards` and group= (docs/distributed.md)"
+            f"torchrun started {world_size} ranks, and a launcher would start jobs beside each of them: sweep with -m "
+            "alone, which runs one job after another on all ranks"
         )
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -108,7 +119,12 @@ def with_seed(config: DictConfig, seed: int, device: torch.device) -> DictConfig
 
 
 def prepare(
-    config: DictConfig, device: torch.device, loaded: dict[str, Splits], *, progress: bool | tqdm[Any]
+    config: DictConfig,
+    device: torch.device,
+    loaded: dict[str, Splits],
+    *,
+    progress: bool | tqdm[Any],
+    group: Shards | None = None,
 ) -> Experiment:
     """Make a run from its config."""
     hydra_config = HydraConfig.get()
@@ -179,6 +195,7 @@ def prepare(
         watch=list(config.watch),
         # of one run; of a sweep they would be as many copies of the pool
         loggers=[run_log(config, splits)],
+        group=group,
     )
     start = draw_start(splits, config.start, seed=config.seed)
     return Experiment(plain, trainer, model, splits, start, Path(config.runs) / config.name / "full_data")
@@ -263,7 +280,7 @@ def shared_bar(config: DictConfig) -> Iterator[bool | tqdm[Any]]:
     if n_jobs * config.trials == 1:
         yield bool(config.progress)
         return
-    hidden = not config.progress or is_beside_others()
+    hidden = not config.progress or is_beside_others() or not is_first()
     if SweepBar.shared is None or hidden:
         bar = tqdm(
             total=n_jobs * config.trials,
@@ -328,7 +345,7 @@ def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.T
 def hydra_main(config: DictConfig) -> float:
     """Return the final test accuracy, for sweepers that optimise."""
     runs = run(config)
-    if SWEEP_RUNS not in os.environ:
+    if SWEEP_RUNS not in os.environ and is_first():
         for done in runs:
             print(f"run: {done.folder} on {pick_device(config.device)}")
     elif is_beside_others():
@@ -362,10 +379,10 @@ def main() -> int:
         if not debug:
             del os.environ["HYDRA_FULL_ERROR"]
     # Here and not in a callback: a run that failed must not lose the table of the others.
-    if ReportCallback.command is not None and not ReportCallback.command.report():
+    if ReportCallback.command is not None and is_first() and not ReportCallback.command.report():
         code = code or 2
     if problem:
-        print(problem, file=sys.stderr)
+        print(problem if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {rank()}: {problem}", file=sys.stderr)
     return code
 
 

@@ -16,6 +16,7 @@ from torchal.data.cut import SplitSettings as SplitSettings
 from torchal.data.libsvm import libsvm as libsvm
 from torchal.data.noise import with_label_noise as with_label_noise
 from torchal.data.repeat import with_repeats as with_repeats
+from torchal.data.shards import shards as shards
 from torchal.data.sources import breast_cancer as breast_cancer
 from torchal.data.sources import checkerboard as checkerboard
 from torchal.data.sources import digits as digits
@@ -39,5 +40,6 @@ from torchal.data.vision_files import ImageFiles as ImageFiles
 from torchal.data.vision_files import image_files as image_files
 from torchal.data.vision_files import image_folder as image_folder
 from torchal.pool.dataset_inputs import DatasetInputs as DatasetInputs
+from torchal.pool.file_inputs import FileInputs as FileInputs
 from torchal.pool.inputs import SparseInputs as SparseInputs
 from torchal.pool.tables import TableInputs as TableInputs

@@ -19,6 +19,7 @@ from torchal._checks import check_flag
 from torchal.data.cut import PARTS, Cut, SplitSettings, check_settings, cut, explicit_rows, has_explicit_rows
 from torchal.data.values import as_classes, as_inputs, column_of, find_not_finite
 from torchal.errors import ConfigError, DataError
+from torchal.pool.file_inputs import FileInputs
 from torchal.pool.inputs import SparseInputs
 from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
@@ -87,8 +88,10 @@ class Splits:
         parts: dict[str, Any] = {}
         for part in PARTS:
             inputs, targets = getattr(self, part)
-            parts[part] = LabeledData(inputs.to(device) if isinstance(inputs, Tensor) else inputs, targets.to(device))
-            parts[f"{part}_rows"] = getattr(self, f"{part}_rows").to(device)
+            # rows in files are on the CPU, and so is what samplers compute of them
+            where = "cpu" if isinstance(inputs, FileInputs) else device
+            parts[part] = LabeledData(inputs.to(device) if isinstance(inputs, Tensor) else inputs, targets.to(where))
+            parts[f"{part}_rows"] = getattr(self, f"{part}_rows").to(where)
         for name in ("true_targets", "unlabeled", "unlabeled_rows"):
             value = getattr(self, name)
             parts[name] = value.to(device) if isinstance(value, Tensor) else value

@@ -4,6 +4,7 @@ No strategy and no model lives here; `interop` speaks to any model in tensors.
 """
 
 from torchal.pool.dataset_inputs import DatasetInputs as DatasetInputs
+from torchal.pool.file_inputs import FileInputs as FileInputs
 from torchal.pool.inputs import SparseInputs as SparseInputs
 from torchal.pool.labels import LabeledData as LabeledData
 from torchal.pool.pool import Pool as Pool

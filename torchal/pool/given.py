@@ -37,7 +37,7 @@ def check_outputs(outputs: dict[str, Tensor], *, n_rows: int, device: torch.devi
     """Require outputs of as many rows on one device, and log-probabilities that are ones."""
     for name, tensor in outputs.items():
         n_axes = 3 if name == "posterior_log_probs" else 2
-        if tensor.ndim != n_axes or len(tensor) != n_rows or device_of(tensor) != device or 0 in tensor.shape:
+        if tensor.ndim != n_axes or len(tensor) != n_rows or device_of(tensor) != device or 0 in tensor.shape[1:]:
             raise ShapeError(
                 f"{name} must be ({n_rows}, ...) with {('two', 'three')[n_axes - 2]} axes on {device}, "
                 f"got {tuple(tensor.shape)} on {device_of(tensor)}"
@@ -57,7 +57,7 @@ def as_bought(
         targets = torch.full((n_rows,), UNLABELED, device=device)
     if targets.shape != (n_rows,) or targets.dtype != torch.int64:
         raise ShapeError(f"targets must be ({n_rows},) int64, got {tuple(targets.shape)} {targets.dtype}")
-    if int(targets.min()) < UNLABELED:
+    if len(targets) and int(targets.min()) < UNLABELED:
         raise DataError(f"targets must be at least {UNLABELED}, which stands for no label, got {int(targets.min())}")
     labeled = targets != UNLABELED if labeled is None else labeled
     labeled = as_mask("labeled", labeled, n_rows=n_rows, device=device)

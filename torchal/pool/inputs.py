@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader
 from torchal._batch import Rows
 from torchal._checks import as_torch_takes
 from torchal._csr import without_notes
+from torchal.engine.file_rows import FileRows
 from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.pool.dataset_inputs import DatasetInputs, is_dataset
+from torchal.pool.file_inputs import FileInputs
 from torchal.pool.tables import TableInputs, is_table
 from torchal.protocols import Inputs
 
@@ -246,8 +248,8 @@ def _as_those_of(inputs: Tensor, more: Tensor) -> Tensor:
 def as_inputs(inputs: Any) -> Inputs:
     """Return a list or an array as a tensor, sharing its memory where torch can.
 
-    A data set of torch or Hugging Face becomes DatasetInputs, a sparse matrix of SciPy or torch SparseInputs, and a
-    table, or texts, TableInputs.
+    A data set of torch or Hugging Face becomes DatasetInputs, a sparse matrix of SciPy or torch SparseInputs, a table,
+    or texts, TableInputs, and rows in several files (`torchal.FileRows`) FileInputs.
 
     Raises:
         DataError: they are not numbers; those of a sparse matrix, not finite.
@@ -255,6 +257,8 @@ def as_inputs(inputs: Any) -> Inputs:
     """
     if is_dataset(inputs):
         return DatasetInputs(inputs)
+    if isinstance(inputs, FileRows):
+        return FileInputs(inputs)
     if is_sparse(inputs):
         return SparseInputs(inputs)
     if is_table(inputs):

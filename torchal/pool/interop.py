@@ -19,6 +19,7 @@ from torchal._checks import check_finite
 from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.pool.classes import Classes
 from torchal.pool.dataset_inputs import DatasetInputs
+from torchal.pool.file_inputs import FileInputs
 from torchal.pool.inputs import SparseInputs, gather, is_sparse
 from torchal.pool.relabeled import Relabeled
 from torchal.pool.tables import TableInputs
@@ -295,12 +296,30 @@ def _age(model: object, method: str) -> int:
 
 def outputs(model: Classifier, inputs: Inputs, *, most_features: int | None) -> Outputs:
     """Return features (N, D), None if they would be more numbers than `most_features`, and logits (N, C)."""
+    if isinstance(inputs, FileInputs):
+        return _outputs_in_blocks(model, inputs, most_features)
     given = model.outputs(_as_taken(model, inputs), most_features=most_features)  # type: ignore[attr-defined]
     features, logits = (None if values is None else _to_tensor(values) for values in given)
     for values in (features, logits):
         if values is not None and len(values) != len(inputs):
             raise ShapeError(f"{type(model).__name__} answered {len(inputs)} rows with {len(values)}")
     return Outputs(None if features is None else features.flatten(1), logits)
+
+
+def _outputs_in_blocks(model: Any, inputs: FileInputs, most_features: int | None) -> Outputs:
+    """Return what `outputs` does of rows that are read block by block."""
+    wanted = most_features is None
+    if most_features:
+        one = outputs(model, inputs[:1].in_blocks(lambda rows: (rows[:1],))[0], most_features=None)
+        assert one.features is not None
+        wanted = len(inputs) * one.features.shape[1] <= most_features
+
+    def compute(rows: Tensor) -> tuple[Tensor, ...]:
+        of_block = outputs(model, rows, most_features=None if wanted else 0)
+        return (of_block.logits,) if of_block.features is None else (of_block.logits, of_block.features)
+
+    logits, *features = inputs.in_blocks(compute)
+    return Outputs(features[0] if features else None, logits)
 
 
 def predictions_and_log_probs(model: Classifier, inputs: Inputs, classes: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -413,6 +432,8 @@ def raw_features(inputs: Inputs) -> Tensor:
         )
     if isinstance(inputs, TableInputs):
         inputs = inputs.numbers()
+    if isinstance(inputs, FileInputs):
+        return inputs.features  # type: ignore[return-value]  # whoever takes features reads them chunk by chunk
     rows = _loaded(inputs if isinstance(inputs, Tensor) else gather(inputs, torch.arange(len(inputs), device="cpu")))
     flat = rows.flatten(1)
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
@@ -483,6 +504,8 @@ def _as_taken(model: object, rows: Any) -> Any:
 
 def _by_chunk(model: object, method: Callable[[Any], Any], inputs: Inputs) -> Tensor:
     """Call a method on all inputs: at once on a tensor or where the model reads for itself, else chunk by chunk."""
+    if isinstance(inputs, FileInputs):
+        return inputs.in_blocks(lambda rows: (_by_chunk(model, method, rows),))[0]
     if isinstance(inputs, Tensor) or _takes_inputs(model):
         out = _to_tensor(method(_as_taken(model, inputs)))
     else:

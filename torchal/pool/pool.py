@@ -20,6 +20,7 @@ from torch import Tensor
 from torchal._checks import as_integers, as_mask, as_rows
 from torchal.errors import DataError, ShapeError
 from torchal.pool.classes import Classes
+from torchal.pool.file_inputs import FileInputs
 from torchal.pool.inputs import SparseInputs, as_inputs, checked_inputs, is_sparse, joined
 from torchal.pool.labels import LabeledData, buy, check_labels, training_data
 from torchal.pool.tables import TableInputs
@@ -33,8 +34,8 @@ class Pool:
 
     Args:
         inputs: N rows; a tensor, a NumPy array, a table of pandas, Polars or Arrow, texts in a list (`TableInputs`), a
-            sparse matrix of SciPy or torch (`SparseInputs`), or anything with a length that is indexed by row numbers.
-            Numbers may be missing (NaN) where the model fills them in.
+            sparse matrix of SciPy or torch (`SparseInputs`), rows in several files (`torchal.FileRows`), or anything
+            with a length that is indexed by row numbers. Numbers may be missing (NaN) where the model fills them in.
         targets: labels where they were bought, `UNLABELED` (-1) elsewhere.
         labeled: where labels were bought; where `targets` has one, unless given.
         n_classes: number of classes, at least 2, known before each has a label; unless given, as many as `classes`, or
@@ -303,6 +304,8 @@ class Pool:
             matrix = inputs[rows].matrix
             for part in (matrix.indptr.astype("int64"), matrix.indices.astype("int64"), matrix.data):
                 digest.update(part.tobytes())
+        elif isinstance(inputs, FileInputs):
+            digest.update(inputs.fingerprint.encode())
         elif isinstance(inputs, TableInputs):
             digest.update(inputs[rows].fingerprint().encode())
         return digest.hexdigest()[:16]

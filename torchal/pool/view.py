@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchal._checks import as_integers, as_mask, as_rows, check_whole
+from torchal.distributed import Group, Shards, as_shards
 from torchal.engine.features import Features, device_of
 from torchal.errors import CapabilityError, ConfigError, DataError, ShapeError
 from torchal.pool import interop
@@ -66,6 +67,8 @@ class PoolView:
     """What was computed when first read; the forks of this view share it."""
     is_cold: bool = False
     """Whether no model could be fitted yet: there are the inputs, as features, and nothing else."""
+    group: Shards | None = field(default=None, repr=False)
+    """The ranks that have a part of the pool each, where this view is of one part: see `of_rank`."""
 
     @classmethod
     def from_tensors(
@@ -80,10 +83,14 @@ class PoolView:
         candidates: Tensor | None = None,
         targets: Tensor | None = None,
         generator: torch.Generator | None = None,
+        group: Group | None = None,
     ) -> PoolView:
         """Return a view of outputs that are there already; no model is needed.
 
         In a loop over such views, `Sampler.tell` the sampler what was labeled after each `select`.
+
+        With `group`, the tensors are of this rank's rows of a pool that lies on several (`torchal.distributed`), and
+        all ranks select together, by a sampler that can (`Sampler.on_ranks`) and generators that were seeded alike.
 
         Shapes:
             features: (N, D) float, or whole numbers; an array is not copied, and a mapped file, as `torchal.embed`
@@ -115,7 +122,8 @@ class PoolView:
         if anything is None:
             raise ShapeError("a view needs at least one tensor, got none")
         n_rows, device = len(anything), device_of(anything)
-        if n_rows == 0:
+        shards = None if group is None else as_shards(group)
+        if n_rows == 0 and shards is None:
             raise ShapeError("a view needs at least one row, got none")
         check_outputs(outputs, n_rows=n_rows, device=device)
         given: dict[str, Any] = dict(outputs)
@@ -130,10 +138,44 @@ class PoolView:
             candidates=candidates,
             targets=targets,
             inputs=anything,
-            n_classes=max([*columns, int(targets.max()) + 1]),
+            n_classes=max([*columns, int(targets.max()) + 1 if n_rows else 0]),
             generator_state=(generator or torch.Generator().manual_seed(0)).clone_state(),
             given=given,
+            group=shards,
         )
+
+    def of_rank(self, group: Shards, rows: slice, inputs: Inputs) -> PoolView:
+        """Return the view of one rank: of its own rows, as the views of all ranks together are of this one.
+
+        Its masks and outputs are of these rows alone, and so is what the model computes. Whoever reads an output does
+        so on all ranks: an error on one of them is then told to the others. Rows picked are numbers of the pool.
+
+        Args:
+            group: the ranks.
+            rows: which rows are this rank's, behind those of the ranks before it.
+            inputs: of these rows.
+        """
+        # the columns of its outputs are the same on all ranks, whichever classes are among their own labels
+        known = {} if self.model is None else {"classes": self.classes}
+        masks = {name: getattr(self, name)[rows] for name in ("labeled", "candidates", "targets")}
+        return replace(self, **masks, inputs=inputs, group=group, outputs=known)
+
+    def total(self, count: int | Tensor) -> int:
+        """Return a number of rows, of all ranks where there are several: each says how many of its own it is of."""
+        return int(count) if self.group is None else self.group.total(int(count))
+
+    def rows_where(self, mask: Tensor) -> Tensor:
+        """Return the rows for which a mask (N,) bool is true, ascending; of the whole pool, where there are ranks."""
+        if self.group is None:
+            return mask.nonzero().squeeze(1)
+        with self.group.meeting() as meeting:
+            meeting.rows(len(self), 1, name="mask")
+        return self.group.numbers_of(mask)
+
+    @property
+    def n_candidates(self) -> int:
+        """How many rows may be picked, on all ranks together."""
+        return self.total(self.candidates.sum())
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -450,7 +492,8 @@ class PoolView:
         """Return an output of a model that gives all of them in one forward pass, and keep the others."""
         want_features = name == "features"
         if want_features or "logits" not in self.outputs:
-            most = None if want_features else _KEPT_FEATURES
+            # on ranks none is kept that was not asked for: whether there is room may be another answer on each
+            most = None if want_features else _KEPT_FEATURES if self.group is None else 0
             features, logits = interop.outputs(model, self.inputs, most_features=most)
             self.outputs["logits"] = logits.to(self.targets.device)
             if features is not None:
@@ -462,7 +505,11 @@ class PoolView:
 
     def _shared(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """Return what was computed under this name, by this view or one that it was forked from or to; else compute."""
-        if name not in self.outputs:
+        if name not in self.outputs and self.group is not None:
+            with self.group.meeting() as meeting:  # a part that cannot be read is told to all
+                meeting.rows(len(self), 1, name=name)
+                self.outputs[name] = compute()
+        elif name not in self.outputs:
             self.outputs[name] = compute()
         return self.outputs[name]
 

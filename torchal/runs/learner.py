@@ -17,6 +17,7 @@ from torch import Tensor
 
 from torchal._checks import check_budget, check_flag
 from torchal._records import as_plain, as_safe_bytes, write_atomically
+from torchal.distributed import Group
 from torchal.errors import CapabilityError, ConfigError, DataError, FitError, RunError, TorchalError
 from torchal.functional.represents import represents
 from torchal.pool import interop
@@ -42,6 +43,7 @@ from torchal.runs.calibration import reliability
 from torchal.runs.label_book import LabelBook
 from torchal.runs.memory import peak_mib, start_counting
 from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, outcome_of, scores
+from torchal.runs.on_ranks import meeting_of, ranks_of
 from torchal.runs.opinions import Consensus
 from torchal.runs.watching import check_watched, cover_radius, mean_of_asks, of_batch
 from torchal.samplers.base import Sampler, checked_selection
@@ -91,12 +93,14 @@ class ActiveLearner(LabelBook):
         consensus: how the label of a row comes about of which several people said something: "majority", where the
             label stays what it was while as many say one thing as another; or "unanimous", where a row has no label
             while they differ.
+        group: the ranks of a process group that a run is on: all make the same calls, on a pool of rows in files
+            (`torchal.FileRows`), of which each reads a part when rows are picked.
 
     Raises:
         CapabilityError: the model is no classifier, lacks something that the sampler needs, or reads no sparse rows
             where there are some.
-        ConfigError: something that is no sampler or no metric, a metric with the name of a standard one, or no
-            validation part where the sampler looks at one.
+        ConfigError: something that is no sampler or no metric, a metric with the name of a standard one, no validation
+            part where the sampler looks at one, or a sampler that cannot pick on several ranks where there are some.
         DataError: a validation or test part that is empty, not finite or has labels that are none of the pool's; values
             are missing, and the model does not fill them in.
 
@@ -130,6 +134,7 @@ class ActiveLearner(LabelBook):
         pretrained: bool = False,
         on_unfit: Literal["raise", "random"] = "raise",
         consensus: Consensus = "majority",
+        group: Group | None = None,
     ) -> None:
         interop.check_classifier(model)
         if select_model is not None:
@@ -182,6 +187,7 @@ class ActiveLearner(LabelBook):
                 f"represents=True measures distances, and {type(looked_at).__name__} has no embedding of sparse rows"
             )
         self.represents = represents
+        self.ranks = ranks_of(group, pool, sampler, represents=represents)
         self.metrics = dict(metrics or {})
         for name, metric in self.metrics.items():
             if name in STANDARD or not callable(metric):
@@ -329,7 +335,7 @@ class ActiveLearner(LabelBook):
         free = self._free
         view = view.narrowed(free.clone()) if len(self.asked) else view
         with self.timed("select"):
-            selection = self.sampler.select(view, n)
+            selection = self.sampler.select(view if self.ranks is None else self.ranks.view(view), n)
             by = type(self.sampler).__name__
             rows, scores = checked_selection(selection, n, free, by=by)
         report = as_plain(self.sampler.report())
@@ -360,7 +366,8 @@ class ActiveLearner(LabelBook):
             if self._bought or (not self.history and self._has_two_classes):
                 self.finish_round()
             else:
-                _ = self.select_model
+                with meeting_of(self.ranks):
+                    _ = self.select_model
         except FitError:
             if self.on_unfit == "raise":
                 raise
@@ -492,8 +499,11 @@ class ActiveLearner(LabelBook):
             raise DataError(
                 f"{self.pool.n_labeled} labels of {classes} classes are there; a classifier needs 2 classes"
             )
-        model = self.model
-        with self.timed("score"):
+        with meeting_of(self.ranks):
+            model = self.model
+            if self.ranks is not None:
+                _ = self.select_model  # now, so that all know whether it could be fitted
+        with meeting_of(self.ranks), self.timed("score"):
             seen = interop.seen_classes(model, self.pool.targets[self.pool.labeled])
             outcomes = {
                 name: outcome_of(model, part, n_classes=self.pool.n_classes, seen=seen)
@@ -702,10 +712,11 @@ class ActiveLearner(LabelBook):
         found = mean_of_asks([ask for ask in self._asks if not bought.isdisjoint(ask["rows"])])
         with self.timed("watch"):
             if not {"kappa", "uncertainty"}.isdisjoint(self._watched):
-                found |= self._stop_set_now()
+                with meeting_of(self.ranks):
+                    found |= self._stop_set_now()
             if "cover_radius" in self._watched:
                 view = self.pool.view(self.select_model, generator=self._generator(), validation=self.validation)
-                found["cover_radius"] = cover_radius(view)
+                found["cover_radius"] = cover_radius(view if self.ranks is None else self.ranks.view(view))
         return found
 
     def _stop_set_now(self) -> dict[str, float]:
@@ -728,7 +739,7 @@ class ActiveLearner(LabelBook):
         """Return what is to be watched of rows that the sampler has picked from a view."""
         if not self._watched:
             return {}
-        with self.timed("watch"):
+        with meeting_of(self.ranks), self.timed("watch"):
             model = None if view.model is None else self.model
             return of_batch(
                 self._watched, view, rows, model=model, generator=_seeded(f"{self.seed} {self.pool.n_labeled} watch")

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torchal._records import as_plain, differences
+from torchal.distributed import Group
 from torchal.errors import ConfigError, RunError
 from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
@@ -25,6 +26,7 @@ from torchal.runs.learner import ActiveLearner
 from torchal.runs.loggers import Logger, check_loggers, open_logs
 from torchal.runs.loop import check_start, run_rounds
 from torchal.runs.metrics import Metric
+from torchal.runs.on_ranks import folder_of, meeting_of
 from torchal.runs.results import Run, RunFolder, environment
 from torchal.runs.schedule import Schedule
 from torchal.runs.tensorboard import TensorBoard
@@ -64,6 +66,8 @@ class Trainer:
         description: what to call the run in the progress bar; the sampler's name unless given.
         select_model, costs, represents: see `ActiveLearner`.
         watch: what else the rounds record of the pool and of their batches: see `ActiveLearner.watch`.
+        group: the ranks of a process group that call `fit` together, on a pool of rows in files: see `ActiveLearner`.
+            The first writes the folder, and all read it; the run goes on on any number of ranks, and is the same.
 
     Example:
         >>> import tempfile, torch
@@ -95,6 +99,7 @@ class Trainer:
     costs: float | Tensor = 1.0
     represents: bool = False
     watch: Sequence[str] = ()
+    group: Group | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loggers", check_loggers(self.loggers))
@@ -152,6 +157,7 @@ class Trainer:
             costs=self.costs,
             represents=self.represents,
             truth=truth,
+            group=self.group,
         )
         check_start(learner, self.schedule, start)
         learner.watch(*self.watch)
@@ -163,7 +169,7 @@ class Trainer:
     def _steps(
         self, learner: ActiveLearner, oracle: Oracle, config: Mapping[str, Any], start: int | Tensor | None
     ) -> Steps:
-        folder = RunFolder(self.run_dir)
+        folder = folder_of(self.run_dir, learner.ranks)
         with folder.locked():
             folder.open(config, {**environment(learner.pool.device), **as_plain(self.about or {})})
             checkpoint = folder.read_checkpoint()
@@ -198,26 +204,33 @@ class Trainer:
         n_start = _n_start(learner.pool, start)
         if learner.history and has_start_set:
             n_start = learner.history[0].n_labeled
+        ranks = learner.ranks
+        writes = ranks is None or ranks.is_first
         with ExitStack() as stack:
-            logs = stack.enter_context(open_logs(self.loggers, folder, learner))
+            with meeting_of(ranks):
+                logs = stack.enter_context(open_logs(self.loggers if writes else (), folder, learner))
             n_rounds = int(has_start_set) + self.schedule.n_batches(len(learner.pool), n_start)
-            bar = stack.enter_context(self._bar(n_rounds, len(learner.history)))
+            bar = stack.enter_context(self._bar(n_rounds, len(learner.history), shown=writes))
             for result in run_rounds(learner, oracle, self.schedule, start, checkpoint, resumed=resumed):
                 if result is None:
                     yield learner
                     continue
-                folder.append(result)
+                if ranks is not None:
+                    learner.history[-1] = ranks.agreed(result)
+                folder.append(learner.history[-1])
                 checkpoint()
-                logs.add(result)
+                with meeting_of(ranks):
+                    logs.add(learner.history[-1])
                 bar.add(_headline(result))
-            logs.finish(self._hparams())
+            with meeting_of(ranks):
+                logs.finish(self._hparams())
             checkpoint(finished=True)
 
-    def _bar(self, n_rounds: int, done: int) -> _Bar:
+    def _bar(self, n_rounds: int, done: int, *, shown: bool = True) -> _Bar:
         name = self.description or type(self.sampler).__name__
         if isinstance(self.progress, tqdm):
             return _Bar(self.progress, 1 / n_rounds, done, is_shared=True, name=name)
-        bar = tqdm(desc=name, total=n_rounds, initial=done, unit="round", disable=not self.progress)
+        bar = tqdm(desc=name, total=n_rounds, initial=done, unit="round", disable=not (self.progress and shown))
         return _Bar(bar, 1, done, is_shared=False, name=name)
 
     def _config(self) -> Mapping[str, Any]:

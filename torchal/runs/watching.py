@@ -101,8 +101,11 @@ def cover_radius(view: PoolView) -> float:
 
     A product of all features with those of the labeled rows, in chunks.
     """
-    labeled = view.labeled.nonzero().squeeze(1)
-    return float(assign_to_centers(view.features, labeled.to(view.features.device)).distances.max())
+    features, labeled = view.features, view.rows_where(view.labeled)
+    distances = assign_to_centers(features, labeled.to(features.device), group=view.group).distances
+    if view.group is None:
+        return float(distances.max())
+    return float(view.group.all_reduce(distances.max() if len(distances) else distances.new_zeros(()), "max"))
 
 
 def mean_distance(features: Tensor) -> float:

@@ -198,6 +198,16 @@ def full_name(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
+def names_on_ranks() -> list[str]:
+    """Return the names of the samplers that can pick from rows on several ranks (`Sampler.on_ranks`), sorted.
+
+    Example:
+        >>> "k_center" in names_on_ranks(), "bait" in names_on_ranks()
+        (True, False)
+    """
+    return sorted(name for name, make in _BY_NAME.items() if getattr(make, "on_ranks", False))
+
+
 def from_name(name: str) -> Sampler:
     """Return the sampler of this name, or of an alias of it, with its default settings.
 

@@ -41,6 +41,7 @@ class Badge(Sampler):
     """
 
     requires = (HasProbabilities,)
+    on_ranks = True
 
     first: First = "largest"
     bias: bool = False
@@ -52,7 +53,7 @@ class Badge(Sampler):
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Draw n candidates by `badge` from the view's log-probabilities and features."""
-        check_budget(n, int(view.candidates.sum()))
+        check_budget(n, view.n_candidates)
         features = view.features
         self._report = {"features": view.features_from, "n_features": features.shape[1]}
         selection = badge(
@@ -63,6 +64,7 @@ class Badge(Sampler):
             candidates=view.candidates,
             first=self.first,
             bias=self.bias,
+            group=view.group,
         )
         if self.first == "largest" and not bool(selection.scores.any()):
             warnings.warn(

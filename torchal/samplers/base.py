@@ -35,6 +35,18 @@ class Sampler(ABC):
     reads_model: ClassVar[bool] = True
     """Whether `select` reads a fitted model; where not, the view's features and labels are enough."""
 
+    on_ranks: ClassVar[bool] = False
+    """Whether `select` can pick from a view of one rank's part of the pool, together with the other ranks.
+
+    It then counts by `view.n_candidates` and `view.total`, gives `view.group` to the function that picks, and never
+    decides by what it sees of its own rows alone: all ranks must speak in the same order.
+    """
+
+    @property
+    def can_be_on_ranks(self) -> bool:
+        """Whether it can with its settings."""
+        return self.on_ranks
+
     @property
     def picks_ahead(self) -> bool:
         """Whether it can pick another batch before the labels of the last one came."""
@@ -245,20 +257,29 @@ class ScoreSampler(Sampler):
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates with the highest scores."""
-        n_candidates = int(view.candidates.sum())
+        n_candidates = view.n_candidates
         check_budget(n, n_candidates)
         scores = self.score(view)
         if n < n_candidates:
-            _warn_of_one_score(scores[view.candidates], by=type(self).__name__)
-        return top_n(scores, n, candidates=view.candidates)
+            low, high = _range_of(scores[view.candidates], view)
+            if low == high:
+                warnings.warn(
+                    f"all {n_candidates} candidates have the same {type(self).__name__} score, {low:g}: the picks are "
+                    "the first rows, not those most wanted. Does the model answer the same for every row?",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        return top_n(scores, n, candidates=view.candidates, group=view.group)
 
 
-def _warn_of_one_score(scores: Tensor, *, by: str) -> None:
-    low, high = (float(value) for value in scores.aminmax())
-    if low == high:
-        warnings.warn(
-            f"all {len(scores)} candidates have the same {by} score, {low:g}: the picks are the first rows, not those "
-            "most wanted. Does the model answer the same for every row?",
-            UserWarning,
-            stacklevel=3,
-        )
+def _range_of(scores: Tensor, view: PoolView) -> tuple[float, float]:
+    """Return the least and the largest of the candidates' scores, on all ranks where there are several."""
+    if view.group is None:
+        low, high = scores.aminmax()
+        return float(low), float(high)
+    ends = scores.new_tensor([math.inf, math.inf])
+    if len(scores):
+        low, high = scores.aminmax()
+        ends = torch.stack([low, -high])
+    low, high = view.group.all_reduce(ends, "min")
+    return float(low), -float(high)

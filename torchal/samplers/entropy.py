@@ -28,6 +28,7 @@ class Entropy(ScoreSampler):
     """
 
     requires = (HasProbabilities,)
+    on_ranks = True
 
     def score(self, view: PoolView) -> Tensor:
         """Return the entropy of each row in nats, (N,)."""

@@ -41,6 +41,7 @@ class FacilityLocation(Sampler):
     """
 
     reads_model = False
+    on_ranks = True
 
     similarity: Similarity = "cosine"
     gamma: float | None = None
@@ -53,7 +54,7 @@ class FacilityLocation(Sampler):
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates that add most to what the labeled rows cover."""
-        check_budget(n, int(view.candidates.sum()))
+        check_budget(n, view.n_candidates)
         picks = self._covering(
             view.features,
             n,
@@ -62,6 +63,7 @@ class FacilityLocation(Sampler):
             labeled=view.labeled,
             candidates=view.candidates,
             max_held=self.max_held,
+            group=view.group,
         )
         self._report = {"features": view.features_from, "value": picks.value, "bound": picks.bound}
         return Selection(picks.indices, picks.scores)

@@ -49,6 +49,7 @@ class HierarchicalKMeans(Sampler):
     """
 
     reads_model = False
+    on_ranks = True
 
     sizes: Sequence[int] = (1000, 100)
     resample: Sequence[int] | None = None
@@ -71,13 +72,19 @@ class HierarchicalKMeans(Sampler):
         Raises:
             BudgetError: n is not between 1 and the number of candidates.
         """
-        check_budget(n, int(view.candidates.sum()))
+        check_budget(n, view.n_candidates)
+        levels, labeled, candidates = self._levels_of(view), view.labeled, view.candidates
+        if view.group is not None:  # every rank draws the same rows, from what is known of all: a few bytes of each
+            gather = view.group.all_gather
+            of_rows, distances = gather(levels.parents[0]), gather(levels.distances)
+            levels = levels._replace(parents=(of_rows, *levels.parents[1:]), distances=distances)
+            labeled, candidates = gather(labeled), gather(candidates)
         return functional.balanced_sample(
-            self._levels_of(view),
+            levels,
             n,
             generator=view.generator,
-            labeled=view.labeled,
-            candidates=view.candidates,
+            labeled=labeled,
+            candidates=candidates,
             within=self.within,
         )
 
@@ -92,6 +99,7 @@ class HierarchicalKMeans(Sampler):
                 resample=self.resample,
                 n_resamples=self.n_resamples,
                 max_iterations=self.max_iterations,
+                group=view.group,
             )
 
         if view.features_from != "inputs":  # an embedding is another one in every round

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchal import functional
 from torchal._checks import check_budget, check_share
 from torchal.engine.distances import Metric, check_metric
+from torchal.engine.file_rows import FileRows
 from torchal.errors import ConfigError
 from torchal.functional.k_center import Cover
 from torchal.functional.selection import Selection
@@ -52,6 +53,8 @@ class KCenterGreedy(Sampler):
         tensor([3, 2])
     """
 
+    on_ranks = True
+
     metric: Metric = "euclidean"
     weights: Weights | None = None
     outliers: float = 0.0
@@ -64,6 +67,11 @@ class KCenterGreedy(Sampler):
         if self.weights is not None and self.weights not in get_args(Weights):
             raise ConfigError(f"weights must be one of {', '.join(get_args(Weights))}, or None; got {self.weights!r}")
         check_share("outliers", self.outliers)
+
+    @property
+    def can_be_on_ranks(self) -> bool:
+        """Whether there are no outliers, which are for one process."""
+        return not self.outliers
 
     def needs_model(self, n_labeled: int) -> bool:  # noqa: ARG002 - whatever is labeled
         """Tell whether there are weights, which are a model's."""
@@ -85,14 +93,14 @@ class KCenterGreedy(Sampler):
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick the n candidates that `k_center_greedy` picks from the view's features."""
-        check_budget(n, int(view.candidates.sum()))
+        check_budget(n, view.n_candidates)
         features = view.features
         cover = self._cover_of(features, view)
-        cover.add((view.labeled & ~cover.is_center).nonzero().squeeze(1))
+        cover.add(view.rows_where(view.labeled & ~cover.is_center))
         self._report = {"features": view.features_from, "n_features": features.shape[1]}
         weights = self._weights_of(view)
         selection = cover.pick(n, candidates=view.candidates, weights=weights, outliers=self.outliers)
-        if weights is not None and not bool(weights[view.candidates].any()):
+        if weights is not None and not view.total(weights[view.candidates].count_nonzero()):
             warnings.warn(
                 f"the model is sure of every candidate: all weights by {self.weights} are 0, and the picks are the "
                 "first rows",
@@ -114,7 +122,7 @@ class KCenterGreedy(Sampler):
 
     def _extended(self, features: Tensor, view: PoolView) -> Cover | None:
         """Return the cover of the round before with the rows that came behind its own; None where it is of others."""
-        if self._cover is None or self._covered is None or len(features) <= len(self._cover):
+        if self._cover is None or self._covered is None or len(features) <= len(self._cover) or view.group is not None:
             return None
         n_old = len(self._cover)
         if bool((self._cover.is_center & ~view.labeled[:n_old]).any()) or not self._covered.is_same(features[:n_old]):
@@ -135,13 +143,16 @@ class KCenterGreedy(Sampler):
             self._cover is not None
             and self._covered is not None
             and self._covered.is_same(features)  # and so of as many rows
-            and not bool((self._cover.is_center & ~view.labeled).any())
+            and not view.total((self._cover.is_center & ~view.labeled).count_nonzero())
         ):
             return self._cover
         cover = self._extended(features, view)
         self._cover = self._covered = None  # its memory is let go before there is another one
-        cover = Cover(features, metric=self.metric) if cover is None else cover
+        cover = Cover(features, metric=self.metric, group=view.group) if cover is None else cover
         # An embedding is not kept: it will be another one in the next round, and this one takes memory.
-        keep = isinstance(view.inputs, Tensor) and features.data_ptr() == view.inputs.data_ptr()
+        if isinstance(view.inputs, Tensor):
+            keep = features.data_ptr() == view.inputs.data_ptr()
+        else:
+            keep = isinstance(features, FileRows) and view.features_from == "inputs"  # to change such is an error
         self._cover, self._covered = (cover, Remembered(features)) if keep else (None, None)
         return cover

@@ -28,6 +28,7 @@ class LeastConfidence(ScoreSampler):
     """
 
     requires = (HasProbabilities,)
+    on_ranks = True
 
     def score(self, view: PoolView) -> Tensor:
         """Return 1 minus the largest probability of each row, (N,)."""

@@ -38,6 +38,8 @@ class Margin(ScoreSampler):
         tensor([1, 2])
     """
 
+    on_ranks = True
+
     on: MarginOf = "auto"
 
     def __post_init__(self) -> None:

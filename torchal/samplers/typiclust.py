@@ -40,6 +40,7 @@ class TypiClust(Sampler):
     """
 
     reads_model = False
+    on_ranks = True
 
     max_clusters: int = 500
     min_cluster_size: int = 5
@@ -56,7 +57,7 @@ class TypiClust(Sampler):
         Raises:
             BudgetError: n is not between 1 and the number of candidates.
         """
-        check_budget(n, int(view.candidates.sum()))
+        check_budget(n, view.n_candidates)
         return functional.typiclust(
             view.features,
             n,
@@ -67,4 +68,5 @@ class TypiClust(Sampler):
             min_cluster_size=self.min_cluster_size,
             n_neighbors=self.n_neighbors,
             max_iterations=self.max_iterations,
+            group=view.group,
         )

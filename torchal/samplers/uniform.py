@@ -24,7 +24,8 @@ class Uniform(Sampler):
     """
 
     reads_model = False
+    on_ranks = True
 
     def select(self, view: PoolView, n: int) -> Selection:
         """Pick n candidates from the view's generator."""
-        return uniform(n, candidates=view.candidates, generator=view.generator)
+        return uniform(n, candidates=view.candidates, generator=view.generator, group=view.group)
