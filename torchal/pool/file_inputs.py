@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchal._chunks import values_per_chunk
 from torchal.engine.file_rows import FileRows
-from torchal.errors import DataError
+from torchal.errors import CapabilityError, DataError
 
 _FEWEST_ROWS, _MOST_ROWS = 64, 8192  # of a block
 
@@ -73,6 +74,12 @@ class FileInputs:
         chosen._whole, chosen.features = self._whole, self.features[rows]
         chosen._first = self._first + rows.indices(len(self))[0]
         return chosen
+
+    def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
+        # without this, NumPy would ask for row after row
+        raise CapabilityError(
+            f"{len(self)} rows in files are no array, as they may be larger than memory: inputs[rows] reads some of them"
+        )
 
     def in_blocks(self, compute: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return what is computed of all rows, on the CPU: block by block, in memory for its outputs alone.
