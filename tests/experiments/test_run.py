@@ -27,7 +27,7 @@ from experiments import run as command
 from experiments.folders import published
 
 ROOT = Path(__file__).parents[2]
-OWN_FILES = ("csv", "idx", "image_folder", "libsvm", "npy", "npz", "parquet", "texts")
+OWN_FILES = ("csv", "idx", "image_folder", "libsvm", "npy", "npz", "parquet", "shards", "texts")
 NEED_FILES = (*OWN_FILES, *published())  # the published ones are read in test_fetch.py
 READ_IMAGES = ("small_cnn", "allconv", "resnet18")
 PARTS = ("train", "validation", "test")
@@ -50,14 +50,6 @@ def run(tmp_path, monkeypatch, capsys):
 
 def options(group):
     return sorted(path.stem for path in (ROOT / "experiments" / "conf" / group).glob("*.yaml"))
-
-
-def test_an_experiment_is_one_process(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = run(*QUICK)
-    assert code == 2
-    assert "an experiment is one process, and torchrun started 2" in err
-    assert not (tmp_path / "runs").exists()
 
 
 class TestSweep:

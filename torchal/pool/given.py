@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def as_last_layer(layer: tuple[Any, Any], *, device: torch.device, features: Fea
 def _check_log_probs(name: str, log_probs: Tensor) -> None:
     """Require rows of log-probabilities: their probabilities sum to 1, up to the rounding of their dtype."""
     tolerance = max(1e-3, 8 * torch.finfo(log_probs.dtype).eps)
-    size = max(1, values_per_chunk(log_probs.device) // log_probs[0].numel())
+    size = max(1, values_per_chunk(log_probs.device) // math.prod(log_probs.shape[1:]))
     for i, some in enumerate(log_probs.split(size)):
         off = some.logsumexp(-1).abs()
         bad = (off > tolerance) & ~some.isnan().any(-1)  # what is not finite is said by whoever reads it

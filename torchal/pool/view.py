@@ -115,33 +115,36 @@ class PoolView:
         """
         if generator is not None and not isinstance(generator, torch.Generator):
             raise ConfigError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-        outputs = as_outputs(features=features, scores=scores, log_probs=log_probs, draws=posterior_log_probs)
-        labeled, candidates = as_tensor("labeled", labeled), as_tensor("candidates", candidates)
-        targets = None if targets is None else as_integers("targets", targets)
-        anything = next((t for t in (*outputs.values(), targets, labeled, candidates) if t is not None), None)
-        if anything is None:
-            raise ShapeError("a view needs at least one tensor, got none")
-        n_rows, device = len(anything), device_of(anything)
-        shards = None if group is None else as_shards(group)
-        if n_rows == 0 and shards is None:
-            raise ShapeError("a view needs at least one row, got none")
-        check_outputs(outputs, n_rows=n_rows, device=device)
-        given: dict[str, Any] = dict(outputs)
-        if last_layer is not None:
-            given["last_layer"] = as_last_layer(last_layer, device=device, features=features)
-        targets, labeled, candidates = as_bought(targets, labeled, candidates, n_rows=n_rows, device=device)
-        columns = [max(2, t.shape[-1]) for name, t in outputs.items() if name != "features"]
-        if last_layer is not None:
-            columns.append(len(given["last_layer"].bias))
+        shards = as_shards(group)
+        with shards.meeting() as meeting:  # what is wrong with the tensors of one rank, all of them hear of
+            outputs = as_outputs(features=features, scores=scores, log_probs=log_probs, draws=posterior_log_probs)
+            labeled, candidates = as_tensor("labeled", labeled), as_tensor("candidates", candidates)
+            targets = None if targets is None else as_integers("targets", targets)
+            anything = next((t for t in (*outputs.values(), targets, labeled, candidates) if t is not None), None)
+            if anything is None:
+                raise ShapeError("a view needs at least one tensor, got none")
+            n_rows, device = len(anything), device_of(anything)
+            if n_rows == 0 and shards.alone:
+                raise ShapeError("a view needs at least one row, got none")
+            check_outputs(outputs, n_rows=n_rows, device=device)
+            given: dict[str, Any] = dict(outputs)
+            if last_layer is not None:
+                given["last_layer"] = as_last_layer(last_layer, device=device, features=features)
+            targets, labeled, candidates = as_bought(targets, labeled, candidates, n_rows=n_rows, device=device)
+            columns = [max(2, t.shape[-1]) for name, t in outputs.items() if name != "features"]
+            if last_layer is not None:
+                columns.append(len(given["last_layer"].bias))
+            meeting.rows(n_rows, 1, name="the view")
+        n_classes = torch.tensor([max([*columns, int(targets.max()) + 1 if n_rows else 0])])
         return cls(
             labeled=labeled,
             candidates=candidates,
             targets=targets,
             inputs=anything,
-            n_classes=max([*columns, int(targets.max()) + 1 if n_rows else 0]),
+            n_classes=int(shards.all_reduce(n_classes, "max")),
             generator_state=(generator or torch.Generator().manual_seed(0)).clone_state(),
             given=given,
-            group=shards,
+            group=None if shards.alone else shards,
         )
 
     def of_rank(self, group: Shards, rows: slice, inputs: Inputs) -> PoolView:
@@ -159,6 +162,15 @@ class PoolView:
         known = {} if self.model is None else {"classes": self.classes}
         masks = {name: getattr(self, name)[rows] for name in ("labeled", "candidates", "targets")}
         return replace(self, **masks, inputs=inputs, group=group, outputs=known)
+
+    def of_rows(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what is computed of each row by itself, (N,).
+
+        An error of one rank is told to the others when they speak next: until then there are zeros.
+        """
+        if self.group is None:
+            return compute()
+        return self.group.attempt(compute, lambda: torch.zeros(len(self), device=self.targets.device))
 
     def total(self, count: int | Tensor) -> int:
         """Return a number of rows, of all ranks where there are several: each says how many of its own it is of."""

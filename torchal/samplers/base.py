@@ -39,7 +39,8 @@ class Sampler(ABC):
     """Whether `select` can pick from a view of one rank's part of the pool, together with the other ranks.
 
     It then counts by `view.n_candidates` and `view.total`, gives `view.group` to the function that picks, and never
-    decides by what it sees of its own rows alone: all ranks must speak in the same order.
+    decides by what it sees of its own rows alone: all ranks must speak in the same order. What it computes itself of
+    each row, it computes in `view.of_rows`.
     """
 
     @property
@@ -259,7 +260,7 @@ class ScoreSampler(Sampler):
         """Pick the n candidates with the highest scores."""
         n_candidates = view.n_candidates
         check_budget(n, n_candidates)
-        scores = self.score(view)
+        scores = view.of_rows(lambda: self.score(view))
         if n < n_candidates:
             low, high = _range_of(scores[view.candidates], view)
             if low == high:
@@ -277,9 +278,9 @@ def _range_of(scores: Tensor, view: PoolView) -> tuple[float, float]:
     if view.group is None:
         low, high = scores.aminmax()
         return float(low), float(high)
-    ends = scores.new_tensor([math.inf, math.inf])
+    ends = torch.tensor([math.inf, math.inf], dtype=torch.float64, device=scores.device)
     if len(scores):
         low, high = scores.aminmax()
-        ends = torch.stack([low, -high])
+        ends = torch.stack([low, -high]).double()
     low, high = view.group.all_reduce(ends, "min")
     return float(low), -float(high)

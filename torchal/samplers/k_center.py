@@ -133,9 +133,14 @@ class KCenterGreedy(Sampler):
         """Return how unsure the model is of each row, (N,), at least 0."""
         if self.weights is None:
             return None
-        if self.weights == "margin":
-            return (1 + functional.margin(view.log_probs.exp())).clamp(min=0)
-        return getattr(functional, self.weights)(view.log_probs)  # type: ignore[no-any-return]
+        name = self.weights
+
+        def compute() -> Tensor:
+            if name == "margin":
+                return (1 + functional.margin(view.log_probs.exp())).clamp(min=0)
+            return getattr(functional, name)(view.log_probs)  # type: ignore[no-any-return]
+
+        return view.of_rows(compute)
 
     def _cover_of(self, features: Tensor, view: PoolView) -> Cover:
         """Return the cover of the round before if it is still right, else a new one."""

@@ -1,0 +1,185 @@
+"""An experiment on a pool in shards, by one process and by several that are real, over gloo."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hydra", reason="the commands need hydra, which is not installed")
+pa = pytest.importorskip("pyarrow", reason="ids of shards are Parquet")
+
+import pyarrow.parquet as pq  # noqa: E402
+
+from experiments import run as command  # noqa: E402
+
+PYTHON = [sys.executable, "-W", "ignore", "-m"]
+SAMPLERS = ("badge", "k_center", "margin", "uniform")
+QUICK = ["model.C=1", "start.n=20", "progress=false", "report=false"]
+
+
+def write(folder, rows, labels, *, each):
+    for part in ("img_emb", "metadata"):
+        (folder / part).mkdir(parents=True)
+    for i, start in enumerate(range(0, len(rows), each)):
+        some = slice(start, start + each)
+        np.save(folder / "img_emb" / f"img_emb_{i}.npy", rows[some])
+        pq.write_table(pa.table({"label": labels[some]}), folder / "metadata" / f"metadata_{i}.parquet")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Make shards of 2 000 rows in five files, and others for testing; return the settings that name them."""
+    folder, generator = tmp_path_factory.mktemp("shards"), np.random.default_rng(0)
+    for part, n_rows in (("pool", 2000), ("others", 200)):
+        labels = generator.integers(4, size=n_rows)
+        rows = 2 * np.eye(4, 8)[labels] + generator.normal(size=(n_rows, 8))
+        write(folder / part, rows.astype(np.float16), labels, each=450)
+    return ["data=shards", f"data.path={folder / 'pool'}", f"data.test_path={folder / 'others'}"]
+
+
+def environment(**more):
+    others = {name: value for name, value in os.environ.items() if name not in {"MASTER_PORT", "RANK", "WORLD_SIZE"}}
+    return {**others, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in more.items()}}
+
+
+def start(world_size, *arguments):
+    """Start so many ranks, each on its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    more = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": world_size}
+    return [
+        subprocess.Popen(
+            [*PYTHON, "experiments.run", *arguments],
+            env=environment(RANK=rank, **more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+
+
+def end(processes, *, within=120):
+    """Return exit codes, and what was written to stdout and stderr, once all have ended by themselves."""
+    try:
+        said = [process.communicate(timeout=within) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], *zip(*said, strict=True)
+
+
+def records(runs):
+    """Return what was recorded of each run, but for its seconds."""
+    found = {}
+    for path in sorted(runs.rglob("rounds.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.parent.parent.name] = [
+            {name: value for name, value in line.items() if name not in {"seconds", "peak_mib"}} for line in lines
+        ]
+    return found
+
+
+@pytest.fixture
+def alone(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        code = command.main()
+        return code, capsys.readouterr()
+
+    return call
+
+
+def test_torchrun_makes_the_records_of_one_process(data, alone, tmp_path):
+    settings = [*data, *QUICK, "schedule.batch_size=15", "schedule.budget=80", f"sampler={','.join(SAMPLERS)}"]
+    assert alone(*settings, "watch=[cover_radius]", f"runs={tmp_path / 'one'}", "-m")[0] == 0
+    done = subprocess.run(
+        [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments.run"]
+        + [*settings, "watch=[cover_radius]", f"runs={tmp_path / 'two'}", "-m"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("paired over 1 run") == len(SAMPLERS) - 1  # one table, of the first
+    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    assert tuple(one) == SAMPLERS
+    assert all(len(rounds) == 5 for rounds in one.values())
+    assert one == two
+    assert not list((tmp_path / "one").rglob("full_data/*.json"))
+
+
+def test_a_rank_is_killed_and_the_run_goes_on_with_fewer(data, alone, tmp_path):
+    settings = [*data, *QUICK, "schedule.batch_size=5", "schedule.budget=400", "sampler=k_center"]
+    ranks = start(3, *settings, f"runs={tmp_path / 'killed'}")
+    try:
+        for _ in range(6000):
+            lines = [path.read_text().count("\n") for path in (tmp_path / "killed").rglob("rounds.jsonl")]
+            if lines and lines[0] >= 3:
+                break
+            time.sleep(0.01)
+        ranks[1].send_signal(signal.SIGKILL)
+    finally:
+        codes, _, errors = end(ranks)
+    assert codes == [2, -signal.SIGKILL, 2], errors
+    for rank in (0, 2):
+        assert f"rank {rank}: error: rank {rank} of 3 lost the others" in errors[rank]
+    left = records(tmp_path / "killed")["k_center"]
+    assert 3 <= len(left) < 77
+    assert alone(*settings, f"runs={tmp_path / 'killed'}")[0] == 0
+    assert alone(*settings, f"runs={tmp_path / 'alone'}")[0] == 0
+    assert records(tmp_path / "killed") == records(tmp_path / "alone")
+
+
+def test_ranks_that_are_asked_for_different_things_are_refused(data, tmp_path):
+    settings = [*data, *QUICK, "schedule.batch_size=15", f"runs={tmp_path / 'runs'}"]
+    first, second = start(1, *settings), start(1, *settings)
+    end([*first, *second])  # of one rank each, which do not meet: they show that the settings are fine
+    assert records(tmp_path / "runs")["margin"]
+
+
+def test_what_cannot_be_on_ranks_is_refused_by_all(data, tmp_path):
+    runs = tmp_path / "runs"
+    cases = {
+        "Bait cannot pick from rows on 2 ranks; badge, entropy, ": [*data, "sampler=bait"],
+        "a run on 2 ranks is of a pool in files, of which each reads a part": ["data=iris", "start.n=9"],
+    }
+    started = [(why, start(2, *settings, f"runs={runs}")) for why, settings in cases.items()]
+    for why, ranks in started:
+        codes, _, errors = end(ranks)
+        assert codes == [2, 2]
+        for rank, error in enumerate(errors):
+            assert f"rank {rank}: error: {why}" in error
+    assert not runs.exists()
+
+
+def peak_mib(*arguments):
+    """Return the most memory that a process had which ran an experiment."""
+    process = subprocess.Popen([*PYTHON, "experiments.run", *arguments], env=environment(), stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / 1024
+
+
+def test_the_pool_is_never_in_memory_as_a_whole(data, tmp_path):
+    n_rows, n_columns = 300_000, 384
+    some = np.random.default_rng(0).normal(size=(3000, n_columns)).astype(np.float16)
+    labels = np.arange(n_rows) % 4
+    write(tmp_path / "pool", np.tile(some, (n_rows // len(some), 1)), labels, each=100_000)
+    write(tmp_path / "others", some[:200], labels[:200], each=200)
+    settings = [*QUICK, "schedule.batch_size=20", "schedule.budget=60", f"runs={tmp_path / 'runs'}", "sampler=badge"]
+    small = peak_mib(*data, *settings)
+    large = peak_mib(
+        "data=shards", f"data.path={tmp_path / 'pool'}", f"data.test_path={tmp_path / 'others'}", *settings
+    )
+    assert large - small < 110  # of 220 MiB in files, which would be 440 as float32; a row has some 100 bytes
