@@ -64,7 +64,8 @@ def test_whole_numbers_are_in_the_order_of_numbers(tmp_path, labels, names, code
 
 def test_validation_and_test_are_drawn_by_the_seed_and_disjoint(folders):
     first, again, other = (
-        shards(folders[0], test_path=folders[1], validation_fraction=0.4, test_limit=10, seed=seed) for seed in (0, 0, 1)
+        shards(folders[0], test_path=folders[1], validation_fraction=0.4, test_limit=10, seed=seed)
+        for seed in (0, 0, 1)
     )
     assert (len(first.validation.targets), len(first.test.targets)) == (4, 6)
     assert not set(first.validation_rows.tolist()) & set(first.test_rows.tolist())

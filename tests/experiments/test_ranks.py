@@ -48,15 +48,15 @@ def environment(**more):
     return {**others, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in more.items()}}
 
 
-def start(world_size, *arguments):
-    """Start so many ranks, each on its own."""
+def start(world_size, *arguments, each=None):
+    """Start so many ranks, each on its own, perhaps with arguments of its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     more = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": world_size}
     return [
         subprocess.Popen(
-            [*PYTHON, "experiments.run", *arguments],
+            [*PYTHON, "experiments.run", *arguments, *(each[rank] if each else ())],
             env=environment(RANK=rank, **more),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -119,7 +119,7 @@ def test_torchrun_makes_the_records_of_one_process(data, alone, tmp_path):
 
 
 def test_a_rank_is_killed_and_the_run_goes_on_with_fewer(data, alone, tmp_path):
-    settings = [*data, *QUICK, "schedule.batch_size=5", "schedule.budget=400", "sampler=k_center"]
+    settings = [*data, *QUICK, "schedule.batch_size=5", "schedule.budget=250", "sampler=k_center"]
     ranks = start(3, *settings, f"runs={tmp_path / 'killed'}")
     try:
         for _ in range(6000):
@@ -134,32 +134,33 @@ def test_a_rank_is_killed_and_the_run_goes_on_with_fewer(data, alone, tmp_path):
     for rank in (0, 2):
         assert f"rank {rank}: error: rank {rank} of 3 lost the others" in errors[rank]
     left = records(tmp_path / "killed")["k_center"]
-    assert 3 <= len(left) < 77
+    assert 3 <= len(left) < 47
     assert alone(*settings, f"runs={tmp_path / 'killed'}")[0] == 0
     assert alone(*settings, f"runs={tmp_path / 'alone'}")[0] == 0
-    assert records(tmp_path / "killed") == records(tmp_path / "alone")
+    again, whole = (records(tmp_path / folder)["k_center"] for folder in ("killed", "alone"))
+    # k-center measures by other chunks when it begins anew: the last digits of its distances may be others
+    scores = [np.concatenate([line.pop("scores") for line in lines[1:]]) for lines in (again, whole)]
+    np.testing.assert_allclose(*scores, rtol=1e-5)
+    assert again[1:] == whole[1:]
+    assert again[0] == whole[0]
 
 
-def test_ranks_that_are_asked_for_different_things_are_refused(data, tmp_path):
+def test_ranks_that_were_asked_for_different_things_are_refused(data, tmp_path):
     settings = [*data, *QUICK, "schedule.batch_size=15", f"runs={tmp_path / 'runs'}"]
-    first, second = start(1, *settings), start(1, *settings)
-    end([*first, *second])  # of one rank each, which do not meet: they show that the settings are fine
-    assert records(tmp_path / "runs")["margin"]
+    codes, _, errors = end(start(2, *settings, each=[["sampler=margin"], ["sampler=uniform"]]))
+    assert codes == [2, 2]
+    for rank, error in enumerate(errors):
+        assert f"rank {rank}: error: the ranks were asked for different things: rank 0 for " in error
+        assert "torchal.samplers.Uniform" in error
+    assert not (tmp_path / "runs").exists()
 
 
-def test_what_cannot_be_on_ranks_is_refused_by_all(data, tmp_path):
-    runs = tmp_path / "runs"
-    cases = {
-        "Bait cannot pick from rows on 2 ranks; badge, entropy, ": [*data, "sampler=bait"],
-        "a run on 2 ranks is of a pool in files, of which each reads a part": ["data=iris", "start.n=9"],
-    }
-    started = [(why, start(2, *settings, f"runs={runs}")) for why, settings in cases.items()]
-    for why, ranks in started:
-        codes, _, errors = end(ranks)
-        assert codes == [2, 2]
-        for rank, error in enumerate(errors):
-            assert f"rank {rank}: error: {why}" in error
-    assert not runs.exists()
+def test_data_in_memory_are_for_one_process(tmp_path):
+    codes, _, errors = end(start(2, "data=iris", "start.n=9", *QUICK[2:], f"runs={tmp_path / 'runs'}"))
+    assert codes == [2, 2]
+    for rank, error in enumerate(errors):
+        assert f"rank {rank}: error: a run on 2 ranks is of a pool in files, of which each reads a part" in error
+    assert not (tmp_path / "runs").exists()
 
 
 def peak_mib(*arguments):
@@ -172,14 +173,13 @@ def peak_mib(*arguments):
 
 
 def test_the_pool_is_never_in_memory_as_a_whole(data, tmp_path):
-    n_rows, n_columns = 300_000, 384
+    n_rows, n_columns = 200_000, 384
     some = np.random.default_rng(0).normal(size=(3000, n_columns)).astype(np.float16)
     labels = np.arange(n_rows) % 4
     write(tmp_path / "pool", np.tile(some, (n_rows // len(some), 1)), labels, each=100_000)
     write(tmp_path / "others", some[:200], labels[:200], each=200)
-    settings = [*QUICK, "schedule.batch_size=20", "schedule.budget=60", f"runs={tmp_path / 'runs'}", "sampler=badge"]
-    small = peak_mib(*data, *settings)
-    large = peak_mib(
-        "data=shards", f"data.path={tmp_path / 'pool'}", f"data.test_path={tmp_path / 'others'}", *settings
-    )
-    assert large - small < 110  # of 220 MiB in files, which would be 440 as float32; a row has some 100 bytes
+    settings = [*QUICK, "schedule.batch_size=20", "schedule.budget=60", "sampler=badge"]
+    where = [f"data.path={tmp_path / 'pool'}", f"data.test_path={tmp_path / 'others'}"]
+    small = peak_mib(*data, *settings, f"runs={tmp_path / 'small'}")
+    large = peak_mib("data=shards", *where, *settings, f"runs={tmp_path / 'large'}")
+    assert large - small < 90  # of 146 MiB in files, which would be 293 as float32; a row has some 100 bytes
