@@ -19,6 +19,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from experiments import run as command  # noqa: E402
 
 PYTHON = [sys.executable, "-W", "ignore", "-m"]
+TORCHRUN = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments.run"]
 SAMPLERS = ("badge", "k_center", "margin", "uniform")
 QUICK = ["model.C=1", "start.n=20", "progress=false", "report=false"]
 
@@ -101,8 +102,7 @@ def test_torchrun_makes_the_records_of_one_process(data, alone, tmp_path):
     settings = [*data, *QUICK, "schedule.batch_size=15", "schedule.budget=80", f"sampler={','.join(SAMPLERS)}"]
     assert alone(*settings, "watch=[cover_radius]", f"runs={tmp_path / 'one'}", "-m")[0] == 0
     done = subprocess.run(
-        [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments.run"]
-        + [*settings, "watch=[cover_radius]", f"runs={tmp_path / 'two'}", "-m"],
+        [*TORCHRUN, *settings, "watch=[cover_radius]", f"runs={tmp_path / 'two'}", "-m"],
         env=environment(),
         capture_output=True,
         text=True,

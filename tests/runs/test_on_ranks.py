@@ -1,4 +1,4 @@
-"""A run on several ranks is that of one process; here ranks are threads (processes: tests/experiments/test_ranks.py)."""
+"""A run on several ranks is that of one process. Ranks are threads here, and in tests/experiments processes."""
 
 import json
 from dataclasses import dataclass

@@ -104,7 +104,8 @@ def shards(
         validation,
         testing,
         torch.arange(len(train)),
-        *parts,
+        parts[0],
+        parts[1],
         class_names=names,
         name=Path(path).name,
     )

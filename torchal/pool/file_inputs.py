@@ -78,7 +78,7 @@ class FileInputs:
     def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
         # without this, NumPy would ask for row after row
         raise CapabilityError(
-            f"{len(self)} rows in files are no array, as they may be larger than memory: inputs[rows] reads some of them"
+            f"{len(self)} rows in files are no array, since they may be larger than memory: inputs[rows] reads some"
         )
 
     def in_blocks(self, compute: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
