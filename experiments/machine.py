@@ -26,14 +26,14 @@ def is_beside_others() -> bool:
     return SWEEP_RUNS in os.environ and os.environ.get(SWEEP_PROCESS) != str(os.getpid())
 
 
+def n_ranks() -> int:
+    """Return how many processes torchrun started; 1 where it did not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def rank() -> int:
-    """Return which of the processes this is that torchrun started; 0 where it did not."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def is_first() -> bool:
-    """Tell whether this process speaks for all that torchrun started, and writes for them."""
-    return rank() == 0
+    """Return which of these this process is; the first speaks and writes for all."""
+    return int(os.environ.get("RANK", "0")) if n_ranks() > 1 else 0
 
 
 def pick_device(name: str, *, job: int = 0) -> torch.device:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from experiments.folders import CONF, check_fetched, data_folder
 from experiments.full_data import Experiment, full_data_accuracies
-from experiments.machine import SWEEP_RUNS, is_beside_others, is_first, pick_device, rank, set_threads, turn_on
+from experiments.machine import SWEEP_RUNS, is_beside_others, n_ranks, pick_device, rank, set_threads, turn_on
 from experiments.names import config_folders, model_name, source_name, strategy_name, with_full_names
 from experiments.sweep import ReportCallback
 from torchal import samplers
@@ -50,7 +50,7 @@ def run(config: DictConfig) -> list[Run]:
     """Run what a config describes into its folders, one for each trial, and return the runs."""
     hydra_config = HydraConfig.get()
     check_settings(config)
-    group = Shards(join())
+    group = Shards(join() if n_ranks() > 1 else None)
     device = pick_device(config.device, job=hydra_config.job.num if SWEEP_RUNS in os.environ else 0)
     set_threads(config.threads, hydra_config.launcher)
     seeds = range(int(config.seed), int(config.seed) + config.trials)
@@ -78,10 +78,9 @@ def _asked(config: DictConfig) -> dict[str, str]:
 
 def check_settings(config: DictConfig) -> None:
     """Require settings that Hydra lets be anything."""
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1" and is_beside_others():
+    if n_ranks() > 1 and is_beside_others():
         raise ConfigError(
-            f"torchrun started {world_size} ranks, and a launcher would start jobs beside each of them: sweep with -m "
+            f"torchrun started {n_ranks()} ranks, and a launcher would start jobs beside each of them: sweep with -m "
             "alone, which runs one job after another on all ranks"
         )
     missing = sorted(OmegaConf.missing_keys(config))
@@ -280,7 +279,7 @@ def shared_bar(config: DictConfig) -> Iterator[bool | tqdm[Any]]:
     if n_jobs * config.trials == 1:
         yield bool(config.progress)
         return
-    hidden = not config.progress or is_beside_others() or not is_first()
+    hidden = not config.progress or is_beside_others() or rank() > 0
     if SweepBar.shared is None or hidden:
         bar = tqdm(
             total=n_jobs * config.trials,
@@ -345,7 +344,7 @@ def draw_start(splits: Splits, start: DictConfig, *, seed: int) -> int | torch.T
 def hydra_main(config: DictConfig) -> float:
     """Return the final test accuracy, for sweepers that optimise."""
     runs = run(config)
-    if SWEEP_RUNS not in os.environ and is_first():
+    if SWEEP_RUNS not in os.environ and rank() == 0:
         for done in runs:
             print(f"run: {done.folder} on {pick_device(config.device)}")
     elif is_beside_others():
@@ -379,10 +378,10 @@ def main() -> int:
         if not debug:
             del os.environ["HYDRA_FULL_ERROR"]
     # Here and not in a callback: a run that failed must not lose the table of the others.
-    if ReportCallback.command is not None and is_first() and not ReportCallback.command.report():
+    if ReportCallback.command is not None and rank() == 0 and not ReportCallback.command.report():
         code = code or 2
     if problem:
-        print(problem if os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {rank()}: {problem}", file=sys.stderr)
+        print(f"rank {rank()}: {problem}" if n_ranks() > 1 else problem, file=sys.stderr)
     return code
 
 

@@ -142,6 +142,16 @@ def test_commands_compose(command):
     assert composed([word for word in shlex.split(command) if word != "-m"])
 
 
+@pytest.mark.parametrize("page", ["distributed.md", "shards.md"])
+def test_commands_about_shards_compose(page):
+    text = (ROOT / "docs" / page).read_text()
+    commands = re.findall(r"^(?:python|torchrun --nproc-per-node 8) -m experiments\.run (.*)$", text, re.MULTILINE)
+    assert len(commands) == {"distributed.md": 2, "shards.md": 1}[page]
+    for command in commands:
+        config = composed(shlex.split(command))
+        assert (config.data.path, config.data.test_path) == ("embedded", "others")
+
+
 @pytest.mark.parametrize("text", TABLE)
 def test_translations_compose(text):
     words = [word for word in text.split() if word != "schedule=playground"]
