@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from torchal import samplers
+from torchal import embed, samplers
 from torchal.protocols import HasPosterior
 from torchal.runs import metrics
 from torchal.runs.results import RunFolder, find_runs
@@ -340,6 +340,12 @@ def write_own_file(folder, kind):
             "label,text\n" + "\n".join(f'{"xy"[t]},"one, word{i % 7} {"xy"[t]}{t}"' for i, t in enumerate(targets))
         )
         return ["data.target=label"]
+    if kind == "shards":
+        pytest.importorskip("pyarrow", reason="the labels of shards are Parquet")
+        labels = {"kind": [f"kind {t}" for t in targets]}
+        rows, net = torch.from_numpy(inputs).float(), torch.nn.Linear(4, 2)
+        embed(net, rows, out=path, shard_rows=25, ids=labels, progress=False)
+        return [f"data.test_path={path}", "data.target=kind", "data.validation_fraction=0.2", "data.test_limit=40"]
     from PIL import Image
 
     for row, (values, target) in enumerate(zip(inputs, targets, strict=True)):

@@ -258,7 +258,7 @@ class PoolView:
 
     @property
     def features(self) -> Tensor:
-        """(N, D) the model's embedding where it has one, else the flattened inputs.
+        """(N, D) the model's embedding where it has one, else the flattened inputs; of rows in files, FileRows.
 
         Of a table with columns that are no numbers, what the model's pipeline makes of them before its last step.
 
