@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import sys
@@ -60,7 +61,7 @@ def run(config: DictConfig) -> list[Run]:
         with shared_bar(config) as bar:
             with group.meeting() as meeting:  # what a rank cannot read, or was told otherwise, all of them hear of
                 meeting.rows(1, 1)
-                meeting.same(**_asked(config))
+                meeting.same(command=list(hydra_config.overrides.task), config=_digest(config))
                 experiments = [prepare(one, device, loaded, progress=bar, group=group) for one in configs]
                 trials = [one.steps() for one in experiments]  # all are checked before the first is written
             tell_of_unlabeled(loaded.values())
@@ -70,10 +71,10 @@ def run(config: DictConfig) -> list[Run]:
     return runs
 
 
-def _asked(config: DictConfig) -> dict[str, str]:
-    """Return the settings that must be the same on all ranks, as text."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in plain.items()}
+def _digest(config: DictConfig) -> str:
+    """Return what tells configs apart: files of them may differ too."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def check_settings(config: DictConfig) -> None:

@@ -151,7 +151,8 @@ def test_ranks_that_were_asked_for_different_things_are_refused(data, tmp_path):
     assert codes == [2, 2]
     for rank, error in enumerate(errors):
         assert f"rank {rank}: error: the ranks were asked for different things: rank 0 for " in error
-        assert "torchal.samplers.Uniform" in error
+        assert "sampler=margin" in error
+        assert "sampler=uniform" in error
     assert not (tmp_path / "runs").exists()
 
 

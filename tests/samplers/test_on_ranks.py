@@ -1,7 +1,6 @@
 """What a sampler picks from rows on several ranks is what it picks from all of them, however they are split."""
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -13,6 +12,8 @@ from torchal import BudgetError, DataError, PoolView
 from torchal.errors import GroupError
 from torchal.functional.selection import Selection
 from torchal.samplers import KCenterGreedy, Margin, ScoreSampler, from_name, names, names_on_ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of a single candidate, say
 
 CASES = {
     **{name: from_name(name) for name in names_on_ranks()},
@@ -41,10 +42,8 @@ def outputs(n_rows, seed):
 
 
 def select(sampler, of_rows, n, group=None):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of scores that are all the same
-        view = PoolView.from_tensors(**of_rows, generator=torch.Generator().manual_seed(3), group=group)
-        return copy.deepcopy(sampler).select(view, n)  # each rank has its own
+    view = PoolView.from_tensors(**of_rows, generator=torch.Generator().manual_seed(3), group=group)
+    return copy.deepcopy(sampler).select(view, n)  # each rank has its own
 
 
 def on_ranks(sampler, cuts, of_rows, n):
