@@ -174,10 +174,10 @@ def peak_mib(*arguments):
 
 
 def test_the_pool_is_never_in_memory_as_a_whole(data, tmp_path):
-    n_rows, n_columns = 200_000, 384
+    n_rows, n_columns = 201_000, 384
     some = np.random.default_rng(0).normal(size=(3000, n_columns)).astype(np.float16)
     labels = np.arange(n_rows) % 4
-    write(tmp_path / "pool", np.tile(some, (n_rows // len(some), 1)), labels, each=100_000)
+    write(tmp_path / "pool", np.tile(some, (n_rows // len(some), 1)), labels, each=70_000)
     write(tmp_path / "others", some[:200], labels[:200], each=200)
     settings = [*QUICK, "schedule.batch_size=20", "schedule.budget=60", "sampler=badge"]
     where = [f"data.path={tmp_path / 'pool'}", f"data.test_path={tmp_path / 'others'}"]
