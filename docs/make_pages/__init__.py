@@ -1,0 +1,1 @@
+"""Pages of the documentation that code writes, so that they are never behind it."""
