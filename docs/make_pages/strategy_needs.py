@@ -10,7 +10,7 @@ import torch
 
 from docs.make_pages.plane import BATCH, N_CLASSES, PlaneModel, make_plane
 from torchal.errors import CapabilityError
-from torchal.pool import LabeledData, Pool
+from torchal.pool import Pool
 from torchal.protocols import HasDecisionFunction, HasLastLayer, HasPosterior, HasProbabilities
 from torchal.samplers import CompositeSampler, Sampler
 
@@ -99,8 +99,8 @@ def _looked_at(sampler: Sampler) -> frozenset[str]:
     """Return what a sampler looks at, by letting it pick rows of the plane."""
     plane = make_plane()
     pool = Pool.unlabeled(plane.inputs, n_classes=N_CLASSES).with_labels(plane.start, plane.truth[plane.start])
-    model = PlaneModel().fit(*pool.training_data())
-    view = pool.view(model, generator=torch.Generator().manual_seed(0), validation=LabeledData(*plane.validation))
+    model = PlaneModel().fit(plane.inputs[plane.start], plane.truth[plane.start])
+    view = pool.view(model, generator=torch.Generator().manual_seed(0), validation=plane.validation)
     sampler.select(view, BATCH)
     return frozenset(view.outputs)
 
@@ -132,8 +132,8 @@ def list_needs(needs: Needs) -> list[str]:
         lines.append("A validation part with labels: it looks at the model's accuracy there.")
     if needs.learns:
         lines.append(
-            "It learns from the labels of each batch. {py:class}`torchal.ActiveLearner` and {py:class}`torchal.Trainer` "
-            "tell it by themselves; in a loop of your own call `tell` after each `select`."
+            "It learns from the labels of each batch. {py:class}`torchal.ActiveLearner` and "
+            "{py:class}`torchal.Trainer` tell it by themselves; in a loop of your own call `tell` after each `select`."
         )
     if needs.waits:
         lines.append("The labels of a batch must be there before it picks the next one.")
@@ -153,5 +153,6 @@ def _about_model(needs: Needs) -> str:
     if needs.from_labels is None:
         return f"No model and no label for the first batch. Later: {model[0].lower()}{model[1:]}"
     if needs.from_labels:
-        return f"No model and no label until there are {needs.from_labels} labels. From then on: {model[0].lower()}{model[1:]}"
+        before = f"No model and no label until there are {needs.from_labels} labels."
+        return f"{before} From then on: {model[0].lower()}{model[1:]}"
     return f"{model} Until labels of two classes are there to fit it on, rows are drawn at random."

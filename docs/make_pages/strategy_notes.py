@@ -100,7 +100,8 @@ def read_note(file: Path) -> Note:
         raise DataError(f"{file.name} must begin with {', '.join(_REQUIRED)} between two lines of ---, got {told!r}")
     if told["family"] not in FAMILIES:
         raise DataError(f"{file.name}: family must be one of {', '.join(FAMILIES)}, got {told['family']!r}")
-    return Note(*(None if told.get(key) is None else str(told[key]) for key in _KEYS), body.strip())  # type: ignore[arg-type]
+    said = {key: None if told.get(key) is None else str(told[key]) for key in _KEYS}
+    return Note(**said, body=body.strip())  # type: ignore[arg-type]
 
 
 def read_notes(folder: Path) -> dict[str, Note]:

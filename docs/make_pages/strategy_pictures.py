@@ -1,4 +1,4 @@
-"""One picture for each strategy: which rows of the same pool it picks in the rounds 1, 2 and 5, by the library itself."""
+"""One picture for each strategy: which rows of the same pool it picks in rounds 1, 2 and 5, by the library itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from torch.nn.functional import interpolate
 
 import torchal
 from docs.make_pages.plane import BATCH, HALF_HEIGHT, HALF_WIDTH, N_CLASSES, SQUARE, Snapshot, make_plane, play
@@ -179,12 +179,13 @@ def _draw_round(axes: Axes, snapshot: Snapshot, *, shaded: bool, squares: bool) 
     is_picked[snapshot.picks] = True
     for label in range(N_CLASSES):
         own, marker, colour = plane.truth == label, _MARKERS[label], _CLASS_COLOURS[label]
-        pool = plane.inputs[own & ~is_labeled & ~is_picked]
-        axes.scatter(*pool.T, s=9, marker=marker, color=colour, alpha=0.38, linewidths=0)
-        axes.scatter(*plane.inputs[own & is_labeled].T, s=15, marker=marker, color=_INK, linewidths=0)
-        picks = plane.inputs[own & is_picked]
-        axes.scatter(*picks.T, s=86, marker="o", facecolor="white", edgecolor=_INK, linewidths=1.6, zorder=3)
-        axes.scatter(*picks.T, s=26, marker=marker, color=colour, linewidths=0, zorder=4)
+        xs, ys = plane.inputs[own & ~is_labeled & ~is_picked].T.numpy()
+        axes.scatter(xs, ys, s=9, marker=marker, color=colour, alpha=0.38, linewidths=0)
+        xs, ys = plane.inputs[own & is_labeled].T.numpy()
+        axes.scatter(xs, ys, s=15, marker=marker, color=_INK, linewidths=0)
+        xs, ys = plane.inputs[own & is_picked].T.numpy()
+        axes.scatter(xs, ys, s=86, marker="o", facecolor="white", edgecolor=_INK, linewidths=1.6, zorder=3)
+        axes.scatter(xs, ys, s=26, marker=marker, color=colour, linewidths=0, zorder=4)
 
 
 def _shade(axes: Axes, snapshot: Snapshot) -> None:
@@ -192,7 +193,7 @@ def _shade(axes: Axes, snapshot: Snapshot) -> None:
     axis = (torch.linspace(-half, half, n, dtype=torch.float64) for half, n in zip(_HALF, _ASKED, strict=True))
     places = torch.cartesian_prod(*axis)
     probabilities = torch.as_tensor(snapshot.model.predict_proba(places)).reshape(1, *_ASKED, -1).permute(0, 3, 2, 1)
-    fine = F.interpolate(probabilities, scale_factor=_FINER, mode="bilinear", align_corners=True)[0]
+    fine = interpolate(probabilities, scale_factor=_FINER, mode="bilinear", align_corners=True)[0]
     predicted = torch.as_tensor(snapshot.model.classes_)[fine.argmax(dim=0)]
     colours = torch.tensor([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _CLASS_COLOURS])
     tints = (255 - _TINT * (255 - colours)).to(torch.uint8)

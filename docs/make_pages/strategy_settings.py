@@ -33,11 +33,11 @@ def settings_of(sampler: Sampler) -> list[Setting]:
         >>> [(setting.name, setting.default) for setting in settings_of(from_name("badge"))]
         [('first', "'largest'"), ('bias', 'False')]
     """
-    found = []
-    for field in fields(sampler):  # type: ignore[arg-type]
-        if field.init:
-            found.append(Setting(field.name, _shown(sampler, field.name), _meaning(type(sampler), field.name)))
-    return found
+    return [
+        Setting(field.name, _shown(sampler, field.name), _meaning(type(sampler), field.name))
+        for field in fields(sampler)  # type: ignore[arg-type]
+        if field.init
+    ]
 
 
 def _shown(sampler: Sampler, name: str) -> str:
@@ -59,7 +59,7 @@ def arguments(docstring: str) -> dict[str, str]:
     """Return the arguments that a docstring in Google's form describes.
 
     Example:
-        >>> arguments("Pick.\\n\\n    Args:\\n        k, n: numbers,\\n            of rows.\\n\\n    Raises:\\n        None")
+        >>> arguments("Pick.\\n\\nArgs:\\n    k, n: numbers,\\n        of rows.\\n\\nRaises:\\n    None")
         {'k': 'numbers, of rows.', 'n': 'numbers, of rows.'}
     """
     block = section(docstring, "Args")
@@ -109,18 +109,30 @@ def kernels_of(sampler: Sampler) -> list[str]:
         'k_center_greedy'
     """
     module = sys.modules[type(sampler).__module__]
-    tree = ast.parse(inspect.getsource(module))
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_functional(node.value)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchal.functional"):
-            used |= {alias.name for alias in node.names}
-    public = [name for name in used - _NO_KERNEL if inspect.isfunction(getattr(functional, name, None))]
-    own = Path(module.__file__ or "").stem
-    return sorted(public, key=lambda name: (not name.startswith(own), name))
+    stem = Path(module.__file__ or "").stem
+    used = _taken_from_functional(ast.parse(inspect.getsource(module)))
+    files = {getattr(getattr(functional, name, None), "__module__", None) for name in used}  # of classes too
+    public = {name for name in dir(functional) if inspect.isfunction(getattr(functional, name))} - _NO_KERNEL
+    namesakes = {name for name in public if name.startswith(stem) and getattr(functional, name).__module__ in files}
+    found = (used & public) | namesakes | ({stem} & public)
+    return sorted(found, key=lambda name: (name != stem, not name.startswith(stem), name))
 
 
-def _is_functional(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id == "functional"
+def _taken_from_functional(tree: ast.Module) -> set[str]:
+    """Return the names that a module imports from `torchal.functional`, or looks up there."""
+    imports = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and "functional" in node.module
+    ]
+    taken = {alias.name for node in imports for alias in node.names}
+    modules = {"functional", *taken}  # functional.entropy, or density.graph_density after an import of density
+    looked_up = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    }
+    return taken | looked_up
 
 
 def references_of(sampler: Sampler, kernels: list[str]) -> list[str]:
