@@ -73,9 +73,9 @@ print(f"20 labels: {accuracy(net):.3f} of the test images are right")
 
 # %%
 # Now the four lines. :func:`torchal.embed` runs the network once over all images and gives its logits and what goes
-# into its last linear layer; :meth:`torchal.PoolView.from_tensors` says what a strategy may look at, and which rows have
-# a label already; the strategy names the rows. :class:`torchal.samplers.InformativeDiverse` takes those that the network
-# is least sure of, of each cluster of the pool no more than its share.
+# into its last linear layer; :meth:`torchal.PoolView.from_tensors` says what a strategy may look at, and which rows
+# have a label already; the strategy names the rows. :class:`torchal.samplers.InformativeDiverse` takes those that the
+# network is least sure of, of each cluster of the pool no more than its share.
 
 outputs = torchal.embed(net, pool_images, progress=False)
 view = PoolView.from_tensors(features=outputs.features, scores=outputs.logits, labeled=labeled)
