@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 from make_pages.files import write_folder
-from make_pages.public_names import MODULES, PublicName, public_names
+from make_pages.public_names import EVERYWHERE, MODULES, PublicName, public_names
 
 
 def write_api_pages(docs: Path) -> None:
@@ -32,6 +32,7 @@ def _heading(text: str, line: str = "=") -> str:
 
 def _index() -> str:
     rows = [f"   * - :doc:`{module} <{module}>`\n     - {MODULES[module]}" for module in MODULES]
+    words = "\n".join(f"``{word}``\n   {text}" for word, text in EVERYWHERE.items())
     toctree = "\n".join(f"   {module}" for module in MODULES)
     return (
         f"{_heading('API')}\n"
@@ -39,6 +40,7 @@ def _index() -> str:
         "tested. ``torchal`` has what most programs need; ``torchal.functional`` is the math, tensors of any device, "
         "and knows no pool, model or config.\n\n"
         ".. list-table::\n   :widths: 30 70\n\n" + "\n".join(rows) + "\n\n"
+        f"{_heading('Parameters that mean the same everywhere', '-')}\n{words}\n\n"
         f".. toctree::\n   :hidden:\n\n{toctree}\n"
     )
 

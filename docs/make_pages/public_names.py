@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
+import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,3 +123,69 @@ def _kind(value: Any) -> str:
 
 def _order(path: str) -> tuple[int, str]:
     return list(MODULES).index(path.rpartition(".")[0]), path.lower()
+
+
+EVERYWHERE = {
+    "X": "inputs of a model, (n, ...)",
+    "y": "labels, (n,) whole numbers from 0",
+    "x": "a batch of inputs of a network, (n, ...)",
+    "view": "what a sampler may see of the pool in one round, a `torchal.PoolView`",
+    "generator": "the torch.Generator that all randomness comes from; the same state gives the same answer",
+    "n_rows": "how many rows there are",
+    "n_classes": "how many classes there are",
+    "path": "of a file",
+    "outcome": "labels, predictions and log-probabilities of one part, a `torchal.runs.metrics.Outcome`",
+}
+"""Parameters that mean the same wherever they occur; docstrings need not say so again."""
+
+
+def undocumented(public: PublicName, bases: tuple[type, ...]) -> list[str]:
+    """Return the parameters, and the methods' parameters, that no docstring speaks of: `name` or `method(name)`.
+
+    Args:
+        public: a name.
+        bases: the public classes. What a method overrides of them is documented there.
+    """
+    if public.kind == "data" or (public.kind == "class" and issubclass(public.value, BaseException)):
+        return []
+    if public.kind == "function":
+        return _unsaid(public.value)
+    found = _unsaid(public.value) if _makes_itself(public.value) else []
+    others = [base for base in public.value.__mro__[1:] if base in bases or not base.__module__.startswith("torchal")]
+    for name, member in inspect.getmembers(public.value, inspect.isroutine):
+        told_there = any(hasattr(base, name) for base in others)
+        is_setting = name in getattr(public.value, "__dataclass_fields__", ())  # whose default is a function
+        if name.startswith("_") or told_there or is_setting:
+            continue
+        if str(getattr(member, "__module__", "")).startswith("torchal"):
+            found += [f"{name}({parameter})" for parameter in _unsaid(member)]
+    return found
+
+
+def _makes_itself(value: type) -> bool:
+    """Tell whether people call a class: it is no protocol, and no base class."""
+    return not inspect.isabstract(value) and not getattr(value, "_is_protocol", False)
+
+
+def _unsaid(called: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(called).parameters
+    except (TypeError, ValueError):
+        return []
+    said = set(re.findall(r"[A-Za-z_]\w*", inspect.getdoc(called) or "")) | {"self", "cls"} | EVERYWHERE.keys()
+    said |= _fields_with_text(called) if inspect.isclass(called) else set()
+    return [name for name in parameters if not name.startswith("_") and name not in said]
+
+
+def _fields_with_text(value: type) -> set[str]:
+    """Return the fields of a class, and of those it comes from, behind which a text says what they are."""
+    found: set[str] = set()
+    for each in value.__mro__:
+        if each.__module__.startswith("torchal"):
+            body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0].body  # type: ignore[attr-defined]
+            found |= {
+                statement.target.id
+                for statement, after in itertools.pairwise(body)
+                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and _is_text(after)
+            }
+    return found

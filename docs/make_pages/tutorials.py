@@ -43,7 +43,7 @@ def as_reader_sees_it() -> None:
 
     from tqdm import tqdm
 
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # type: ignore[assignment]
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 class InOrder:
