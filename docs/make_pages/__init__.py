@@ -1,1 +1,1 @@
-"""Pages of the documentation that code writes, so that they are never behind it."""
+"""What makes those pages of the site that nobody writes by hand: the API, the strategies, the results."""

@@ -6,16 +6,17 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from docs.make_pages.strategy_needs import Needs, list_needs, needs_of, short_needs
-from docs.make_pages.strategy_notes import FAMILIES, Note, read_notes
-from docs.make_pages.strategy_pictures import (
+from make_pages.files import write_folder
+from make_pages.strategy_needs import Needs, list_needs, needs_of, short_needs
+from make_pages.strategy_notes import FAMILIES, Note, read_notes
+from make_pages.strategy_pictures import (
     describe_picture,
     picture_caption,
     pictured_sampler,
     pictured_settings,
     write_pictures,
 )
-from docs.make_pages.strategy_settings import kernels_of, prose, references_of, settings_of, source_of, summary
+from make_pages.strategy_settings import kernels_of, prose, references_of, settings_of, source_of, summary
 from torchal import samplers
 from torchal.protocols import HasPosterior
 from torchal.samplers import Sampler
@@ -68,21 +69,12 @@ def write_strategy_pages(docs: Path) -> None:
     notes = read_notes(folder / "notes")
     pages = [_page(name, notes.get(name)) for name in names]
     texts = {page.name: page_text(page, [other for other in pages if other.family == page.family]) for page in pages}
-    for old in folder.glob("*.md"):
-        if old.stem not in texts and old.stem != "index":
-            old.unlink()
-    for name, text in {**texts, "index": index_text(pages)}.items():
-        _write(folder / f"{name}.md", text)
+    write_folder(folder, {**texts, "index": index_text(pages)}, suffix=".md")
 
 
 def _page(name: str, note: Note | None) -> Page:
     sampler = samplers.from_name(name)
     return Page(name, sampler, needs_of(sampler, pictured_sampler(name)), note)
-
-
-def _write(file: Path, text: str) -> None:
-    if not file.exists() or file.read_text(encoding="utf-8") != text:
-        file.write_text(text, encoding="utf-8")
 
 
 def page_text(page: Page, family: list[Page]) -> str:
@@ -202,12 +194,12 @@ def index_text(pages: list[Page]) -> str:
 
 def _cards(pages: list[Page]) -> str:
     cards = "\n\n".join(
-        f"````{{grid-item-card}} {page.title}\n:link: {page.name}\n:link-type: doc\n"
-        f":img-top: pictures/{page.name}_small.png\n:img-alt: {page.title}: the picks of round 5\n\n"
-        f"{page.summary}\n+++\n`{page.name}`: {short_needs(page.needs)}\n````"
+        ":::{container} card-link\n"
+        f"[![{page.title}: the picks of round 5](pictures/{page.name}_small.png)]({page.name}.md)\n\n"
+        f"**[{page.title}]({page.name}.md)**\n\n{page.summary}\n\n`{page.name}`: {short_needs(page.needs)}\n:::"
         for page in pages
     )
-    return f"`````{{grid}} 1 2 3 3\n:gutter: 3\n\n{cards}\n`````"
+    return f"::::{{container}} cards\n{cards}\n::::"
 
 
 def _toctree(pages: list[Page]) -> str:

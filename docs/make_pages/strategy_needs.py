@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from docs.make_pages.plane import BATCH, N_CLASSES, PlaneModel, make_plane
+from make_pages.plane import BATCH, N_CLASSES, PlaneModel, make_plane
 from torchal.errors import CapabilityError
 from torchal.pool import Pool
 from torchal.protocols import HasDecisionFunction, HasLastLayer, HasPosterior, HasProbabilities

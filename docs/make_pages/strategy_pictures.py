@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 import torchal
-from docs.make_pages.plane import BATCH, HALF_HEIGHT, HALF_WIDTH, N_CLASSES, SQUARE, Snapshot, make_plane, play
+from make_pages.plane import BATCH, HALF_HEIGHT, HALF_WIDTH, N_CLASSES, SQUARE, Snapshot, make_plane, play
 from torchal import samplers
 from torchal.samplers import Sampler
 from torchal.study.looks import COLOURS
