@@ -100,7 +100,7 @@ def _picture(page: Page) -> str:
     settings = pictured_settings(page.name)
     caption = picture_caption(settings)
     return (
-        f"```{{figure}} pictures/{page.name}.png\n:alt: {describe_picture(page.title)}\n:width: 100%\n\n{caption}\n```"
+        f"```{{figure}} pictures/{page.name}.svg\n:alt: {describe_picture(page.title)}\n:width: 100%\n\n{caption}\n```"
     )
 
 
@@ -195,7 +195,7 @@ def index_text(pages: list[Page]) -> str:
 def _cards(pages: list[Page]) -> str:
     cards = "\n\n".join(
         ":::{container} card-link\n"
-        f"[![{page.title}: the picks of round 5](pictures/{page.name}_small.png)]({page.name}.md)\n\n"
+        f"[![{page.title}: the picks of round 5](pictures/{page.name}_small.svg)]({page.name}.md)\n\n"
         f"**[{page.title}]({page.name}.md)**\n\n{page.summary}\n\n`{page.name}`: {short_needs(page.needs)}\n:::"
         for page in pages
     )
