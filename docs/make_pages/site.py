@@ -14,10 +14,12 @@ from sphinx.util.nodes import make_refnode
 
 from make_pages.api import write_api_pages
 from make_pages.public_names import public_names
+from make_pages.strategies import write_strategy_pages
 
 
 def _write_pages(app: Sphinx) -> None:
     write_api_pages(Path(app.srcdir))
+    write_strategy_pages(Path(app.srcdir))
 
 
 def _ways_to_say_it() -> dict[str, str]:
