@@ -219,10 +219,11 @@ folder.cleanup()
 
 # %%
 # Two things are worth taking home. First, the vectors are far ahead of the counts while labels are few: they were made
-# of all texts, labeled or not. Second, with the words and sixty labels, margin sampling is on average *behind* uniform. A model of
-# ten thousand words that has seen thirty texts is unsure of everything, and its margins are noise; from about 150
-# labels on it pays. Where you expect that, begin with more texts at random, or with :class:`torchal.samplers.Switch`,
-# which takes typical texts until there are enough labels; :doc:`/low_budget` has measurements of the first hundred.
+# of all texts, labeled or not. Second, with the words and sixty labels, margin sampling is on average *behind* uniform.
+# A model of ten thousand words that has seen thirty texts is unsure of everything, and its margins are noise; from
+# about 150 labels on it pays. Where you expect that, begin with more texts at random, or with
+# :class:`torchal.samplers.Switch`, which takes typical texts until there are enough labels; :doc:`/low_budget` has
+# measurements of the first hundred.
 #
 # What can go wrong
 # -----------------
