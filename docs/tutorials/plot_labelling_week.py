@@ -201,8 +201,8 @@ guesses = np.array(learner.predict())
 print(f"right on what has no label: {(guesses == np.array(truth))[rest].mean():.3f}")
 
 # %%
-# The labels are all known here, so that the last line can look at what nobody knows in an office. It is more than a test
-# part would say: the hard images are those that have a label by now.
+# The labels are all known here, so that the last line can look at what nobody knows in an office. It is more than a
+# test part would say: the hard images are those that have a label by now.
 #
 # What can go wrong
 # -----------------
