@@ -240,8 +240,8 @@ workspace.cleanup()
 
 # %%
 # The strategy finds more of the rare class than chance does, as it was written to, and hardly more than margin sampling
-# finds without being told. Whether that makes the model better, eight seeds on test parts of 73 people cannot say. Most ideas end like this, and
-# it took five minutes to know. :doc:`plot_compare_strategies` says what it takes to know more.
+# finds without being told. Whether that makes the model better, eight seeds on test parts of 73 people cannot say. Most
+# ideas end like this, and it took five minutes to know. :doc:`plot_compare_strategies` says what it takes to know more.
 #
 # What can go wrong
 # -----------------
