@@ -71,7 +71,7 @@ def check_settings(config: DictConfig) -> None:
     if world_size != "1":
         raise ConfigError(
             f"an experiment is one process, and torchrun started {world_size}: sweep with -m, as seed=0,1,2 -m; rows "
-            "on many ranks are for `torchrun -m torchal query --shards` and group= (docs/distributed.md)"
+            "on many ranks are for `torchrun -m torchal query --shards` and group= (docs/guides/distributed.md)"
         )
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -214,8 +214,8 @@ def tell_of_unlabeled(data: Iterable[Splits]) -> None:
             _TOLD.add(splits.name)
             n_known = sum(len(part.targets) for part in (splits.train, splits.validation, splits.test))
             print(
-                f"{splits.name}: {len(others)} rows have no label; {n_known} rows with one are in this simulation. To "
-                "ask a person about the others: ActiveLearner(model, sampler, splits.query_pool()), see docs/data.md",
+                f"{splits.name}: {len(others)} rows have no label; {n_known} rows with one are in this simulation. "
+                "To ask a person about the others: ActiveLearner(model, sampler, splits.query_pool())",
                 file=sys.stderr,
             )
 

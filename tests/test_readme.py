@@ -19,7 +19,7 @@ from tests.study.runs import write_sweep
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SETTINGS = re.search(r"\| setting \| what \|\n(.*?)\n\n", README, re.DOTALL)[1]
-PLAYGROUND = (ROOT / "docs" / "playground.md").read_text()
+PLAYGROUND = (ROOT / "docs" / "guides" / "playground.md").read_text()
 COMMANDS = re.findall(r"^python -m experiments\.run (?!--)(.*?)(?:\s+#.*)?$", README + PLAYGROUND, re.MULTILINE)
 TABLE = [
     text.replace("FILE", "a.csv").replace("COLUMN", "label").replace("DIR", "elsewhere")
@@ -60,7 +60,7 @@ def test_the_python_examples_run_one_after_another(tmp_path):
 
 
 def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path):
-    page = (ROOT / "docs" / "labelling_tools.md").read_text()
+    page = (ROOT / "docs" / "guides" / "labelling_tools.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     code += "\nassert len(labels) == 3 and len(refused) == 1 and int(pool['picked'].sum()) == 5\n"
     done = subprocess.run(
@@ -72,7 +72,7 @@ def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path
 
 
 def test_the_python_examples_about_many_ranks(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "distributed.md").read_text()
+    page = (ROOT / "docs" / "guides" / "distributed.md").read_text()
     codes = re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL)
     for code in codes:
         compile(code, "distributed.md", "exec")
@@ -87,7 +87,9 @@ def test_the_python_examples_about_many_ranks(tmp_path, monkeypatch):
 
 def test_the_python_examples_about_reports_run(tmp_path):
     write_sweep(tmp_path / "runs")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text(), re.DOTALL))
+    code = "\n".join(
+        re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "report.md").read_text(), re.DOTALL)
+    )
     out = forks.answer(run_code_and_listen, code, tmp_path)
     assert "digits, logistic margin Estimate(mean=0.7" in out
     assert (tmp_path / "report" / "report.html").exists()
@@ -101,7 +103,7 @@ def run_code_and_listen(code, folder):
 
 
 def test_the_python_example_about_data_runs(tmp_path):
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)[1]
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "data.md").read_text(), re.DOTALL)[1]
     (tmp_path / "answers.csv").write_text(
         "size,label\n" + "".join(f"{i},{'ab'[i % 5 > 2] if i % 4 != 2 else ''}\n" for i in range(36))
     )
@@ -111,7 +113,7 @@ def test_the_python_example_about_data_runs(tmp_path):
 
 
 def test_the_python_examples_about_shards_run(tmp_path):
-    page = (ROOT / "docs" / "shards.md").read_text()
+    page = (ROOT / "docs" / "guides" / "shards.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     code += "\nassert shards.ids([2499, 7]) == ['image2499.jpg', 'image7.jpg']"
     code += "\nassert str(features) == 'FileRows(2500 x 64 of torch.float32 in 3 files)'"
