@@ -154,7 +154,7 @@ plt.show()
 #   have been overlooked. If that much would matter, run the pairs that are missing; if not, the question is answered.
 # * The *impostor* is what it is. In the table of three seeds it ended above uniform sampling.
 #
-# This is no exception: :doc:`/study` compares eight strategies on 37 published data sets, and on 13 of them none of
+# This is no exception: :doc:`/results/study` compares eight strategies on 37 published data sets, and on 13 of them none of
 # the eight beats uniform sampling.
 
 bought, found = curves()
@@ -189,5 +189,5 @@ for name, values in found.items():
 # * **Averages hide the start.** Look at the curves: a strategy may win late and lose early, as in :doc:`plot_texts`.
 #
 # ``python -m experiments.run data=digits sampler=margin,k_center,uniform seed=0,1,2 -m`` does all of this as one
-# command, with a report: :doc:`/report`.
+# command, with a report: :doc:`/guides/report`.
 workspace.cleanup()

@@ -176,6 +176,8 @@ print(f"{page.name}: {page.stat().st_size / 1000:.0f} kB, {len(problems)} images
 # %%
 # This is it, in a frame:
 
+# sphinx_gallery_capture_repr_block = ('_repr_html_',)
+
 
 class Framed:
     def __init__(self, path):
@@ -219,4 +221,4 @@ workspace.cleanup()
 # * **Near-duplicates**, as frames of a video: :class:`torchal.samplers.ByGroup` asks for all of one scene, and
 #   :class:`torchal.samplers.TypiClust` for one of each cluster.
 #
-# Without Python, ``torchal query --images photos/`` does the same from the shell: :doc:`/command`.
+# Without Python, ``torchal query --images photos/`` does the same from the shell: :doc:`/guides/command`.

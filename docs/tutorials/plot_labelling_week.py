@@ -213,5 +213,5 @@ print(f"right on what has no label: {(guesses == np.array(truth))[rest].mean():.
 #   of random rows is the only way to know.
 #
 # Files for labeling tools instead of spreadsheets are in :doc:`plot_labelling_tools`, and the whole week without Python
-# is in :doc:`/command`.
+# is in :doc:`/guides/command`.
 folder.cleanup()
