@@ -154,8 +154,8 @@ plt.show()
 #   have been overlooked. If that much would matter, run the pairs that are missing; if not, the question is answered.
 # * The *impostor* is what it is. In the table of three seeds it ended above uniform sampling.
 #
-# This is no exception: :doc:`/results/study` compares eight strategies on 37 published data sets, and on 13 of them none of
-# the eight beats uniform sampling.
+# This is no exception: :doc:`/results/study` compares eight strategies on 37 published data sets, and on 13 of them
+# none of the eight beats uniform sampling.
 
 bought, found = curves()
 figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
