@@ -101,7 +101,8 @@ print(
 
 # %%
 # What was it worth? The *cover radius* is how far the farthest row of the pool is from its nearest pick. The scores of
-# k-center are just that, as it was before each pick; of random rows it is the distance of what k-center would pick next.
+# k-center are just that, as it was before each pick; of random rows it is the distance of what k-center would pick
+# next.
 
 sizes = [10, 25, 50, 100, 200]
 order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
