@@ -148,7 +148,7 @@ print(f"better in {found['wins']} of {found['pairs']} pairs")
 # * **A model without probabilities.** ``Margin`` reads a ``decision_function`` too; strategies that need probabilities
 #   say so before the first label is bought.
 # * **Accuracy is the wrong number** where one error costs more than another. ``ActiveLearner(..., metrics=...)`` takes
-#   any function of predictions and truth; see :mod:`torchal.metrics`.
+#   any function of predictions and truth; see ``torchal.metrics``.
 # * **The test part is not free.** Its 200 labels were bought too, and at random: a test part chosen by the strategy
 #   would be of hard rows only, and its accuracy too low.
 # * **A typing error** in a label is a new class if the classes are not named in advance. With ``classes=`` it is an

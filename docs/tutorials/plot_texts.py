@@ -219,19 +219,20 @@ folder.cleanup()
 
 # %%
 # Two things are worth taking home. First, the vectors are far ahead of the counts while labels are few: they were made
-# of all texts, labeled or not. Second, with the words and sixty labels, margin sampling is on average *behind* uniform. A model of
-# ten thousand words that has seen thirty texts is unsure of everything, and its margins are noise; from about 150
-# labels on it pays. Where you expect that, begin with more texts at random, or with :class:`torchal.samplers.Switch`,
-# which takes typical texts until there are enough labels; :doc:`/low_budget` has measurements of the first hundred.
+# of all texts, labeled or not. Second, with the words and sixty labels, margin sampling is on average *behind* uniform.
+# A model of ten thousand words that has seen thirty texts is unsure of everything, and its margins are noise; from
+# about 150 labels on it pays. Where you expect that, begin with more texts at random, or with
+# :class:`torchal.samplers.Switch`, which takes typical texts until there are enough labels; measurements of the first
+# hundred labels are in :doc:`/results/low_budget`.
 #
 # What can go wrong
 # -----------------
 # * **Rows that are not those of the file.** ``pandas`` drops no row and changes no order unless told to, but a filter
 #   before the vectors and none before the table shifts all rows. Keep an id beside each text, as above.
 # * **Duplicates.** Margin asks for every copy of a hard text. Drop them first, as ``drop_duplicates`` did above.
-# * **Classes of very different sizes** make accuracy a poor number; :doc:`/texts` compares strategies on two sets of
-#   documents by balanced accuracy.
+# * **Classes of very different sizes** make accuracy a poor number; :doc:`/results/texts` compares strategies on two
+#   sets of documents by balanced accuracy.
 # * **Strategies that look at distances** refuse sparse rows, since nothing makes them dense unasked: give them vectors.
 #
 # A transformer that is trained further on the labels is in :doc:`plot_hugging_face`. The command
-# ``torchal query --texts texts.csv --column text`` does the first way without any Python: :doc:`/command`.
+# ``torchal query --texts texts.csv --column text`` does the first way without any Python: :doc:`/guides/command`.
