@@ -45,7 +45,7 @@ def test_every_strategy_has_a_note(name):
     assert file.exists(), f"write docs/strategies/notes/{name}.md, as the notes beside it"
     note = read_note(file)
     assert tuple(note.sections) == SECTIONS
-    assert all(len(text.split()) >= 10 for heading, text in note.sections.items() if heading != "Formula")
+    assert all(len(text.split()) >= 8 for heading, text in note.sections.items() if heading != "Formula")
     assert note.link is None or re.match(r"https://(doi\.org/10\.|arxiv\.org/abs/)", note.link)
     for link in re.findall(r"\]\(\.\./([^)#]+)\)", note.body):
         assert (ROOT / "docs" / link).exists(), link
