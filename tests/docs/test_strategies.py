@@ -15,7 +15,7 @@ from make_pages.mathml import as_mathml
 from make_pages.plane import BATCH, PlaneModel, make_plane
 from make_pages.plane_drawing import HEIGHT, WIDTH
 from make_pages.strategy_needs import list_needs, needs_of, short_needs
-from make_pages.strategy_notes import FAMILIES, SECTIONS, read_note, read_notes
+from make_pages.strategy_notes import FAMILIES, SECTIONS, read_note
 from make_pages.strategy_pictures import ROUNDS, draw_strategy, pictured_sampler, play_strategy
 from make_pages.strategy_settings import kernels_of, settings_of
 
@@ -35,8 +35,7 @@ def needs(name):
 
 @pytest.fixture(scope="module")
 def pages():
-    notes = read_notes(NOTES)
-    return {name: strategies.Page(name, samplers.from_name(name), needs(name), notes.get(name)) for name in NAMES}
+    return {page.name: page for page in strategies.strategy_pages()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,6 +95,17 @@ def test_pages_say_what_there_is_to_know(pages, name):
     assert re.search(rf"pictures/{name}\.svg\n:alt: \S", text)
     assert page.note.paper in text
     assert (ROOT / re.search(r"Source: `(.+?)`", text)[1]).is_file()
+
+
+def test_pages_link_to_what_they_name(pages):
+    text = strategies.page_text(pages["bald"], [pages["bald"], pages["epig"]])
+    assert "[`batch_bald`](batch_bald.md) and [`power_bald`](power_bald.md)" in " ".join(text.split())
+    assert "other strategies: [EPIG](epig.md)." in text
+    assert "(bald.md)" not in text
+    named = strategies._with_links("`Margin` of `torchal.functional.margin` with `k` and {math}`entropy`")
+    assert named == (
+        "{py:class}`~torchal.samplers.Margin` of {py:obj}`torchal.functional.margin` with `k` and {math}`entropy`"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
