@@ -42,15 +42,15 @@ def _simulating(name: str) -> Callable[[], Sampler]:
 
 
 PICTURED: dict[str, Pictured] = {
-    "by_group": Pictured("groups= the squares that are drawn", _by_squares),
-    "contrastive": Pictured("k=3", lambda: samplers.Contrastive(k=3)),
-    "hierarchical_kmeans": Pictured("sizes=(24, 6)", lambda: samplers.HierarchicalKMeans(sizes=(24, 6))),
-    "seals": Pictured("k=10", lambda: samplers.Seals(k=10)),
-    "similar": Pictured("classes=(2,), that of the triangles", lambda: samplers.Similar(classes=(2,))),
-    "sub_pool": Pictured("n_rows=40", lambda: samplers.SubPool(n_rows=40)),
-    "switch": Pictured("after=20", lambda: samplers.Switch((samplers.TypiClust(), samplers.Margin()), after=20)),
+    "by_group": Pictured("the squares as its groups", _by_squares),
+    "contrastive": Pictured("`k=3`", lambda: samplers.Contrastive(k=3)),
+    "hierarchical_kmeans": Pictured("`sizes=(24, 6)`", lambda: samplers.HierarchicalKMeans(sizes=(24, 6))),
+    "seals": Pictured("`k=10`", lambda: samplers.Seals(k=10)),
+    "similar": Pictured("`classes=(2,)`, that of the triangles", lambda: samplers.Similar(classes=(2,))),
+    "sub_pool": Pictured("`n_rows=40`", lambda: samplers.SubPool(n_rows=40)),
+    "switch": Pictured("`after=20`", lambda: samplers.Switch((samplers.TypiClust(), samplers.Margin()), after=20)),
     **{
-        f"simulate_batch_{kind}": Pictured("n_sims=3, train_per_sim=3", _simulating(f"simulate_batch_{kind}"))
+        f"simulate_batch_{kind}": Pictured("`n_sims=3, train_per_sim=3`", _simulating(f"simulate_batch_{kind}"))
         for kind in ("best_sim", "frequency", "mixture")
     },
 }
@@ -61,7 +61,7 @@ def pictured_settings(name: str) -> str | None:
 
     Example:
         >>> pictured_settings("sub_pool"), pictured_settings("margin")
-        ('n_rows=40', None)
+        ('`n_rows=40`', None)
     """
     return PICTURED[name].text if name in PICTURED else None
 
@@ -100,7 +100,8 @@ def _state_of_sources() -> str:
     """Return a digest of all that a picture depends on."""
     package = Path(torchal.__file__).parent
     parts = ("samplers", "functional", "engine", "solvers", "pool", "runs", "models")
-    sources = [source for part in parts for source in sorted((package / part).rglob("*.py"))]
+    sources = [*sorted(package.glob("*.py")), package / "study" / "looks.py"]
+    sources += [source for part in parts for source in sorted((package / part).rglob("*.py"))]
     sources += [Path(__file__).with_name(name) for name in ("plane.py", "plane_drawing.py", "strategy_pictures.py")]
     digest = hashlib.sha256(torch.__version__.encode())
     for source in sources:

@@ -62,8 +62,9 @@ def test_formulas_become_mathml(name):
     assert "$" not in body
 
 
-def test_notes_are_of_strategies_that_there_are():
+def test_notes_and_settings_of_pictures_are_of_strategies_that_there_are():
     assert {file.stem for file in NOTES.glob("*.md")} <= set(NAMES)
+    assert strategy_pictures.PICTURED.keys() <= set(NAMES)
 
 
 @pytest.mark.parametrize(
