@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from make_pages.strategy_settings import kernels_of, prose, references_of, setti
 from torchal import samplers
 from torchal.protocols import HasPosterior
 from torchal.samplers import Sampler
+
+NOTES = Path(__file__).parents[1] / "strategies" / "notes"
 
 SOURCE_URL: str | None = None
 """Where the repository's files can be read, ending in a slash, once there is such a place."""
@@ -64,12 +67,17 @@ def write_strategy_pages(docs: Path) -> None:
         docs: the folder of the documentation.
     """
     folder = docs / "strategies"
-    names = samplers.names()
-    write_pictures(folder / "pictures", names)
-    notes = read_notes(folder / "notes")
-    pages = [_page(name, notes.get(name)) for name in names]
+    write_pictures(folder / "pictures", samplers.names())
+    pages = strategy_pages(folder / "notes")
     texts = {page.name: page_text(page, [other for other in pages if other.family == page.family]) for page in pages}
     write_folder(folder, {**texts, "index": index_text(pages)}, suffix=".md")
+
+
+@cache
+def strategy_pages(notes: Path = NOTES) -> list[Page]:
+    """Return every strategy by its name, with what is written of it in a folder."""
+    found = read_notes(notes)
+    return [_page(name, found.get(name)) for name in samplers.names()]
 
 
 def _page(name: str, note: Note | None) -> Page:
