@@ -162,8 +162,8 @@ def main() -> int:
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
     print(
-        f"{len(problems)} problems. For a person: project_urls in setup.cfg and the address in CITATION.cff, once there is "
-        f"one; the date of {torchal.__version__} in CHANGELOG.md; the tag v{torchal.__version__}; the upload."
+        f"{len(problems)} problems. For a person: project_urls in setup.cfg and the address in CITATION.cff, once "
+        f"there is one; the date of {torchal.__version__} in CHANGELOG.md; the tag v{torchal.__version__}; the upload."
     )
     return 1 if problems else 0
 
