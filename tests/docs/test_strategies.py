@@ -115,8 +115,9 @@ def test_the_lines_to_use_it_work(pages, name):
     python, command = (re.search(rf"```{kind}\n(.*?)```", said, flags=re.DOTALL)[1] for kind in ("python", "bash"))
     inputs = torch.randn(80, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(80) % 10
-    told = {"inputs": inputs, "labels_of": lambda rows: labels[rows]}
+    told = {"inputs": inputs, "groups": torch.arange(80) // 4, "labels_of": lambda rows: labels[rows]}
     exec(python, told | {"validation_inputs": inputs[:9], "validation_labels": labels[:9]})
+    assert (call := pages[name].note.call) is None or call in python
     conf = ROOT / "experiments" / "conf"
     assert (conf / "sampler" / f"{name}.yaml").is_file()
     settings = [word.split("=")[0].split(".") for word in command.split() if word.startswith("model.")]
