@@ -13,6 +13,7 @@ them in Python, and then sweeps them by the command of the experiments beside th
 # It is a temporary one here. Let us say that you predict who of 442 people with diabetes will get worse fast, that fast
 # means the worst 15 % a year later, and that finding this out costs a visit each.
 
+import importlib
 import os
 import subprocess
 import sys
@@ -29,7 +30,16 @@ from torchal.statistics import mean_interval
 
 workspace = tempfile.TemporaryDirectory()
 mine = Path(workspace.name)
-sys.path.insert(0, str(mine))
+
+
+def imported(name):
+    """Import a file of the folder, as ``import name`` does where the folder is on the path."""
+    sys.path.insert(0, str(mine))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(mine))
+
 
 # %%
 # The data set
@@ -53,7 +63,7 @@ def progression(*, share: float = 0.15, **settings) -> Splits:
     return make_splits(inputs, labels, name="progression", **settings)
 ''')
 
-from my_data import progression
+progression = imported("my_data").progression
 
 data = progression(seed=0, standardize=True)
 print(data.class_names, "in the pool:", torch.bincount(data.train.targets).tolist())
@@ -94,7 +104,7 @@ class NearestMean(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(1)]
 ''')
 
-from my_model import NearestMean
+NearestMean = imported("my_model").NearestMean
 
 # %%
 # The strategy
@@ -138,7 +148,7 @@ class RareMargin(ScoreSampler):
         return (1 - (best[:, 0] - best[:, 1])) * (probs @ rarity.to(probs.dtype))
 ''')
 
-from my_strategy import RareMargin
+RareMargin = imported("my_strategy").RareMargin
 
 # %%
 # Try it on a handful of rows by hand first: two rows of which the model is as unsure, one of them rather of the class
@@ -235,7 +245,6 @@ left.set(xlabel="labels", ylabel="balanced accuracy on the test part")
 right.set(xlabel="labels", ylabel="labels of the class fast")
 right.legend()
 plt.show()
-sys.path.remove(str(mine))
 workspace.cleanup()
 
 # %%

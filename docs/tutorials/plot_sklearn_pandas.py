@@ -105,7 +105,7 @@ plt.show()
 # %%
 # Does it pay?
 # ------------
-# In a simulation the answers are known, so the question has an answer. :func:`torchal.rounds.rounds` plays the
+# In a simulation the answers are known, so the question has an answer. :func:`torchal.rounds` plays the
 # pathologist by a function, here for ten seeds and two strategies. The same seed begins with the same ten biopsies.
 
 truth = diagnoses.to_numpy()
