@@ -6,7 +6,7 @@ PORT ?= 6006
 VENV_PYTHON := $(VENV)/bin/python
 INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: run test test-portable lint format docs bench gpu tensorboard clean
+.PHONY: run test test-portable lint format docs release-check bench gpu tensorboard clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -35,6 +35,10 @@ docs: $(VENV)/.installed-dev
 	$(VENV_PYTHON) -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/docs
 	cd docs && ../$(VENV_PYTHON) -m make_pages.check_site ../build/docs
 
+# PYTHONS="3.11 3.12" tries some; each is installed with torch, which takes minutes
+release-check: $(VENV)/.installed-release
+	$(VENV_PYTHON) -m tests.release $(PYTHONS)
+
 bench: $(VENV)/.installed-bench
 	$(VENV_PYTHON) -m benchmarks.run
 
@@ -58,6 +62,10 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(INSTALL) '.[bench]'
+	touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(INSTALL) '.[release]'
 	touch $@
 
 $(VENV)-oldest/.installed: setup.cfg constraints-oldest.txt

@@ -12,6 +12,7 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the pages are the same with and without a GPU
 os.environ.setdefault("MPLBACKEND", "agg")
 
+from make_pages.choosing import cost_table, evidence_table, intervals_text  # noqa: E402
 from make_pages.tutorials import as_reader_sees_it  # noqa: E402
 
 import torchal  # noqa: E402
@@ -28,6 +29,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "sphinx_copybutton",
+    "sphinx_design",
     "myst_parser",
     "make_pages.docstrings",
     "make_pages.mathml",
@@ -39,7 +41,8 @@ default_role = "py:obj"
 nitpicky = False
 
 # -- prose ------------------------------------------------------------------------------------------------------------
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
+myst_substitutions = {"evidence": evidence_table(), "intervals": intervals_text(), "costs": cost_table()}
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # a page may be part of another one
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -130,8 +130,8 @@ def intervals_text() -> str:
         median, low, high = half_widths(key)
         lines.append(f"| {study.title} | ± {median:.3f} | ± {low:.3f} and ± {high:.3f} |")
     return (
-        "How far Student's 95 % interval of ten paired differences in area reaches to either side, in the studies of this "
-        "site:\n\n" + "\n".join(lines)
+        "How far Student's 95 % interval of ten paired differences in area reaches to either side, in the studies of "
+        "this site:\n\n" + "\n".join(lines)
     )
 
 
@@ -145,10 +145,10 @@ def cost_table() -> str:
         lines.append(f"| [`{name}`](../strategies/{name}.md) | " + " | ".join(cells) + " |")
     within = sum(1 / 1.5 <= one <= 1.5 for one in off)
     return (
-        "Seconds of one core for a batch of 100 of ten classes, with 512 columns, features and probabilities being there "
-        "already. They follow from formulas fitted to pools of 1 000 to 128 000 rows (`python -m benchmarks.cost`), so a "
-        f"million rows is an extrapolation. On a pool that none was fitted to, {within} of {len(off)} are within a factor "
-        "of 1.5 of what was measured.\n\n" + "\n".join(lines)
+        "Seconds of one core for a batch of 100 of ten classes, with 512 columns, features and probabilities being "
+        "there already. They follow from formulas fitted to pools of 1 000 to 128 000 rows "
+        "(`python -m benchmarks.cost`), so a million rows is an extrapolation. On a pool that none was fitted to, "
+        f"{within} of {len(off)} are within a factor of 1.5 of what was measured.\n\n" + "\n".join(lines)
     )
 
 

@@ -29,6 +29,10 @@ class Study(NamedTuple):
     takes: Callable[[Mapping[str, str]], bool] = lambda _: True
 
 
+def _is_repeated(line: Mapping[str, str]) -> bool:
+    return "repeated" in line["experiment"]
+
+
 def _noise(share: str) -> Callable[[Mapping[str, str]], bool]:
     return lambda line: line["experiment"].endswith(f"noise.share={share}")
 
@@ -36,10 +40,8 @@ def _noise(share: str) -> Callable[[Mapping[str, str]], bool]:
 STUDIES = {
     "first": Study("the first hundred labels, linear model", "low_budget", "low_budget.csv"),
     "linear": Study("some hundred labels, linear model", "study", "study.csv"),
-    "network": Study("up to 300 labels, networks", "modern", "modern.csv", lambda line: "repeated" not in line["data"]),
-    "copies": Study(
-        "every image three times, network", "modern", "modern.csv", lambda line: "repeated" in line["data"]
-    ),
+    "network": Study("up to 300 labels, networks", "modern", "modern.csv", lambda line: not _is_repeated(line)),
+    "copies": Study("every image three times, network", "modern", "modern.csv", _is_repeated),
     "rare": Study("a class of one row in a hundred", "rare", "rare.csv"),
     "texts": Study("documents, classes of different size", "texts", "texts.csv"),
     "noise": Study("two labels in ten wrong", "noise", "noise.csv", _noise("0.2")),

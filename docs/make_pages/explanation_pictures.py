@@ -46,7 +46,7 @@ def draw_block() -> Figure:
     left.axhline(float(threshold), color=_LINE, lw=1, ls="--")
     left.axvspan(0, int(in_block.sum()), color=_ORANGE, alpha=0.12, lw=0)
     left.annotate("threshold", (_N_ROWS, float(threshold)), ha="right", va="bottom", color=_LINE)
-    left.annotate("the block", (int(in_block.sum()) / 2, 0.02), ha="center", va="bottom", color=_LINE, fontsize=8)
+    left.annotate("the block", (int(in_block.sum()) + 4, 2.2), ha="left", va="center", color=_LINE, fontsize=9)
     left.set(xlabel="rows, by their values when the block begins", ylabel="distance to the nearest centre")
     left.legend(frameon=False, loc="upper right")
     right.scatter(*rows[~in_block].T, s=7, color=_GREY, lw=0, label="rows outside")

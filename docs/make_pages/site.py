@@ -13,12 +13,20 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
 from make_pages.api import write_api_pages
+from make_pages.choosing import write_choosing
+from make_pages.explanation_pictures import write_explanation_pictures
 from make_pages.public_names import public_names
+from make_pages.results import write_results_pages
 from make_pages.strategies import write_strategy_pages
 
 
 def _write_pages(app: Sphinx) -> None:
-    write_api_pages(Path(app.srcdir))
+    docs = Path(app.srcdir)
+    write_api_pages(docs)
+    write_strategy_pages(docs)
+    write_explanation_pictures(docs)
+    write_results_pages(docs)
+    write_choosing(docs)
     write_strategy_pages(Path(app.srcdir))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ from make_pages.strategy_settings import kernels_of, prose, references_of, setti
 from torchal import samplers
 from torchal.protocols import HasPosterior
 from torchal.samplers import Sampler
+
+NOTES = Path(__file__).parents[1] / "strategies" / "notes"
 
 SOURCE_URL: str | None = None
 """Where the repository's files can be read, ending in a slash, once there is such a place."""
@@ -64,12 +68,17 @@ def write_strategy_pages(docs: Path) -> None:
         docs: the folder of the documentation.
     """
     folder = docs / "strategies"
-    names = samplers.names()
-    write_pictures(folder / "pictures", names)
-    notes = read_notes(folder / "notes")
-    pages = [_page(name, notes.get(name)) for name in names]
+    write_pictures(folder / "pictures", samplers.names())
+    pages = strategy_pages(folder / "notes")
     texts = {page.name: page_text(page, [other for other in pages if other.family == page.family]) for page in pages}
     write_folder(folder, {**texts, "index": index_text(pages)}, suffix=".md")
+
+
+@cache
+def strategy_pages(notes: Path = NOTES) -> list[Page]:
+    """Return every strategy by its name, with what is written of it in a folder."""
+    found = read_notes(notes)
+    return [_page(name, found.get(name)) for name in samplers.names()]
 
 
 def _page(name: str, note: Note | None) -> Page:
@@ -84,7 +93,7 @@ def page_text(page: Page, family: list[Page]) -> str:
         f"# {page.title}",
         page.summary,
         _picture(page),
-        page.note.body if page.note else f"## Idea\n\n{prose(type(page.sampler).__doc__ or '')}",
+        _body(page),
         "## Needs\n\n" + _bullets(_needs_lines(page)),
         "## Use it\n\n" + _use(page),
         "## Settings\n\n" + _settings(page),
@@ -96,12 +105,32 @@ def page_text(page: Page, family: list[Page]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _body(page: Page) -> str:
+    if page.note:
+        return _with_links(page.note.body, page.name)
+    return f"## Idea\n\n{prose(type(page.sampler).__doc__ or '')}"
+
+
+def _with_links(text: str, own: str = "") -> str:
+    """Return a text with links where it names a strategy, a sampler or anything else of torchal as code."""
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in samplers.names():
+            return match[0] if name == own else f"[`{name}`]({name}.md)"
+        if name.startswith("torchal."):
+            return f"{{py:obj}}`{name}`"
+        is_sampler = isinstance(getattr(samplers, name, None), type)
+        return f"{{py:class}}`~torchal.samplers.{name}`" if is_sampler else match[0]
+
+    return re.sub(r"(?<![}\[])`([\w.]+)`", link, text)
+
+
 def _picture(page: Page) -> str:
     settings = pictured_settings(page.name)
     caption = picture_caption(settings)
-    return (
-        f"```{{figure}} pictures/{page.name}.png\n:alt: {describe_picture(page.title)}\n:width: 100%\n\n{caption}\n```"
-    )
+    options = f":alt: {describe_picture(page.title)}\n:width: 100%\n:figclass: rounds"
+    return f"```{{figure}} pictures/{page.name}.svg\n{options}\n\n{caption}\n```"
 
 
 def _bullets(lines: list[str]) -> str:
@@ -149,7 +178,7 @@ def _settings(page: Page) -> str:
     settings = settings_of(page.sampler)
     if not settings:
         return "None."
-    rows = "\n".join(f"| `{one.name}` | {_code(one.default)} | {_cell(one.meaning)} |" for one in settings)
+    rows = "\n".join(f"| `{one.name}` | {_code(one.default)} | {_with_links(_cell(one.meaning))} |" for one in settings)
     return f"| name | default | meaning |\n|---|---|---|\n{rows}"
 
 
@@ -166,7 +195,7 @@ def _reference(page: Page) -> str:
     lines = []
     if page.note:
         lines.append(f"{page.note.paper}." + (f" <{page.note.link}>" if page.note.link else ""))
-    lines += [f"The code says: {text}" for text in references_of(page.sampler, kernels)]
+    lines += [f"The code says: {_with_links(text)}" for text in references_of(page.sampler, kernels)]
     lines.append(f"Class: {{py:class}}`torchal.samplers.{type(page.sampler).__name__}`.")
     if kernels:
         lines.append("It binds " + ", ".join(f"{{py:func}}`torchal.functional.{name}`" for name in kernels) + ".")
@@ -195,11 +224,11 @@ def index_text(pages: list[Page]) -> str:
 def _cards(pages: list[Page]) -> str:
     cards = "\n\n".join(
         ":::{container} card-link\n"
-        f"[![{page.title}: the picks of round 5](pictures/{page.name}_small.png)]({page.name}.md)\n\n"
+        f"[![{page.title}: the picks of round 5](pictures/{page.name}_small.svg)]({page.name}.md)\n\n"
         f"**[{page.title}]({page.name}.md)**\n\n{page.summary}\n\n`{page.name}`: {short_needs(page.needs)}\n:::"
         for page in pages
     )
-    return f"::::{{container}} cards\n{cards}\n::::"
+    return f"::::{{container}} cards strategies\n{cards}\n::::"
 
 
 def _toctree(pages: list[Page]) -> str:

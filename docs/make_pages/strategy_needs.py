@@ -98,7 +98,8 @@ def _first_with_model(sampler: Sampler) -> int | None:
 def _looked_at(sampler: Sampler) -> frozenset[str]:
     """Return what a sampler looks at, by letting it pick rows of the plane."""
     plane = make_plane()
-    pool = Pool.unlabeled(plane.inputs, n_classes=N_CLASSES).with_labels(plane.start, plane.truth[plane.start])
+    inputs = plane.inputs.clone()  # or a graph that another sampler has made of them would not be made again
+    pool = Pool.unlabeled(inputs, n_classes=N_CLASSES).with_labels(plane.start, plane.truth[plane.start])
     model = PlaneModel().fit(plane.inputs[plane.start], plane.truth[plane.start])
     view = pool.view(model, generator=torch.Generator().manual_seed(0), validation=plane.validation)
     sampler.select(view, BATCH)
