@@ -36,12 +36,12 @@ samplers = {"margin": Margin(), "k_center": KCenterGreedy(), "uniform": Uniform(
 
 
 def play(name, seed):
-    data = digits(seed=seed, standardize=True, max_rows=900)
+    data = digits(seed=seed, standardize=True, max_rows=800)
     start = start_rows(data.train.targets, 20, generator=torch.Generator().manual_seed(seed))
     trainer = Trainer(
         LogisticRegression(C=1.0),
         samplers[name],
-        schedule=Schedule(batch_size=20, budget=140),
+        schedule=Schedule(batch_size=20, budget=120),
         run_dir=Path(workspace.name, name, f"seed={seed}"),
         seed=seed + 1000 * (name == "impostor"),
         config={"names": {"sampler": name}, "seed": seed},
@@ -152,7 +152,7 @@ plt.show()
 # * *margin* is better than chance here, by an amount that its interval tells.
 # * *k_center* is not: uniform sampling was not beaten, and the end of the interval says how large a difference could
 #   have been overlooked. If that much would matter, run the pairs that are missing; if not, the question is answered.
-# * The *impostor* is what it is. In the table of three seeds it ended above uniform sampling.
+# * The *impostor* is what it is. With three seeds it had won three of three.
 #
 # This is no exception: :doc:`/results/study` compares eight strategies on 37 published data sets, and on 13 of them
 # none of the eight beats uniform sampling.

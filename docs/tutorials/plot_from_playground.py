@@ -29,23 +29,23 @@ reads back what used to be a pickle.
 #
 # A flag became a setting, mostly under a longer name:
 #
-# =====================================  ===========================================================
-# flag                                   setting
-# =====================================  ===========================================================
-# ``--dataset``                          ``data``, and any setting of it as ``data.keep=[4,9]``
-# ``--sampling_method``                  ``sampler``; ``kcenter`` is ``k_center``
-# ``--score_method``                     ``model``
-# ``--select_method``                    ``select_model``
-# ``--warmstart_size=0.02``              ``start.n=null start.fraction=0.02``, in ``schedule=playground``
-# ``--batch_size=0.02``                  ``schedule.batch_fraction=0.02``, in the same
-# ``--train_horizon=0.24``               ``schedule.budget_fraction=0.24``
-# ``--trials=5 --seed=1``                ``trials=5 seed=1``
-# ``--confusions="0.0 0.1"``             ``noise=0.0,0.1 -m``
-# ``--active_sampling_percentage="0.3"`` ``active_fraction=0.3``
-# ``--normalize_data``                   ``data.normalize=true``
-# ``--save_dir=DIR``                     ``runs=DIR``
-# ``utils/chart_data.py``                the report at the end; ``python -m experiments.report DIR``
-# =====================================  ===========================================================
+# ========================================  ===========================================================
+# flag                                      setting
+# ========================================  ===========================================================
+# ``--dataset``                             ``data``, and any setting of it as ``data.keep=[4,9]``
+# ``--sampling_method``                     ``sampler``; ``kcenter`` is ``k_center``
+# ``--score_method``                        ``model``
+# ``--select_method``                       ``select_model``
+# ``--warmstart_size=0.02``                 ``start.n=null start.fraction=0.02``, in ``schedule=playground``
+# ``--batch_size=0.02``                     ``schedule.batch_fraction=0.02``, in the same
+# ``--train_horizon=0.24``                  ``schedule.budget_fraction=0.24``
+# ``--trials=5 --seed=1``                   ``trials=5 seed=1``
+# ``--confusions="0.0 0.1"``                ``noise=0.0,0.1 -m``
+# ``--active_sampling_percentage="0.3"``    ``active_fraction=0.3``
+# ``--normalize_data``                      ``data.normalize=true``
+# ``--save_dir=DIR``                        ``runs=DIR``
+# ``utils/chart_data.py``                   the report at the end; ``python -m experiments.report DIR``
+# ========================================  ===========================================================
 #
 # All of them, and every difference that changes numbers, are in :doc:`/guides/playground`.
 #
@@ -115,16 +115,19 @@ plt.show()
 # The Playground has this data set for a reason. Four fifths of the points are of one colour; a model that has not seen
 # a label of some square of the other does not suspect that there is one, and margin sampling, which asks where the
 # model is unsure, never goes to look. In the run below it bought nothing in most of the lower left. Informative-diverse
-# sampling deals its picks out to clusters of the pool, and sees a little more; random points are everywhere.
+# sampling deals its picks out to clusters of the pool, and sees a little more; random points are everywhere. Points are
+# what was bought, in the colour that the answer was.
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), layout="constrained")
+data = checkerboard(seed=1, max_rows=1500)
+points, colours = data.train
+red = int(points[colours == 1][0].floor().sum()) % 2
+board = np.indices((4, 4)).sum(0) % 2 == red
+figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), layout="constrained")
 for axis, (name, by_seed) in zip(axes, found.items(), strict=True):
-    data = checkerboard(seed=1, max_rows=1500)
-    points, colours = data.train
     labeled = torch.cat([result.rows for result in by_seed[1].rounds])
-    axis.scatter(*points.T, c=colours, s=3, cmap="coolwarm", alpha=0.35, linewidth=0)
-    axis.scatter(*points[labeled].T, c=colours[labeled], s=16, cmap="coolwarm", edgecolor="black", linewidth=0.6)
-    axis.set(xticks=[], yticks=[], title=f"{name}: {by_seed[1].curve()[1][-1]:.3f}", aspect="equal")
+    axis.imshow(board, extent=(0, 4, 0, 4), origin="lower", cmap="coolwarm", alpha=0.25)
+    axis.scatter(*points[labeled].T, c=colours[labeled], s=7, cmap="coolwarm")
+    axis.set(xticks=[], yticks=[], title=f"{name}: {by_seed[1].curve()[1][-1]:.3f}")
 plt.show()
 
 # %%
