@@ -1,4 +1,4 @@
-# make run, make test, make lint, make tensorboard, make bench: each sets up what it needs, in .venv, once.
+# make run, make test, make lint, make docs, make tensorboard, make bench: each sets up what it needs, in .venv, once.
 PYTHON ?= python3
 VENV := .venv
 RUNS ?= runs
@@ -6,7 +6,7 @@ PORT ?= 6006
 VENV_PYTHON := $(VENV)/bin/python
 INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: run test test-portable lint format bench gpu tensorboard clean
+.PHONY: run test test-portable lint format docs release-check bench gpu tensorboard clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -30,6 +30,15 @@ format: $(VENV)/.installed-dev
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
+# open build/docs/index.html; no network is used, and a warning is an error
+docs: $(VENV)/.installed-dev
+	$(VENV_PYTHON) -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/docs
+	cd docs && ../$(VENV_PYTHON) -m make_pages.check_site ../build/docs
+
+# PYTHONS="3.11 3.12" tries some; each is installed with torch, which takes minutes
+release-check: $(VENV)/.installed-release
+	$(VENV_PYTHON) -m tests.release $(PYTHONS)
+
 bench: $(VENV)/.installed-bench
 	$(VENV_PYTHON) -m benchmarks.run
 
@@ -40,7 +49,7 @@ tensorboard: $(VENV)/.installed
 	$(VENV_PYTHON) -m tensorboard.main --logdir "$(RUNS)" --port $(PORT) --samples_per_plugin images=1000
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build dist docs/api docs/learn docs/strategies/*.md docs/strategies/pictures *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"torchal needs Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}. Use: make PYTHON=/path/to/python3.x")'
@@ -53,6 +62,10 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(INSTALL) '.[bench]'
+	touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(INSTALL) '.[release]'
 	touch $@
 
 $(VENV)-oldest/.installed: setup.cfg constraints-oldest.txt

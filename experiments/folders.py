@@ -59,7 +59,7 @@ def check_fetched(name: str, about: dict[str, Any]) -> None:
 
 
 def as_table() -> str:
-    """Return the published data sets as a table in Markdown, which docs/data.md has."""
+    """Return the published data sets as a table in Markdown, which docs/guides/data.md has."""
     lines = [
         "| name | rows | columns | classes | source | licence | SHA-256 of its files, as published |",
         "|---" * 7 + "|",

@@ -231,8 +231,8 @@ def tell_of_unlabeled(data: Iterable[Splits]) -> None:
             _TOLD.add(splits.name)
             n_known = sum(len(part.targets) for part in (splits.train, splits.validation, splits.test))
             print(
-                f"{splits.name}: {len(others)} rows have no label; {n_known} rows with one are in this simulation. To "
-                "ask a person about the others: ActiveLearner(model, sampler, splits.query_pool()), see docs/data.md",
+                f"{splits.name}: {len(others)} rows have no label; {n_known} rows with one are in this simulation. "
+                "To ask a person about the others: ActiveLearner(model, sampler, splits.query_pool())",
                 file=sys.stderr,
             )
 

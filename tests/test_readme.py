@@ -18,9 +18,19 @@ from tests.study.runs import write_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SETTINGS = re.search(r"\| setting \| what \|\n(.*?)\n\n", README, re.DOTALL)[1]
-PLAYGROUND = (ROOT / "docs" / "playground.md").read_text()
-COMMANDS = re.findall(r"^python -m experiments\.run (?!--)(.*?)(?:\s+#.*)?$", README + PLAYGROUND, re.MULTILINE)
+GUIDES = ROOT / "docs" / "guides"
+EXPERIMENTS = (GUIDES / "experiments.md").read_text()
+PAGES = [
+    README,
+    EXPERIMENTS,
+    (ROOT / "docs" / "start.md").read_text(),
+    *map(Path.read_text, sorted(ROOT.glob("docs/explanation/*.md"))),
+]
+SETTINGS = re.search(r"\| setting \| what \|\n(.*?)\n\n", EXPERIMENTS, re.DOTALL)[1]
+PLAYGROUND = (GUIDES / "playground.md").read_text()
+COMMANDS = re.findall(
+    r"^python -m experiments\.run (?!--)(.*?)(?:\s+#.*)?$", "\n".join([*PAGES, PLAYGROUND]), re.MULTILINE
+)
 TABLE = [
     text.replace("FILE", "a.csv").replace("COLUMN", "label").replace("DIR", "elsewhere")
     for line in PLAYGROUND.splitlines()
@@ -47,20 +57,47 @@ def composed(overrides):
         return compose("config", first)
 
 
-def test_the_python_examples_run_one_after_another(tmp_path):
-    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def run_examples(page, folder):
+    """Run the Python blocks of a page one after another, as a program of its own; return what it printed."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    assert code
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("([20, 40, 60, 80, 100], [0.")
+    return done.stdout
+
+
+def test_the_readme_is_one_screen():
+    assert len(README.splitlines()) <= 60
+
+
+def test_the_five_lines_of_the_readme_run(tmp_path):
+    assert len(set(re.findall(r"\d+", run_examples(README, tmp_path)))) == 10
+
+
+def test_the_start_page_runs_as_it_is_written(tmp_path):
+    told = run_examples((ROOT / "docs" / "start.md").read_text(), tmp_path).splitlines()
+    assert [line.split()[:2] for line in told[2:]] == [["Margin", "200"], ["Uniform", "200"]]
+    assert float(told[2].split()[2]) > float(told[3].split()[2]) > 0.85
+    assert (tmp_path / "runs" / "first" / "Margin" / "rounds.jsonl").exists()
+
+
+def test_the_examples_about_choosing_rows_run_one_after_another(tmp_path):
+    told = run_examples((GUIDES / "choose_rows.md").read_text(), tmp_path)
+    assert told.startswith("([20, 40, 60, 80, 100], [0.")
     assert (tmp_path / "to_label.csv").exists()
     assert (tmp_path / "to_label.html").exists()
     assert (tmp_path / "runs" / "mine" / "rounds.jsonl").exists()
 
 
+@pytest.mark.parametrize("name", ["networks", "classical_models"])
+def test_the_examples_of_a_guide_run_by_themselves(name, tmp_path):
+    run_examples((GUIDES / f"{name}.md").read_text(), tmp_path)
+
+
 def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path):
-    page = (ROOT / "docs" / "labelling_tools.md").read_text()
+    page = (GUIDES / "labelling_tools.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     code += "\nassert len(labels) == 3 and len(refused) == 1 and int(pool['picked'].sum()) == 5\n"
     done = subprocess.run(
@@ -72,7 +109,7 @@ def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path
 
 
 def test_the_python_examples_about_many_ranks(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "distributed.md").read_text()
+    page = (GUIDES / "distributed.md").read_text()
     codes = re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL)
     for code in codes:
         compile(code, "distributed.md", "exec")
@@ -87,7 +124,7 @@ def test_the_python_examples_about_many_ranks(tmp_path, monkeypatch):
 
 def test_the_python_examples_about_reports_run(tmp_path):
     write_sweep(tmp_path / "runs")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "report.md").read_text(), re.DOTALL))
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (GUIDES / "report.md").read_text(), re.DOTALL))
     out = forks.answer(run_code_and_listen, code, tmp_path)
     assert "digits, logistic margin Estimate(mean=0.7" in out
     assert (tmp_path / "report" / "report.html").exists()
@@ -101,7 +138,7 @@ def run_code_and_listen(code, folder):
 
 
 def test_the_python_example_about_data_runs(tmp_path):
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)[1]
+    code = re.search(r"```python\n(.*?)```", (GUIDES / "data.md").read_text(), re.DOTALL)[1]
     (tmp_path / "answers.csv").write_text(
         "size,label\n" + "".join(f"{i},{'ab'[i % 5 > 2] if i % 4 != 2 else ''}\n" for i in range(36))
     )
@@ -111,7 +148,7 @@ def test_the_python_example_about_data_runs(tmp_path):
 
 
 def test_the_python_examples_about_shards_run(tmp_path):
-    page = (ROOT / "docs" / "shards.md").read_text()
+    page = (GUIDES / "shards.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     code += "\nassert shards.ids([2499, 7]) == ['image2499.jpg', 'image7.jpg']"
     code += "\nassert str(features) == 'FileRows(2500 x 64 of torch.float32 in 3 files)'"
@@ -133,7 +170,7 @@ def run_code(code, folder):
 
 
 def test_there_are_commands_and_a_table():
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8
     assert len(TABLE) >= 20
 
 
@@ -144,7 +181,7 @@ def test_commands_compose(command):
 
 @pytest.mark.parametrize("page", ["distributed.md", "shards.md"])
 def test_commands_about_shards_compose(page):
-    text = (ROOT / "docs" / page).read_text()
+    text = (GUIDES / page).read_text()
     commands = re.findall(r"^(?:python|torchrun --nproc-per-node 8) -m experiments\.run (.*)$", text, re.MULTILINE)
     assert len(commands) == {"distributed.md": 2, "shards.md": 1}[page]
     for command in commands:
@@ -176,7 +213,7 @@ def test_the_default_is_what_the_readme_says():
 
 @pytest.mark.parametrize("group", ["data", "model", "sampler", "schedule", "experiment"])
 def test_the_table_of_choices_is_complete(group):
-    line = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
+    line = next(line for line in EXPERIMENTS.splitlines() if line.startswith(f"| `{group}` |"))
     files = {path.stem for path in (ROOT / "experiments" / "conf" / group).glob("*.yaml")}
     assert set(re.findall(r"`(\w+)`", line.split("|")[2])) == files
 

@@ -125,7 +125,12 @@ class Shards:
         return self._failure is not None
 
     def attempt(self, work: Callable[[], Result], otherwise: Callable[[], Result]) -> Result:
-        """Return what work on this rank's own rows brings; if it fails, something else until the ranks speak next."""
+        """Return what work on this rank's own rows brings; if it fails, something else until the ranks speak next.
+
+        Args:
+            work: what is tried.
+            otherwise: what takes its place once something failed; it must not fail.
+        """
         if self.alone:
             return work()
         if self._failure is None:
@@ -184,6 +189,10 @@ class Shards:
 
         Small tensors are added up in the order of the ranks; large ones as the backend does, the same on every rank.
 
+        Args:
+            tensor: of this rank.
+            operation: "sum", "max" or "min".
+
         Shapes:
             tensor: any, the same on every rank.
         """
@@ -203,14 +212,23 @@ class Shards:
         return flat[:-1].view(tensor.shape).to(tensor.device)
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
-        """Return the tensor of one rank; those of the others say which shape and dtype it has."""
+        """Return the tensor of one rank; those of the others say which shape and dtype it has.
+
+        Args:
+            tensor: of this rank.
+            source: the rank whose tensor all get.
+        """
         if self.alone:
             return tensor
         sizes = [len(tensor) if rank == source else 0 for rank in range(self.world_size)]
         return self.all_gather(tensor if self.rank == source else tensor[:0], sizes)
 
     def total(self, count: int) -> int:
-        """Return the sum of a whole number over all ranks."""
+        """Return the sum of a whole number over all ranks.
+
+        Args:
+            count: of this rank.
+        """
         return count if self.alone else int(self.all_reduce(torch.tensor([count])))
 
     def settle(self) -> None:
@@ -218,15 +236,28 @@ class Shards:
         self.all_gather(torch.empty(0, dtype=torch.uint8), [0] * self.world_size)
 
     def values_of(self, index: Tensor, values: Tensor) -> Tensor:
-        """Return the values (N, ...) of rows of the pool, of which each rank has those of its own, (n, ...)."""
+        """Return the values (N, ...) of rows of the pool, of which each rank has those of its own, (n, ...).
+
+        Args:
+            index: row numbers of the pool, (n,) int64, the same on every rank.
+            values: of the rows of this rank.
+        """
         return self.gather_rows(index, lambda rows: [values[rows]], [values[:0]])[0]
 
     def mine(self, index: Tensor) -> Tensor:
-        """Return for each row of the pool whether it is this rank's, (n,) bool."""
+        """Return for each row of the pool whether it is this rank's, (n,) bool.
+
+        Args:
+            index: row numbers of the pool, (n,) int64.
+        """
         return torch.ones_like(index, dtype=torch.bool) if self.alone else (index >= self.start) & (index < self.stop)
 
     def numbers_of(self, mask: Tensor) -> Tensor:
-        """Return the rows of the pool for which the masks (N,) bool of all ranks are true, ascending, on every rank."""
+        """Return the rows of the pool for which the masks (N,) bool of all ranks are true, ascending, on every rank.
+
+        Args:
+            mask: of the rows of this rank.
+        """
         return self.all_gather(mask.nonzero().squeeze(1) + self.start)
 
     def lowest_of(self, mask: Tensor) -> Tensor:
@@ -273,7 +304,11 @@ class Shards:
         return [*rows, *found[len(here) :]]
 
     def local(self, index: Tensor) -> Tensor:
-        """Return which rows of the pool are this rank's, by numbers that count from its first: (m,) of (n,) int64."""
+        """Return which rows of the pool are this rank's, by numbers that count from its first: (m,) of (n,) int64.
+
+        Args:
+            index: row numbers of the pool.
+        """
         return index if self.alone else index[self.mine(index)] - self.start
 
     # -- how -------------------------------------------------------------------------------------------------------
@@ -336,6 +371,9 @@ class Shards:
 class Meeting:
     """What a rank says of its own arguments, and what it learns of those of the others once the meeting is over.
 
+    Args:
+        shards: whose ranks meet.
+
     Attributes:
         totals: the sums over all ranks of what was counted, in the same order.
     """
@@ -349,7 +387,13 @@ class Meeting:
         self.totals = self._counts
 
     def rows(self, n_rows: int, n_columns: int, *, name: str = "features") -> None:
-        """Say how many rows this rank has, and of how many columns, which must be alike on all ranks."""
+        """Say how many rows this rank has, and of how many columns, which must be alike on all ranks.
+
+        Args:
+            n_rows: of this rank.
+            n_columns: of the rows.
+            name: what they are called in a message.
+        """
         self._rows, self._name = (n_rows, n_columns), name
 
     def count(self, *numbers: int | Tensor) -> None:
@@ -357,7 +401,11 @@ class Meeting:
         self._counts[: len(numbers)] = [int(number) for number in numbers]
 
     def same(self, **settings: object) -> None:
-        """Say what must be the same on all ranks; generators by their state."""
+        """Say what must be the same on all ranks; generators by their state.
+
+        Args:
+            settings: by name.
+        """
         self._same.update(settings)
 
     def close(self) -> None:

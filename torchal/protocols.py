@@ -171,6 +171,11 @@ def provides(model: object, capability: type) -> bool:
 def check_provides(model: object, *alternatives: type, needed_by: str) -> None:
     """Require at least one of the capabilities.
 
+    Args:
+        model: any object.
+        alternatives: the capabilities.
+        needed_by: who needs one, for the message.
+
     Raises:
         CapabilityError: the model has none of them.
     """

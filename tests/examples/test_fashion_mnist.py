@@ -35,8 +35,9 @@ def test_says_how_to_get_the_files(tmp_path):
     assert "download=True has torchvision fetch Fashion-MNIST into it" in done.stderr
 
 
-def test_the_readme_shows_its_lines():
-    shown = re.search(r"```python\n(outputs = torchal\.embed.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_guide_shows_its_lines():
+    page = (ROOT / "docs" / "guides" / "choose_rows.md").read_text()
+    shown = re.search(r"```python\n(outputs = torchal\.embed.*?)```", page, re.DOTALL)
     lines = [line.partition("#")[0].strip() for line in shown.group(1).splitlines()]
     assert len(lines) == 4
     script = [line.strip() for line in SCRIPT.read_text().splitlines()]

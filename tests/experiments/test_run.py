@@ -444,9 +444,8 @@ class TestOptions:
         ]
 
     def test_a_yaml_of_ones_own_in_a_folder_of_ones_own(self, run, tmp_path):
-        text = re.search(
-            r"^```yaml my_conf/sampler/half.yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
-        )[1]
+        page = (ROOT / "docs" / "guides" / "experiments.md").read_text()
+        text = re.search(r"^```yaml my_conf/sampler/half.yaml\n(.*?)^```", page, re.M | re.S)[1]
         (tmp_path / "my_conf" / "sampler").mkdir(parents=True)
         (tmp_path / "my_conf" / "sampler" / "half.yaml").write_text(text)
         words = [

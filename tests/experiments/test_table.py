@@ -120,7 +120,7 @@ def test_no_runs(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["study", "modern", "low_budget", "rare", "texts"])
 def test_a_table_in_the_documentation_is_its_csv_file(name):
-    docs = Path(__file__).parents[2] / "docs"
+    docs = Path(__file__).parents[2] / "docs" / "results"
     with (docs / f"{name}.csv").open(encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     alike = Counter((line["data"], line["model"]) for line in found if line["sampler"] == "uniform")

@@ -119,6 +119,10 @@ def open_shards(
 class ShardedFeatures:
     """A matrix in files, row after row; see `open_shards`. Nothing of it is held in memory.
 
+    Args:
+        files: the files, in order.
+        column: of Parquet files, that which has the rows; None of .npy files.
+
     Attributes:
         files: what lies where.
         n_rows, n_columns: (N, D).

@@ -170,7 +170,12 @@ class FileRows:
         return self.as_tensor(room)
 
     def read_to(self, out: Tensor, start: int) -> None:
-        """Fill a contiguous tensor (R, D) of `dtype` on the CPU with the rows from `start` on."""
+        """Fill a contiguous tensor (R, D) of `dtype` on the CPU with the rows from `start` on.
+
+        Args:
+            out: the tensor.
+            start: the first of R rows.
+        """
         numbers = out.view(_SEEN_AS.get(self.dtype, self.dtype)).numpy()
         if self._stored.isnative:
             self.read_into(numbers.view(self._stored), start)
@@ -178,7 +183,11 @@ class FileRows:
             out.copy_(self.read(start, start + len(out)))
 
     def as_tensor(self, room: NDArray[Any]) -> Tensor:
-        """Return rows as they are stored as a tensor of `dtype`: in the same memory, if their bytes are in order."""
+        """Return rows as they are stored as a tensor of `dtype`: in the same memory, if their bytes are in order.
+
+        Args:
+            room: rows as they lie in a file, as `room` made the place for them.
+        """
         numbers = room.astype(room.dtype.newbyteorder("="), copy=False)
         if self.dtype in _SEEN_AS:
             numbers = numbers.view(np.int16)

@@ -121,7 +121,10 @@ def write_label_studio_config(
     from_name: str = "label",
     to_name: str = "item",
 ) -> Path:
-    """Write what `label_studio_config` returns into a file, and return its path."""
+    """Write what `label_studio_config` returns into a file, and return its path.
+
+    All but the path is as there: `classes`, `shows`, `from_name`, `to_name`.
+    """
     config = label_studio_config(classes, shows=shows, from_name=from_name, to_name=to_name)
     write_atomically(Path(path), config.encode())
     return Path(path)

@@ -143,7 +143,11 @@ class BallCover:
         return len(self._balls.rows)
 
     def pick(self, n: int, *, labeled: Tensor | None = None, candidates: Tensor | None = None) -> Selection:
-        """Pick n rows as `prob_cover` does; what is picked or labeled is not remembered."""
+        """Pick n rows as `prob_cover` does; what is picked or labeled is not remembered.
+
+        Shapes:
+            labeled, candidates: (N,) bool, as `prob_cover` has them.
+        """
         reader = self._reader
         labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
         check_budget(n, int(candidates.sum()))

@@ -97,7 +97,7 @@ def hierarchical_kmeans(
     Complexity:
         N D K multiply-adds for each resampling of the first level of K clusters, beyond `kmeans`; the other levels cost
         little. O(N) memory beyond the features, and chunks; K times `resample` rows are copied, to every rank, where
-            each clusters them anew.
+        each clusters them anew.
 
     Example:
         >>> x = torch.tensor([[0.0], [0.1], [1.0], [1.1], [90.0], [90.1]])

@@ -352,7 +352,8 @@ class Cover:
         """Pick n rows by `k_center_greedy`, among all that are no centres unless `candidates` (N,) bool says which.
 
         The picks do not become centres, since perhaps they are not all labeled: `add` those that are. Weights and
-        outliers may be others at each call: what is kept are the distances.
+        outliers may be others at each call: what is kept are the distances. All settings, `n`, `weights`,
+        `outliers` and `min_distance`, are as `k_center_greedy` has them.
         """
         device, home = self._reader.device, self._reader.home
         with self._shards.meeting() as meeting:

@@ -140,7 +140,11 @@ class TensorClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[mis
         return data
 
     def take_data_from(self, other: TensorClassifier) -> None:
-        """Learn from another estimator what it knows of rows and labels."""
+        """Learn from another estimator what it knows of rows and labels.
+
+        Args:
+            other: a fitted one of the same kind.
+        """
         for name in ("classes_", "input_shape_", "n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(other, name):

@@ -93,6 +93,9 @@ class DatasetInputs:
     def joined(self, more: DatasetInputs) -> DatasetInputs:
         """Return these with other rows behind them.
 
+        Args:
+            more: the rows that come behind.
+
         Raises:
             DataError: one has another way to read rows than the other, or rows with other names.
         """
@@ -120,6 +123,11 @@ class DatasetInputs:
         What is random in reading a row follows from the seed and the row alone, and in what is done to all of them at
         once, as `collate` and other libraries' data sets do, from the seed and the first; the global generators stay as
         they are.
+
+        Args:
+            rows: their numbers.
+            training: whether they are read as for training, by the other data set where there is one.
+            seed: of all that is random in reading.
 
         Raises:
             DataError: an item cannot be read, or not made a tensor; it says which, and why.

@@ -90,7 +90,11 @@ class SparseInputs:
         return chosen
 
     def joined(self, more: SparseInputs) -> SparseInputs:
-        """Return these with other rows behind them."""
+        """Return these with other rows behind them.
+
+        Args:
+            more: the rows that come behind.
+        """
         from scipy.sparse import vstack
 
         chosen = object.__new__(SparseInputs)

@@ -324,7 +324,10 @@ class Pool:
     ) -> PoolView:
         """Return what a sampler may see, with a model fitted on the labels bought so far.
 
-        Without one, where nothing can be fitted yet, the features are the inputs.
+        Args:
+            model: fitted; None where nothing can be fitted yet, and the features are the inputs.
+            generator: of the round.
+            validation: labeled rows beside the pool, for samplers that look at a score on them.
         """
         if validation is not None and is_sparse(validation.inputs):
             validation = validation._replace(inputs=as_inputs(validation.inputs))

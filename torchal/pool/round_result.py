@@ -20,6 +20,11 @@ class RoundResult:
     Round 0 is the start set. Every later round is one batch: selected, labeled, then fitted and scored. What a loop of
     one's own tells a sampler (`Sampler.tell`) has -1 as `round` and `n_labeled`, for nobody has counted.
 
+    Args:
+        picked_by: the sampler that named the rows; "start" for the start set.
+        validation, test: metrics of the model after the round, by name; empty without such a part.
+        seconds: of each phase, by name.
+
     Shapes:
         rows: (n,) int64, rows of the pool in pick order.
         source_rows: (n,) int64, the same rows where the data came from.

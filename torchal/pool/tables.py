@@ -111,6 +111,10 @@ class TableInputs:
     def check_columns(self, name: str, others: Any) -> None:
         """Require of other rows, if they are a table too, the same columns in the same order.
 
+        Args:
+            name: what the rows are called in the message.
+            others: the rows.
+
         Raises:
             DataError: they have others.
         """
@@ -131,6 +135,9 @@ class TableInputs:
 
     def joined(self, more: TableInputs) -> TableInputs:
         """Return these with other rows behind them.
+
+        Args:
+            more: the rows that come behind.
 
         Raises:
             DataError: they have other columns, numbers where these have none or the other way round, or are of another

@@ -42,6 +42,13 @@ class PoolView:
     them (with more than 2^27 numbers of features, only if those are read first). Made by `Pool.view`, or from tensors
     that are there already by `PoolView.from_tensors`.
 
+    Args:
+        model: fitted, and None where the view was made from tensors.
+        validation: labeled rows beside the pool; for a score on them.
+        generator_state: where `generator` starts.
+        given: outputs that are there already, by name.
+        trials: the T views of a refit with rows (T, n).
+
     Shapes:
         labeled: (N,) bool.
         candidates: (N,) bool, unlabeled and askable.
@@ -201,7 +208,11 @@ class PoolView:
         return self.generator_state.clone_state()
 
     def has(self, capability: type) -> bool:
-        """Tell whether an output is there: `HasDecisionFunction` for scores, `HasProbabilities` for log_probs, ..."""
+        """Tell whether an output is there: `HasDecisionFunction` for scores, `HasProbabilities` for log_probs, ...
+
+        Args:
+            capability: a protocol of `torchal.protocols`.
+        """
         return _OUTPUT_OF[capability] in self.given or provides(self.model, capability)
 
     def fork(self, key: int) -> PoolView:
@@ -343,6 +354,10 @@ class PoolView:
 
         For large pools: all of 10^6 rows, 20 draws and 100 classes would be 8 GB. The draws are the same functions
         whichever rows are asked for, if the model keeps to `torchal.protocols.HasPosterior`.
+
+        Args:
+            rows: (n,) int64.
+            k: how many draws.
         """
         return self._draws(k, rows)
 

@@ -122,6 +122,9 @@ def draw_map(
 def as_png(image: Image.Image) -> bytes:
     """Return a picture as the bytes of a PNG file, the same for the same picture.
 
+    Args:
+        image: the picture.
+
     Example:
         >>> as_png(Image.new("RGB", (2, 2)))[:4]
         b'\\x89PNG'

@@ -278,6 +278,9 @@ class ActiveLearner(LabelBook):
         the mean of 1 minus the largest probability. A start set has neither, nor have rows that are drawn at random
         while there is no model. See `torchal.runs.watching`.
 
+        Args:
+            names: of what is to be recorded: those above in quotes.
+
         Raises:
             ConfigError: a name is none of these.
             CapabilityError: uncertainty is wanted of a model without probabilities, or distances of rows without any.
@@ -622,9 +625,13 @@ class ActiveLearner(LabelBook):
         )
 
     def load_state_dict(self, state: Mapping[str, Any], history: list[RoundResult]) -> None:
-        """Go on where `state_dict` was taken, with the rounds finished until then.
+        """Go on where `state_dict` was taken.
 
         The pool may have more rows now, behind those it had. Its labels are those of the state, whatever others it has.
+
+        Args:
+            state: what `state_dict` returned.
+            history: the rounds finished until then, the start set among them.
 
         Raises:
             RunError: the state is of another pool, seed or sampler, or damaged.

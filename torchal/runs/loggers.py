@@ -113,7 +113,12 @@ class CsvLog:
         return self.name
 
     def open_run(self, folder: Path, learner: ActiveLearner) -> RunLog:
-        """Write the rounds that there are, in the place of an earlier file."""
+        """Write the rounds that there are, in the place of an earlier file.
+
+        Args:
+            folder: of the run.
+            learner: whose rounds they are.
+        """
         return _CsvRun(folder / self.name, learner.history)
 
 

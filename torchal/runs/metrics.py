@@ -157,6 +157,12 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the metrics of a fitted model, and always its accuracy, and its log-loss where it has probabilities.
 
+    Args:
+        model: fitted.
+        data: what it is scored on.
+        n_classes: how many classes there are, those that the model has not seen among them.
+        metrics: functions of an `Outcome`, by name.
+
     Shapes:
         seen: (C,) int64, the classes of the model's columns.
     """

@@ -25,7 +25,13 @@ AXES = ("labels", "cost", "seconds")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run as its folder tells it."""
+    """One run as its folder tells it.
+
+    Attributes:
+        config: as it was made with.
+        rounds: in their order, the start set first.
+        finished: whether it came to its end.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -114,6 +120,10 @@ class RunFolder:
     def open(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Write what the run is; where the folder has a run already, require that it is the same.
 
+        Args:
+            config: what the run is, in plain values.
+            environment: what it is made with, as `environment` says.
+
         Raises:
             ConfigError: the folder's run has another config; the message names the differences.
         """
@@ -189,7 +199,11 @@ class RunFolder:
             raise RunError(f"{self._rounds} is damaged: its first {n} lines are not those that the run wrote")
 
     def append(self, result: RoundResult) -> None:
-        """Write one more round, and wait until it is on disk."""
+        """Write one more round, and wait until it is on disk.
+
+        Args:
+            result: the round.
+        """
         line = json.dumps(result.to_json(), allow_nan=False) + "\n"
         with self.reported(), self._rounds.open("a", encoding="utf-8") as file:
             file.write(line)
@@ -199,6 +213,10 @@ class RunFolder:
 
     def write_checkpoint(self, state: Mapping[str, Any], *, finished: bool) -> None:
         """Replace the checkpoint as a whole.
+
+        Args:
+            state: tensors, numbers, text, lists and dicts.
+            finished: whether the run came to its end.
 
         Raises:
             RunError: the state holds what cannot be read back without unpickling; the old checkpoint stays.
@@ -274,6 +292,9 @@ def _digest(lines: Sequence[bytes]) -> hashlib._Hash:
 
 def find_runs(root: str | os.PathLike[str]) -> list[Run]:
     """Return every run below a folder, in the order of their paths.
+
+    Args:
+        root: the folder.
 
     Raises:
         RunError: there is no such folder, or a run in it is damaged.

@@ -129,7 +129,12 @@ class Schedule:
         return most if self.batch_sizes is None else min(most, len(self.batch_sizes))
 
     def batch(self, n_rows: int, number: int = 0) -> int:
-        """Return the size of a batch, counted from 0, for a pool of this many rows."""
+        """Return the size of a batch, counted from 0, for a pool of this many rows.
+
+        Args:
+            n_rows: of the pool.
+            number: of the batch, from 0.
+        """
         if self.batch_sizes is not None:
             return self.batch_sizes[number]
         first = self.batch_size or max(1, rows_in(self.batch_fraction or 0, n_rows))
@@ -139,7 +144,12 @@ class Schedule:
         return n_rows if growing > math.log(n_rows) else round(first * self.batch_growth**number)
 
     def n_batches(self, n_rows: int, n_start: int) -> int:
-        """Return how many batches follow a start set, if every row can be labeled and no target stops the loop."""
+        """Return how many batches follow a start set, if every row can be labeled and no target stops the loop.
+
+        Args:
+            n_rows: of the pool.
+            n_start: of the start set.
+        """
         left, number = self.labels_in_all(n_rows) - n_start, 0
         while left > 0 and number < self.most_rounds:
             left -= self.batch(n_rows, number)

@@ -71,7 +71,12 @@ class TensorBoard:
         return "tb"
 
     def open_run(self, folder: Path, learner: ActiveLearner) -> RunLog:
-        """Return the run's log with the rounds of an earlier process in it, and nothing else."""
+        """Return the run's log with the rounds of an earlier process in it, and nothing else.
+
+        Args:
+            folder: of the run.
+            learner: whose rounds they are.
+        """
         return _TensorBoardRun(folder / self.place, learner, self)
 
 

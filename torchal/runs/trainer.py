@@ -143,7 +143,10 @@ class Trainer:
         start: int | Tensor | None = None,
         truth: Tensor | None = None,
     ) -> Steps:
-        """Return what `fit` does, step by step, for `fit_trials`. What can be checked is checked now."""
+        """Return what `fit` does, step by step, for `fit_trials`. What can be checked is checked now.
+
+        It takes what `fit` takes: `pool`, `oracle`, `validation`, `test`, `start` and `truth`.
+        """
         config = as_plain(self._config())
         learner = ActiveLearner(
             self.model,

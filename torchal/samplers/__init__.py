@@ -93,6 +93,9 @@ def mixture_from_spec(spec: str) -> Mixture:
 def normal_spec(spec: str) -> str:
     """Return the one form of all patterns that name the same mixture: full names, plain weights, no prefix.
 
+    Args:
+        spec: a pattern; see `mixture_from_spec`.
+
     Raises:
         ConfigError: the text has not the form of a pattern.
 

@@ -57,6 +57,9 @@ class Sampler(ABC):
         """Tell whether it reads a model once there are so many labels; one that does not can pick the very first rows.
 
         Whoever asks it then may give it a view without a model, whose features are the pool's inputs.
+
+        Args:
+            n_labeled: how many labels there are.
         """
         return self.reads_model
 

@@ -62,6 +62,9 @@ class CompositeSampler(Sampler):
     def check_members(self, *, may_be_none: bool = False) -> None:
         """Make `samplers` a tuple, and require at least one of them unless told otherwise, each an object of its own.
 
+        Args:
+            may_be_none: whether there may be no sampler at all.
+
         Raises:
             ConfigError: no samplers, something else among them, or the same object twice: it would observe twice.
         """
@@ -116,6 +119,11 @@ class CompositeSampler(Sampler):
         rows, rounded down, at most n. Rows that are not in the batch yet are taken until it is full, so rows that
         several members want are made up for in the next pass. A member draws from a fork of the view.
 
+        Args:
+            view: of the round.
+            n: how many.
+            weights: of the members, in their order.
+
         Raises:
             BudgetError: n is not between 1 and the number of candidates.
             ConfigError: see `checked_weights`.
@@ -152,6 +160,11 @@ class CompositeSampler(Sampler):
         """Return, by name, which rows of a batch (n,) each member has named, how many, and its own report.
 
         A member's report is of its last selection: leave it out where the batch comes from others.
+
+        Args:
+            rows: of the batch.
+            proposals: the rows that each member named, in the order of the members.
+            with_reports: whether the members' own reports are in it.
         """
         report: dict[str, Any] = {}
         for name, sampler, proposed in zip(self.names, self.members, proposals, strict=True):
@@ -249,6 +262,10 @@ class WrapperSampler(CompositeSampler):
         """Return that the sampler has named these rows (n,), all of a batch, and its own report of its last selection.
 
         Leave that out where it was asked more than once for the batch.
+
+        Args:
+            rows: of the batch.
+            with_report: whether its own report is in it.
         """
         return self.members_report(rows, [rows], with_reports=with_report)
 

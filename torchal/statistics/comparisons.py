@@ -98,6 +98,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     None stays None and does not count: there was no test. Below 0.05 are then, all together, false ones in no more than
     5 % of all families, however the tests hang together.
 
+    Args:
+        p_values: of the tests of one family.
+
     Raises:
         DataError: a p-value is not between 0 and 1.
 

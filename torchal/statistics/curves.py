@@ -96,6 +96,12 @@ def labels_to_reach(
 
     Not interpolated: between two rounds there was no model. Cost or seconds in place of labels give these.
 
+    Args:
+        n_labeled: numbers of labels, in the order of the rounds.
+        values: of the metric with them.
+        threshold: to which the curve is to come.
+        lower_is_better: whether it comes there from above.
+
     Raises:
         ShapeError: the two differ in length.
 

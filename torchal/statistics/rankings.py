@@ -69,6 +69,11 @@ def critical_difference(n_methods: int, n_blocks: int, *, alpha: float = 0.05) -
 
     It holds for all pairs of the methods together.
 
+    Args:
+        n_methods: how many methods are compared.
+        n_blocks: how many data sets their ranks are means over.
+        alpha: the level of the test.
+
     Raises:
         ConfigError: fewer than two methods, no block, or alpha is not between 0 and 1.
 

@@ -45,6 +45,7 @@ class StudyRun:
 
     Attributes:
         data, model, sampler: names; those of classes where the config has none.
+        seed: of the run.
         settings: what it shares with the runs that it may be compared with, as text.
         environment: what it was made with, as its folder says; empty where that does not.
     """

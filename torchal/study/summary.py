@@ -213,6 +213,8 @@ class Summary:
     """All of it.
 
     Attributes:
+        title: of the page.
+        written: when.
         command: which made it, as one types it.
         metrics: of the test part, by name, the main one first; then what was watched (`ActiveLearner.watch`), in which
             samplers are not compared.
@@ -224,6 +226,7 @@ class Summary:
             run of seed 3".
         versions: lines on what the runs were made with.
         notes: what was left out, chosen, or should be known.
+        problems: what could not be read, a line each.
         n_empty: how many of the unfinished runs have no round yet.
     """
 

@@ -70,6 +70,11 @@ def sum_up(runs: Runs, wanted: Wanted | None = None) -> Summary:
     An experiment is what its runs share: all settings but sampler and seed. Samplers are compared over pairs of runs of
     the same experiment and seed only, whose split and first labels are the same.
 
+    Args:
+        runs: as `read_runs` found them.
+        wanted: which metric, baseline and target; by default accuracy, uniform sampling and 90 % of what all training
+            data come to.
+
     Raises:
         DataError: there is no run with a round.
         ConfigError: no run recorded the metric.

@@ -17,6 +17,15 @@ class Epoch(NamedTuple):
 
     The accuracy is counted while the weights change, with dropout on; the validation figures are of the end of the
     epoch, and None without a validation part.
+
+    Attributes:
+        number: from 1.
+        epochs: how many there are at most.
+        loss, accuracy: means over the training rows.
+        validation_loss, validation_accuracy: of the validation part.
+        learning_rate: of its last step.
+        seconds: it took.
+        module: the network.
     """
 
     number: int
@@ -49,7 +58,12 @@ class Callback:
         """Be told by the active-learning loop which round the next fit belongs to."""
 
     def on_fit_start(self, *, epochs: int, n_rows: int) -> None:
-        """Be told that a fit begins."""
+        """Be told that a fit begins.
+
+        Args:
+            epochs: at most.
+            n_rows: of the training part.
+        """
 
     def on_epoch_end(self, epoch: Epoch) -> bool | None:
         """Be told of a finished epoch; True ends the training after it."""

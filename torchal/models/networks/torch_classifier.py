@@ -322,6 +322,11 @@ class TorchClassifier(TrainedNetwork):
     def new_module(self, input_shape: RowShape, n_classes: int, device: torch.device) -> nn.Module:
         """Make an untrained network for rows of a shape.
 
+        Args:
+            input_shape: of one row; None for rows by name.
+            n_classes: how many logits it has.
+            device: where it lies.
+
         Raises:
             ConfigError: the recipe is no recipe, or asks for a number of features that rows by name do not have.
         """

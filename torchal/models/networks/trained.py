@@ -187,7 +187,13 @@ class TrainedNetwork(SavedState, EmbeddingClassifier):
         return self
 
     def adopt(self, module: nn.Module, curves: Curves, seed: int) -> None:
-        """Set the attributes of a finished fit."""
+        """Set the attributes of a finished fit.
+
+        Args:
+            module: the trained network.
+            curves: loss and accuracies, epoch by epoch.
+            seed: from which it was trained.
+        """
         self.module_ = module.eval()
         self.seed_ = seed
         for name, curve in zip(_CURVES, curves, strict=True):

@@ -1,0 +1,58 @@
+"""In which order the tutorials stand, and what each of them starts with."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+ORDER = (
+    "pytorch_loop",
+    "sklearn_pandas",
+    "texts",
+    "images_folder",
+    "labelling_week",
+    "labelling_tools",
+    "compare_strategies",
+    "extend",
+    "hugging_face",
+    "lightning",
+    "many_rows",
+    "from_playground",
+    "from_modal_skactiveml",
+)
+
+
+def start_afresh(gallery_conf: dict[str, Any], file_name: str, when: str) -> None:  # noqa: ARG001 - sphinx-gallery's
+    """Give a tutorial what a program of its own begins with."""
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    plt.rcdefaults()
+    plt.rcParams.update({"figure.figsize": (6.4, 3.6), "axes.spines.top": False, "axes.spines.right": False})
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - for libraries that still draw from it
+    torch.manual_seed(0)
+
+
+def as_reader_sees_it() -> None:
+    """Have progress bars say nothing, since a page shows all lines of a terminal."""
+    from functools import partialmethod
+
+    from tqdm import tqdm
+
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+
+
+class InOrder:
+    """The key by which sphinx-gallery sorts the tutorials of a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __call__(self, file_name: str) -> tuple[int, str]:
+        """Return the place of a tutorial; those that are not named stand behind, by their names."""
+        name = file_name.removeprefix("plot_").removesuffix(".py")
+        return (ORDER.index(name) if name in ORDER else len(ORDER)), name
