@@ -174,17 +174,28 @@ class PoolView:
         """Return what is computed of each row by itself, (N,).
 
         An error of one rank is told to the others when they speak next: until then there are zeros.
+
+        Args:
+            compute: returns it, of this view's rows.
         """
         if self.group is None:
             return compute()
         return self.group.attempt(compute, lambda: torch.zeros(len(self), device=self.targets.device))
 
     def total(self, count: int | Tensor) -> int:
-        """Return a number of rows, of all ranks where there are several: each says how many of its own it is of."""
+        """Return a number of rows, of all ranks where there are several.
+
+        Args:
+            count: how many there are among this view's rows.
+        """
         return int(count) if self.group is None else self.group.total(int(count))
 
     def rows_where(self, mask: Tensor) -> Tensor:
-        """Return the rows for which a mask (N,) bool is true, ascending; of the whole pool, where there are ranks."""
+        """Return the rows for which a mask is true, ascending; rows of the whole pool, where there are ranks.
+
+        Shapes:
+            mask: (N,) bool, of this view's rows.
+        """
         if self.group is None:
             return mask.nonzero().squeeze(1)
         with self.group.meeting() as meeting:
