@@ -67,7 +67,7 @@ def _number(value: float) -> str:
 
 def _marks(points: Tensor, label: int, radius: float, colour: str, opacity: float = 1.0) -> str:
     """Return a mark at each point: a class is told by its shape too. Discs and squares are the ends of lines."""
-    places = [(_number(x), _number(y)) for x, y in _places(points)]
+    places = [(round(x), round(y)) for x, y in _places(points)]
     if label < len(_LINE_ENDS):
         end, share = _LINE_ENDS[label]
         width, outline = _number(2 * radius * share), "h.01"
@@ -84,7 +84,7 @@ def _points(snapshot: Snapshot) -> list[str]:
     state = torch.zeros(len(plane.truth), dtype=torch.int64)
     state[snapshot.before], state[snapshot.picks] = 1, 2
     rings = "".join(
-        f'<circle cx="{_number(x)}" cy="{_number(y)}" r="7.5" fill="#fff" stroke="{_INK}" stroke-width="2.4"/>'
+        f'<circle cx="{round(x)}" cy="{round(y)}" r="7.5" fill="#fff" stroke="{_INK}" stroke-width="2.4"/>'
         for x, y in _places(plane.inputs[snapshot.picks])
     )
     parts = ["", "", rings, ""]

@@ -27,7 +27,6 @@ def _write_pages(app: Sphinx) -> None:
     write_explanation_pictures(docs)
     write_results_pages(docs)
     write_choosing(docs)
-    write_strategy_pages(Path(app.srcdir))
 
 
 def _ways_to_say_it() -> dict[str, str]:

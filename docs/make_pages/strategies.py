@@ -165,7 +165,8 @@ def _constructor(page: Page) -> tuple[str, str]:
     name = type(page.sampler).__name__
     kind = type(page.sampler)
     if not _arguments_missing(kind) and settings_of(kind()) == settings_of(page.sampler):
-        return f"{name}()", f"from torchal.samplers import {name}"
+        call = page.note.call if page.note else None
+        return call or f"{name}()", f"from torchal.samplers import {name}"
     return f'from_name("{page.name}")', "from torchal.samplers import from_name"
 
 

@@ -56,7 +56,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 SECTIONS = ("Idea", "Formula", "Cost", "When it fails")
 _REQUIRED = ("title", "family", "paper")
-_KEYS = (*_REQUIRED, "link", "summary", "give")
+_KEYS = (*_REQUIRED, "link", "summary", "give", "call")
 
 
 class Note(NamedTuple):
@@ -69,6 +69,7 @@ class Note(NamedTuple):
         link: to the paper, a DOI or arXiv address; None where none is sure.
         summary: one line for the gallery; that of the class unless given.
         give: what a user has to give for it to be what its name says, as the groups of rows.
+        call: the sampler as it is made with that; with its defaults unless given.
         body: the sections `SECTIONS`, as Markdown.
     """
 
@@ -78,6 +79,7 @@ class Note(NamedTuple):
     link: str | None
     summary: str | None
     give: str | None
+    call: str | None
     body: str
 
     @property
