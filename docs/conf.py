@@ -33,6 +33,7 @@ extensions = [
     "make_pages.docstrings",
     "make_pages.mathml",
     "make_pages.site",
+    "make_pages.tutorials",
 ]
 exclude_patterns = ["strategies/notes", "tutorials", "_static", "_templates"]
 templates_path = ["_templates"]
