@@ -29,11 +29,11 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "sphinx_copybutton",
-    "sphinx_design",
     "myst_parser",
     "make_pages.docstrings",
     "make_pages.mathml",
     "make_pages.site",
+    "make_pages.tutorials",
 ]
 exclude_patterns = ["strategies/notes", "tutorials", "_static", "_templates"]
 templates_path = ["_templates"]

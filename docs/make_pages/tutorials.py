@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ORDER = (
     "pytorch_loop",
@@ -56,3 +61,22 @@ class InOrder:
         """Return the place of a tutorial; those that are not named stand behind, by their names."""
         name = file_name.removeprefix("plot_").removesuffix(".py")
         return (ORDER.index(name) if name in ORDER else len(ORDER)), name
+
+
+COLOURS = 64  # of a chart; its lines and letters have few, and a page weighs a third
+
+
+def make_lighter(folder: Path) -> None:
+    """Give the pictures below a folder a palette, those that have none yet."""
+    for path in sorted(folder.rglob("*.png")):
+        with Image.open(path) as picture:
+            if picture.mode == "P":
+                continue
+            light = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        light.save(path, optimize=True)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect: behind sphinx-gallery, which makes the pictures when a build begins."""
+    app.connect("builder-inited", lambda app: make_lighter(Path(app.srcdir, "learn")), priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -162,7 +162,7 @@ for row in first[:3].tolist():
 
 counts = functional.represents(torch.tensor(vectors), first).counts
 x, y = TSNE(init="pca", max_iter=300, random_state=0).fit_transform(np.asarray(vectors)).T
-figure, axis = plt.subplots(figsize=(6.5, 5), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
 for library in libraries:
     of_it = (table.library == library).to_numpy()
     axis.scatter(x[of_it], y[of_it], s=5, alpha=0.6, linewidth=0, label=library)

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from make_pages.tutorials import ORDER
+from make_pages.tutorials import COLOURS, ORDER, make_lighter
+from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCRIPTS = sorted((DOCS / "tutorials").glob("plot_*.py"))
@@ -79,3 +80,19 @@ def test_all_have_their_place():
     assert sorted(ORDER) == [script.stem.removeprefix("plot_") for script in SCRIPTS]
     header = (DOCS / "tutorials" / "GALLERY_HEADER.rst").read_text(encoding="utf-8")
     assert targets(header, "doc") == [f"plot_{name}" for name in ORDER]
+
+
+def test_pictures_get_a_palette_once(tmp_path):
+    path = tmp_path / "images" / "chart.png"
+    path.parent.mkdir()
+    shades = Image.radial_gradient("L")
+    Image.merge("RGBA", [shades, shades.rotate(90), shades, Image.new("L", shades.size, 255)]).save(path)
+    heavy = path.stat().st_size
+    make_lighter(tmp_path)
+    light = path.read_bytes()
+    with Image.open(path) as picture:
+        assert len(picture.getcolors()) <= COLOURS
+        assert abs(picture.convert("L").getpixel((0, 0)) - shades.getpixel((0, 0))) < 16
+    assert len(light) < heavy / 2
+    make_lighter(tmp_path)
+    assert path.read_bytes() == light
