@@ -29,7 +29,6 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "sphinx_copybutton",
-    "sphinx_design",
     "myst_parser",
     "make_pages.docstrings",
     "make_pages.mathml",

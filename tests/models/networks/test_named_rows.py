@@ -192,7 +192,28 @@ class TestAnswers:
             make(Silent).fit(INPUTS, LABELS)
 
 
+class MasksIfNeeded(TokenNet):
+    """Looks at the mask only where something is masked, as transformers do."""
+
+    def forward(self, input_ids, attention_mask):
+        words = self.dropout(self.words(input_ids))
+        if not attention_mask.all():
+            words = words * attention_mask[torch.arange(len(words))].unsqueeze(2)
+        return Answer(self.head(self.hidden(words.mean(1)).relu()))
+
+
 class TestDraws:
+    def test_of_rows_with_padding_after_rows_without(self):
+        model = make(partial(MasksIfNeeded, dropout=0.3), epochs=1).fit(INPUTS, LABELS)
+        lengths = torch.tensor([len(item["input_ids"]) for item in Texts(60).items])
+        longest = lengths.argsort(descending=True, stable=True)[:2]
+        assert lengths[longest].unique() == lengths.max()
+        shorter = (lengths < lengths.max()).nonzero().squeeze(1)[:5]
+        order = torch.cat([longest, shorter])  # the first two have no padding
+        drawn = model.sample_log_probs(INPUTS[order], 4)
+        padded = model.sample_log_probs(INPUTS[order.flip(0)], 4)  # here the first two are not of one length
+        torch.testing.assert_close(drawn, padded.flip(0))
+
     @pytest.mark.parametrize("net", [partial(TokenNet, dropout=0.3), Attentive, DropsLate])
     def test_by_dropout_are_functions_whatever_the_padding(self, net):
         model = make(net, epochs=2).fit(INPUTS, LABELS)

@@ -33,6 +33,7 @@ _BY_CHANNEL = (
 _RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _ALPHA = 1.7580993408473766  # the least value of SELU, which a dropped unit of alpha dropout gets, before it is scaled
 _TRIED = (2, 3)  # rows and draws of the trial of draws made side by side
+_DO_NOT_FIT = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)  # what shapes that do not fit raise
 
 
 class DropoutDraws:
@@ -83,7 +84,14 @@ class DropoutDraws:
             some = rows[start : start + n_rows]
             for first in range(0, k, n_draws):
                 last = min(first + n_draws, k)
-                drawn = self._run(some, range(first, last))
+                try:
+                    drawn = self._run(some, range(first, last))
+                except _DO_NOT_FIT as error:
+                    if n_draws == 1 or isinstance(error, torch.OutOfMemoryError | CapabilityError):
+                        raise
+                    # rows unlike those that were tried, as texts of different lengths after texts of one
+                    self._together = False
+                    return self(rows, k)
                 if logits is None:
                     logits = drawn.new_empty(len(rows), k, drawn.shape[2])
                 logits[start : start + n_rows, first:last] = drawn
@@ -101,7 +109,7 @@ class DropoutDraws:
             together, problem = self._pass(rows, draws)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+        except _DO_NOT_FIT:
             return False  # shapes that do not fit; what is wrong with one draw at a time was said above
         size = len(draws) * len(rows)
         if problem or together.shape != (size, alone.shape[2]):
