@@ -120,7 +120,7 @@ def evidence_table() -> str:
 
 
 def _cell(verdict: Verdict | None) -> str:
-    return "" if verdict is None else f"{verdict.better} up, {verdict.worse} down of {verdict.sets}"
+    return "" if verdict is None else f"+{verdict.better} −{verdict.worse} of {verdict.sets}"  # noqa: RUF001
 
 
 def intervals_text() -> str:

@@ -122,8 +122,8 @@ for name in with_three:
 
 # %%
 # The difference that was *measured* is the wrong one to put in there: it was noticed because it is large, so it is
-# mostly too large, and the answer too small. And from three runs a spread is known up to a factor of three. Run
-# twenty, and ask again.
+# mostly too large, and the answer too small. And three runs tell a spread but roughly: the true one may be half of it
+# or six times as much. Run twenty, and ask again.
 
 for name in samplers:
     for seed in range(3, 20):

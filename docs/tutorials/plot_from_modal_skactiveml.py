@@ -113,7 +113,7 @@ print(f"{(learner.predict(X_test).numpy() == y_test).mean():.3f}")
 # ``candidates=``                                  ``PoolView.from_tensors(candidates=...)``, ``learner.cannot_label``
 # ``RandomSampling``                               ``Uniform()``
 # ``UncertaintySampling(method="entropy")``        ``Entropy()``, and the others as above
-# ``QueryByCommittee``                             ``QueryByCommittee()``
+# ``QueryByCommittee()``                           ``QueryByCommittee("consensus_kl")``
 # ``CoreSet``                                      ``KCenterGreedy()``
 # ``Badge``, ``TypiClust``, ``ProbCover``          ``Badge()``, ``TypiClust()``, ``ProbCover()``
 # ``BatchBALD``, ``GreedyBALD``, ``DropQuery``     ``BatchBALD()``, ``BALD()``, ``DropQuery()``

@@ -101,7 +101,12 @@ print(inputs.names(), tuple(inputs.read([0, 1, 2]).tensors["input_ids"].shape))
 # weights from nothing need more.
 
 model = TorchClassifier(
-    module, optimizer=partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.01), epochs=12, batch_size=16, num_workers=0
+    module,
+    optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01),
+    scheduler=torch.optim.lr_scheduler.CosineAnnealingLR,
+    epochs=15,
+    batch_size=16,
+    num_workers=0,
 )
 test = LabeledData(test_inputs, test_data["part"])
 learner = ActiveLearner(model, Badge(), Pool.unlabeled(inputs, classes=PARTS), test=test, seed=0)

@@ -67,7 +67,7 @@ learner = open_work(images[:1200])
 try:
     learner.tell_csv(sheet)
 except DataError as error:
-    print(str(error).replace(folder.name, "")[:120])
+    print(str(error).replace(folder.name, ""))
 
 # %%
 # Nothing was taken. After the correction all thirty are, and the ten others still wait; nobody else is asked for them.

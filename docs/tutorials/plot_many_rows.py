@@ -149,10 +149,10 @@ print(program.read_text())
 # In a shell it is ``torchrun --standalone --nproc-per-node 2 pick.py embedded picks.pt``.
 
 command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-root = str(Path(torchal.__file__).parents[1])
+paths = os.pathsep.join([str(Path(torchal.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 done = subprocess.run(
     [*command, str(folder), str(Path(workspace.name, "picks.pt"))],
-    env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
+    env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "TMPDIR": workspace.name},  # where torchrun logs
     capture_output=True, text=True, check=False,
 )  # fmt: skip
 if done.returncode:

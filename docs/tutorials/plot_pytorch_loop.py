@@ -153,6 +153,9 @@ print(f"mean accuracy on the way: {found['difference']:+.3f} [{found['lower']:+.
 print(f"better in {found['wins']} of {found['pairs']} pairs, p = {found['p']:.3f}")
 
 # %%
+# With five seeds such an interval is wide, and may well reach to zero where every pair was won. How many it takes to be
+# sure of a difference that matters is the business of :doc:`plot_compare_strategies`.
+#
 # What can go wrong
 # -----------------
 # * **A network in training mode** gives other logits each time. ``embed`` sets it to evaluation mode for its pass, and
@@ -165,5 +168,5 @@ print(f"better in {found['wins']} of {found['pairs']} pairs, p = {found['p']:.3f
 # * **Labels that come in from people** make the mask the wrong place to keep them. Then use
 #   :class:`torchal.ActiveLearner`, which remembers what was asked, by whom it was answered, and what was corrected.
 #
-# Where to read on: :doc:`plot_images_folder` puts images that lie in a folder before a
-# person, and :doc:`plot_compare_strategies` says how many seeds a comparison needs.
+# Where to read on: :doc:`plot_images_folder` puts images that lie in a folder before a person,
+# :doc:`plot_lightning` does the same with a Trainer, and :doc:`/choosing` says which strategy to begin with.
