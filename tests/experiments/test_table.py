@@ -118,7 +118,7 @@ def test_no_runs(tmp_path, capsys):
     assert "no finished run to compare" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["study", "modern", "low_budget", "rare", "texts"])
+@pytest.mark.parametrize("name", ["study", "modern", "low_budget", "rare", "texts", "noise"])
 def test_a_table_in_the_documentation_is_its_csv_file(name):
     docs = Path(__file__).parents[2] / "docs" / "results"
     with (docs / f"{name}.csv").open(encoding="utf-8") as file:
