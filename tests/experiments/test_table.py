@@ -135,7 +135,8 @@ def test_a_table_in_the_documentation_is_its_csv_file(name):
     rows = [[cell.strip() for cell in line] for line in table[1:]]
     n_cells = 0
     for data, _, labels, base, *cells in rows[:-2]:
-        assert (labels, f"{float(lines[data, 'uniform']['area']):.4f}") == (lines[data, "uniform"]["labels"], base)
+        assert labels == lines[data, "uniform"]["labels"]
+        assert float(base) == pytest.approx(float(lines[data, "uniform"]["area"]), abs=5.01e-5)  # half a digit
         for i, (sampler, cell) in enumerate(zip(samplers, cells, strict=True)):
             if not cell:
                 assert (data, sampler) not in lines
