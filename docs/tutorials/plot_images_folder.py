@@ -177,7 +177,8 @@ class Framed:
         self.source = html.escape(path.read_text(encoding="utf-8"))
 
     def _repr_html_(self):
-        return f'<iframe title="the page for whoever labels" srcdoc="{self.source}" style="width: 100%; height: 640px; border: 1px solid #8888"></iframe>'
+        style = "width: 100%; height: 640px; border: 1px solid #8888"
+        return f'<iframe title="the page for whoever labels" srcdoc="{self.source}" style="{style}"></iframe>'
 
 
 Framed(page)
