@@ -101,7 +101,7 @@ def _row(page: Page, said: Mapping[str, Mapping[str, Verdict]]) -> str:
     )
     return (
         f'<tr data-name="{page.name}"><th scope="row"><a href="strategies/{page.name}.html">'
-        f"{html.escape(page.title)}</a></th><td>{told or 'not in our studies'}</td><td></td></tr>\n"
+        f"{html.escape(page.title)}</a></th><td>{told or ('the baseline' if page.name == 'uniform' else 'not in our studies')}</td><td></td></tr>\n"
     )
 
 
