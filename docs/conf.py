@@ -121,7 +121,7 @@ html_theme_options = {
     "show_nav_level": 1,
     "navigation_depth": 2,
     "collapse_navigation": True,
-    "secondary_sidebar_items": {"**": ["page-toc"], "learn/plot_*": []},  # room for lines of code
+    "secondary_sidebar_items": ["page-toc"],
     "primary_sidebar_end": [],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -221,7 +221,8 @@ folder.cleanup()
 # The intervals are about other starts of this one split: with another split too, as :doc:`plot_compare_strategies` has
 # it, they are wider. Two things are worth taking home. First, the vectors are far ahead of the counts while labels are
 # few: they were made of all texts, labeled or not. Second, with the words and sixty labels, margin sampling is on
-# average *behind* uniform. A model of ten thousand words that has seen thirty texts is unsure of everything, and its margins are noise; from
+# average *behind* uniform. A model of ten thousand words that has seen thirty texts is unsure of everything, and its
+# margins are noise; from
 # about 150 labels on it pays. Where you expect that, begin with more texts at random, or with
 # :class:`torchal.samplers.Switch`, which takes typical texts until there are enough labels; measurements of the first
 # hundred labels are in :doc:`/results/low_budget`.
