@@ -101,8 +101,11 @@ def test_what_is_refused(folders, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="two classes are needed, and every label is 'a'"):
         shards(same, test_path=same)
     real = write(tmp_path / "real", numbers(20), [0.5, 1.0] * 10)
-    with pytest.raises(DataError, match="regression is not supported"):
+    with pytest.raises(DataError, match=r"the column 'label' must be classes, and has 0\.5: regression is not"):
         shards(real, test_path=real)
+    gaps = write(tmp_path / "gaps", numbers(20), [1.0, 0.0, float("nan"), 1.0] * 5)
+    with pytest.raises(DataError, match=r"has nan: .*a row without a label has null"):
+        shards(gaps, test_path=gaps)
     monkeypatch.setitem(shards.__globals__, "_MOST_CLASSES", 3)
     with pytest.raises(DataError, match="more than 3 different values: they are no labels"):
         shards(train, test_path=test, target="path")

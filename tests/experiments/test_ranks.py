@@ -156,6 +156,15 @@ def test_ranks_that_were_asked_for_different_things_are_refused(data, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_epochs_of_a_network_are_written_once(data, tmp_path):
+    settings = ["model=mlp", "model.epochs=1", "log_fits=true", "start.n=20", "schedule.batch_size=15"]
+    more = ["schedule.budget=35", f"runs={tmp_path / 'runs'}", *QUICK[2:]]
+    codes, _, errors = end(start(2, *data, *settings, *more))
+    assert codes == [0, 0], errors
+    fits = next((tmp_path / "runs").rglob("fits"))
+    assert [len(list((fits / name).iterdir())) for name in ("round=000", "round=001")] == [1, 1]
+
+
 def test_data_in_memory_are_for_one_process(tmp_path):
     codes, _, errors = end(start(2, "data=iris", "start.n=9", *QUICK[2:], f"runs={tmp_path / 'runs'}"))
     assert codes == [2, 2]

@@ -133,6 +133,9 @@ def test_a_pool_is_made_of_files_and_known_again(values, inputs, tmp_path):
     other[99, 4] += 1
     others = Pool.unlabeled(FileRows(written(tmp_path, other.numpy())), n_classes=2)
     assert pool.fingerprint() != others.fingerprint()
+    grown = Pool.unlabeled(FileRows(written(tmp_path, torch.cat([values, values]).numpy())), n_classes=2)
+    assert grown.fingerprint(100) == pool.fingerprint()
+    assert grown.fingerprint() != pool.fingerprint()
     labeled = pool.with_labels([3, 98], [0, 1])
     rows, labels = labeled.training_data()
     assert rows.equal(values[[3, 98]])

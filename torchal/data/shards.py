@@ -135,6 +135,12 @@ def _classes(labels: list[Any], target: str, path: str | os.PathLike[str]) -> tu
     if len(labels) < 2:
         which = f"every label is {str(labels[0])!r}" if labels else "there are no labels"
         raise DataError(f"{path}: two classes are needed, and {which} in the column {target!r}")
+    real = next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
+    if real is not None:
+        raise DataError(
+            f"{path}: the column {target!r} must be classes, and has {real}: regression is not supported, and a row "
+            "without a label has null"
+        )
     distinct = as_classes(f"the column {target!r}", np.asarray(labels), n_rows=len(labels))
     values, codes = np.unique(distinct, return_inverse=True)
     order = in_order(values)
