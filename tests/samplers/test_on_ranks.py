@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ranks import parts_of, run_ranks
-from torchal import BudgetError, CapabilityError, DataError, PoolView
+from torchal import BudgetError, CapabilityError, ConfigError, DataError, PoolView
 from torchal.errors import GroupError
 from torchal.functional.selection import Selection
 from torchal.samplers import KCenterGreedy, Margin, ScoreSampler, from_name, names, names_on_ranks
@@ -125,6 +125,22 @@ def test_k_center_begins_anew_where_rows_changed_on_some_ranks_alone(cuts):
         return rounds(lambda rows: parts_of(rows, cuts)[group.rank], group)
 
     assert run_ranks(len(cuts) + 1, one) == [rounds(lambda rows: rows)] * (len(cuts) + 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) & {"badge", "hierarchical_kmeans", "typiclust", "uniform"}))
+def test_generators_and_budgets_that_differ_are_refused(name):
+    def one(group, n, seed):
+        of_rows = {what: parts_of(tensor, [20])[group.rank] for what, tensor in outputs(40, 0).items()}
+        generator = torch.Generator().manual_seed(seed)
+        return copy.deepcopy(CASES[name]).select(PoolView.from_tensors(**of_rows, generator=generator, group=group), n)
+
+    for found, told in (
+        (run_ranks(2, lambda group: one(group, 3, group.rank)), "generator=a generator in state "),
+        (run_ranks(2, lambda group: one(group, 3 + group.rank, 0)), "n=3; rank 1 for n=4"),
+    ):
+        for error in found:
+            assert isinstance(error, ConfigError)
+            assert f"different things: rank 0 for {told}" in str(error)
 
 
 class OfAll(ScoreSampler):
