@@ -472,9 +472,11 @@ def join(timeout: timedelta | None = None) -> ProcessGroup | None:
 
     if not dist.is_initialized():
         backend = "gloo"
-        if torch.cuda.is_available() and dist.is_nccl_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-            backend = "nccl"
+        if torch.cuda.is_available():
+            n_devices = torch.cuda.device_count()
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % n_devices)
+            if dist.is_nccl_available() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= n_devices:
+                backend = "nccl"  # which refuses two ranks on one GPU
         try:
             store, rank, world_size = next(rendezvous("env://", timeout=timeout or timedelta(minutes=30)))
             store = dist.PrefixStore(  # type: ignore[attr-defined]
