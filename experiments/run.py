@@ -24,7 +24,16 @@ from tqdm import tqdm
 
 from experiments.folders import CONF, check_fetched, data_folder
 from experiments.full_data import Experiment, full_data_accuracies
-from experiments.machine import SWEEP_RUNS, is_beside_others, n_ranks, pick_device, rank, set_threads, turn_on
+from experiments.machine import (
+    SWEEP_RUNS,
+    is_beside_others,
+    let_first_report,
+    n_ranks,
+    pick_device,
+    rank,
+    set_threads,
+    turn_on,
+)
 from experiments.names import config_folders, model_name, source_name, strategy_name, with_full_names
 from experiments.sweep import ReportCallback
 from torchal import samplers
@@ -385,6 +394,7 @@ def main() -> int:
         if n_ranks() > 1:
             problem = f"rank {rank()}: {problem.lstrip()}"
         print(f"{problem}\n", end="", file=sys.stderr)  # in one write, for others write too
+    let_first_report(failed=bool(code))
     return code
 
 

@@ -118,6 +118,24 @@ def test_torchrun_makes_the_records_of_one_process(data, alone, tmp_path):
     assert not list((tmp_path / "one").rglob("full_data/*.json"))
 
 
+def test_a_run_that_fails_leaves_the_report_of_the_others(data, tmp_path):
+    settings = [*data, *QUICK[:-1], "schedule.batch_size=15", "schedule.budget=50", "sampler=uniform,bait"]
+    done = subprocess.run(
+        [*TORCHRUN, *settings, f"runs={tmp_path}", "-m"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 1
+    for rank in (0, 1):
+        assert f"rank {rank}: error: Bait cannot pick from rows on 2 ranks" in done.stderr
+    assert list(records(tmp_path)) == ["uniform"]
+    assert len(list(tmp_path.rglob("report.html"))) == 1
+    assert done.stdout.count("TensorBoard of each run") == 1
+
+
 def test_a_rank_is_killed_and_the_run_goes_on_with_fewer(data, alone, tmp_path):
     settings = [*data, *QUICK, "schedule.batch_size=5", "schedule.budget=250", "sampler=k_center"]
     ranks = start(3, *settings, f"runs={tmp_path / 'killed'}")
