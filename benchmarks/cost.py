@@ -44,9 +44,9 @@ BASE = Size()
 SIZES = (
     BASE,
     *(BASE._replace(rows=rows) for rows in (1000, 2000, 4000, 16_000, 32_000, 128_000)),
-    *(BASE._replace(columns=columns) for columns in (16, 256)),
+    *(BASE._replace(columns=columns) for columns in (16, 256, 512)),
     *(BASE._replace(classes=classes) for classes in (3, 30)),
-    *(BASE._replace(picks=picks) for picks in (10, 200)),
+    *(BASE._replace(picks=picks) for picks in (10, 200, 1000)),
 )
 CHECK = Size(rows=20_000, columns=128, classes=20, picks=100)
 

@@ -104,6 +104,7 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
@@ -120,7 +121,7 @@ html_theme_options = {
     "show_nav_level": 1,
     "navigation_depth": 2,
     "collapse_navigation": True,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "learn/plot_*": []},  # room for lines of code
     "primary_sidebar_end": [],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -170,7 +170,7 @@ def run_code(code, folder):
 
 
 def test_there_are_commands_and_a_table():
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
     assert len(TABLE) >= 20
 
 

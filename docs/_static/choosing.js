@@ -17,22 +17,25 @@ document.addEventListener("DOMContentLoaded", () => {
     );
   }
 
+  // What was measured: up to 128 000 rows, 512 columns, 30 classes, 1 000 rows a batch.
+  const isBeyond = (pool) => pool.rows > 128000 || pool.columns > 512 || pool.classes > 30 || pool.picks > 1000;
+
   function inWords(value) {
-    if (value === null) return "as its members, or fits of the model";
+    if (value === null) return "not measured: as its members, or fits of the model";
     if (value < 0.01) return "less than 0.01";
     if (value >= 7200) return `about ${Math.round(value / 3600)} hours`;
     return value >= 100 ? `about ${Math.round(value)}` : `about ${Number(value.toPrecision(1))}`;
   }
 
-  // The studies that speak of such a pool, those nearest to it first.
+  // The studies of what is special in a pool, and the one of its number of labels and its model.
   function studiesFor(asked) {
-    const found = [];
-    if (asked.noise) found.push("noise", "much_noise");
-    if (asked.copies) found.push("copies");
-    if (asked.rare) found.push("rare");
-    if (asked.texts) found.push("texts");
-    if (asked.labels < 10 * asked.classes || asked.model === "none") return [...found, "first"];
-    return [...found, asked.model === "network" || asked.model === "posterior" ? "network" : "linear"];
+    const special = [];
+    if (asked.noise) special.push("noise", "much_noise");
+    if (asked.copies) special.push("copies");
+    if (asked.rare) special.push("rare");
+    if (asked.texts) special.push("texts");
+    if (asked.labels < 10 * asked.classes || asked.model === "none") return { special, usual: ["first"] };
+    return { special, usual: [asked.model === "network" || asked.model === "posterior" ? "network" : "linear"] };
   }
 
   function fits(strategy, asked) {
@@ -42,13 +45,14 @@ document.addEventListener("DOMContentLoaded", () => {
     return strategy.models.some((needed) => needed.every((kind) => has.includes(kind)));
   }
 
-  function verdict(strategy, studies) {
+  function verdict(strategy, studies, asked) {
     const told = [];
     let net = 0;
     let sets = 0;
     for (const key of studies) {
       const found = strategy.said[key];
-      if (!found) continue;
+      // what it earned by its first member says nothing once that has had its turn
+      if (!found || (key === "first" && strategy.fromLabels && asked.labels >= strategy.fromLabels)) continue;
       const [better, worse, all] = found;
       told.push([`${data.studies[key].title}: above uniform on ${better} of ${all}, below on ${worse}`, data.studies[key].page]);
       net += better - worse;
@@ -64,10 +68,12 @@ document.addEventListener("DOMContentLoaded", () => {
     return values;
   }
 
-  function cell(row, verdictOf) {
+  function cell({ name, row, special, usual }) {
     const place = row.cells[1];
-    place.textContent = verdictOf.told.length ? "" : "not in our studies of such a pool";
-    verdictOf.told.forEach(([text, page], index) => {
+    const told = [...special.told, ...usual.told];
+    place.textContent = told.length ? "" : "not in our studies of such a pool";
+    if (name === "uniform") place.textContent = "what all others are compared with";
+    told.forEach(([text, page], index) => {
       const link = document.createElement("a");
       link.href = `results/${page}.html`;
       link.textContent = text;
@@ -87,30 +93,38 @@ document.addEventListener("DOMContentLoaded", () => {
     let unfit = 0;
     for (const [name, strategy] of Object.entries(data.strategies)) {
       const row = rows.get(name);
-      const taken = seconds(strategy, pool);
+      // before it reads a model, one that does so later takes what its first member takes
+      const taken = strategy.fromLabels && pool.labels < strategy.fromLabels ? null : seconds(strategy, pool);
       row.hidden = true;
       if (!fits(strategy, pool)) unfit += 1;
       else if (taken !== null && taken > pool.seconds) slow += 1;
-      else kept.push({ name, row, taken, verdict: verdict(strategy, studies) });
+      else {
+        const [special, usual] = [studies.special, studies.usual].map((keys) => verdict(strategy, keys, pool));
+        kept.push({ name, row, taken, special, usual });
+      }
     }
-    // tried and good, then uniform and what was never tried here, then what was below
-    const order = (one) => [one.verdict.sets ? -one.verdict.net : 0, one.verdict.sets ? 0 : 1, one.taken ?? Infinity];
+    // by what is special first; there and in the usual study: good, then uniform and what was not tried, then bad
+    const isUniform = (one) => (one.name === "uniform" ? 0 : 1);
+    const order = (one) => [-one.special.net, -one.usual.net, isUniform(one), one.usual.sets ? 0 : 1, one.taken ?? Infinity];
     kept.sort((one, other) => {
       const [a, b] = [order(one), order(other)];
-      return a[0] - b[0] || a[1] - b[1] || a[2] - b[2] || one.name.localeCompare(other.name);
+      const first = a.findIndex((value, place) => value !== b[place]);
+      return first < 0 ? one.name.localeCompare(other.name) : a[first] - b[first];
     });
     for (const one of kept) {
       one.row.hidden = false;
-      cell(one.row, one.verdict);
-      one.row.cells[2].textContent = inWords(one.taken);
+      cell(one);
+      one.row.cells[2].textContent = `${one.taken !== null && isBeyond(pool) ? "at least " : ""}${inWords(one.taken)}`;
       body.append(one.row);
     }
-    const good = kept.filter((one) => one.verdict.net > 0).slice(0, 3);
+    const counted = studies.special.length ? "special" : "usual";
+    const good = kept.filter((one) => one[counted].net > 0).slice(0, 3);
     const names = good.map((one) => data.strategies[one.name].title);
     const first = names.length
       ? `Begin with ${names.length > 1 ? `${names.slice(0, -1).join(", ")} or ${names.at(-1)}` : names[0]}, and keep uniform sampling beside it.`
       : "Nothing in our tables beats uniform sampling here; try one on your own data.";
-    said.textContent = `${first} ${kept.length} strategies fit; ${unfit} need another model, ${slow} take longer.`;
+    const limits = pool.labels > 500 ? " Our tables end at 500 labels." : "";
+    said.textContent = `${first} ${kept.length} strategies fit; ${unfit} need another model, ${slow} take longer.${limits}`;
   }
 
   form.hidden = false;

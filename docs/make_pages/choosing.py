@@ -99,9 +99,10 @@ def _row(page: Page, said: Mapping[str, Mapping[str, Verdict]]) -> str:
         for key, found in said.items()
         if page.name in found
     )
+    told = told or ("the baseline" if page.name == "uniform" else "not in our studies")
     return (
         f'<tr data-name="{page.name}"><th scope="row"><a href="strategies/{page.name}.html">'
-        f"{html.escape(page.title)}</a></th><td>{told or 'not in our studies'}</td><td></td></tr>\n"
+        f"{html.escape(page.title)}</a></th><td>{told}</td><td></td></tr>\n"
     )
 
 

@@ -34,7 +34,7 @@ def _is_repeated(line: Mapping[str, str]) -> bool:
 
 
 def _noise(share: str) -> Callable[[Mapping[str, str]], bool]:
-    return lambda line: line["experiment"].endswith(f"noise.share={share}")
+    return lambda line: line["experiment"].endswith(f"-noise-{share}")
 
 
 STUDIES = {

@@ -68,6 +68,18 @@ def _split(target: str, ways: dict[str, str]) -> list[str]:
 _BACK = re.compile(r'(href="[^"]*api/([\w.]+)\.html)#[\w.]+"')
 
 
+_SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
+
+
+def _list_parameters(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:  # noqa: ARG001
+    """Make long signatures of lines: Sphinx writes them as a list of definitions that define nothing."""
+
+    def lines(match: re.Match[str]) -> str:
+        return match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+
+    context["body"] = _SIGNATURE.sub(lines, context.get("body") or "")
+
+
 def _lead_back(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:  # noqa: ARG001
     """Let source pages link to names as they are documented: Sphinx takes one module for all that a file has."""
     if not page.startswith("_modules/"):
@@ -86,5 +98,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("torchal_ways", _ways_to_say_it(), "")
     app.connect("builder-inited", _write_pages, priority=100)
     app.connect("html-page-context", _lead_back)
+    app.connect("html-page-context", _list_parameters)
     app.connect("missing-reference", _find)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -182,7 +182,8 @@ for name, values in found.items():
 # -----------------
 # * **Tuning on the test part.** If you try ten settings and report the best by its test accuracy, you have compared ten
 #   strategies: correct for ten, or choose by the validation part and report another seed range.
-# * **Adding runs until it is significant.** Decide on the number first, as above.
+# * **Adding runs until it is significant.** Decide on the number first; this page, which looked at three and then ran
+#   twenty, shows what both look like, and is no example of it.
 # * **Seeds are not data sets.** Twenty seeds of one set speak of that set. Over several sets, one counts once:
 #   :func:`torchal.statistics.friedman` ranks, :func:`torchal.statistics.signed_rank_probabilities` tells "no difference
 #   that matters" from "too few to tell".

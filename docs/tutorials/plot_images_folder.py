@@ -177,7 +177,8 @@ class Framed:
         self.source = html.escape(path.read_text(encoding="utf-8"))
 
     def _repr_html_(self):
-        return f'<iframe srcdoc="{self.source}" style="width: 100%; height: 640px; border: 1px solid #8888"></iframe>'
+        style = "width: 100%; height: 640px; border: 1px solid #8888"
+        return f'<iframe title="the page for whoever labels" srcdoc="{self.source}" style="{style}"></iframe>'
 
 
 Framed(page)
@@ -217,4 +218,5 @@ workspace.cleanup()
 # * **Near-duplicates**, as frames of a video: :class:`torchal.samplers.ByGroup` asks for all of one scene, and
 #   :class:`torchal.samplers.TypiClust` for one of each cluster.
 #
-# Without Python, ``torchal query --images photos/`` does the same from the shell: :doc:`/guides/command`.
+# Without Python, ``torchal query --images photos/ --weights backbone.pt`` asks from the shell, by the features of
+# a network that you have: :doc:`/guides/command`.

@@ -143,6 +143,10 @@ print(
 print(f"better in {found['wins']} of {found['pairs']} pairs")
 
 # %%
+# The interval is about other starts on this one split of the table; with another split for each seed, as
+# :doc:`plot_compare_strategies` has it, it is wider.
+
+# %%
 # What can go wrong
 # -----------------
 # * **A model without probabilities.** ``Margin`` reads a ``decision_function`` too; strategies that need probabilities

@@ -218,9 +218,10 @@ for way in ("words", "vectors"):
 folder.cleanup()
 
 # %%
-# Two things are worth taking home. First, the vectors are far ahead of the counts while labels are few: they were made
-# of all texts, labeled or not. Second, with the words and sixty labels, margin sampling is on average *behind* uniform.
-# A model of ten thousand words that has seen thirty texts is unsure of everything, and its margins are noise; from
+# The intervals are about other starts of this one split: with another split too, as :doc:`plot_compare_strategies` has
+# it, they are wider. Two things are worth taking home. First, the vectors are far ahead of the counts while labels are
+# few: they were made of all texts, labeled or not. Second, with the words and sixty labels, margin sampling is on
+# average *behind* uniform. A model of ten thousand words that has seen thirty texts is unsure of everything, and its margins are noise; from
 # about 150 labels on it pays. Where you expect that, begin with more texts at random, or with
 # :class:`torchal.samplers.Switch`, which takes typical texts until there are enough labels; measurements of the first
 # hundred labels are in :doc:`/results/low_budget`.
@@ -235,4 +236,5 @@ folder.cleanup()
 # * **Strategies that look at distances** refuse sparse rows, since nothing makes them dense unasked: give them vectors.
 #
 # A transformer that is trained further on the labels is in :doc:`plot_hugging_face`. The command
-# ``torchal query --texts texts.csv --column text`` does the first way without any Python: :doc:`/guides/command`.
+# ``torchal query --texts texts.csv --column text --labels texts.csv`` needs no Python; it takes tf-idf along 100
+# principal directions, so something between the two ways: :doc:`/guides/command`.

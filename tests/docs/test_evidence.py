@@ -144,6 +144,32 @@ def test_a_posterior_brings_what_needs_draws(page):
     assert told.startswith("Begin with ")
 
 
+def check(browser, name):
+    browser.value(f"document.forms[0].elements['{name}'].checked = true")
+
+
+def test_of_near_copies_what_was_good_with_them_comes_first(page):
+    check(page, "copies")
+    names = shown(page, model="posterior", labels=200)
+    assert set(names[:2]) == {"badge", "batch_bald"}
+    told = page.value("document.getElementById('choosing-said').textContent")
+    assert "Margin" not in told.partition(",")[0]
+    assert names[-1] == "bald"
+
+
+def test_a_switch_is_not_praised_for_what_its_first_member_did(page):
+    before, after = (shown(page, labels=labels, classes=10, model="logistic") for labels in (20, 80))
+    assert before.index("switch") < before.index("uniform") < after.index("switch")
+
+
+def test_what_was_not_measured_is_a_lower_bound(page):
+    shown(page, rows=1_000_000, labels=200, model="logistic", seconds=1000)
+    cell = "document.querySelector('tr[data-name=k_center]').cells[2].textContent"
+    assert page.value(cell).startswith("at least about")
+    shown(page, rows=100_000)
+    assert page.value(cell).startswith("about")
+
+
 def test_nonsense_is_told(page):
     shown(page, classes=1)
     assert "at least two classes" in page.value("document.getElementById('choosing-said').textContent")
