@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from filelock import FileLock
 
 from torchal._checks import check_whole
@@ -34,6 +36,28 @@ def n_ranks() -> int:
 def rank() -> int:
     """Return which of these this process is; the first speaks and writes for all."""
     return int(os.environ.get("RANK", "0")) if n_ranks() > 1 else 0
+
+
+def let_first_report(*, failed: bool) -> None:
+    """Let a rank that failed end after the first, which may still write reports: torchrun ends all when one has failed.
+
+    The first calls it once it has reported. Nothing is sent by the group: ranks may have failed at different places.
+
+    Args:
+        failed: whether this rank ends with an error.
+    """
+    if n_ranks() == 1 or not dist.is_initialized():
+        return
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    key = f"torchal/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/reported"
+    with suppress(RuntimeError):  # the first has ended, and the place with it; or has been busy for too long
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            *place, is_master=False, timeout=timedelta(seconds=5), wait_for_workers=False
+        )
+        if rank() == 0:
+            store.set(key, "")
+        elif failed:
+            store.wait([key], timedelta(seconds=60))
 
 
 def pick_device(name: str, *, job: int = 0) -> torch.device:

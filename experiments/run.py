@@ -24,7 +24,16 @@ from tqdm import tqdm
 
 from experiments.folders import CONF, check_fetched, data_folder
 from experiments.full_data import Experiment, full_data_accuracies
-from experiments.machine import SWEEP_RUNS, is_beside_others, n_ranks, pick_device, rank, set_threads, turn_on
+from experiments.machine import (
+    SWEEP_RUNS,
+    is_beside_others,
+    let_first_report,
+    n_ranks,
+    pick_device,
+    rank,
+    set_threads,
+    turn_on,
+)
 from experiments.names import config_folders, model_name, source_name, strategy_name, with_full_names
 from experiments.sweep import ReportCallback
 from torchal import samplers
@@ -165,7 +174,7 @@ def prepare(
     if plain["repeat"]["times"] != 1:
         splits = with_repeats(splits, **plain["repeat"], seed=config.seed)
     model = instantiate(config.model, _convert_="object")
-    in_rounds = with_logged_fits(model, Path(config.run_dir) / "tb" / "fits") if config.log_fits else model
+    logged = with_logged_fits(model, Path(config.run_dir) / "tb" / "fits") if config.log_fits else model
     selecting = OmegaConf.select(config, "select_model")
     sampler = instantiate(config.sampler, _convert_="object")
     if config.active_fraction < 1:
@@ -180,7 +189,7 @@ def prepare(
     plain["names"] = {"data": data, "model": model_name(choices), "sampler": strategy}
     which = f"{hydra_config.job.num + 1}/{os.environ[SWEEP_RUNS]} " if SWEEP_RUNS in os.environ else ""
     trainer = Trainer(
-        in_rounds,
+        logged if rank() == 0 else model,  # of several ranks, the first writes
         sampler,
         schedule=schedule,
         run_dir=config.run_dir,
@@ -382,7 +391,10 @@ def main() -> int:
     if ReportCallback.command is not None and rank() == 0 and not ReportCallback.command.report():
         code = code or 2
     if problem:
-        print(f"rank {rank()}: {problem}" if n_ranks() > 1 else problem, file=sys.stderr)
+        if n_ranks() > 1:
+            problem = f"rank {rank()}: {problem.lstrip()}"
+        print(f"{problem}\n", end="", file=sys.stderr)  # in one write, for others write too
+    let_first_report(failed=bool(code))
     return code
 
 

@@ -414,16 +414,19 @@ class Meeting:
         if shards.alone:
             shards.offsets = [0, self._rows[0]]
             return
-        text = "; ".join(f"{name}={_said(value)}" for name, value in self._same.items())
+        parts = [f"{name}={_said(value)}" for name, value in self._same.items()]
+        text = "; ".join(parts)
         said = torch.tensor([[*self._rows, zlib.crc32(text.encode()), *self._counts]])
         got = shards.all_gather(said, [1] * shards.world_size)
         n_rows, n_columns, settings = (column.tolist() for column in got[:, :3].unbind(1))
         if len(set(n_columns)) > 1:
             raise ShapeError(f"{self._name} must have the same columns on all ranks, got {n_columns}")
         if len(set(settings)) > 1:
-            told = [each.split("; ") for each in shards._texts(text)]
-            alike = set.intersection(*map(set, told))
-            differing = ["; ".join(what for what in each if what not in alike) for each in told]
+            # first their marks, for there is room for what differs, and not for all that does not
+            marks = torch.tensor([zlib.crc32(part.encode()) for part in parts], dtype=torch.int64)
+            values, n_times = shards.all_gather(marks).unique(return_counts=True)
+            others = torch.isin(marks, values[n_times < shards.world_size]).tolist()
+            differing = shards._texts("; ".join(part for part, is_other in zip(parts, others, strict=True) if is_other))
             raise ConfigError(
                 "the ranks were asked for different things: "
                 + "; ".join(f"rank {rank} for {what or 'nothing'}" for rank, what in enumerate(differing))
@@ -469,9 +472,11 @@ def join(timeout: timedelta | None = None) -> ProcessGroup | None:
 
     if not dist.is_initialized():
         backend = "gloo"
-        if torch.cuda.is_available() and dist.is_nccl_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-            backend = "nccl"
+        if torch.cuda.is_available():
+            n_devices = torch.cuda.device_count()
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % n_devices)
+            if dist.is_nccl_available() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= n_devices:
+                backend = "nccl"  # which refuses two ranks on one GPU
         try:
             store, rank, world_size = next(rendezvous("env://", timeout=timeout or timedelta(minutes=30)))
             store = dist.PrefixStore(  # type: ignore[attr-defined]

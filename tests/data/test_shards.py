@@ -97,12 +97,17 @@ def test_what_is_refused(folders, tmp_path, monkeypatch):
         shards(blank, test_path=test)
     with pytest.raises(DataError, match="has 0 rows with a label: none is left for testing"):
         shards(train, test_path=blank)
-    same = write(tmp_path / "same", numbers(20), ["a"] * 20)
+    with pytest.raises(ConfigError, match=r"are both .*: a model would be tested on what it has learned"):
+        shards(train, test_path=f"{train.parent}/./{train.name}")
+    same, again = (write(tmp_path / name, numbers(20), ["a"] * 20) for name in ("same", "again"))
     with pytest.raises(DataError, match="two classes are needed, and every label is 'a'"):
-        shards(same, test_path=same)
+        shards(same, test_path=again)
     real = write(tmp_path / "real", numbers(20), [0.5, 1.0] * 10)
-    with pytest.raises(DataError, match="regression is not supported"):
-        shards(real, test_path=real)
+    with pytest.raises(DataError, match=r"the column 'label' must be classes, and has 0\.5: regression is not"):
+        shards(real, test_path=test)
+    gaps = write(tmp_path / "gaps", numbers(20), [1.0, 0.0, float("nan"), 1.0] * 5)
+    with pytest.raises(DataError, match=r"has nan: .*a row without a label has null"):
+        shards(gaps, test_path=test)
     monkeypatch.setitem(shards.__globals__, "_MOST_CLASSES", 3)
     with pytest.raises(DataError, match="more than 3 different values: they are no labels"):
         shards(train, test_path=test, target="path")

@@ -118,6 +118,24 @@ def test_torchrun_makes_the_records_of_one_process(data, alone, tmp_path):
     assert not list((tmp_path / "one").rglob("full_data/*.json"))
 
 
+def test_a_run_that_fails_leaves_the_report_of_the_others(data, tmp_path):
+    settings = [*data, *QUICK[:-1], "schedule.batch_size=15", "schedule.budget=50", "sampler=uniform,bait"]
+    done = subprocess.run(
+        [*TORCHRUN, *settings, f"runs={tmp_path}", "-m"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 1
+    for rank in (0, 1):
+        assert f"rank {rank}: error: Bait cannot pick from rows on 2 ranks" in done.stderr
+    assert list(records(tmp_path)) == ["uniform"]
+    assert len(list(tmp_path.rglob("report.html"))) == 1
+    assert done.stdout.count("TensorBoard of each run") == 1
+
+
 def test_a_rank_is_killed_and_the_run_goes_on_with_fewer(data, alone, tmp_path):
     settings = [*data, *QUICK, "schedule.batch_size=5", "schedule.budget=250", "sampler=k_center"]
     ranks = start(3, *settings, f"runs={tmp_path / 'killed'}")
@@ -154,6 +172,15 @@ def test_ranks_that_were_asked_for_different_things_are_refused(data, tmp_path):
         assert "sampler=margin" in error
         assert "sampler=uniform" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_epochs_of_a_network_are_written_once(data, tmp_path):
+    settings = ["model=mlp", "model.epochs=1", "log_fits=true", "start.n=20", "schedule.batch_size=15"]
+    more = ["schedule.budget=35", f"runs={tmp_path / 'runs'}", *QUICK[2:]]
+    codes, _, errors = end(start(2, *data, *settings, *more))
+    assert codes == [0, 0], errors
+    fits = next((tmp_path / "runs").rglob("fits"))
+    assert [len(list((fits / name).iterdir())) for name in ("round=000", "round=001")] == [1, 1]
 
 
 def test_data_in_memory_are_for_one_process(tmp_path):

@@ -419,6 +419,16 @@ def test_ranks_that_differ(select, told):
             raise error
 
 
+def test_what_differs_is_told_among_much_that_does_not():
+    def one(group):
+        with group.meeting() as meeting:
+            meeting.rows(1, 1)
+            meeting.same(long="x; " * 1000, last=group.rank)
+
+    for error in run_ranks(2, one):
+        assert str(error) == "the ranks were asked for different things: rank 0 for last=0; rank 1 for last=1"
+
+
 def test_numbers_of_numpy_are_numbers():
     x = torch.randn(9, 2, generator=seeded(0))
     for found in run_ranks(2, lambda group: k_center_greedy(x, np.int64(3) if group.rank else 3, group=group)):

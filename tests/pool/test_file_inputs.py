@@ -87,6 +87,14 @@ class Network:
         return features if keep else None, X[:, :2]
 
 
+def test_to_know_the_features_of_a_network_one_row_is_read(values, inputs, monkeypatch):
+    read = []
+    whole = FileRows.read
+    monkeypatch.setattr(FileRows, "read", lambda rows, *ends: read.append(ends) or whole(rows, *ends))
+    interop.outputs(Network(), inputs, most_features=300)
+    assert read == [(0, 100)]  # and the row by its number
+
+
 @pytest.mark.parametrize(("most", "kept"), [(None, True), (300, True), (299, False), (0, False)])
 def test_a_network_keeps_features_as_it_does_of_a_tensor(values, inputs, monkeypatch, most, kept):
     small_blocks(monkeypatch)
@@ -104,6 +112,9 @@ def test_rows_that_are_not_finite_are_named(values, tmp_path):
         inputs.in_blocks(lambda rows: (rows,))
     with pytest.raises(DataError, match="1 of 2 rows that were read are not, the first of them is row 77"):
         _ = inputs[torch.tensor([5, 77])]
+    for row in (37, -3):  # of a part, in which they count from its first
+        with pytest.raises(DataError, match="the first of them is row 77"):
+            _ = inputs[40:80][torch.tensor([row])]
     large = FileInputs(FileRows(written(tmp_path, values.double().numpy() * 1e300)))
     with pytest.raises(DataError, match="as float32 too"):
         _ = large[torch.tensor([0])]
@@ -133,6 +144,9 @@ def test_a_pool_is_made_of_files_and_known_again(values, inputs, tmp_path):
     other[99, 4] += 1
     others = Pool.unlabeled(FileRows(written(tmp_path, other.numpy())), n_classes=2)
     assert pool.fingerprint() != others.fingerprint()
+    grown = Pool.unlabeled(FileRows(written(tmp_path, torch.cat([values, values]).numpy())), n_classes=2)
+    assert grown.fingerprint(100) == pool.fingerprint()
+    assert grown.fingerprint() != pool.fingerprint()
     labeled = pool.with_labels([3, 98], [0, 1])
     rows, labels = labeled.training_data()
     assert rows.equal(values[[3, 98]])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.ranks import run_ranks
-from torchal import DataError, FileRows, Pool, PoolView, ShapeError
+from torchal import ConfigError, DataError, FileRows, Pool, PoolView, ShapeError
 from torchal.errors import GroupError
 from torchal.protocols import HasEmbedding, HasProbabilities, provides
 
@@ -85,6 +85,24 @@ def test_views_of_tensors_agree_on_the_classes():
     assert [len(view) for view in views] == [3, 0, 3]
     (alone,) = run_ranks(1, lambda group: PoolView.from_tensors(targets=targets, group=group))
     assert alone.group is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({"scores": 3}, {"scores": 2}, "rank 0 for scores of shape=['N', 3]; rank 1 for scores of shape=['N', 2]"),
+        ({"scores": 3}, {"log_probs": 3}, "rank 0 for scores of shape=['N', 3]; rank 1 for log_probs of shape="),
+        ({"features": 3, "scores": 3}, {"features": 3}, "rank 0 for scores of shape=['N', 3]; rank 1 for nothing"),
+    ],
+)
+def test_outputs_that_only_some_ranks_have_are_refused(first, second, told):
+    def look(group):
+        given = {name: torch.zeros(4, n).log_softmax(1) for name, n in (second if group.rank else first).items()}
+        return PoolView.from_tensors(**given, group=group)
+
+    for error in run_ranks(2, look):
+        assert isinstance(error, ConfigError)
+        assert told in str(error)
 
 
 def test_tensors_that_are_wrong_on_one_rank_are_told_to_all():

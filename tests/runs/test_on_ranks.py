@@ -66,7 +66,7 @@ def trainer(folder, sampler=None, *, model=None, schedule=None, **settings):
 def fit(trainer, files, *, oracle=None):
     x = values()[:60]
     parts = LabeledData(x[:20], TRUTH[:20]), LabeledData(x[20:], TRUTH[20:60])
-    pool = Pool.unlabeled(FileRows(files), n_classes=3)
+    pool = Pool.unlabeled(files if isinstance(files, FileRows) else FileRows(files), n_classes=3)
     answer = oracle or (lambda rows: TRUTH[rows])
     return trainer.fit(pool, answer, validation=parts[0], test=parts[1], start=torch.arange(5))
 
@@ -164,18 +164,123 @@ def test_ranks_that_fit_other_models_are_found(files, tmp_path):
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
 
 
-def test_rows_that_one_rank_cannot_read_end_all(files, tmp_path):
+def test_rows_that_one_rank_cannot_read_end_all(tmp_path):
     bad = values()
     bad[300] = torch.nan
     (tmp_path / "bad").mkdir()
     others = written(tmp_path / "bad", bad)
-    found = fails_on_rank(
-        1, lambda group, bad: fit(trainer(tmp_path / "run", KCenterGreedy(), group=group), others if bad else files)
-    )
+    found = fails_on_rank(1, lambda group, _: fit(trainer(tmp_path / "run", KCenterGreedy(), group=group), others))
     assert isinstance(found[1], DataError)
     assert "300" in str(found[1])
     assert all(isinstance(found[i], GroupError) and "rank 1 failed with DataError" in str(found[i]) for i in (0, 2))
     assert len(records(tmp_path / "run")) == 1
+
+
+def test_a_shard_that_one_rank_loses_ends_all(files, tmp_path):
+    (tmp_path / "copy").mkdir()
+    copies = written(tmp_path / "copy", values())
+
+    def work(group, bad):
+        def oracle(rows):
+            if bad and len(rows) == 10:
+                copies[1].unlink(missing_ok=True)
+            return TRUTH[rows]
+
+        return fit(trainer(tmp_path / "run", group=group), copies if bad else files, oracle=oracle)
+
+    found = fails_on_rank(1, work)
+    assert isinstance(found[1], DataError)
+    assert all("rank 1 failed with DataError" in str(found[i]) and "170.npy" in str(found[i]) for i in (0, 2))
+    assert len(records(tmp_path / "run")) == 1
+    np.save(copies[1], values()[170:340].half().numpy())
+
+    def goes_on(group, bad):
+        rows = FileRows(copies if bad else files)
+        if bad:
+            copies[1].unlink()
+        return fit(trainer(tmp_path / "run", group=group), rows)
+
+    found = fails_on_rank(1, goes_on)
+    assert isinstance(found[1], DataError)
+    assert all("rank 1 failed with DataError" in str(found[i]) for i in (0, 2))
+    assert len(records(tmp_path / "run")) == 1
+
+
+def test_an_oracle_that_fails_on_one_rank_ends_all(files, tmp_path):
+    def work(group, bad):
+        def oracle(rows):
+            if bad and len(rows) == 10:
+                raise OSError("nobody there")
+            return TRUTH[rows]
+
+        return fit(trainer(tmp_path / "run", group=group), files, oracle=oracle)
+
+    found = fails_on_rank(1, work)
+    assert isinstance(found[1], OSError)
+    assert all(str(found[i]) == "rank 1 failed with OSError: nobody there" for i in (0, 2))
+    assert all(run.finished for run in run_ranks(2, lambda group: fit(trainer(tmp_path / "run", group=group), files)))
+
+
+def test_what_one_rank_refuses_ends_all(files, tmp_path):
+    def work(group, bad):
+        metrics = {"accuracy": len} if bad else None
+        return fit(trainer(tmp_path / "run", group=group, metrics=metrics), files)
+
+    found = fails_on_rank(1, work)
+    assert isinstance(found[1], ConfigError)
+    assert all("rank 1 failed with ConfigError: metrics maps new names" in str(found[i]) for i in (0, 2))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"seed": 1}, "rank 0 for seed=0; rank 1 for seed=1"),
+        ({"sampler": Margin(on="probabilities")}, "rank 0 for sampler=\"Margin(on='auto')\"; rank 1 for sampler="),
+        ({"schedule": Schedule(batch_size=10, budget=40)}, "rank 0 for schedule.budget=50; rank 1 for schedule.budget"),
+        ({"config": {"what": "test", "how": {"much": 2}}}, "rank 0 for nothing; rank 1 for config.how.much=2"),
+        ({"watch": ["cover_radius"]}, "rank 0 for watch=[]; rank 1 for watch=['cover_radius']"),
+    ],
+)
+def test_ranks_that_are_on_different_runs_are_refused_before_anything_is_written(settings, told, files, tmp_path):
+    def one(group):
+        return fit(trainer(tmp_path / "run", group=group, **(settings if group.rank else {})), files)
+
+    for error in run_ranks(2, one):
+        assert isinstance(error, ConfigError)
+        assert f"the ranks were asked for different things: {told}" in str(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranks_that_have_different_pools_are_refused(files, tmp_path):
+    other = values()
+    other[499] += 1
+    (tmp_path / "other").mkdir()
+    others = written(tmp_path / "other", other)
+    for pools in (others, files[:2]):
+        for error in run_ranks(
+            2, lambda group, of=pools: fit(trainer(tmp_path / "run", group=group), of if group.rank else files)
+        ):
+            assert isinstance(error, ConfigError)
+            assert "asked for different things: rank 0 for pool='500 rows " in str(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_state_that_one_rank_cannot_load_ends_all(files, tmp_path, monkeypatch):
+    run_ranks(2, lambda group: fit(trainer(tmp_path / "run", Stopping(at=25), group=group), files))
+    whole = ActiveLearner.load_state_dict
+
+    def load(self, *state):
+        if self.ranks.shards.rank:
+            raise RunError("of something else")
+        whole(self, *state)
+
+    monkeypatch.setattr(ActiveLearner, "load_state_dict", load)
+    first, second = run_ranks(
+        2, lambda group: fit(trainer(tmp_path / "run", Stopping(at=-1), group=group, description="x"), files)
+    )
+    assert str(first) == "rank 1 failed with RunError: of something else"
+    assert isinstance(second, RunError)
 
 
 def test_a_fit_that_fails_on_one_rank_ends_all(files, tmp_path):

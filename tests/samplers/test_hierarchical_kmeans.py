@@ -30,7 +30,7 @@ def test_masks_and_settings_are_passed_on(monkeypatch):
     assert x.equal(view.features)
     assert (sizes, levels, n) == ((9, 5), "levels", 6)
     assert first.pop("generator").initial_seed() == 8
-    assert first == settings
+    assert first == settings | {"group": None}
     assert second.pop("generator").get_state().equal(view.generator.get_state())
     assert second.pop("labeled").equal(view.labeled)
     assert second.pop("candidates").equal(view.candidates)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ranks import parts_of, run_ranks
-from torchal import BudgetError, DataError, PoolView
+from torchal import BudgetError, CapabilityError, ConfigError, DataError, PoolView
 from torchal.errors import GroupError
 from torchal.functional.selection import Selection
 from torchal.samplers import KCenterGreedy, Margin, ScoreSampler, from_name, names, names_on_ranks
@@ -104,6 +104,70 @@ def test_scores_that_are_all_the_same_are_warned_of_as_in_one_process():
 
     with pytest.warns(UserWarning, match="all 11 candidates have the same Margin score, 0: the picks are the first"):
         assert run_ranks(3, one) == [[1, 2, 3]] * 3
+
+
+@pytest.mark.parametrize("cuts", [[30], [0, 30]])
+def test_k_center_begins_anew_where_rows_changed_on_some_ranks_alone(cuts):
+    begun, changed = drawn(60, 3, seed=0), drawn(60, 3, seed=0)
+    changed[30:] = drawn(30, 3, seed=1)
+    first = torch.arange(60) < 2
+
+    def rounds(part, group=None):
+        sampler, labeled, found = KCenterGreedy(), first, []
+        for features in (begun, changed):
+            view = PoolView.from_tensors(features=part(features).clone(), labeled=part(labeled), group=group)
+            picks = sampler.select(view, 4).indices
+            labeled = labeled.index_fill(0, picks, True)
+            found.append(picks.tolist())
+        return found
+
+    def one(group):
+        return rounds(lambda rows: parts_of(rows, cuts)[group.rank], group)
+
+    assert run_ranks(len(cuts) + 1, one) == [rounds(lambda rows: rows)] * (len(cuts) + 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) & {"badge", "hierarchical_kmeans", "typiclust", "uniform"}))
+def test_generators_and_budgets_that_differ_are_refused(name):
+    def one(group, n, seed):
+        of_rows = {what: parts_of(tensor, [20])[group.rank] for what, tensor in outputs(40, 0).items()}
+        generator = torch.Generator().manual_seed(seed)
+        return copy.deepcopy(CASES[name]).select(PoolView.from_tensors(**of_rows, generator=generator, group=group), n)
+
+    for found, told in (
+        (run_ranks(2, lambda group: one(group, 3, group.rank)), "generator=a generator in state "),
+        (run_ranks(2, lambda group: one(group, 3 + group.rank, 0)), "n=3; rank 1 for n=4"),
+    ):
+        for error in found:
+            assert isinstance(error, ConfigError)
+            assert f"different things: rank 0 for {told}" in str(error)
+
+
+class OfAll(ScoreSampler):
+    """A strategy of somebody who thinks of all rows."""
+
+    def score(self, view):
+        return view.features[:, 0] - view.features[:, 0].mean()
+
+
+@pytest.mark.parametrize("name", ["of all", *sorted(set(names()) - set(names_on_ranks()))])
+def test_a_sampler_that_cannot_refuses_a_part_of_the_pool(name):
+    sampler = OfAll() if name == "of all" else from_name(name)
+    for error in on_ranks(sampler, [20], outputs(40, 0), 3):
+        assert isinstance(error, CapabilityError)
+        assert f"{type(sampler).__name__} cannot pick from rows on 2 ranks" in str(error)
+
+
+def test_a_subclass_that_can_is_not_refused():
+    class OfEach(OfAll):
+        on_ranks = True
+
+        def score(self, view):
+            return view.features[:, 0]
+
+    of_rows = outputs(40, 0)
+    want = select(OfEach(), of_rows, 3).indices
+    assert [got.indices.tolist() for got in on_ranks(OfEach(), [20], of_rows, 3)] == [want.tolist()] * 2
 
 
 def test_k_center_keeps_what_it_knows_of_files_on_each_rank(tmp_path):

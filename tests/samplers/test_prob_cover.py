@@ -6,7 +6,7 @@ import torch
 
 from tests.contracts import NearestMean, make_pool, make_view
 from tests.samplers.test_k_center import Plain, plain_view
-from torchal import ActiveLearner, ConfigError, PoolView, Schedule, rounds
+from torchal import ActiveLearner, ConfigError, PoolView, Schedule, functional, rounds
 from torchal.functional import BallCover, prob_cover, purity_radius
 from torchal.samplers import ProbCover
 
@@ -20,7 +20,7 @@ def searches(monkeypatch):
         calls.append(settings)
         return purity_radius(*arguments, **settings)
 
-    monkeypatch.setattr(ProbCover.select.__globals__["functional"], "purity_radius", counted)
+    monkeypatch.setattr(functional, "purity_radius", counted)
     return calls
 
 
@@ -32,7 +32,7 @@ def test_the_balls_are_found_once_while_the_features_are_the_inputs(monkeypatch)
             found.append(settings["radius"])
             super().__init__(*arguments, **settings)
 
-    monkeypatch.setattr(ProbCover.select.__globals__["functional"], "BallCover", Counted)
+    monkeypatch.setattr(functional, "BallCover", Counted)
     pool, targets, _ = make_pool()
     sampler = ProbCover(radius=1.0)
     learner = ActiveLearner(Plain(), sampler, pool)

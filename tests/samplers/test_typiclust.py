@@ -33,7 +33,7 @@ def test_masks_and_settings_are_passed_on(monkeypatch):
     assert rest.pop("labeled").equal(view.labeled)
     assert rest.pop("candidates").equal(view.candidates)
     assert rest.pop("generator").initial_seed() == view.generator.initial_seed()
-    assert rest == settings
+    assert rest == settings | {"group": None}
 
 
 def test_all_candidates_and_no_other_row():

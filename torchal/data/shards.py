@@ -49,7 +49,8 @@ def shards(
         seed: of what is drawn.
 
     Raises:
-        ConfigError: a setting is impossible; there is no such column; the test part would take more than 4 GiB.
+        ConfigError: a setting is impossible; the two folders are one; there is no such column; the test part
+            would take more than 4 GiB.
         DataError: a folder has no shards or no metadata, or cannot be read; fewer than two classes, or a training part
             without labels; labels that are no classes; rows for testing that are not finite.
         ShapeError: the two have different columns.
@@ -76,6 +77,8 @@ def shards(
     check_whole("seed", seed, least=0)
     if test_limit is not None:
         check_whole("test_limit", test_limit, least=1)
+    if os.path.realpath(path) == os.path.realpath(test_path):
+        raise ConfigError(f"path and test_path are both {path}: a model would be tested on what it has learned")
     train, test = open_shards(path), open_shards(test_path)
     if train.n_columns != test.n_columns:
         raise ShapeError(f"{path} has rows of {train.n_columns} columns, {test_path} of {test.n_columns}")
@@ -135,6 +138,12 @@ def _classes(labels: list[Any], target: str, path: str | os.PathLike[str]) -> tu
     if len(labels) < 2:
         which = f"every label is {str(labels[0])!r}" if labels else "there are no labels"
         raise DataError(f"{path}: two classes are needed, and {which} in the column {target!r}")
+    real = next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
+    if real is not None:
+        raise DataError(
+            f"{path}: the column {target!r} must be classes, and has {real}: regression is not supported, and a row "
+            "without a label has null"
+        )
     distinct = as_classes(f"the column {target!r}", np.asarray(labels), n_rows=len(labels))
     values, codes = np.unique(distinct, return_inverse=True)
     order = in_order(values)

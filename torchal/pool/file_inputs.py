@@ -69,7 +69,7 @@ class FileInputs:
         """
         if not isinstance(rows, slice):
             numbers = self.features[rows]
-            return self._read(numbers, lambda place: int(torch.as_tensor(rows)[place]))
+            return self._read(numbers, lambda place: self._first + int(torch.as_tensor(rows)[place]) % len(self))
         chosen = object.__new__(FileInputs)
         chosen._whole, chosen.features = self._whole, self.features[rows]
         chosen._first = self._first + rows.indices(len(self))[0]

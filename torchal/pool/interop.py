@@ -310,7 +310,7 @@ def _outputs_in_blocks(model: Any, inputs: FileInputs, most_features: int | None
     """Return what `outputs` does of rows that are read block by block."""
     wanted = most_features is None
     if most_features:
-        one = outputs(model, inputs[:1].in_blocks(lambda rows: (rows[:1],))[0], most_features=None)
+        one = outputs(model, inputs[torch.tensor([0])], most_features=None)
         assert one.features is not None
         wanted = len(inputs) * one.features.shape[1] <= most_features
 

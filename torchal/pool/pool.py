@@ -305,7 +305,7 @@ class Pool:
             for part in (matrix.indptr.astype("int64"), matrix.indices.astype("int64"), matrix.data):
                 digest.update(part.tobytes())
         elif isinstance(inputs, FileInputs):
-            digest.update(inputs.fingerprint.encode())
+            digest.update((inputs if n_rows == len(self) else inputs[:n_rows]).fingerprint.encode())
         elif isinstance(inputs, TableInputs):
             digest.update(inputs[rows].fingerprint().encode())
         return digest.hexdigest()[:16]

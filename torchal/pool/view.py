@@ -114,6 +114,7 @@ class PoolView:
         Raises:
             ShapeError: nothing is given, no rows, or the tensors disagree in rows, dtype or device.
             DataError: a row that is not labeled has a target.
+            ConfigError: the ranks of a group gave different outputs, or of different columns.
 
         Example:
             >>> view = PoolView.from_tensors(scores=torch.tensor([[2.0, 1.0], [0.0, 3.0]]))
@@ -142,6 +143,7 @@ class PoolView:
             if last_layer is not None:
                 columns.append(len(given["last_layer"].bias))
             meeting.rows(n_rows, 1, name="the view")
+            meeting.same(**{f"{name} of shape": ["N", *tensor.shape[1:]] for name, tensor in outputs.items()})
         n_classes = torch.tensor([max([*columns, int(targets.max()) + 1 if n_rows else 0])])
         return cls(
             labeled=labeled,

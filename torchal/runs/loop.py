@@ -14,6 +14,7 @@ from torchal.errors import BudgetError, ConfigError, DataError
 from torchal.pool.round_result import RoundResult
 from torchal.protocols import UNLABELED, Oracle
 from torchal.runs.learner import ActiveLearner
+from torchal.runs.on_ranks import meeting_of
 from torchal.runs.schedule import Schedule
 
 
@@ -114,6 +115,13 @@ def run_rounds(
     """
 
     def buy(rows: Tensor, *, begins: bool = False) -> None:
+        with meeting_of(learner.ranks):
+            tell_answers(rows)
+        if begins and start is not None:
+            learner.began_with = _as_plain(start)
+        on_labels()
+
+    def tell_answers(rows: Tensor) -> None:
         with learner.timed("label"):
             answered = oracle(rows)
         if learner.pool.classes is None:
@@ -127,9 +135,6 @@ def run_rounds(
             learner.tell(rows[known], labels[known])
         else:
             learner.tell(rows, answered)
-        if begins and start is not None:
-            learner.began_with = _as_plain(start)
-        on_labels()
 
     n_rows = len(learner.pool)
     is_new = not resumed and not learner.history and not learner.pool.n_labeled and learner.began_with is None

@@ -64,6 +64,20 @@ class Ranks:
             meeting.rows(len(self._inputs), self._inputs.shape[1])
             yield
 
+    def require_same(self, pool: Pool, settings: Mapping[str, Any]) -> None:
+        """Require that all ranks are on the same run.
+
+        Args:
+            pool: of all rows.
+            settings: by name; those of a mapping one by one.
+
+        Raises:
+            ConfigError: they are not; the message says in which settings.
+        """
+        with self.shards.meeting() as meeting:
+            meeting.rows(len(self._inputs), self._inputs.shape[1])
+            meeting.same(**_one_by_one(settings), pool=f"{len(pool)} rows {pool.fingerprint()}")
+
     def view(self, view: PoolView) -> PoolView:
         """Return what this rank's sampler sees of a view of the pool."""
         return view.of_rank(self.shards, self._rows, self._inputs)
@@ -85,6 +99,15 @@ class Ranks:
                     f"{differing}: give all ranks the same files, processor, threads and versions"
                 )
         return result if self.is_first else RoundResult.from_json(first)
+
+
+def _one_by_one(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of mappings by names of their own, as `schedule.budget`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        parts = value if isinstance(value, Mapping) else {}
+        found |= _one_by_one({f"{name}.{part}": one for part, one in parts.items()}) or {name: value}
+    return found
 
 
 def ranks_of(group: Group | None, pool: Pool, sampler: Sampler, *, represents: bool) -> Ranks | None:

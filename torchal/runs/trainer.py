@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torchal._records import as_plain, differences
-from torchal.distributed import Group
+from torchal.distributed import Group, as_shards
 from torchal.errors import ConfigError, RunError
 from torchal.pool.labels import LabeledData
 from torchal.pool.pool import Pool
@@ -131,7 +131,10 @@ class Trainer:
             RunError: the folder is in use, damaged or not writable, or its run is of another pool. A logger fails; the
                 message says which, and the call goes on from there when it is made again.
         """
-        return fit_trials([self.steps(pool, oracle, validation=validation, test=test, start=start, truth=truth)])[0]
+        with as_shards(self.group).meeting() as meeting:  # what is wrong on one rank, all of them hear of
+            meeting.rows(1, 1)
+            steps = self.steps(pool, oracle, validation=validation, test=test, start=start, truth=truth)
+        return fit_trials([steps])[0]
 
     def steps(
         self,
@@ -172,6 +175,8 @@ class Trainer:
     def _steps(
         self, learner: ActiveLearner, oracle: Oracle, config: Mapping[str, Any], start: int | Tensor | None
     ) -> Steps:
+        if learner.ranks is not None:
+            learner.ranks.require_same(learner.pool, self._settings_of_ranks(start))
         folder = folder_of(self.run_dir, learner.ranks)
         with folder.locked():
             folder.open(config, {**environment(learner.pool.device), **as_plain(self.about or {})})
@@ -181,7 +186,9 @@ class Trainer:
                 changed = differences(checkpoint["state"].get("settings", {}), self._settings(start))
                 if changed:
                     raise ConfigError(f"{folder.path} holds a run with other settings: {changed}")
-                learner.load_state_dict(checkpoint["state"], folder.read_rounds())
+                history = folder.read_rounds()
+                with meeting_of(learner.ranks):
+                    learner.load_state_dict(checkpoint["state"], history)
             if not (checkpoint and checkpoint["finished"]):
                 # The first checkpoint comes after the start set was answered: it is not asked for again.
                 yield from self._run(learner, oracle, folder, start, resumed=checkpoint is not None)
@@ -252,6 +259,12 @@ class Trainer:
     def _settings(self, start: int | Tensor | None) -> dict[str, Any]:
         """Return what a run must go on with, whatever the config says of it."""
         return {"schedule": asdict(self.schedule), "start": start.tolist() if isinstance(start, Tensor) else start}
+
+    def _settings_of_ranks(self, start: int | Tensor | None) -> dict[str, Any]:
+        """Return the settings that all ranks must have; not those of the model, of which each may have its device."""
+        own = {"seed": self.seed, "sampler": _without_addresses(self.sampler), "metrics": sorted(self.metrics or {})}
+        given = {"config": self.config or {}, "watch": sorted(self.watch)}
+        return {**as_plain(given | own), **self._settings(start)}
 
     def _hparams(self) -> dict[str, Any]:
         """Return the settings that tell runs apart in TensorBoard's table: the same names in every run.

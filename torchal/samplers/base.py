@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from torchal._checks import as_integers, as_rows, check_budget, check_flag
 from torchal._records import as_plain
-from torchal.errors import DataError, ShapeError
+from torchal.errors import CapabilityError, DataError, ShapeError
 from torchal.functional.selection import Selection, top_n
 from torchal.pool.round_result import RoundResult
 from torchal.pool.view import PoolView
@@ -40,8 +41,13 @@ class Sampler(ABC):
 
     It then counts by `view.n_candidates` and `view.total`, gives `view.group` to the function that picks, and never
     decides by what it sees of its own rows alone: all ranks must speak in the same order. What it computes itself of
-    each row, it computes in `view.of_rows`.
+    each row, it computes in `view.of_rows`. A sampler that does not say so is given no such view.
     """
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "select" in vars(cls) and not cls.on_ranks:
+            cls.select = _of_all_rows(cls.select)  # type: ignore[assignment, method-assign]
 
     @property
     def can_be_on_ranks(self) -> bool:
@@ -74,6 +80,7 @@ class Sampler(ABC):
 
         Raises:
             BudgetError: n is not between 1 and the number of candidates.
+            CapabilityError: the view is of one rank's rows, and the sampler cannot pick from such (`on_ranks`).
         """
 
     def check_model(self, model: object) -> None:
@@ -207,6 +214,21 @@ class Sampler(ABC):
             raise ValueError(f"{type(self).__name__} has no state, got {', '.join(map(str, state))}")
 
 
+def _of_all_rows(select: Callable[[Any, PoolView, int], Selection]) -> Callable[[Any, PoolView, int], Selection]:
+    """Return a `select` that refuses a part of the pool, of which it would pick as if that were all of it."""
+
+    @functools.wraps(select)
+    def checked(self: Sampler, view: PoolView, n: int) -> Selection:
+        if view.group is not None and not self.can_be_on_ranks:
+            raise CapabilityError(
+                f"{type(self).__name__} cannot pick from rows on {view.group.world_size} ranks "
+                "as one of torchal.samplers.names_on_ranks() can"
+            )
+        return select(self, view, n)
+
+    return checked
+
+
 def _check_of_last(rows: Tensor, report: Mapping[str, Any], *, by: str) -> None:
     """Require that rows (n,) are of the selection that a report is of, where it says which member named which row."""
     if not report.get("members"):
@@ -271,7 +293,7 @@ class ScoreSampler(Sampler):
                     f"all {n_candidates} candidates have the same {type(self).__name__} score, {low:g}: the picks are "
                     "the first rows, not those most wanted. Does the model answer the same for every row?",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
         return top_n(scores, n, candidates=view.candidates, group=view.group)
 

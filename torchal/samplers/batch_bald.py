@@ -78,7 +78,7 @@ class BatchBALD(Sampler):
                 f"all {n_candidates} candidates have the same BatchBALD score, 0: the picks are the first rows, not "
                 "those most wanted. Does the model answer the same under every draw?",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return Selection(rows[picks.indices], picks.scores)
 

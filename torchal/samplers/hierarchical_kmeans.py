@@ -75,6 +75,9 @@ class HierarchicalKMeans(Sampler):
         check_budget(n, view.n_candidates)
         levels, labeled, candidates = self._levels_of(view), view.labeled, view.candidates
         if view.group is not None:  # every rank draws the same rows, from what is known of all: a few bytes of each
+            with view.group.meeting() as meeting:
+                meeting.rows(len(view), 1, name="the view")
+                meeting.same(n=n, within=self.within, generator=view.generator)
             gather = view.group.all_gather
             of_rows, distances = gather(levels.parents[0]), gather(levels.distances)
             levels = levels._replace(parents=(of_rows, *levels.parents[1:]), distances=distances)

@@ -144,13 +144,16 @@ class KCenterGreedy(Sampler):
 
     def _cover_of(self, features: Tensor, view: PoolView) -> Cover:
         """Return the cover of the round before if it is still right, else a new one."""
-        if (
-            self._cover is not None
+        kept = self._cover
+        is_right = (
+            kept is not None
             and self._covered is not None
             and self._covered.is_same(features)  # and so of as many rows
-            and not view.total((self._cover.is_center & ~view.labeled).count_nonzero())
-        ):
-            return self._cover
+            and not bool((kept.is_center & ~view.labeled).any())
+        )
+        if not view.total(int(not is_right)):  # of all ranks: rows may be new on some of them alone
+            assert kept is not None
+            return kept
         cover = self._extended(features, view)
         self._cover = self._covered = None  # its memory is let go before there is another one
         cover = Cover(features, metric=self.metric, group=view.group) if cover is None else cover

@@ -85,7 +85,7 @@ class MaxDist(Sampler):
                 f"every candidate lies on a centre: all {n} picks have the distance 0, and are the first rows. Are the "
                 f"{self.space} the same for every row?",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return selection
 

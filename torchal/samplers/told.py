@@ -46,7 +46,7 @@ class Told:
                 f"{by} learns from the labels of its picks, and was not told of {n_others} of {int(labeled.sum())} "
                 "labeled rows: in a loop of your own call sampler.tell(picks, labels) after each select",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _is_of_another_pool(self, labeled: Tensor) -> bool:
