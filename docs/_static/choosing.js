@@ -114,7 +114,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const one of kept) {
       one.row.hidden = false;
       cell(one);
-      one.row.cells[2].textContent = `${one.taken !== null && isBeyond(pool) ? "at least " : ""}${inWords(one.taken)}`;
+      one.row.cells[2].textContent = `${inWords(one.taken)}${one.taken !== null && isBeyond(pool) ? ", extrapolated" : ""}`;
       body.append(one.row);
     }
     const counted = studies.special.length ? "special" : "usual";

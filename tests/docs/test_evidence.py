@@ -162,12 +162,13 @@ def test_a_switch_is_not_praised_for_what_its_first_member_did(page):
     assert before.index("switch") < before.index("uniform") < after.index("switch")
 
 
-def test_what_was_not_measured_is_a_lower_bound(page):
+def test_what_was_not_measured_is_told(page):
     shown(page, rows=1_000_000, labels=200, model="logistic", seconds=1000)
     cell = "document.querySelector('tr[data-name=k_center]').cells[2].textContent"
-    assert page.value(cell).startswith("at least about")
+    assert page.value(cell).endswith("extrapolated")
     shown(page, rows=100_000)
-    assert page.value(cell).startswith("about")
+    assert page.value(cell).startswith("about 0.")
+    assert "extrapolated" not in page.value(cell)
 
 
 def test_nonsense_is_told(page):
