@@ -148,8 +148,9 @@ def cost_table() -> str:
     return (
         "Seconds of one core for a batch of 100 of ten classes, with 512 columns, features and probabilities being "
         "there already. They follow from formulas fitted to pools of 1 000 to 128 000 rows "
-        "(`python -m benchmarks.cost`), so a million rows is an extrapolation, and may be far off. On a pool that none was fitted to, "
-        f"{within} of {len(off)} are within a factor of 1.5 of what was measured.\n\n" + "\n".join(lines)
+        "(`python -m benchmarks.cost`), so a million rows is an extrapolation, and may be far off. "
+        f"On a pool that none was fitted to, {within} of {len(off)} are within a factor of 1.5 of the clock.\n\n"
+        + "\n".join(lines)
     )
 
 
