@@ -44,7 +44,10 @@ nitpicky = False
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
 myst_substitutions = {"evidence": evidence_table(), "intervals": intervals_text(), "costs": cost_table()}
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # a page may be part of another one
+suppress_warnings = [
+    "myst.header",  # a page may be part of another one
+    "sphinx_gallery.space_in_filename",  # of the folder of the clone, which is in no link
+]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
