@@ -91,6 +91,10 @@ def _lead_back(app: Sphinx, page: str, template: str, context: dict[str, Any], d
         return f'{match[1]}#{match[2]}{behind}"'
 
     context["body"] = _BACK.sub(right, context["body"])
+    if page == "_modules/index":  # lists that are right in lists, which is no HTML
+        before, _, rest = context["body"].partition("<ul>")
+        inside, _, behind = rest.rpartition("</ul>")
+        context["body"] = f"{before}<ul>{inside.replace('<ul>', '').replace('</ul>', '')}</ul>{behind}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

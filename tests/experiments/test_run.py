@@ -344,8 +344,14 @@ def write_own_file(folder, kind):
         pytest.importorskip("pyarrow", reason="the labels of shards are Parquet")
         labels = {"kind": [f"kind {t}" for t in targets]}
         rows, net = torch.from_numpy(inputs).float(), torch.nn.Linear(4, 2)
-        embed(net, rows, out=path, shard_rows=25, ids=labels, progress=False)
-        return [f"data.test_path={path}", "data.target=kind", "data.validation_fraction=0.2", "data.test_limit=40"]
+        for folder in (path, tmp_path / "tested.shards"):
+            embed(net, rows, out=folder, shard_rows=25, ids=labels, progress=False)
+        return [
+            f"data.test_path={tmp_path}/tested.shards",
+            "data.target=kind",
+            "data.validation_fraction=0.2",
+            "data.test_limit=40",
+        ]
     from PIL import Image
 
     for row, (values, target) in enumerate(zip(inputs, targets, strict=True)):
