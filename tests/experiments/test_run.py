@@ -344,10 +344,10 @@ def write_own_file(folder, kind):
         pytest.importorskip("pyarrow", reason="the labels of shards are Parquet")
         labels = {"kind": [f"kind {t}" for t in targets]}
         rows, net = torch.from_numpy(inputs).float(), torch.nn.Linear(4, 2)
-        for folder in (path, tmp_path / "tested.shards"):
+        for folder in (path, path.with_name("tested.shards")):
             embed(net, rows, out=folder, shard_rows=25, ids=labels, progress=False)
         return [
-            f"data.test_path={tmp_path}/tested.shards",
+            f"data.test_path={path.with_name('tested.shards')}",
             "data.target=kind",
             "data.validation_fraction=0.2",
             "data.test_limit=40",
