@@ -76,6 +76,10 @@ def test_the_five_lines_of_the_readme_run(tmp_path):
     assert len(set(re.findall(r"\d+", run_examples(README, tmp_path)))) == 10
 
 
+def test_the_lines_of_the_first_page_run(tmp_path):
+    run_examples((ROOT / "docs" / "index.md").read_text(), tmp_path)
+
+
 def test_the_start_page_runs_as_it_is_written(tmp_path):
     told = run_examples((ROOT / "docs" / "start.md").read_text(), tmp_path).splitlines()
     assert [line.split()[:2] for line in told[2:]] == [["Margin", "200"], ["Uniform", "200"]]
