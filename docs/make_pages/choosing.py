@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cost import Size
 from make_pages.evidence import STUDIES, Verdict, costs, half_widths, how_far_off, verdicts
 from make_pages.files import write_if_new
 from make_pages.strategies import Page, strategy_pages
@@ -142,7 +143,7 @@ def cost_table() -> str:
     lines = ["| strategy | " + " | ".join(f"{rows:,} rows".replace(",", " ") for rows, _ in _SIZES) + " |"]
     lines.append("|---" * (len(_SIZES) + 1) + "|")
     for name, cost in costs().items():
-        cells = [_seconds(cost.at(rows, columns, 10, 100)) for rows, columns in _SIZES]
+        cells = [_seconds(cost.at(Size(rows, columns, classes=10, picks=100))) for rows, columns in _SIZES]
         lines.append(f"| [`{name}`](../strategies/{name}.md) | " + " | ".join(cells) + " |")
     within = sum(1 / 1.5 <= one <= 1.5 for one in off)
     return (

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.cost import Cost, Size
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 COSTS = ROOT / "benchmarks" / "results" / "cost.csv"
@@ -62,22 +64,6 @@ class Verdict(NamedTuple):
         return (self.better - self.worse) / self.sets
 
 
-class Cost(NamedTuple):
-    """Seconds of a core for a batch: fixed + seconds (N / 8000)^a (D / 64)^b (C / 10)^c (B / 50)^d."""
-
-    fixed: float
-    seconds: float
-    powers: tuple[float, float, float, float]
-
-    def at(self, rows: int, columns: int, classes: int, picks: int) -> float:
-        """Return the seconds of a pool and a batch."""
-        ratios = (rows / 8000, columns / 64, classes / 10, picks / 50)
-        seconds = self.seconds
-        for ratio, power in zip(ratios, self.powers, strict=True):
-            seconds *= ratio**power
-        return self.fixed + seconds
-
-
 def lines_of(study: Study) -> Iterator[Mapping[str, str]]:
     """Yield the lines of a study's table: one for each data set and strategy but uniform sampling."""
     path = RESULTS / study.file
@@ -119,7 +105,7 @@ def costs() -> dict[str, Cost]:
             line["sampler"]: Cost(
                 float(line["fixed"]),
                 float(line["seconds"]),
-                (float(line["rows"]), float(line["columns"]), float(line["classes"]), float(line["picks"])),
+                tuple(float(line[name]) for name in Size._fields),
             )
             for line in csv.DictReader(file)
         }
