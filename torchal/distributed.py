@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ Result = TypeVar("Result")
 _REDUCE: dict[str, Callable[..., Tensor]] = {"sum": torch.sum, "max": torch.amax, "min": torch.amin}
 _COUNTS = 4  # numbers that a meeting adds up
 _GATHERED = 1 << 16  # numbers of all ranks, up to which a reduction is a gathering in the order of the ranks
+_LAST: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # of each group, the operation that was the last
 
 
 class Shards:
@@ -319,7 +321,7 @@ class Shards:
 
         got = torch.empty(self.world_size, len(sent), dtype=torch.uint8, device=self._device)
         with self._speaking(got.numel() - len(sent)):
-            dist.all_gather(list(got.unbind(0)), sent, group=self._group)
+            self._wait_for(dist.all_gather(list(got.unbind(0)), sent, group=self._group, async_op=True))
         return got
 
     def _combine(self, flat: Tensor, operation: Operation) -> None:
@@ -328,7 +330,16 @@ class Shards:
 
         work = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}[operation]
         with self._speaking(2 * flat.numel() * flat.element_size()):
-            dist.all_reduce(flat, work, group=self._group)
+            self._wait_for(dist.all_reduce(flat, work, group=self._group, async_op=True))
+
+    def _wait_for(self, work: Any) -> None:
+        """Wait until an operation is done, and hold it until the next one.
+
+        The thread of the group that did it lets go of it a little later. Were it the last to do so, it would free the
+        tensors, for which it needs the interpreter, and where a program ends just then the process is aborted.
+        """
+        work.wait()
+        _LAST[self._group] = work
 
     @contextmanager
     def _speaking(self, n_bytes: int) -> Iterator[None]:

@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import time
+import weakref
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -58,6 +60,23 @@ def picks(x, log_probs, group):
     }
 
 
+def held(group):
+    """Return which of three operations are still held once the third is done."""
+    works, gather = [], dist.all_gather
+
+    def watched(*args, **settings):
+        work = gather(*args, **settings)
+        works.append(weakref.ref(work))
+        return work
+
+    with mock.patch.object(dist, "all_gather", watched):
+        shards = Shards(group)
+        for _ in range(3):
+            shards.all_gather(torch.zeros(1), [1] * shards.world_size)
+    del shards
+    return [work() is not None for work in works]
+
+
 class Dying(Shards):
     """A rank that dies when it is to speak for the so-many-th time."""
 
@@ -75,7 +94,7 @@ def work(case, folder, rank, world_size):
     log_probs = parts_of(torch.randn(N_ROWS, 3, generator=seeded(2)).log_softmax(1), cuts)[rank]
     group = dist.group.WORLD
     if case == "picks":
-        return picks(x, log_probs, group)
+        return picks(x, log_probs, group) | {"held": held(group)}
     if case == "dies":
         return k_center_greedy(x, 300, group=Dying(group) if rank == world_size - 1 else group)
     if case == "dies once":
