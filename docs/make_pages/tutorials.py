@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from sphinx.util import logging
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -40,6 +42,21 @@ def start_afresh(gallery_conf: dict[str, Any], file_name: str, when: str) -> Non
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - for libraries that still draw from it
     torch.manual_seed(0)
+
+
+LONGEST_S = 300.0  # of one tutorial: more than ten times what it takes on a quiet machine
+LOGGER = logging.getLogger(__name__)
+_BEGUN: dict[str, float] = {}
+
+
+def keep_to_time(gallery_conf: dict[str, Any], file_name: str, when: str) -> None:  # noqa: ARG001 - sphinx-gallery's
+    """Warn of a tutorial that took longer than `LONGEST_S`, and so let the build fail."""
+    if when == "before":
+        _BEGUN[file_name] = time.monotonic()
+        return
+    seconds = time.monotonic() - _BEGUN.pop(file_name)
+    if seconds > LONGEST_S:
+        LOGGER.warning("%s took %.0f s, and a tutorial has %.0f s", file_name, seconds, LONGEST_S, type="tutorials")
 
 
 def as_reader_sees_it() -> None:

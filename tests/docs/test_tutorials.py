@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from make_pages.tutorials import COLOURS, ORDER, make_lighter
+from make_pages.tutorials import COLOURS, LONGEST_S, ORDER, keep_to_time, make_lighter
 from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -80,6 +80,17 @@ def test_all_have_their_place():
     assert sorted(ORDER) == [script.stem.removeprefix("plot_") for script in SCRIPTS]
     header = (DOCS / "tutorials" / "GALLERY_HEADER.rst").read_text(encoding="utf-8")
     assert targets(header, "doc") == [f"plot_{name}" for name in ORDER]
+
+
+@pytest.mark.parametrize(("seconds", "n_warnings"), [(LONGEST_S - 1, 0), (LONGEST_S + 1, 1)])
+def test_one_that_takes_too_long_is_a_warning(seconds, n_warnings, monkeypatch):
+    clock, warned = iter([5.0, 5.0 + seconds]), []
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("make_pages.tutorials.LOGGER.warning", lambda text, *args, **_: warned.append(text % args))
+    for when in ("before", "after"):
+        keep_to_time({}, "plot_texts.py", when)
+    assert len(warned) == n_warnings
+    assert all(f"plot_texts.py took {seconds:.0f} s" in text for text in warned)
 
 
 def test_pictures_get_a_palette_once(tmp_path):
