@@ -19,8 +19,14 @@ _LONGEST_NAME = 120  # bytes of a folder's name; file systems allow 255
 
 
 def source_name(choice: str, path: str | None, published: str | None = None) -> str:
-    """Return what a data set is called: a file of one's own by its name, anything else by its choice."""
-    return choice if path is None or published is not None else Path(Path(path).name.removesuffix(".gz")).stem
+    """Return what a data set is called: a file of one's own by its name, anything else by its choice.
+
+    A file that is called as a choice has its kind in its name, so that `digits/` and `data=digits` share no folder.
+    """
+    if path is None or published is not None:
+        return choice
+    name = Path(Path(path).name.removesuffix(".gz")).stem
+    return f"{name}-{choice}" if (CONF / "data" / f"{name}.yaml").is_file() else name
 
 
 def strategy_name(choice: str, spec: str | None, active_fraction: Any = 1.0) -> str:

@@ -187,11 +187,12 @@ class TestSingleRun:
         assert config["start"]["how"] == "stratified"
         assert config["data"]["seed"] == config["seed"] == 3
 
-    def test_the_folder_of_a_file_is_called_by_its_name(self, run, tmp_path):
-        np.savez(tmp_path / "my set.npz", inputs=np.random.default_rng(0).random((60, 2)), targets=np.arange(60) % 2)
-        source = ["data=npz", f"data.path='{tmp_path}/my set.npz'", "start.n=4", "progress=false"]
+    @pytest.mark.parametrize(("name", "called"), [("my set", "my set"), ("iris", "iris-npz")])
+    def test_the_folder_of_a_file_is_called_by_its_name(self, name, called, run, tmp_path):
+        np.savez(tmp_path / f"{name}.npz", inputs=np.random.default_rng(0).random((60, 2)), targets=np.arange(60) % 2)
+        source = ["data=npz", f"data.path='{tmp_path}/{name}.npz'", "start.n=4", "progress=false"]
         assert run(*source)[0] == 0
-        assert (tmp_path / "runs" / "my set-logistic,start.n=4" / "margin" / "seed=0" / "rounds.jsonl").exists()
+        assert (tmp_path / "runs" / f"{called}-logistic,start.n=4" / "margin" / "seed=0" / "rounds.jsonl").exists()
 
     def test_long_settings_are_cut_in_the_folders_name_and_whole_in_the_record(self, run, tmp_path):
         rows = [f"data.{part}_rows={list(range(i, 150, 3))}".replace(" ", "") for i, part in enumerate(PARTS)]
