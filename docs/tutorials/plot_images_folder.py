@@ -218,5 +218,5 @@ workspace.cleanup()
 # * **Near-duplicates**, as frames of a video: :class:`torchal.samplers.ByGroup` asks for all of one scene, and
 #   :class:`torchal.samplers.TypiClust` for one of each cluster.
 #
-# Without Python, ``torchal query --images photos/ --weights backbone.pt`` asks from the shell, by the features of
+# Without Python, ``torchal query --images photos/ --weights backbone.pt2`` asks from the shell, by the features of
 # a network that you have: :doc:`/guides/command`.

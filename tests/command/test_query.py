@@ -533,6 +533,26 @@ class TestTexts:
         assert all(row["text"].startswith(self.TEXTS[int(row["id"][1:]) % 8]) for row in rows)
         assert {row["nearest_label"] for row in rows} <= {"ham", "spam"}
 
+    def test_a_column_with_the_labels(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        texts, kinds = [*self.TEXTS * 5, " "], [*["spam", "ham", "", "NA"] * 10, "spam"]
+        with Path("messages.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("id", "text", "kind"), *zip(range(41), texts, kinds, strict=True)])
+        source = ["query", "--texts", "messages.csv", "--column", "text", "--target", "kind", "--budget", "5"]
+        assert main([*source, "--out", "next.csv"]) == 0
+        assert "Left out: 1 of 41 texts, which are empty." in capsys.readouterr().out
+        assert {row["nearest_label"] for row in rows_of()} <= {"ham", "spam"}
+        assert all(int(row["id"]) % 4 > 1 for row in rows_of()), "those without a label"
+        with Path("next.torchal", "labels.csv").open() as file:
+            told = {row["id"]: row["label"] for row in csv.DictReader(file)}
+        assert told == {str(row): kinds[row] for row in range(40) if row % 4 < 2}
+
+    def test_lines_have_no_column(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        Path("messages.txt").write_text("\n".join(self.TEXTS))
+        assert main(["query", "--texts", "messages.txt", "--target", "y", "--budget", "3", "--out", "next.csv"]) == 2
+        assert "--target is a column, and messages.txt has lines" in capsys.readouterr().err
+
     @pytest.mark.parametrize("name", ["messages.csv", "messages.txt"])
     def test_another_encoding(self, tmp_path, monkeypatch, capsys, name):
         monkeypatch.chdir(tmp_path)
@@ -716,6 +736,7 @@ class TestBadInput:
             (["--strategy", "alfa_mix", "--model", "random_forest"], "needs a model with last_layer"),
             (["--classes", "a,b"], "10 labels are none of the 2 classes"),
             (["--column", "text"], "--column is about --texts, and the rows are --features"),
+            (["--target", "y"], "--target is about --table and --texts, and the rows are --features"),
             (["--budget", "241"], "asked for 241 rows, 240 can be picked"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -18,7 +18,7 @@ _EPILOG = """examples:
   torchal query --features embeddings.npy --labels labels.csv --strategy badge --budget 500 --out next.csv
   torchal query --table customers.csv --target churn --model random_forest --strategy margin --budget 50 --out next.csv
   torchal query --texts messages.csv --column text --labels labels.csv --budget 100 --out next.csv
-  torchal query --images photos/ --weights backbone.pt --strategy typiclust --budget 200 --out next.csv
+  torchal query --images photos/ --weights backbone.pt2 --strategy typiclust --budget 200 --out next.csv
   torchal suggest --features embeddings.npy --labels labels.csv --budget 500
   torchrun --nproc-per-node 8 -m torchal query --shards embedded/ --strategy k_center --budget 10000 --out next.csv
 
@@ -91,7 +91,7 @@ def _add_source(parser: argparse.ArgumentParser, *, shards: bool = False) -> Non
     more = parser.add_argument_group("about the rows")
     more.add_argument("--id", help="the column of the ids; one named id unless given, else rows are numbers from 0")
     more.add_argument("--ids", type=Path, help="ids of the features: a .txt file of lines, or a CSV file")
-    more.add_argument("--target", help="the column of a table with the labels, blank where there is none yet")
+    more.add_argument("--target", help="the column of the labels of a table or of texts, blank where there is none yet")
     more.add_argument(
         "--columns", type=_listed, help="the columns of a table to look at, apart by commas; all unless given"
     )
@@ -201,7 +201,6 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     kind = next(iter(_sources_of(options)))
     belong = {
         "ids": "features",
-        "target": "table",
         "columns": "table",
         "categorical": "table",
         "missing": "table",
@@ -209,6 +208,8 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
         "weights": "images",
         "backbone": "images",
     }
+    if options.target is not None and kind not in ("table", "texts"):
+        raise ConfigError(f"--target is about --table and --texts, and the rows are --{kind}")
     for name, owner in belong.items():
         if getattr(options, name) is not None and owner != kind:
             raise ConfigError(f"--{name} is about --{owner}, and the rows are --{kind}")
@@ -225,7 +226,7 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
             encoding=options.encoding,
         )
     if kind == "texts":
-        settings = {"column": options.column, "id_column": options.id}
+        settings = {"column": options.column, "target": options.target, "id_column": options.id}
         return sources.read_texts(options.texts, encoding=options.encoding, **settings)
     if options.weights is None:
         raise ConfigError("--images needs --weights, the network that makes features of them")

@@ -42,7 +42,7 @@ class Source:
         digests: of each row as it came in, or one of all rows, to know them again.
         texts: to be read, where rows are texts.
         images: files, where rows are pictures.
-        labels: texts of the target column of a table, blank where there is none.
+        labels: what stands in the target column of a table or of texts, blank where there is none.
         notes: what became of the input, for people.
         left_out: ids of rows that cannot be asked for, and whose labels are not looked at.
         cells: a DataFrame of what stands in each row, where rows are those of a table.
@@ -164,28 +164,43 @@ def read_table(
     return Source("table", ids, _standardized(values), digests, labels=labels, notes=notes, cells=shown)
 
 
-def read_texts(path: Path, *, column: str | None, id_column: str | None, encoding: str = "utf-8") -> Source:
+def read_texts(
+    path: Path, *, column: str | None, target: str | None, id_column: str | None, encoding: str = "utf-8"
+) -> Source:
     """Read texts from a column of a CSV file, or the lines of a .txt file, as the principal directions of their words.
 
     A text that is empty is no row; the others keep their ids, and the numbers of their lines.
 
+    Args:
+        path: of the file.
+        column: that of the texts; the only one that is left where None.
+        target: that of the labels.
+        id_column: that of the ids; one named id where None.
+        encoding: of the file.
+
     Raises:
         DataError: the file cannot be read, has no such column, or no words; ids repeat.
+        ConfigError: it is not clear which column has the texts, or lines are to have labels.
     """
     check_encoding(encoding)
     ids: list[str] | None = None
+    labels: list[str] | None = None
     if path.suffix.lower() == ".txt":
+        if target is not None:
+            raise ConfigError(f"--target is a column, and {path} has lines; give labels of lines by --labels")
         texts = _read_lines(path, encoding)
     else:
         table = read_csv_text(path, header=True, delimiter=None, decimal=".", encoding=encoding)
         id_at = _id_of(table, id_column)
-        others = [i for i in range(table.n_columns) if i != id_at]
+        target_at = None if target is None else table.column("--target", target)
+        others = [i for i in range(table.n_columns) if i not in (id_at, target_at)]
         if column is None and len(others) != 1:
             raise ConfigError(f"{path}: say which column has the texts by --column; {table.known_columns()}")
         at = others[0] if column is None else table.column("--column", column)
         cells = [line.split(table.delimiter) for line in table.lines]
         texts = [row[at].strip().replace(BREAK, "\n") for row in cells]
         ids = None if id_at is None else _distinct(path, table.name_of(id_at), [row[id_at].strip() for row in cells])
+        labels = None if target_at is None else _labels([row[target_at].strip() for row in cells], MISSING)
     ids = ids or _numbers(len(texts))
     there = [row for row, text in enumerate(texts) if text]
     notes: list[str] = []
@@ -194,9 +209,11 @@ def read_texts(path: Path, *, column: str | None, id_column: str | None, encodin
         notes.append(f"Left out: {len(texts) - len(there)} of {len(texts)} texts, which are empty.")
         left_out = [name for name, text in zip(ids, texts, strict=True) if not text]
         texts, ids = [texts[row] for row in there], [ids[row] for row in there]
+        labels = None if labels is None else [labels[row] for row in there]
     features, note = _words(path, texts)
     digests = [_hash(text) for text in texts]
-    return Source("texts", ids, features, digests, texts=texts, notes=[note, *notes], left_out=left_out)
+    notes = [note, *notes]
+    return Source("texts", ids, features, digests, texts=texts, labels=labels, notes=notes, left_out=left_out)
 
 
 def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int, cache: Path) -> Source:
