@@ -32,7 +32,7 @@ from torchal.engine.features import FeatureReader
 from torchal.engine.greedy import Pool, farthest_first
 from torchal.engine.sharded import ShardedPool
 from torchal.engine.sources import HeldRows, StreamedRows
-from torchal.functional import k_center_greedy, kmeans_plus_plus, uniform
+from torchal.functional import k_center_by_parts, k_center_greedy, kmeans_plus_plus, uniform
 
 _BLOCK = 1 << 14  # rows with a seed of their own, so that each rank makes only its own
 _CLUSTERS = 200
@@ -102,6 +102,7 @@ def work(options: argparse.Namespace, group: Shards | None) -> dict[str, Any]:
     x = rows_of(start, stop, options.columns, options.data)
     kernels: dict[str, Callable[[Shards | None], Tensor]] = {
         "k_center": lambda group: k_center_greedy(x, options.picks, group=group).indices,
+        "k_center_by_parts": lambda group: k_center_by_parts(x, options.picks, group=group).indices,
         "kmeans_plus_plus": lambda group: (
             kmeans_plus_plus(x, options.picks, generator=torch.Generator().manual_seed(0), group=group).indices
         ),
@@ -279,7 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--threads", type=int, default=1, help="of each rank")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--kernel", default="k_center", choices=["k_center", "kmeans_plus_plus", "uniform"])
+    parser.add_argument(
+        "--kernel", default="k_center", choices=["k_center", "k_center_by_parts", "kmeans_plus_plus", "uniform"]
+    )
     parser.add_argument("--data", default="clusters", choices=["clusters", "normal"])
     parser.add_argument("--model", type=int, nargs="*", help="numbers of rows to predict and to run")
     parser.add_argument("--json", type=Path, help="where to write all that was found")
@@ -315,7 +318,8 @@ def _table(options: argparse.Namespace) -> list[dict[str, Any]]:
     for world_size in options.ranks:
         result = run(options, world_size)
         found.append({"ranks": world_size, **result})
-        same = "the same" if result["picks_found"] == alone["picks_found"] else "DIFFERENT"
+        differ = "others" if options.kernel == "k_center_by_parts" else "DIFFERENT"  # its parts are those of the ranks
+        same = "the same" if result["picks_found"] == alone["picks_found"] else differ
         print(
             f"| {world_size} | {result['seconds']:.3f} | {result['rounds']} | {result['received_bytes'] / 1e6:.1f} | "
             f"{result['received_bytes'] // options.picks} | {result['seconds'] / alone['seconds']:.2f} | {same} |",

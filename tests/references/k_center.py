@@ -36,6 +36,29 @@ def k_center_greedy(features, n, labeled, candidates, metric):
     return picked
 
 
+def k_center_by_parts(features, n, labeled, candidates, metric, parts):
+    """Return what is picked of what is picked of each part; at least one row must be labeled.
+
+    Args:
+        parts: slices of the rows.
+    """
+
+    def greedy(rows):
+        """Pick of some rows, behind all that are labeled."""
+        rows = np.array([row for row in rows if not labeled[row]], dtype=int)
+        rows = np.concatenate([np.flatnonzero(labeled), rows])
+        allowed = np.asarray(candidates)[rows]
+        known = np.asarray(labeled)[rows]
+        count = min(n, int(allowed.sum()))
+        found = k_center_greedy([features[row] for row in rows], count, known, allowed, metric) if count else []
+        return [int(rows[place]) for place in found]
+
+    proposed = [greedy(range(len(features))[part]) for part in parts]
+    if sum(map(bool, proposed)) == 1:
+        return next(filter(None, proposed))
+    return greedy(sorted(row for rows in proposed for row in rows))
+
+
 def farthest_from_mean(features, candidates, metric):
     """Return the candidate farthest from the mean of all rows (not for cosine, which has roots in it)."""
     rows = as_fractions(features)
@@ -98,10 +121,13 @@ def settings_greedy(features, n, nearest, candidates, metric, *, weights=None, b
     return picked
 
 
-def best_radius(distances, k, outliers=0, weights=None, labeled=()):
-    """Return the least radius of any k centres beside the labeled ones, all but so many rows within it; brute force."""
+def best_radius(distances, k, outliers=0, weights=None, labeled=(), among=None):
+    """Return the least radius of any k centres beside the labeled ones, all but so many rows within it; brute force.
+
+    The rows are those that are not labeled, or `among` them.
+    """
     n_rows = len(distances)
-    rest = [row for row in range(n_rows) if row not in labeled]
+    rest = [row for row in range(n_rows) if row not in labeled] if among is None else list(among)
     weights = np.ones(n_rows) if weights is None else weights
     best = np.inf
     for centers in combinations(range(n_rows), k):

@@ -77,6 +77,13 @@ def _k_center(part: Part, n: int, generator: torch.Generator, group: Shards) -> 
     return functional.k_center_greedy(part.features, n, labeled=part.labeled, candidates=part.candidates, group=group)
 
 
+def _k_center_by_parts(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:  # noqa: ARG001
+    found = functional.k_center_by_parts(
+        part.features, n, labeled=part.labeled, candidates=part.candidates, group=group
+    )
+    return Selection(found.indices, found.scores)
+
+
 def _kmeans_plus_plus(part: Part, n: int, generator: torch.Generator, group: Shards) -> Selection:
     weights = part.candidates.float()
     return functional.kmeans_plus_plus(
@@ -119,6 +126,7 @@ STRATEGIES: dict[str, Callable[[Part, int, torch.Generator, Shards], Selection]]
     "entropy": _by_score(functional.entropy),
     "facility_location": _facility_location,
     "k_center": _k_center,
+    "k_center_by_parts": _k_center_by_parts,
     "kmeans_plus_plus": _kmeans_plus_plus,
     "least_confidence": _by_score(functional.least_confidence),
     "margin": _by_score(functional.margin),
@@ -132,7 +140,8 @@ def query_shards(request: ShardedRequest, answers: Answers | None) -> list[str]:
     """Choose the rows to label next, and write them down; each rank of a group that torchrun started calls this.
 
     Nothing is kept but the table, which the first rank writes: rows that have a label, in `answers`, are left out and
-    kept away from. The same call with any number of ranks writes the same table.
+    kept away from. The same call with any number of ranks writes the same table, unless
+    the strategy is one that picks of each rank's part first.
 
     Returns:
         What was done, for people; nothing on other ranks than the first.

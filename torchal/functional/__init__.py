@@ -65,6 +65,8 @@ from torchal.functional.k_center import Assignment as Assignment
 from torchal.functional.k_center import Cover as Cover
 from torchal.functional.k_center import assign_to_centers as assign_to_centers
 from torchal.functional.k_center import k_center_greedy as k_center_greedy
+from torchal.functional.k_center_parts import PartsCover as PartsCover
+from torchal.functional.k_center_parts import k_center_by_parts as k_center_by_parts
 from torchal.functional.kmeans import Clusters as Clusters
 from torchal.functional.kmeans import kmeans as kmeans
 from torchal.functional.kmeans import kmeans_plus_plus as kmeans_plus_plus

@@ -149,7 +149,7 @@ def k_center_greedy(
     with shards.meeting() as meeting:
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(reader), reader.n_columns)
-        meeting.same(**_settings(reader, metric, backend))
+        meeting.same(**distance_settings(reader, metric, backend))
         labeled, candidates = check_masks(labeled, candidates, n_rows=len(reader), device=reader.home)
         _check_settings(outliers, min_distance, shards)
         if weights is not None:
@@ -165,7 +165,7 @@ def k_center_greedy(
     return cover._pick_allowed(n, n_candidates, candidates, weights, outliers, min_distance, keep=False)
 
 
-def _settings(reader: FeatureReader, metric: Metric, backend: Backend) -> dict[str, object]:
+def distance_settings(reader: FeatureReader, metric: Metric, backend: Backend) -> dict[str, object]:
     """Return what must be the same on all ranks for the same distances, once metric and backend are known ones."""
     check_metric(metric)
     check_backend(backend)
@@ -250,7 +250,7 @@ class Cover:
             with shards.meeting() as meeting:
                 features = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
                 meeting.rows(len(features), features.n_columns)
-                meeting.same(**_settings(features, metric, backend))
+                meeting.same(**distance_settings(features, metric, backend))
         self._reader: FeatureReader = features
         self._shards = features.shards
         self._metric, self._backend = metric, backend
@@ -544,7 +544,7 @@ def assign_to_centers(
         reader = FeatureReader(features, device=device, chunk_rows=chunk_rows, shards=shards)
         meeting.rows(len(reader), reader.n_columns)
         centers = as_integers("centers", centers)
-        meeting.same(centers=centers, **_settings(reader, metric, backend))
+        meeting.same(centers=centers, **distance_settings(reader, metric, backend))
     rows = as_rows("centers", centers, n_rows=shards.n_rows, device=reader.device)
     if not len(rows):
         raise ShapeError("centers must name at least one row, got none")
