@@ -8,6 +8,7 @@ import os
 import pickle
 import reprlib
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,16 @@ def as_safe_bytes(content: Mapping[str, Any]) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Put whole contents in the place of a file, so that there is never half of it, and wait until it is on disk."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # a full disk has no use for half of it
+            temporary.unlink()
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -31,6 +31,21 @@ def embedded(tmp_path_factory):
     return folder
 
 
+FULL_DISK = """
+import os, resource, sys
+from pathlib import Path
+from torchal.command.shards import ShardedRequest, query_shards
+
+if os.environ["RANK"] == "0":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+try:
+    query_shards(ShardedRequest(Path(sys.argv[1]), 20, Path(sys.argv[2]), "k_center"), None)
+except Exception as error:
+    print(f"{os.environ['RANK']}: {error}", flush=True)
+    sys.exit(1)
+"""
+
+
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -101,6 +116,25 @@ def test_logits_that_cannot_be_read_by_one_rank_are_told_to_all(embedded, tmp_pa
     assert "rank 1 failed with DataError: " in str(first)
     assert isinstance(second, DataError)
     assert not (tmp_path / "next.csv").exists()
+
+
+def test_a_full_disk_is_told_to_all_and_leaves_nothing(embedded, tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = tmp_path / "program.py"
+    program.write_text(FULL_DISK)
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        [*command, program, embedded, tmp_path / "out" / "next.csv"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "0: " in done.stdout
+    assert "File too large" in done.stdout
+    assert "1: rank 0 failed with " in done.stdout
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
