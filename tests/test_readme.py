@@ -101,7 +101,7 @@ def test_the_examples_of_a_guide_run_by_themselves(name, tmp_path):
 
 
 def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path):
-    page = (GUIDES / "labelling_tools.md").read_text()
+    page = (GUIDES / "labeling_tools.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     code += "\nassert len(labels) == 3 and len(refused) == 1 and int(pool['picked'].sum()) == 5\n"
     done = subprocess.run(
@@ -109,7 +109,7 @@ def test_the_python_examples_about_labeling_tools_run_one_after_another(tmp_path
     )
     assert done.returncode == 0, done.stderr
     for code in re.findall(r"```python no-run\n(.*?)```", page, re.DOTALL):
-        compile(code, "labelling_tools.md", "exec")
+        compile(code, "labeling_tools.md", "exec")
 
 
 def test_the_python_examples_about_many_ranks(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ MODULES = {
     "torchal.runs.results": "What a run wrote, read back",
     "torchal.embedding": "Features of a network, in memory, files and shards",
     "torchal.distributed": "Rows on many ranks",
-    "torchal.exchange": "Files of labelling tools",
+    "torchal.exchange": "Files of labeling tools",
     "torchal.report": "Maps and pages for whoever labels",
     "torchal.statistics": "Curves, intervals, tests, diagnostics",
     "torchal.study": "Reports of many runs",

@@ -161,4 +161,4 @@ for row, several in zip(picks.tolist(), draws, strict=True):
 # * **Mixed precision and GPUs** are settings: ``TorchClassifier(..., precision="bf16-mixed")``; the device is the GPU
 #   where there is one.
 #
-# Questions and answers as data sets of Hugging Face, and Argilla, are in :doc:`/guides/labelling_tools`.
+# Questions and answers as data sets of Hugging Face, and Argilla, are in :doc:`/guides/labeling_tools`.

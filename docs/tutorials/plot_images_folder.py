@@ -187,7 +187,7 @@ Framed(page)
 # The rings on the map are what is asked for, the most wanted first. They should lie in many places; rings in one heap
 # say that the strategy sees no more than one difficulty.
 #
-# Answers come back by the files' names, from a spreadsheet or from a labelling tool, see :doc:`plot_labelling_tools`.
+# Answers come back by the files' names, from a spreadsheet or from a labeling tool, see :doc:`plot_labeling_tools`.
 # To the learner they go by row:
 
 row_of = {path.name: row for row, path in enumerate(paths)}

@@ -159,5 +159,5 @@ print(f"better in {found['wins']} of {found['pairs']} pairs")
 #   error that lists what there is, and nothing is taken.
 # * **A model that you have fitted already** goes in by ``pretrained=True``.
 #
-# Where to read on: :doc:`plot_labelling_week` has mistakes, several people, new rows and when to stop;
-# :doc:`plot_labelling_tools` has files for the tools that people label with.
+# Where to read on: :doc:`plot_labeling_week` has mistakes, several people, new rows and when to stop;
+# :doc:`plot_labeling_tools` has files for the tools that people label with.

@@ -108,7 +108,7 @@ for row in learner.ask(5).tolist():
 
 # %%
 # These five are what the model, after thirty labels, finds hardest to tell apart. A person gets them as a file: a
-# spreadsheet with an empty column, or the project of a labelling tool, see :doc:`plot_labelling_tools`.
+# spreadsheet with an empty column, or the project of a labeling tool, see :doc:`plot_labeling_tools`.
 
 questions = [
     Question(table.id[row], rank, score, "Margin", text=table.text[row])

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--correct", action="store_true", help="labels that differ from those told before correct them")
     query.add_argument("--coordinates", type=Path, help="where rows lie in the map, (N, 2) in a .npy file")
     query.add_argument("--stop", action="store_true", help="say whether it is time to stop")
-    query.add_argument("--format", choices=_TOOLS, help="also write the rows for a labelling tool, beside the table")
+    query.add_argument("--format", choices=_TOOLS, help="also write the rows for a labeling tool, beside the table")
     query.set_defaults(run=_query)
     suggest = commands.add_parser(
         "suggest",

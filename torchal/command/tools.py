@@ -1,4 +1,4 @@
-"""Labels from the files of labelling tools, and rows to label for these."""
+"""Labels from the files of labeling tools, and rows to label for these."""
 
 from __future__ import annotations
 

@@ -178,4 +178,4 @@ folder.cleanup()
 # * **A damaged file** is one error that lists all problems by task or line, and nothing is taken.
 # * **People who see predictions agree with them.** Leave ``predicted`` out of a share of the questions, and compare.
 #
-# CVAT, COCO, Argilla, Hugging Face, FiftyOne and Embedding Atlas: :doc:`/guides/labelling_tools`.
+# CVAT, COCO, Argilla, Hugging Face, FiftyOne and Embedding Atlas: :doc:`/guides/labeling_tools`.

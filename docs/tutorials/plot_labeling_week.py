@@ -212,6 +212,6 @@ print(f"right on what has no label: {(guesses == np.array(truth))[rest].mean():.
 #   predictions of two rounds always agree. The predictions can also settle where the model is wrong; a small test part
 #   of random rows is the only way to know.
 #
-# Files for labeling tools instead of spreadsheets are in :doc:`plot_labelling_tools`, and the whole week without Python
+# Files for labeling tools instead of spreadsheets are in :doc:`plot_labeling_tools`, and the whole week without Python
 # is in :doc:`/guides/command`.
 folder.cleanup()
