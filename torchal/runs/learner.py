@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,11 +17,11 @@ from torch import Tensor
 from torchal._checks import check_budget, check_flag
 from torchal._records import as_plain, as_safe_bytes, write_atomically
 from torchal.distributed import Group
-from torchal.errors import CapabilityError, ConfigError, DataError, FitError, RunError, TorchalError
+from torchal.errors import CapabilityError, ConfigError, DataError, FitError, RunError
 from torchal.functional.represents import represents
 from torchal.pool import interop
 from torchal.pool.classes import Classes
-from torchal.pool.inputs import SparseInputs, checked_inputs, gather, have_distances
+from torchal.pool.inputs import SparseInputs, checked_inputs, have_distances
 from torchal.pool.labels import LabeledData, checked_part
 from torchal.pool.pool import Pool
 from torchal.pool.round_result import RoundResult
@@ -34,21 +33,20 @@ from torchal.protocols import (
     HasEmbedding,
     HasPosterior,
     HasProbabilities,
-    HasState,
     Inputs,
     check_provides,
     provides,
 )
 from torchal.runs.calibration import reliability
+from torchal.runs.fits import PHASES, Fits, Kind, has_two_classes
 from torchal.runs.label_book import LabelBook
-from torchal.runs.memory import peak_mib, start_counting
-from torchal.runs.metrics import STANDARD, Metric, cohens_kappa, outcome_of, scores
+from torchal.runs.metrics import STANDARD, Metric, outcome_of, scores
 from torchal.runs.on_ranks import meeting_of, ranks_of
 from torchal.runs.opinions import Consensus
-from torchal.runs.watching import check_watched, cover_radius, mean_of_asks, of_batch
+from torchal.runs.phases import Phases
+from torchal.runs.watching import Watched, check_watched, cover_radius, mean_of_asks, of_batch
 from torchal.samplers.base import Sampler, checked_selection
 
-_STOP_SET = 2000  # rows of the pool that are watched, Bloodgood & Vijay-Shanker's number
 _MAY_BE_MISSING = {  # in a saved state: what there is only sometimes, or was not in those of earlier versions
     *("model", "is_fitted", "last_predictions", "batches", "began_with"),
     *("n_rows", "classes", "asks", "corrections", "votes", "peak_mib"),
@@ -136,25 +134,15 @@ class ActiveLearner(LabelBook):
         consensus: Consensus = "majority",
         group: Group | None = None,
     ) -> None:
-        interop.check_classifier(model)
-        if select_model is not None:
-            interop.check_classifier(select_model)
-            if getattr(select_model, "warm_start", False):
-                raise ConfigError(
-                    f"a select model starts cold at every fit; set warm_start=False in {type(select_model).__name__}"
-                )
+        check_flag("pretrained", pretrained)
+        self.fits = Fits(model, select_model, pretrained=pretrained)
+        """The models: what they are made of, and as they are fitted now."""
         if not isinstance(sampler, Sampler):
             raise ConfigError(f"sampler must be a Sampler, got {sampler!r}; by name: torchal.samplers.from_name")
-        looked_at = model if select_model is None else select_model
+        looked_at = self.fits.looked_at
         sampler.check_model(looked_at)
-        if getattr(model, "warm_start", False) and not provides(model, HasState):
-            raise CapabilityError(
-                f"{type(model).__name__} with warm_start would go on from round to round, but has no state_dict to "
-                "save in between; set warm_start=False"
-            )
         if sampler.needs_validation and validation is None:
             raise ConfigError(f"{type(sampler).__name__} looks at the score on a validation part, and there is none")
-        check_flag("pretrained", pretrained)
         for name, value, known in (
             ("on_unfit", on_unfit, ("raise", "random")),
             ("consensus", consensus, get_args(Consensus)),
@@ -164,17 +152,13 @@ class ActiveLearner(LabelBook):
         self.sampler = sampler
         self.seed = int(seed)
         self.on_unfit = on_unfit
-        self._trained: Classifier | None = None
-        classes = pool.labels
-        if pretrained or interop.is_frozen(model):
-            self._trained, classes = interop.as_trained(model, classes)
-        self.validation, classes = checked_part("validation", validation, classes)
+        self.validation, classes = checked_part("validation", validation, self.fits.take_trained(pool.labels))
         self.test, classes = checked_part("test", test, classes)
         super().__init__(pool.with_classes(classes), consensus=consensus)
         parts = {"inputs": pool, "the validation inputs": self.validation, "the test inputs": self.test}
         for name, part in parts.items():
-            for reader in (model, select_model):
-                if part is not None and reader is not None:
+            for reader in self.fits.recipes.values():
+                if part is not None:
                     interop.check_reads(reader, part.inputs, name=name)
                     _check_columns(reader, pool.inputs, part.inputs, name=name)
         if sampler.reads(HasPosterior):
@@ -194,26 +178,14 @@ class ActiveLearner(LabelBook):
                 raise ConfigError(f"metrics maps new names to callables on an Outcome, got {name!r}: {metric!r}")
         self.began_with: int | list[int] | None = None
         """The start that `rounds` began with, how many rows or which; None where there was none."""
-        self._recipe = model
-        self._select_recipe = select_model
-        self._select_model: Classifier | None = None
-        self._watched: tuple[str, ...] = ()
-        self._last_predictions: Tensor | None = None  # of the stop set, in the last finished round
-        self._model: Classifier | None = None
-        self._last_model: Classifier | None = None  # where a model with warm_start goes on from
-        self._seconds: dict[str, float] = {}
-        self._peak_mib: dict[str, float] = {}
+        self.phases = Phases(pool.device)
+        """What the phases of the round that is going on have taken."""
+        self._watched = Watched()
 
     @property
     def model(self) -> Classifier:
         """The model fitted on all labels bought so far; fitted now if it is not yet."""
-        if self._model is None:
-            if self._trained is not None and (interop.is_frozen(self._recipe) or not self._has_two_classes):
-                self._model = self._trained
-            else:
-                with self.timed("fit"):
-                    self._model = self._fitted(self._unfitted())
-        return self._model
+        return self._fitted("model")
 
     @property
     def model_before(self) -> Classifier | None:
@@ -221,44 +193,32 @@ class ActiveLearner(LabelBook):
 
         None where there was none, where it was not kept (after `load`), or where it is refitted in place.
         """
-        return None if self._last_model is self._model else self._last_model
+        return None if self.fits.last is self.fits.fitted.get("model") else self.fits.last
 
     @property
     def select_model(self) -> Classifier:
         """The model that the sampler looks at, fitted on all labels bought so far; `model` unless another was given."""
-        if self._select_recipe is None:
-            return self.model
-        if self._select_model is None:
-            with self.timed("fit_select"):
-                recipe = self._select_recipe
-                self._select_model = self._fitted(interop.unfitted(recipe) if interop.is_clonable(recipe) else recipe)
-        return self._select_model
+        return self._fitted("select_model" if "select_model" in self.fits.recipes else "model")
 
-    def _fitted(self, model: Classifier) -> Classifier:
-        """Fit a model on all labels.
+    def _fitted(self, kind: Kind) -> Classifier:
+        """Return a model as it is fitted on all labels, in the phase of its own.
 
         Raises:
             FitError: it refuses them.
         """
-        interop.announce_round(model, len(self.history))
-        try:
-            return checked_fit(interop.fit(model, *self.pool.training_data()))
-        except TorchalError:
-            raise
-        except ValueError as error:
-            counts = self.pool.targets[self.pool.labeled].bincount()
-            names = self.pool.labels.decode(counts.nonzero().squeeze(1))
-            of = ", ".join(f"{int(n)} of {name}" for n, name in zip(counts[counts > 0], list(names), strict=True))
-            why = str(error).rstrip(".")
-            raise FitError(
-                f"{type(model).__name__} refused to be fitted on {self.pool.n_labeled} labels ({of}): {why}. What "
-                "was told is kept: label more rows; on_unfit='random' asks for random ones until it can be fitted"
-            ) from error
+        if kind not in self.fits.fitted:
+            if kind == "model" and self.fits.stands(self.pool):
+                assert self.fits.trained is not None
+                self.fits.fitted[kind] = self.fits.trained
+            else:
+                with self.timed(PHASES[kind]):
+                    self.fits.fit(kind, self.pool, len(self.history))
+        return self.fits.fitted[kind]
 
     @property
     def is_fitted(self) -> bool:
         """Whether the models are fitted on all labels bought so far."""
-        return self._model is not None and (self._select_recipe is None or self._select_model is not None)
+        return self.fits.are_of_now
 
     @property
     def spent(self) -> float:
@@ -285,9 +245,9 @@ class ActiveLearner(LabelBook):
             ConfigError: a name is none of these.
             CapabilityError: uncertainty is wanted of a model without probabilities, or distances of rows without any.
         """
-        looked_at = self._recipe if self._select_recipe is None else self._select_recipe
-        check_watched(names, model=self._recipe, looked_at=looked_at, inputs=self.pool.inputs)
-        self._watched = tuple(dict.fromkeys((*self._watched, *names)))
+        fits = self.fits
+        check_watched(names, model=fits.recipes["model"], looked_at=fits.looked_at, inputs=self.pool.inputs)
+        self._watched.names = tuple(dict.fromkeys((*self._watched.names, *names)))
 
     @property
     def has_news(self) -> bool:
@@ -297,17 +257,13 @@ class ActiveLearner(LabelBook):
     @property
     def metric_names(self) -> list[str]:
         """The metrics that each round records."""
-        standard = STANDARD if provides(self._recipe, HasProbabilities) else STANDARD[:1]
+        standard = STANDARD if provides(self.fits.recipes["model"], HasProbabilities) else STANDARD[:1]
         return [*standard, *self.metrics]
 
     @property
     def can_fit(self) -> bool:
         """Whether there is a model, or labels of at least two classes to fit one on."""
-        return self._trained is not None or self._has_two_classes
-
-    @property
-    def _has_two_classes(self) -> bool:
-        return len(self.pool.targets[self.pool.labeled].unique()) > 1
+        return self.fits.trained is not None or has_two_classes(self.pool)
 
     def ask(self, n: int) -> Tensor:
         """Return n rows whose labels are wanted most, in pick order; (n,) int64.
@@ -366,7 +322,7 @@ class ActiveLearner(LabelBook):
         if not self.can_fit:
             return False
         try:
-            if self._bought or (not self.history and self._has_two_classes):
+            if self._bought or (not self.history and has_two_classes(self.pool)):
                 self.finish_round()
             else:
                 with meeting_of(self.ranks):
@@ -408,9 +364,8 @@ class ActiveLearner(LabelBook):
         if self.truth is not None:
             raise ConfigError("a simulation knows the truth of the rows that it began with, and of no others")
         pool = self.pool.extended(inputs, source_rows=source_rows)
-        for reader in (self._recipe, self._select_recipe):
-            if reader is not None:
-                interop.check_reads(reader, pool.inputs)
+        for reader in self.fits.recipes.values():
+            interop.check_reads(reader, pool.inputs)
         n_old, n_rows = len(self.pool), len(pool)
         if costs is None:
             if bool((self.costs != self.costs[0]).any()):
@@ -424,7 +379,7 @@ class ActiveLearner(LabelBook):
             self.sampler.load_state_dict(before)  # of several samplers some may have taken them up
             raise
         self.pool, self.costs = pool, torch.cat([self.costs, more])
-        self._last_predictions = None  # they are of a stop set of the old rows
+        self._watched.last_predictions = None  # they are of a stop set of the old rows
         return torch.arange(n_old, n_rows, device=pool.device)
 
     def predict(self, inputs: Any = None) -> Any:
@@ -454,19 +409,17 @@ class ActiveLearner(LabelBook):
         if inputs is None:
             return self.pool.inputs
         rows = checked_inputs("inputs", inputs)
-        _check_columns(self._recipe, self.pool.inputs, rows, name="inputs")
+        _check_columns(self.fits.recipes["model"], self.pool.inputs, rows, name="inputs")
         return rows
 
     def _revised(self, rows: Tensor, codes: Tensor) -> None:
         self.sampler.revised(rows, codes)
 
     def _reordered(self, before: Classes) -> None:
-        if self._trained is not None:
-            try:
-                self._trained, classes = interop.as_trained(self._recipe, self.pool.labels)
-            except DataError as error:
-                raise RunError(f"the saved classes are not those of the trained model: {error}") from error
-            self.pool = self.pool.with_classes(classes)
+        try:
+            self.pool = self.pool.with_classes(self.fits.take_trained(self.pool.labels))
+        except DataError as error:
+            raise RunError(f"the saved classes are not those of the trained model: {error}") from error
         self.validation = self._recoded_part(self.validation, before)
         self.test = self._recoded_part(self.test, before)
         self.truth = None if self.truth is None else self._recoded(self.truth, before)
@@ -484,9 +437,7 @@ class ActiveLearner(LabelBook):
         return place[codes]
 
     def _fit_anew(self) -> None:
-        if self._model is not None:
-            self._last_model, self._model = self._model, None
-        self._select_model = None
+        self.fits.outdate()
 
     def finish_round(self) -> RoundResult:
         """Fit on all labels, score, let the sampler learn from it, and return the record.
@@ -518,10 +469,12 @@ class ActiveLearner(LabelBook):
         watched = self._watched_now()
         outcome: dict[str, Any] = {
             "validation": scored.get("validation", {}),
-            "seconds": self._seconds,
-            "peak_mib": self._peak_mib,
+            "seconds": self.phases.seconds,
+            "peak_mib": self.phases.peak_mib,
             "model": as_plain(interop.fit_report(model)),
-            "select_model": as_plain({} if self._select_recipe is None else interop.fit_report(self.select_model)),
+            "select_model": as_plain(
+                interop.fit_report(self.select_model) if "select_model" in self.fits.recipes else {}
+            ),
             "pool": watched,
         }
         # The sampler must not see the test part; everything else in the result it may.
@@ -543,7 +496,8 @@ class ActiveLearner(LabelBook):
         self.history.append(result)
         for row in self._bought:
             self._scores.pop(row, None)
-        self._bought, self._batches, self._seconds, self._peak_mib = [], [], {}, {}
+        self._bought, self._batches = [], []
+        self.phases.load({}, {})
         self._forget_answered()
         return result
 
@@ -609,7 +563,7 @@ class ActiveLearner(LabelBook):
     def state_dict(self) -> dict[str, Any]:
         """Return all that happened, in numbers, text and tensors; a cold model is fitted again from it."""
         return (
-            self._warm_state()
+            self.fits.state_dict()
             | self._label_state()
             | {
                 "pool": self.pool.fingerprint(),
@@ -618,9 +572,9 @@ class ActiveLearner(LabelBook):
                 "sampler_state": self.sampler.state_dict(),
                 "n_rounds": len(self.history),
                 "began_with": self.began_with,
-                "seconds": dict(self._seconds),
-                "peak_mib": dict(self._peak_mib),
-                "last_predictions": self._last_predictions,
+                "seconds": dict(self.phases.seconds),
+                "peak_mib": dict(self.phases.peak_mib),
+                "last_predictions": self._watched.last_predictions,
             }
         )
 
@@ -644,22 +598,13 @@ class ActiveLearner(LabelBook):
         for name, value in own.items():
             if state[name] != value:
                 raise RunError(f"the saved state is of another {name}: it was {state[name]!r}, is {value!r}")
-        model: Any = None
-        if "model" in state and self._is_warm:
-            model = interop.unfitted(self._recipe)
-            try:
-                model.load_state_dict(state["model"])
-            except DataError as error:
-                raise RunError(f"the saved model cannot be loaded: {error}") from error
+        model = self.fits.loaded(state)
         self._load_label_state(state)
-        self._last_predictions = state.get("last_predictions") if n_rows == len(self.pool) else None
-        self._last_model, self._select_model = model, None
-        # one that came trained answers in the pool's classes, which a copy of its weights does not
-        is_trained = self._trained is not None and not self._has_two_classes
-        self._model = model if model is not None and state["is_fitted"] and not is_trained else None
+        self._watched.last_predictions = state.get("last_predictions") if n_rows == len(self.pool) else None
+        self.fits.go_on(model, self.pool, is_fitted=bool(state.get("is_fitted")))
         self.history = list(history)
         self.began_with = state.get("began_with")
-        self._seconds, self._peak_mib = dict(state["seconds"]), dict(state.get("peak_mib", {}))
+        self.phases.load(state["seconds"], state.get("peak_mib", {}))
         self.sampler.load_state_dict(state["sampler_state"])
         if n_rows < len(self.pool):
             self.sampler.extended(len(self.pool))
@@ -684,25 +629,6 @@ class ActiveLearner(LabelBook):
             raise RunError(f"{path} is not a saved learner, or is damaged: {error}") from error
         self.load_state_dict(state, history)
 
-    @property
-    def _is_warm(self) -> bool:
-        return bool(getattr(self._recipe, "warm_start", False))
-
-    def _warm_state(self) -> dict[str, Any]:
-        """Return the weights that a model with warm_start goes on from, and whether they are of all labels so far."""
-        model = self._last_model if self._model is None else self._model
-        if not self._is_warm or model is None:
-            return {}
-        return {"model": model.state_dict(), "is_fitted": self._model is not None}  # type: ignore[attr-defined]
-
-    def _unfitted(self) -> Classifier:
-        """Return a model to fit: a fresh copy, or with warm_start a copy of the last one."""
-        if self._is_warm and self._last_model is not None:
-            model: Any = interop.unfitted(self._recipe)  # and not a copy, so that it is as after loading a saved state
-            model.load_state_dict(self._last_model.state_dict())  # type: ignore[attr-defined]
-            return model  # type: ignore[no-any-return]
-        return interop.unfitted(self._recipe) if interop.is_clonable(self._recipe) else self._recipe
-
     def _as_truth(self, truth: Any) -> Tensor:
         """Return labels as they are, (N,) int64; classes that are learned are theirs too from now on."""
         if len(truth) != len(self.pool):
@@ -713,63 +639,38 @@ class ActiveLearner(LabelBook):
 
     def _watched_now(self) -> dict[str, float]:
         """Return what is to be watched, by the fitted model; of the batch, what was found when it was picked."""
-        if not self._watched:
+        names = self._watched.names
+        if not names:
             return {}
         bought = set(self._bought)
         found = mean_of_asks([ask for ask in self._asks if not bought.isdisjoint(ask["rows"])])
         with self.timed("watch"):
-            if not {"kappa", "uncertainty"}.isdisjoint(self._watched):
+            if not {"kappa", "uncertainty"}.isdisjoint(names):
                 with meeting_of(self.ranks):
-                    found |= self._stop_set_now()
-            if "cover_radius" in self._watched:
+                    found |= self._watched.of_stop_set(self.pool, self.model, _seeded(f"{self.seed} stop set"))
+            if "cover_radius" in names:
                 view = self.pool.view(self.select_model, generator=self._generator(), validation=self.validation)
                 found["cover_radius"] = cover_radius(view if self.ranks is None else self.ranks.view(view))
         return found
 
-    def _stop_set_now(self) -> dict[str, float]:
-        """Return what is to be watched of the stop set, by the fitted model."""
-        generator = _seeded(f"{self.seed} stop set")
-        rows = torch.randperm(len(self.pool), generator=generator)[:_STOP_SET].sort().values
-        some, found = gather(self.pool.inputs, rows), {}
-        if "kappa" in self._watched:
-            predicted = interop.predictions(self.model, some).cpu()
-            if self._last_predictions is not None:
-                found["kappa"] = cohens_kappa(self._last_predictions, predicted)
-            self._last_predictions = predicted
-        left = self.pool.candidates[rows.to(self.pool.device)]
-        if "uncertainty" in self._watched and bool(left.any()):
-            least_sure = 1 - interop.log_probs(self.model, some).double().amax(1).exp()
-            found["uncertainty"] = float(least_sure[left.to(least_sure.device)].mean())
-        return found
-
     def _watched_of(self, view: PoolView, rows: Tensor) -> dict[str, float]:
         """Return what is to be watched of rows that the sampler has picked from a view."""
-        if not self._watched:
+        names = self._watched.names
+        if not names:
             return {}
         with meeting_of(self.ranks), self.timed("watch"):
             model = None if view.model is None else self.model
             return of_batch(
-                self._watched, view, rows, model=model, generator=_seeded(f"{self.seed} {self.pool.n_labeled} watch")
+                names, view, rows, model=model, generator=_seeded(f"{self.seed} {self.pool.n_labeled} watch")
             )
 
     def _generator(self) -> torch.Generator:
         """Return this round's randomness: a function of the seed and the round, so there is none to save."""
         return _seeded(f"{self.seed} {len(self.history)} {self.pool.n_labeled}")
 
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
+    def timed(self, phase: str) -> AbstractContextManager[None]:
         """Count the seconds and the memory of a phase towards the round that is going on."""
-        started = time.perf_counter()
-        start_counting(self.pool.device)
-        yield
-        if self.pool.device.type == "cuda":
-            torch.cuda.synchronize(self.pool.device)  # or the next phase would be charged for this one's work
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - started
-        self._note_peaks(phase)
-
-    def _note_peaks(self, phase: str) -> None:
-        for name, peak in peak_mib(phase, self.pool.device).items():
-            self._peak_mib[name] = max(peak, self._peak_mib.get(name, 0.0))
+        return self.phases.timed(phase)
 
 
 def _seeded(words: str) -> torch.Generator:
@@ -795,13 +696,6 @@ def _check_columns(model: object, inputs: Inputs, others: Inputs, *, name: str) 
     """Require of tables the columns of the pool, for a model that gets their numbers and cannot know their names."""
     if isinstance(inputs, TableInputs) and getattr(model, "takes_tensors", False):
         inputs.check_columns(name, others)
-
-
-def checked_fit(model: Classifier) -> Classifier:
-    """Require that a model can predict."""
-    if not hasattr(model, "predict"):
-        raise CapabilityError(f"{type(model).__name__} has no predict once it is fitted")
-    return model
 
 
 def _checked_costs(costs: object, n_rows: int) -> Tensor:

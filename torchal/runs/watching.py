@@ -13,12 +13,15 @@ from torchal.errors import CapabilityError, ConfigError
 from torchal.functional.k_center import assign_to_centers
 from torchal.pool import interop
 from torchal.pool.inputs import gather, have_distances
+from torchal.pool.pool import Pool
 from torchal.pool.view import PoolView
 from torchal.protocols import Classifier, HasEmbedding, HasProbabilities, Inputs, check_provides, provides
+from torchal.runs.metrics import cohens_kappa
 
 WATCHED = ("kappa", "uncertainty", "redundancy", "cover_radius", "batch_uncertainty")
 """What `ActiveLearner.watch` takes."""
 
+_STOP_SET = 2000  # rows of the pool, Bloodgood & Vijay-Shanker's number
 _IN_DISTANCES = {"redundancy", "cover_radius"}
 _IN_PROBABILITIES = {"uncertainty": "the uncertainty of the pool", "batch_uncertainty": "the uncertainty of a batch"}
 _MOST_ROWS = 500  # of which all pairs are measured: some 125 000 distances tell a mean to within a percent
@@ -44,6 +47,34 @@ def check_watched(names: Sequence[str], *, model: Classifier, looked_at: Classif
             f"{' and '.join(measured)} are of distances: {type(looked_at).__name__} has no embedding, and these inputs "
             "are sparse, ids, or no numbers"
         )
+
+
+class Watched:
+    """What the rounds of a learner record of its pool, and what they remember for that.
+
+    Attributes:
+        names: of what is watched.
+        last_predictions: (n,) int64, of the stop set, in the last finished round.
+    """
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.last_predictions: Tensor | None = None
+
+    def of_stop_set(self, pool: Pool, model: Classifier, generator: torch.Generator) -> dict[str, float]:
+        """Return what is to be watched of up to 2 000 rows of a pool, drawn by the generator, by the fitted model."""
+        rows = torch.randperm(len(pool), generator=generator)[:_STOP_SET].sort().values
+        some, found = gather(pool.inputs, rows), {}
+        if "kappa" in self.names:
+            predicted = interop.predictions(model, some).cpu()
+            if self.last_predictions is not None:
+                found["kappa"] = cohens_kappa(self.last_predictions, predicted)
+            self.last_predictions = predicted
+        left = pool.candidates[rows.to(pool.device)]
+        if "uncertainty" in self.names and bool(left.any()):
+            least_sure = 1 - interop.log_probs(model, some).double().amax(1).exp()
+            found["uncertainty"] = float(least_sure[left.to(least_sure.device)].mean())
+        return found
 
 
 def of_batch(
