@@ -20,6 +20,7 @@ from torchal.study.reading import StudyRun, read_runs
 from torchal.study.summary import Estimate
 from torchal.study.words import difference
 
+_MOST_NAMES = 5  # of experiments in a line
 _SIDES = ("data", "model", "settings", "sampler")
 
 
@@ -89,6 +90,12 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
     found = compare(*values, lower_is_better=down)
     gap = difference(Estimate(found["difference"], found["lower"], found["upper"])).replace(MINUS, "-")
     on = f"over {len(pairs)} pair{'s' * (len(pairs) > 1)} of runs"
+    common = [name for name in shared if name != "sampler"]
+    places = {_key(one, common)[1:]: one for one in first if _key(one, shared) in areas[1]}
+    if len(places) > 1:
+        names = sorted({f"{one.data} {one.model}" for one in places.values()})
+        listed = ", ".join(names[:_MOST_NAMES]) + ", ..." * (len(names) > _MOST_NAMES)
+        on += f" of {len(places)} experiments ({listed})"
     others = [name for name in ("data", "model") if name not in shared] or ["settings"] * ("settings" not in shared)
     if others:
         on += f" whose {' and '.join(others)} differ{'s' * (others == ['model'])}"
@@ -107,7 +114,8 @@ def answer(first: Sequence[StudyRun], second: Sequence[StudyRun], options: argpa
         more = runs_needed(values[0] - values[1])["more"]
         if more:
             on += f" (some {more} more would show a difference as large as this one, 4 times in 5)"
-    line = f"{told}: {gap} in area of {metric}, {probability(found['p'])}, {on}; {won}"
+    p = f"{probability(found['p'])} of this comparison alone"
+    line = f"{told}: {gap} in area of {metric}, {p}, {on}; {won}"
     return line if options.rope is None else f"{line}; {_bayesian(values, options, down=down)}"
 
 
@@ -121,12 +129,17 @@ def _bayesian(values: Sequence[NDArray[Any]], options: argparse.Namespace, *, do
     )
 
 
+def _key(one: StudyRun, shared: Sequence[str]) -> tuple[object, ...]:
+    """Return what runs are paired on: the seed, and what both sides share."""
+    return (one.seed, *(getattr(one, name) for name in shared))
+
+
 def _areas(runs: Sequence[StudyRun], shared: Sequence[str], metric: str, side: str) -> dict[tuple[object, ...], float]:
     areas: dict[tuple[object, ...], float] = {}
     for one in runs:
         if not one.has(metric):
             raise ConfigError(f"{one.run.folder} has no {metric} of its test part in every round")
-        key = (one.seed, *(getattr(one, name) for name in shared))
+        key = _key(one, shared)
         if key in areas:
             raise ConfigError(f"{side} has several runs of {one.where} that could be paired; name fewer by a folder")
         areas[key] = one.area(metric)

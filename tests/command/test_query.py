@@ -533,6 +533,31 @@ class TestTexts:
         assert all(row["text"].startswith(self.TEXTS[int(row["id"][1:]) % 8]) for row in rows)
         assert {row["nearest_label"] for row in rows} <= {"ham", "spam"}
 
+    def test_a_budget_of_0_takes_labels_in_and_leaves_the_table(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        Path("messages.txt").write_text("\n".join(self.TEXTS))
+        source = ["query", "--texts", "messages.txt", "--out", "next.csv", "--classes", "ham,spam"]
+        assert main([*source, "--budget", "3"]) == 0
+        rows = rows_of()
+        for row, label in zip(rows, ("ham", "spam", ""), strict=True):
+            row["label"] = label
+        with Path("next.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        filled_in = Path("next.csv").read_bytes()
+        for _ in range(2):
+            assert main([*source, "--budget", "0"]) == 0
+            assert "2 of 8 rows are labeled; 1 wait for an answer." in capsys.readouterr().out
+            assert Path("next.csv").read_bytes() == filled_in
+            with Path("next.torchal", "labels.csv").open() as file:
+                told = {row["id"]: row["label"] for row in csv.DictReader(file)}
+            assert told == {rows[0]["id"]: "ham", rows[1]["id"]: "spam"}
+        assert main([*source, "--budget", "0", "--stop"]) == 2
+        assert "--budget 0 asks for none" in capsys.readouterr().err
+        assert main([*source, "--budget", "2"]) == 0
+        assert not {row["id"] for row in rows_of()} & set(told)
+
     def test_a_column_with_the_labels(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         texts, kinds = [*self.TEXTS * 5, " "], [*["spam", "ham", "", "NA"] * 10, "spam"]
@@ -596,6 +621,11 @@ class TestImages:
         source = ["--images", "photos", "--size", "16", "--strategy", "typiclust", "--budget", "5"]
         return main(["query", *source, *more, "--out", "next.csv"])
 
+    def features(self):
+        files = Path("next.torchal").glob("images-*.npy")
+        (path,) = [path for path in files if ".logits" not in path.suffixes]
+        return np.load(path)
+
     @pytest.mark.parametrize("how", ["script", "export"])
     def test_a_saved_module(self, photos, how):
         pytest.importorskip("torchvision")
@@ -617,6 +647,44 @@ class TestImages:
         first = Path("next.csv").read_bytes()
         assert self.query("--weights", "net.pt") == 0
         assert Path("next.csv").read_bytes() == first
+
+    def test_pixels_as_they_are_and_as_those_of_imagenet(self, photos):
+        pytest.importorskip("torchvision")
+        torch.manual_seed(0)
+        pixels = torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Flatten())  # what it gets, on average
+        batch = torch.export.Dim("batch", min=1, max=1024)
+        program = torch.export.export(pixels, (torch.rand(2, 3, 16, 16),), dynamic_shapes=[{0: batch}])
+        torch.export.save(program, "net.pt2")
+        found = {}
+        for how in ("none", "imagenet"):
+            assert self.query("--weights", "net.pt2", "--normalize", how) == 0
+            found[how] = self.features()
+            shutil.rmtree("next.torchal")
+            Path("next.csv").unlink()
+        assert found["none"].min() >= 0
+        assert found["none"].max() <= 1
+        assert np.ptp(found["none"], axis=1).max() < 1e-6, "grey has three alike channels"
+        expected = (found["none"] - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        np.testing.assert_allclose(found["imagenet"], expected, rtol=1e-4, atol=1e-4)
+
+    def test_a_network_that_refuses_the_images(self, photos, capsys):
+        pytest.importorskip("torchvision")
+        flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 4))
+        torch.export.save(torch.export.export(flat, (torch.rand(2, 3, 16, 16),)), "net.pt2")
+        assert self.query("--weights", "net.pt2") == 2
+        told = capsys.readouterr().err
+        assert "net.pt2 refused " in told
+        assert "images of 3 x 16 x 16" in told
+        assert "dynamic_shapes" in told
+        assert not Path("next.csv").exists()
+
+    def test_weights_of_a_network_with_classes_of_its_own(self, photos, capsys):
+        torchvision = pytest.importorskip("torchvision")
+        torch.manual_seed(0)
+        network = torchvision.models.resnet18(weights=None, num_classes=7)
+        torch.save(network.state_dict(), "net.pt")
+        assert self.query("--weights", "net.pt", "--backbone", "resnet18") == 0
+        assert self.features().shape == (30, 512)
 
     def test_weights_of_torchvision(self, photos, capsys):
         torchvision = pytest.importorskip("torchvision")

@@ -20,7 +20,7 @@ class TestCompare:
         assert line.startswith(
             f"margin is better than uniform: {gap:+.4f} [{low:+.4f}, {high:+.4f}] in area of accuracy"
         )
-        assert f"over {pairs} pairs of runs; 8 won, 0 equal, 0 lost" in line
+        assert f"over {pairs} pairs of runs of 2 experiments (digits logistic, iris logistic); 8 won, 0 equal" in line
         assert told(capsys, "uniform", "margin", "--runs", tmp_path).startswith("margin is better than uniform: -0.0")
 
     def test_two_folders_are_paired_on_what_they_share(self, tmp_path, capsys):

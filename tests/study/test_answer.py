@@ -47,7 +47,7 @@ class TestAnswer:
     def test_no_difference_is_significant(self):
         text = said(comparison("margin", "uniform", 0.003), comparison("badge", "uniform", -0.001))
         assert "no difference to uniform is significant; the best mean is that of margin: +0.0030" in text
-        assert text.endswith("10 pairs, p = 0.50, Holm).")
+        assert text.endswith("10 pairs, p = 1.00, Holm).")
 
     def test_nobody_is_ahead_and_somebody_is_behind(self):
         text = said(comparison("margin", "uniform", 0.003), comparison("badge", "uniform", -0.1, verdict=-1, p=0.001))

@@ -106,6 +106,12 @@ def _add_source(parser: argparse.ArgumentParser, *, shards: bool = False) -> Non
     )
     more.add_argument("--backbone", help="one of torchvision's networks, as resnet18, whose weights --weights has")
     more.add_argument("--size", type=_whole, default=224, help="pixels that images are scaled to (224)")
+    more.add_argument(
+        "--normalize",
+        choices=["imagenet", "none"],
+        default="imagenet",
+        help="how pixels from 0 to 1 are scaled: to ImageNet's mean and deviation, for torchvision's networks, or not",
+    )
     parser.add_argument(
         "--labels",
         type=Path,
@@ -117,7 +123,8 @@ def _add_source(parser: argparse.ArgumentParser, *, shards: bool = False) -> Non
     parser.add_argument(
         "--model", default="logistic", help="the classifier: logistic unless given, or random_forest, ..."
     )
-    parser.add_argument("--budget", type=_whole, required=True, help="how many rows to ask for")
+    budget, none = (_whole, "") if not shards else (_count, "; 0 only takes labels in")
+    parser.add_argument("--budget", type=budget, required=True, help=f"how many rows to ask for{none}")
     parser.add_argument("--seed", type=int, default=0, help="all randomness follows from it (0)")
 
 
@@ -149,7 +156,7 @@ def _query(options: argparse.Namespace, given: Sequence[str]) -> int:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             told = query(source, answers, request)
-        if options.format:
+        if options.format and told.questions:
             told.files += write_for(options.format, told.questions, options.out, classes=told.classes)
     for line in told.notes:
         print(line)
@@ -231,7 +238,12 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
     if options.weights is None:
         raise ConfigError("--images needs --weights, the network that makes features of them")
     return sources.read_images(
-        options.images, weights=options.weights, backbone=options.backbone, size=options.size, cache=folder
+        options.images,
+        weights=options.weights,
+        backbone=options.backbone,
+        size=options.size,
+        normalize=options.normalize,
+        cache=folder,
     )
 
 
@@ -272,11 +284,15 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _whole(text: str) -> int:
+def _whole(text: str, least: int = 1) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
     return value
+
+
+def _count(text: str) -> int:
+    return _whole(text, least=0)
 
 
 if __name__ == "__main__":

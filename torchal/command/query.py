@@ -42,7 +42,7 @@ class Request:
     """What is wanted.
 
     Attributes:
-        budget: how many rows to ask for.
+        budget: how many rows to ask for; 0 takes labels in, and asks for none.
         strategy: by name; chosen where None.
         model: by name.
         out: the table of what is asked; a map, a page and a folder that remembers lie beside it.
@@ -69,6 +69,8 @@ class Request:
 
     def __post_init__(self) -> None:
         check_table(self.out)
+        if not self.budget and self.stop:
+            raise ConfigError("--stop says what the next labels would bring, and --budget 0 asks for none")
         self._stamp = self._stamp_of_out()
 
     def _stamp_of_out(self) -> tuple[int, int] | None:
@@ -116,7 +118,8 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     """Choose the rows of a source to label next, and write them down.
 
     The same call again writes the same files; with more labels, it goes on. What was told is kept beside the answer
-    before anything is written, and nothing is kept of a call that fails.
+    before anything is written, and nothing is kept of a call that fails. With a budget of 0 what was told is kept, and
+    nothing else is done.
 
     Raises:
         DataError: labels of rows that there are not, or that contradict what was told before; rows that have changed.
@@ -138,6 +141,12 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     lonely = lonely_classes(_counts(learner), request.classes or [])
     told.warnings += [f"Of the class {name!r} there is one label." for name in lonely]
     settings = {"strategy": name, "budget": request.budget, "model": request.model, "seed": request.seed}
+    if not request.budget:
+        Memory.of(source, learner, settings if memory is None else memory.settings).save(request.folder)
+        pool, waits = learner.pool, len(learner.asked)
+        told.notes.insert(0, f"{pool.n_labeled} of {len(pool)} rows are labeled; {waits} wait for an answer.")
+        told.files = [request.folder]
+        return told
     same = memory is not None and memory.settings == settings
     if news or not same or not len(learner.asked):
         learner.withdraw()

@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,9 @@ def read_texts(
     return Source("texts", ids, features, digests, texts=texts, labels=labels, notes=notes, left_out=left_out)
 
 
-def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int, cache: Path) -> Source:
+def read_images(
+    folder: Path, *, weights: Path, backbone: str | None, size: int, normalize: str = "imagenet", cache: Path
+) -> Source:
     """Find the images of a folder, and embed them by a network.
 
     Args:
@@ -224,12 +226,14 @@ def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int,
         weights: a module saved by torch.export or as TorchScript, whose answer is the embedding; or the weights of one
             of torchvision's networks, of which it is what goes into the last linear layer.
         backbone: the name of that network.
-        size: images are scaled to squares of so many pixels.
+        size: the shorter side of images is scaled to so many pixels, and the middle square is taken.
+        normalize: "imagenet" has pixels from 0 to 1 brought to the mean and deviation of ImageNet's, as torchvision's
+            networks learned from them; "none" leaves them.
         cache: where the embedding is kept; it goes on where it was stopped.
 
     Raises:
         MissingExtraError: torchvision is not installed.
-        DataError: there are no images, one cannot be read, or the weights are no network's.
+        DataError: there are no images, one cannot be read, the weights are no network's, or it refuses such images.
     """
     from torchal.data.vision_files import ImageFiles, images_below
     from torchal.embedding import embed
@@ -245,9 +249,9 @@ def read_images(folder: Path, *, weights: Path, backbone: str | None, size: int,
         f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}" for name, file in zip(ids, files, strict=True)
     )
     digests = [_hash(line) for line in told.split("\n")]
-    out = cache / f"images-{_hash(told + str(size) + _file_digest(weights) + str(backbone))}.npy"
+    out = cache / f"images-{_hash(told + str(size) + _file_digest(weights) + str(backbone) + normalize)}.npy"
     cache.mkdir(parents=True, exist_ok=True)
-    images = ImageFiles(files, transform=_preprocessing(size))
+    images = ImageFiles(files, transform=_preprocessing(size, normalize))
     outputs = embed(module, images, layer="embedding" if backbone is None else None, batch_size=_BATCH, out=out)
     features = torch.from_numpy(np.array(outputs.features)).flatten(1)
     return Source("images", ids, features, digests, images=[str(file) for file in files])
@@ -444,10 +448,24 @@ def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
         raise ConfigError(f"torchvision has no network {backbone!r}: {error}") from error
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-        module.load_state_dict(state.get("state_dict", state))
+        state = state.get("state_dict", state)
+        _take_classes_of(module, state)
+        module.load_state_dict(state)
     except Exception as error:
         raise DataError(f"{weights} has no weights of {backbone}: {' '.join(str(error).split())[:300]}") from error
     return module.eval()  # type: ignore[no-any-return]
+
+
+def _take_classes_of(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a network a last layer of as many classes as the weights have: it is not used, what goes into it is."""
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]
+    if not layers:
+        return
+    name, layer = layers[-1]
+    shape = tuple(getattr(state.get(f"{name}.weight"), "shape", ()))
+    if len(shape) == 2 and shape[1] == layer.in_features and shape[0] != layer.out_features:
+        parent, _, own = name.rpartition(".")
+        setattr(module.get_submodule(parent), own, torch.nn.Linear(layer.in_features, shape[0], layer.bias is not None))
 
 
 class _Saved(torch.nn.Module):
@@ -455,6 +473,7 @@ class _Saved(torch.nn.Module):
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
+        self._weights = weights
         self.embedding = torch.nn.Identity()
         try:
             self.saved = _load_script(weights)
@@ -468,9 +487,23 @@ class _Saved(torch.nn.Module):
                 ) from error
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the embedding, (n, D)."""
-        answer: Tensor = self.embedding(self.saved(images).flatten(1))
-        return answer
+        """Return the embedding, (n, D).
+
+        Raises:
+            DataError: the network refuses the images.
+        """
+        try:
+            answer = self.saved(images)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"{self._weights} refused {len(images)} images of {' x '.join(map(str, images.shape[1:]))}: {why}. "
+                "--size is what it was made for, and torch.export makes it for any number of images by dynamic_shapes"
+            ) from error
+        flat: Tensor = self.embedding(answer.flatten(1))
+        return flat
 
 
 def _load_script(weights: Path) -> torch.nn.Module:
@@ -479,19 +512,15 @@ def _load_script(weights: Path) -> torch.nn.Module:
         return torch.jit.load(str(weights), map_location="cpu").eval()  # type: ignore[no-any-return]
 
 
-def _preprocessing(size: int) -> Any:
-    """Return what makes of an image what torchvision's networks learned from: a square, scaled as ImageNet's are."""
+def _preprocessing(size: int, normalize: str) -> Any:
+    """Return what makes of an image what a network takes: a square, for torchvision's with pixels as ImageNet's are."""
     check_installed("torchvision", extra="vision")
     from torchvision.transforms import v2
 
-    return v2.Compose(
-        [
-            v2.Resize(size, antialias=True),
-            v2.CenterCrop(size),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-        ]
-    )
+    steps = [v2.Resize(size, antialias=True), v2.CenterCrop(size), v2.ToDtype(torch.float32, scale=True)]
+    if normalize == "imagenet":
+        steps.append(v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
+    return v2.Compose(steps)
 
 
 def _digest_of(array: Any) -> str:

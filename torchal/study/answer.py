@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from torchal.study.comparing import corrected
 from torchal.study.looks import common_baseline
 from torchal.study.numbers import interval, is_number, probability, signed
 from torchal.study.summary import Comparison, Estimate, Summary
@@ -31,8 +32,9 @@ def flipped(one: Comparison) -> Comparison:
 
 
 def with_baseline(summary: Summary, metric: str, baseline: str) -> list[Comparison]:
-    """Return the comparisons with the baseline, each sampler minus it, the best first; those without a number are not
-    among them.
+    """Return the comparisons with the baseline, each sampler minus it, the best first.
+
+    Those without a number are not among them; Holm's correction is over those that are.
     """
     turned = [
         one if one.b == baseline else flipped(one)
@@ -41,6 +43,7 @@ def with_baseline(summary: Summary, metric: str, baseline: str) -> list[Comparis
     ]
     sign = -1 if metric in summary.lower_is_better else 1
     known = [one for one in turned if is_number(one.difference.mean)]
+    known = corrected(known, lower_is_better=sign < 0)
     return sorted(known, key=lambda one: -sign * one.difference.mean)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,14 @@ def compare_with(scores: Mapping[str, Mapping[Any, float]], baseline: str, metri
         name: _comparison(name, baseline, {**one, "p_holm": p, "verdict": _verdict(one, p, down=down)})
         for (name, one), p in zip(found.items(), corrected, strict=True)
     }
+
+
+def corrected(found: Sequence[Comparison], *, lower_is_better: bool) -> list[Comparison]:
+    """Return comparisons with Holm's correction over them, and what is then said of each."""
+    return [
+        replace(one, p_holm=p, verdict=_verdict({"difference": one.difference.mean}, p, down=lower_is_better))
+        for one, p in zip(found, comparisons.holm([one.p for one in found]), strict=True)
+    ]
 
 
 def _verdict(found: Mapping[str, Any], p: float | None, *, down: bool) -> int:
