@@ -138,8 +138,8 @@ group = Shards(join())  # gloo here, NCCL where there are GPUs
 shards = open_shards(sys.argv[1])
 part = shards.part(group.rank, group.world_size)
 picks = k_center_greedy(shards.features(part), 200, group=group)
-print(f"rank {group.rank}: rows {part.start} to {part.stop - 1}, {group.rounds} rounds, ", end="")
-print(f"{group.received_bytes / 1e6:.1f} MB received", flush=True)
+line = f"rank {group.rank}: rows {part.start} to {part.stop - 1}, {group.rounds} rounds"
+sys.stdout.write(f"{line}, {group.received_bytes / 1e6:.1f} MB received\n")  # at once, or the ranks' lines mix
 if group.rank == 0:
     torch.save(picks.indices, sys.argv[2])
 """)

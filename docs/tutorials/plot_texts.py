@@ -232,10 +232,12 @@ folder.cleanup()
 # * **Rows that are not those of the file.** ``pandas`` drops no row and changes no order unless told to, but a filter
 #   before the vectors and none before the table shifts all rows. Keep an id beside each text, as above.
 # * **Duplicates.** Margin asks for every copy of a hard text. Drop them first, as ``drop_duplicates`` did above.
-# * **Classes of very different sizes** make accuracy a poor number; :doc:`/results/texts` compares strategies on two
-#   sets of documents by balanced accuracy.
+# * **Classes of very different sizes** make accuracy a poor number: give the learner ``metrics={"balanced": ...}``, a
+#   function of an :class:`torchal.runs.metrics.Outcome`. A start at random may miss a class, and no model is fitted
+#   until there are two: :func:`torchal.data.start_rows` draws some of each. :doc:`/results/texts` compares strategies
+#   on two sets of documents by balanced accuracy.
 # * **Strategies that look at distances** refuse sparse rows, since nothing makes them dense unasked: give them vectors.
 #
 # A transformer that is trained further on the labels is in :doc:`plot_hugging_face`. The command
-# ``torchal query --texts texts.csv --column text --labels texts.csv`` needs no Python; it takes tf-idf along 100
+# ``torchal query --texts texts.csv --column text --target library`` needs no Python; it takes tf-idf along 100
 # principal directions, so something between the two ways: :doc:`/guides/command`.

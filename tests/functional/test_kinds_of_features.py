@@ -76,6 +76,7 @@ CALLS = {
         x, (5, 2), generator=seeded(), n_resamples=1, max_iterations=2
     ),
     F.information_density: F.information_density,
+    F.k_center_by_parts: lambda x, **k: F.k_center_by_parts(x, 3, part_rows=20, **k),
     F.k_center_greedy: lambda x, **k: F.k_center_greedy(x, 3, **k),
     F.kmeans: lambda x, **k: F.kmeans(x, 3, generator=seeded(), **k),
     F.kmeans_plus_plus: lambda x, **k: F.kmeans_plus_plus(x, 3, generator=seeded(), **k),
@@ -130,6 +131,7 @@ BESIDE = {
     },
     F.graph_cut: masks,
     F.information_density: {"among": ~LABELED},
+    F.k_center_by_parts: masks,
     F.k_center_greedy: {**masks, **weights},
     F.kmeans: weights,
     F.kmeans_plus_plus: {**weights, "labeled": LABELED},

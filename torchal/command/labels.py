@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -203,6 +204,6 @@ def lonely_classes(counts: Mapping[str, int], known: Sequence[str]) -> list[str]
         if near and not name.strip("-.").isdigit():
             raise DataError(
                 f"one row has the label {name!r}, and {counts[near[0]]} have {near[0]!r}: if it is a class of its own, "
-                f"say so by --classes {','.join(counts)}"
+                f"say so by --classes {shlex.quote(','.join(counts))}"
             )
     return lonely

@@ -147,7 +147,10 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise RunError(f"{folder} is in use by another call of this command; nothing is changed") from None
+        raise RunError(
+            f"{folder} is in use by another call of this command; nothing is changed (many processes that pick "
+            "together, as torchrun starts them, are for rows in --shards)"
+        ) from None
     try:
         yield
     finally:
