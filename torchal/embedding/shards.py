@@ -302,8 +302,8 @@ class ShardedFeatures:
     def _id_column(self, column: str | None) -> str:
         if not self.id_columns:
             raise DataError(
-                f"{self.files[0].path.parent.absolute()} has no ids, and rows are called by their numbers: there are "
-                "no Parquet files beside it, or no columns"
+                f"{self.files[0].path.parent.absolute()} has no ids: there are no Parquet files beside it, or no columns. "
+                "Rows are then called by their numbers"
             )
         if column is None:
             if "id" not in self.id_columns and len(self.id_columns) > 1:
