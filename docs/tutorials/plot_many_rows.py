@@ -139,7 +139,7 @@ shards = open_shards(sys.argv[1])
 part = shards.part(group.rank, group.world_size)
 picks = k_center_greedy(shards.features(part), 200, group=group)
 line = f"rank {group.rank}: rows {part.start} to {part.stop - 1}, {group.rounds} rounds"
-sys.stdout.write(f"{line}, {group.received_bytes / 1e6:.1f} MB received\n")  # at once, or the ranks' lines mix
+print(f"{line}, {group.received_bytes / 1e6:.1f} MB received", flush=True)
 if group.rank == 0:
     torch.save(picks.indices, sys.argv[2])
 """)

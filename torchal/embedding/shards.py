@@ -301,9 +301,10 @@ class ShardedFeatures:
 
     def _id_column(self, column: str | None) -> str:
         if not self.id_columns:
+            folder = self.files[0].path.parent.absolute()
             raise DataError(
-                f"{self.files[0].path.parent.absolute()} has no ids: there are no Parquet files beside it, or no columns. "
-                "Rows are then called by their numbers"
+                f"{folder} has no ids: there are no Parquet files beside it, or no columns. Rows are called by their "
+                "numbers then"
             )
         if column is None:
             if "id" not in self.id_columns and len(self.id_columns) > 1:
