@@ -87,7 +87,8 @@ def k_center_by_parts(
     Reference:
         Malkomes, Kusner, Chen, Weinberger & Moseley, "Fast Distributed k-Center Clustering with Outliers on Massive
         Data", NeurIPS 2015, their algorithm without outliers: at most four times the least radius. The bound is
-        Gonzalez's (1985) argument: of n + 1 rows that are r apart, two are at most r / 2 from the same centre.
+        Gonzalez's (1985) argument: of n + 1 rows that are r apart, two have the same centre, and one of these is at
+        least r / 2 from it.
 
     Complexity:
         N D (L + n) multiply-adds for L labeled rows, as many as `k_center_greedy` at most, and P n D (L + n) for the
