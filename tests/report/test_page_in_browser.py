@@ -60,6 +60,16 @@ class TestPage:
         assert others == [path.resolve().as_uri()]
         assert browser.complaints() == []
 
+    @pytest.mark.parametrize("width", [960, 1000, 1280])  # 960: the narrowest that has two columns
+    def test_the_map_is_seen_whole_beside_the_classes(self, browser, page, width):
+        browser.open(page, width=width)
+        assert (
+            browser.value(
+                "(() => { const map = document.querySelector('.map'); return map.scrollWidth - map.clientWidth; })()"
+            )
+            == 0
+        )
+
     def test_what_is_in_a_row_is_not_run(self, browser, hostile):
         browser.open(hostile)
         assert browser.value("window.hacked") is None

@@ -6,7 +6,7 @@ CSS = (
     BASE_CSS
     + """\
 .map { overflow-x: auto; }
-.map img { display: block; width: 100%; min-width: 560px; height: auto; border-radius: 6px; }
+.map img { display: block; width: 100%; min-width: 520px; height: auto; border-radius: 6px; }
 .map .night { display: none; }
 @media screen and (prefers-color-scheme: dark) {
   .map .night { display: block; }
