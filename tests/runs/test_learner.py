@@ -1,5 +1,6 @@
 import csv
 
+import numpy as np
 import pytest
 import scipy.sparse
 import torch
@@ -294,7 +295,7 @@ class TestRepresents:
         assert asked[0] == asked[1]
 
     def test_what_has_no_distances_is_refused_at_once(self):
-        words = scipy.sparse.eye_array(6, format="csr")
+        words = scipy.sparse.csr_array(np.eye(6))
         pool = Pool.unlabeled(SparseInputs(words), n_classes=2)
         with pytest.raises(CapabilityError, match=r"represents=True .* LogisticRegression has no embedding of sparse"):
             ActiveLearner(LogisticRegression(), Margin(), pool, represents=True)
