@@ -16,7 +16,11 @@ class PowerBALD(StochasticBALD):
     """Draws rows at random, with probabilities that grow as a power of their BALD score.
 
     Args:
-        k, beta: see `StochasticBALD`.
+        k: posterior draws; an ensemble with fewer members gives all of them.
+        beta: the larger, the more the batch is that of the highest scores; towards 0, a uniform draw.
+
+    Raises:
+        ConfigError: k is not a whole number of at least 2, or beta not a number above 0.
 
     Reference:
         See `torchal.functional.power_bald`.

@@ -18,7 +18,11 @@ class SoftmaxBALD(StochasticBALD):
     Scores are at most log(C) and mostly far less: a beta of 1 is not far from a uniform draw.
 
     Args:
-        k, beta: see `StochasticBALD`.
+        k: posterior draws; an ensemble with fewer members gives all of them.
+        beta: the larger, the more the batch is that of the highest scores; towards 0, a uniform draw.
+
+    Raises:
+        ConfigError: k is not a whole number of at least 2, or beta not a number above 0.
 
     Reference:
         See `torchal.functional.softmax_bald`.
