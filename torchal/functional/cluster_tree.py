@@ -246,10 +246,12 @@ def _cut(distances: NDArray[np.float64], n_rows: int, n_clusters: int) -> Tensor
     """Return the cluster of each row after all joins up to the smallest distance that leaves at most n_clusters."""
     from scipy.cluster import hierarchy
 
-    if n_rows == 1:
-        return torch.zeros(1, dtype=torch.int64)
+    if n_clusters >= n_rows:
+        return torch.arange(n_rows)
     joins = hierarchy.linkage(distances, "average")
-    found = torch.from_numpy(hierarchy.fcluster(joins, n_clusters, "maxclust").astype(np.int64))
+    # each join makes one cluster less; scipy's own "maxclust" made too few of them before 1.12
+    threshold = joins[n_rows - n_clusters - 1, 2]
+    found = torch.from_numpy(hierarchy.fcluster(joins, threshold, "distance").astype(np.int64))
     number = found.unique(return_inverse=True)[1]
     first = torch.full((int(number.max()) + 1,), n_rows)
     first = first.scatter_reduce_(0, number, torch.arange(n_rows), "amin")

@@ -69,6 +69,10 @@ def shared_by_samplers(inputs: Any, settings: Hashable, compute: Callable[[], Va
     return value
 
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+"""What torch reads rows of, in place of dtypes of which older versions cannot."""
+
+
 def _version(inputs: Any) -> int | None:
     """Return how often torch has counted a write to a tensor."""
     return None if not isinstance(inputs, Tensor) or inputs.is_inference() else inputs._version
@@ -80,7 +84,7 @@ def _sample(inputs: Any) -> Tensor:
         return torch.empty(0)
     index = torch.linspace(0, inputs.numel() - 1, min(inputs.numel(), _SAMPLE), dtype=torch.float64).long()
     places = torch.unravel_index(index.to(inputs.device), inputs.shape)
-    return inputs.detach()[places]
+    return inputs.detach().view(_SIGNED.get(inputs.dtype, inputs.dtype))[places]
 
 
 class OncePerInputs(Generic[Value]):
