@@ -197,6 +197,8 @@ def read_texts(
         if column is None and len(others) != 1:
             raise ConfigError(f"{path}: say which column has the texts by --column; {table.known_columns()}")
         at = others[0] if column is None else table.column("--column", column)
+        if target_at in (at, id_at) and target_at is not None:
+            raise ConfigError(f"{path}: --target is to be a column of its own, and {target} has the texts or the ids")
         cells = [line.split(table.delimiter) for line in table.lines]
         texts = [row[at].strip().replace(BREAK, "\n") for row in cells]
         ids = None if id_at is None else _distinct(path, table.name_of(id_at), [row[id_at].strip() for row in cells])
@@ -490,7 +492,7 @@ class _Saved(torch.nn.Module):
         """Return the embedding, (n, D).
 
         Raises:
-            DataError: the network refuses the images.
+            DataError: the network refuses the images, or does not answer with numbers for each.
         """
         try:
             answer = self.saved(images)
@@ -502,6 +504,12 @@ class _Saved(torch.nn.Module):
                 f"{self._weights} refused {len(images)} images of {' x '.join(map(str, images.shape[1:]))}: {why}. "
                 "--size is what it was made for, and torch.export makes it for any number of images by dynamic_shapes"
             ) from error
+        if not isinstance(answer, Tensor) or answer.ndim < 2 or len(answer) != len(images):
+            what = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+            raise DataError(
+                f"{self._weights} is to answer {len(images)} images with their embedding, a tensor ({len(images)}, D), "
+                f"and answered with {what}"
+            )
         flat: Tensor = self.embedding(answer.flatten(1))
         return flat
 
