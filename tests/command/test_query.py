@@ -739,13 +739,26 @@ class TestImages:
         assert "net.pt2 is to answer " in told
         assert "and answered with a tuple" in told
 
-    def test_weights_of_a_network_with_classes_of_its_own(self, photos, capsys):
+    @pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
+    @pytest.mark.parametrize(("backbone", "size", "width"), [("resnet18", 16, 512), ("inception_v3", 75, 2048)])
+    def test_weights_of_a_network_with_classes_of_its_own(self, backbone, size, width, photos):
         torchvision = pytest.importorskip("torchvision")
         torch.manual_seed(0)
-        network = torchvision.models.resnet18(weights=None, num_classes=7)
+        more = {"init_weights": False} if backbone == "inception_v3" else {}  # they take long
+        network = torchvision.models.get_model(backbone, weights=None, num_classes=7, **more)
         torch.save(network.state_dict(), "net.pt")
-        assert self.query("--weights", "net.pt", "--backbone", "resnet18") == 0
-        assert self.features().shape == (30, 512)
+        assert self.query("--weights", "net.pt", "--backbone", backbone, "--size", str(size)) == 0
+        assert self.features().shape == (30, width)
+
+    def test_weights_with_hidden_layers_of_another_width(self, photos, capsys):
+        torchvision = pytest.importorskip("torchvision")
+        network = torchvision.models.mobilenet_v3_small(weights=None)
+        state = network.state_dict()
+        state["classifier.0.weight"], state["classifier.0.bias"] = torch.zeros(5, 576), torch.zeros(5)
+        state["classifier.3.weight"] = torch.zeros(1000, 5)
+        torch.save(state, "net.pt")
+        assert self.query("--weights", "net.pt", "--backbone", "mobilenet_v3_small") == 2
+        assert "net.pt has no weights of mobilenet_v3_small" in capsys.readouterr().err
 
     def test_weights_of_torchvision(self, photos, capsys):
         torchvision = pytest.importorskip("torchvision")

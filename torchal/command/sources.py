@@ -459,15 +459,17 @@ def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
 
 
 def _take_classes_of(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """Give a network a last layer of as many classes as the weights have: it is not used, what goes into it is."""
+    """Give a network last layers of as many classes as the weights have: they are not used, what goes into them is.
+
+    Some have another in a branch for training. A layer that is not the last has one behind it, which refuses its weights.
+    """
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]
-    if not layers:
-        return
-    name, layer = layers[-1]
-    shape = tuple(getattr(state.get(f"{name}.weight"), "shape", ()))
-    if len(shape) == 2 and shape[1] == layer.in_features and shape[0] != layer.out_features:
-        parent, _, own = name.rpartition(".")
-        setattr(module.get_submodule(parent), own, torch.nn.Linear(layer.in_features, shape[0], layer.bias is not None))
+    for name, layer in layers:
+        shape = tuple(getattr(state.get(f"{name}.weight"), "shape", ()))
+        if len(shape) == 2 and shape[1] == layer.in_features and shape[0] != layer.out_features:
+            parent, _, own = name.rpartition(".")
+            anew = torch.nn.Linear(layer.in_features, shape[0], layer.bias is not None)
+            setattr(module.get_submodule(parent), own, anew)
 
 
 class _Saved(torch.nn.Module):
