@@ -602,7 +602,9 @@ class TestTexts:
             csv.writer(file).writerows([("id", "text"), *enumerate(self.TEXTS)])
         source = ["query", "--texts", "messages.csv", "--column", "text", "--target", column]
         assert main([*source, "--budget", "3", "--out", "next.csv"]) == 2
-        assert f"--target is to be a column of its own, and {column} has the texts or the ids" in capsys.readouterr().err
+        assert (
+            f"--target is to be a column of its own, and {column} has the texts or the ids" in capsys.readouterr().err
+        )
 
     def test_a_column_with_the_labels(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)

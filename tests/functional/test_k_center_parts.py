@@ -188,7 +188,11 @@ def test_refuses(change, error, words):
 @pytest.mark.parametrize(
     ("metric", "value", "words"),
     [
-        ("euclidean", torch.nan, r"features \(from row 60 on\) must be finite: 1 of 30 rows are not, the first is row 77"),
+        (
+            "euclidean",
+            torch.nan,
+            r"features \(from row 60 on\) must be finite: 1 of 30 rows are not, the first is row 77",
+        ),
         ("cosine", 0.0, "row 77 is all zeros"),
     ],
 )

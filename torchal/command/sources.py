@@ -461,7 +461,7 @@ def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
 def _take_classes_of(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
     """Give a network last layers of as many classes as the weights have: they are not used, what goes into them is.
 
-    Some have another in a branch for training. A layer that is not the last has one behind it, which refuses its weights.
+    Some have another in a branch for training. A layer that is not the last has one behind it, which then does not fit.
     """
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]
     for name, layer in layers:
