@@ -559,6 +559,54 @@ class TestTexts:
         assert main([*source, "--budget", "2"]) == 0
         assert not {row["id"] for row in rows_of()} & set(told)
 
+    def asked_and_told(self):
+        """Write 40 messages, ask for 3 of them, and answer 2."""
+        kinds = [*["spam", "ham"] * 4, *[""] * 32]
+        with Path("messages.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("id", "text", "kind"), *zip(range(40), self.TEXTS * 5, kinds, strict=True)])
+        source = ["query", "--texts", "messages.csv", "--column", "text", "--target", "kind", "--out", "next.csv"]
+        assert main([*source, "--budget", "3"]) == 0
+        rows = rows_of()
+        for row, label in zip(rows, ("ham", "spam", ""), strict=True):
+            row["label"] = label
+        with Path("next.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        return source, [row["id"] for row in rows[:2]]
+
+    def test_who_asks_behind_a_budget_of_0_is_asked_anew(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        source, told = self.asked_and_told()
+        for _ in range(2):
+            assert main([*source, "--budget", "0"]) == 0
+        assert main([*source, "--budget", "3"]) == 0
+        found = [row["id"] for row in rows_of()]
+        assert len(found) == 3
+        assert not {*found} & {*told}
+        assert main([*source, "--budget", "0"]) == 0
+        assert main([*source, "--budget", "3"]) == 0
+        assert [row["id"] for row in rows_of()] == found, "nothing was told in between"
+
+    def test_a_budget_of_0_by_another_strategy_leaves_that_of_before(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        source, _ = self.asked_and_told()
+        assert main([*source, "--budget", "0", "--strategy", "badge"]) == 0
+        for strategy in ("margin", "badge", "margin"):
+            assert main([*source, "--budget", "3", "--strategy", strategy]) == 0, capsys.readouterr().err
+            assert {row["picked_by"] for row in rows_of()} == {strategy}
+
+    @pytest.mark.parametrize("column", ["text", "id"])
+    def test_labels_in_the_column_of_something_else(self, column, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        with Path("messages.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("id", "text"), *enumerate(self.TEXTS)])
+        source = ["query", "--texts", "messages.csv", "--column", "text", "--target", column]
+        assert main([*source, "--budget", "3", "--out", "next.csv"]) == 2
+        assert (
+            f"--target is to be a column of its own, and {column} has the texts or the ids" in capsys.readouterr().err
+        )
+
     def test_a_column_with_the_labels(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         texts, kinds = [*self.TEXTS * 5, " "], [*["spam", "ham", "", "NA"] * 10, "spam"]
@@ -680,13 +728,41 @@ class TestImages:
         assert "dynamic_shapes" in told
         assert not Path("next.csv").exists()
 
-    def test_weights_of_a_network_with_classes_of_its_own(self, photos, capsys):
+    def test_a_network_that_answers_with_no_tensor(self, photos, capsys):
+        pytest.importorskip("torchvision")
+
+        class Two(torch.nn.Module):
+            def forward(self, images):
+                return images.mean((2, 3)), images
+
+        batch = torch.export.Dim("batch", min=1, max=1024)
+        program = torch.export.export(Two(), (torch.rand(2, 3, 16, 16),), dynamic_shapes=[{0: batch}])
+        torch.export.save(program, "net.pt2")
+        assert self.query("--weights", "net.pt2") == 2
+        told = capsys.readouterr().err
+        assert "net.pt2 is to answer " in told
+        assert "and answered with a tuple" in told
+
+    @pytest.mark.filterwarnings("ignore:The default weight initialization of inception_v3")
+    @pytest.mark.parametrize(("backbone", "size", "width"), [("resnet18", 16, 512), ("inception_v3", 75, 2048)])
+    def test_weights_of_a_network_with_classes_of_its_own(self, backbone, size, width, photos):
         torchvision = pytest.importorskip("torchvision")
         torch.manual_seed(0)
-        network = torchvision.models.resnet18(weights=None, num_classes=7)
+        more = {"init_weights": False} if backbone == "inception_v3" else {}  # they take long
+        network = torchvision.models.get_model(backbone, weights=None, num_classes=7, **more)
         torch.save(network.state_dict(), "net.pt")
-        assert self.query("--weights", "net.pt", "--backbone", "resnet18") == 0
-        assert self.features().shape == (30, 512)
+        assert self.query("--weights", "net.pt", "--backbone", backbone, "--size", str(size)) == 0
+        assert self.features().shape == (30, width)
+
+    def test_weights_with_hidden_layers_of_another_width(self, photos, capsys):
+        torchvision = pytest.importorskip("torchvision")
+        network = torchvision.models.mobilenet_v3_small(weights=None)
+        state = network.state_dict()
+        state["classifier.0.weight"], state["classifier.0.bias"] = torch.zeros(5, 576), torch.zeros(5)
+        state["classifier.3.weight"] = torch.zeros(1000, 5)
+        torch.save(state, "net.pt")
+        assert self.query("--weights", "net.pt", "--backbone", "mobilenet_v3_small") == 2
+        assert "net.pt has no weights of mobilenet_v3_small" in capsys.readouterr().err
 
     def test_weights_of_torchvision(self, photos, capsys):
         torchvision = pytest.importorskip("torchvision")
@@ -807,6 +883,7 @@ class TestBadInput:
             (["--classes", "a,b"], "10 labels are none of the 2 classes"),
             (["--column", "text"], "--column is about --texts, and the rows are --features"),
             (["--target", "y"], "--target is about --table and --texts, and the rows are --features"),
+            (["--normalize", "none"], "--normalize is about --images, and the rows are --features"),
             (["--budget", "241"], "asked for 241 rows, 240 can be picked"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else None,

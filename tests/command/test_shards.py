@@ -142,6 +142,8 @@ def test_a_full_disk_is_told_to_all_and_leaves_nothing(embedded, tmp_path):
     [
         (["--strategy", "bald"], "--strategy is one of badge, entropy"),
         (["--stop"], "--stop is not for --shards"),
+        (["--normalize", "none"], "--normalize is not for --shards"),
+        (["--budget", "0"], "--budget 0 takes labels in, and of --shards only the table is kept"),
     ],
 )
 def test_bad_input(embedded, tmp_path, more, error, capsys):

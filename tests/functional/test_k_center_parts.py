@@ -152,7 +152,7 @@ def test_picks_on_cuda_are_those_on_the_cpu(metric, home):
     x, labeled = drawn(3000, 6, 8), torch.arange(3000) % 100 == 0
     want = k_center_by_parts(x, 50, labeled=labeled, part_rows=700, metric=metric)
     got = k_center_by_parts(x.to(home), 50, labeled=labeled.to(home), part_rows=700, metric=metric, device="cuda")
-    assert got.indices.device.type == home
+    assert {each.device.type for each in got} == {home}
     assert got.indices.tolist() == want.indices.tolist()
     torch.testing.assert_close(got.radius.cpu(), want.radius)
 
@@ -183,6 +183,71 @@ def test_refuses(change, error, words):
     given = {"features": drawn(100, 2, 5), "n": 5, "part_rows": 30} | change
     with pytest.raises(error, match=words):
         k_center_by_parts(given.pop("features"), given.pop("n"), **given)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words"),
+    [
+        (
+            "euclidean",
+            torch.nan,
+            r"features \(from row 60 on\) must be finite: 1 of 30 rows are not, the first is row 77",
+        ),
+        ("cosine", 0.0, "row 77 is all zeros"),
+    ],
+)
+@pytest.mark.parametrize("n_ranks", [1, 3])
+def test_a_bad_row_is_called_by_its_number_in_the_pool(metric, value, words, n_ranks):
+    x = torch.randn(90, 3, generator=seeded(6))
+    x[77] = value
+    size = 90 // n_ranks
+
+    def one(shards):
+        own = slice(size * shards.rank, size * (shards.rank + 1))
+        group = None if n_ranks == 1 else shards
+        return k_center_by_parts(
+            x[own], 4, part_rows=30, labeled=torch.arange(90)[own] % 10 == 0, metric=metric, group=group
+        )
+
+    with pytest.raises(DataError, match=words):
+        raise run_ranks(n_ranks, one)[-1]
+
+
+@pytest.mark.parametrize(("metric", "value"), [("manhattan", torch.inf), ("cosine", 0.0)])
+def test_a_bad_labeled_row_is_called_by_its_number_in_the_pool(metric, value):
+    x = torch.randn(90, 3, generator=seeded(6))
+    x[77] = value
+    labeled = torch.arange(90) >= 70
+    for got in run_ranks(
+        2,
+        lambda shards: k_center_by_parts(
+            *(x[45 * shards.rank : 45 * shards.rank + 45], 4),
+            labeled=labeled[45 * shards.rank : 45 * shards.rank + 45],
+            metric=metric,
+            group=shards,
+        ),
+    ):
+        assert isinstance(got, DataError), got
+        assert str(got).endswith(": labeled row 77 is not")
+
+
+def test_a_rank_that_failed_picks_no_more(monkeypatch):
+    x = torch.randn(100, 3, generator=seeded(6))
+    x[50] = torch.nan
+    calls = itertools.count()
+
+    def counting(*args, **kwargs):
+        next(calls)
+        return k_center_greedy(*args, **kwargs)
+
+    monkeypatch.setattr("torchal.functional.k_center_parts.k_center_greedy", counting)
+    first, second = run_ranks(
+        2, lambda shards: k_center_by_parts(x[50 * shards.rank :][:50], 4, part_rows=10, group=shards)
+    )
+    assert isinstance(first, GroupError)
+    assert "rank 1 failed with DataError: " in str(first)
+    assert isinstance(second, DataError)
+    assert next(calls) == 5, "the parts of the other rank"
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])

@@ -109,8 +109,8 @@ def _add_source(parser: argparse.ArgumentParser, *, shards: bool = False) -> Non
     more.add_argument(
         "--normalize",
         choices=["imagenet", "none"],
-        default="imagenet",
-        help="how pixels from 0 to 1 are scaled: to ImageNet's mean and deviation, for torchvision's networks, or not",
+        help="how pixels from 0 to 1 are scaled: to ImageNet's mean and deviation, for torchvision's networks, unless "
+        "given; or not",
     )
     parser.add_argument(
         "--labels",
@@ -170,10 +170,12 @@ def _query_shards(options: argparse.Namespace) -> int:
     from torchal.command.shards import ShardedRequest, query_shards
     from torchal.errors import ConfigError
 
-    others = ("classes", "correct", "coordinates", "stop", "format", "ids", "target", "columns", "column", "weights")
-    for name in others:
+    others = ("classes", "correct", "coordinates", "stop", "format", "ids", "target", "columns", "column")
+    for name in (*others, "weights", "backbone", "normalize"):
         if getattr(options, name):
             raise ConfigError(f"--{name} is not for --shards, of which only the table is written")
+    if not options.budget:
+        raise ConfigError("--budget 0 takes labels in, and of --shards only the table is kept: give them by --labels")
     settings = {"strategy": options.strategy} if options.strategy else {}
     request = ShardedRequest(
         options.shards, options.budget, options.out, seed=options.seed, id_column=options.id, **settings
@@ -214,6 +216,7 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
         "column": "texts",
         "weights": "images",
         "backbone": "images",
+        "normalize": "images",
     }
     if options.target is not None and kind not in ("table", "texts"):
         raise ConfigError(f"--target is about --table and --texts, and the rows are --{kind}")
@@ -242,7 +245,7 @@ def _source(options: argparse.Namespace, folder: Path) -> Any:
         weights=options.weights,
         backbone=options.backbone,
         size=options.size,
-        normalize=options.normalize,
+        normalize=options.normalize or "imagenet",
         cache=folder,
     )
 

@@ -119,7 +119,7 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
 
     The same call again writes the same files; with more labels, it goes on. What was told is kept beside the answer
     before anything is written, and nothing is kept of a call that fails. With a budget of 0 what was told is kept, and
-    nothing else is done.
+    nothing else is done: whoever asks next is asked anew if that was something.
 
     Raises:
         DataError: labels of rows that there are not, or that contradict what was told before; rows that have changed.
@@ -134,6 +134,8 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     known = [] if memory is None else list(memory.state["classes"] or ())
     labels = labels_of(source, answers, request.classes, known=known, notes=told.notes)
     name = _strategy(request, {*known, *(label for label in labels.values() if label is not None)}, told)
+    if memory is not None and not request.budget:
+        name = memory.settings["strategy"]  # the one whose state is kept
     learner = _learner(source, request, samplers.from_name(name))
     if memory is not None:
         told.notes += memory.restore(learner, same_strategy=memory.settings["strategy"] == name)
@@ -142,7 +144,8 @@ def query(source: Source, answers: Answers | None, request: Request) -> Outcome:
     told.warnings += [f"Of the class {name!r} there is one label." for name in lonely]
     settings = {"strategy": name, "budget": request.budget, "model": request.model, "seed": request.seed}
     if not request.budget:
-        Memory.of(source, learner, settings if memory is None else memory.settings).save(request.folder)
+        # settings of a call that asks are never those of one that does not, so that it asks anew
+        Memory.of(source, learner, settings if news or memory is None else memory.settings).save(request.folder)
         pool, waits = learner.pool, len(learner.asked)
         told.notes.insert(0, f"{pool.n_labeled} of {len(pool)} rows are labeled; {waits} wait for an answer.")
         told.files = [request.folder]
@@ -173,9 +176,10 @@ def _strategy(request: Request, known: set[str], told: Outcome) -> str:
         raise ConfigError(f"{name} looks at the score on a validation part, which the command does not have")
     if len(known) < 2 and sampler.needs_model(0):
         of = "are labels of one class" if known else "is no label"
-        told.notes.append(
-            f"There {of} so far, and {name} reads a model, which takes two: {COLD} picks, which needs none."
-        )
+        if request.budget:
+            told.notes.append(
+                f"There {of} so far, and {name} reads a model, which takes two: {COLD} picks, which needs none."
+            )
         return COLD
     return name
 

@@ -140,8 +140,8 @@ def query_shards(request: ShardedRequest, answers: Answers | None) -> list[str]:
     """Choose the rows to label next, and write them down; each rank of a group that torchrun started calls this.
 
     Nothing is kept but the table, which the first rank writes: rows that have a label, in `answers`, are left out and
-    kept away from. The same call with any number of ranks writes the same table, unless
-    the strategy is one that picks of each rank's part first.
+    kept away from. The same call with any number of ranks writes the same table, unless the strategy is one that picks
+    of each rank's part first.
 
     Returns:
         What was done, for people; nothing on other ranks than the first.

@@ -197,6 +197,8 @@ def read_texts(
         if column is None and len(others) != 1:
             raise ConfigError(f"{path}: say which column has the texts by --column; {table.known_columns()}")
         at = others[0] if column is None else table.column("--column", column)
+        if target_at in (at, id_at) and target_at is not None:
+            raise ConfigError(f"{path}: --target is to be a column of its own, and {target} has the texts or the ids")
         cells = [line.split(table.delimiter) for line in table.lines]
         texts = [row[at].strip().replace(BREAK, "\n") for row in cells]
         ids = None if id_at is None else _distinct(path, table.name_of(id_at), [row[id_at].strip() for row in cells])
@@ -457,15 +459,17 @@ def _network(weights: Path, backbone: str | None) -> torch.nn.Module:
 
 
 def _take_classes_of(module: torch.nn.Module, state: Mapping[str, Any]) -> None:
-    """Give a network a last layer of as many classes as the weights have: it is not used, what goes into it is."""
+    """Give a network last layers of as many classes as the weights have: they are not used, what goes into them is.
+
+    Some have another in a branch for training. A layer that is not the last has one behind it, which then does not fit.
+    """
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]
-    if not layers:
-        return
-    name, layer = layers[-1]
-    shape = tuple(getattr(state.get(f"{name}.weight"), "shape", ()))
-    if len(shape) == 2 and shape[1] == layer.in_features and shape[0] != layer.out_features:
-        parent, _, own = name.rpartition(".")
-        setattr(module.get_submodule(parent), own, torch.nn.Linear(layer.in_features, shape[0], layer.bias is not None))
+    for name, layer in layers:
+        shape = tuple(getattr(state.get(f"{name}.weight"), "shape", ()))
+        if len(shape) == 2 and shape[1] == layer.in_features and shape[0] != layer.out_features:
+            parent, _, own = name.rpartition(".")
+            anew = torch.nn.Linear(layer.in_features, shape[0], layer.bias is not None)
+            setattr(module.get_submodule(parent), own, anew)
 
 
 class _Saved(torch.nn.Module):
@@ -490,7 +494,7 @@ class _Saved(torch.nn.Module):
         """Return the embedding, (n, D).
 
         Raises:
-            DataError: the network refuses the images.
+            DataError: the network refuses the images, or does not answer with numbers for each.
         """
         try:
             answer = self.saved(images)
@@ -502,6 +506,12 @@ class _Saved(torch.nn.Module):
                 f"{self._weights} refused {len(images)} images of {' x '.join(map(str, images.shape[1:]))}: {why}. "
                 "--size is what it was made for, and torch.export makes it for any number of images by dynamic_shapes"
             ) from error
+        if not isinstance(answer, Tensor) or answer.ndim < 2 or len(answer) != len(images):
+            what = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+            raise DataError(
+                f"{self._weights} is to answer {len(images)} images with their embedding, a tensor ({len(images)}, D), "
+                f"and answered with {what}"
+            )
         flat: Tensor = self.embedding(answer.flatten(1))
         return flat
 

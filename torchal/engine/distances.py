@@ -68,6 +68,31 @@ class Survey(NamedTuple):
     """(n, D), the rows that `_spread` names, where they had to be fetched from other ranks."""
 
 
+def check_rows(x: Tensor, metric: Metric, *, first_row: int) -> tuple[float, float]:
+    """Require of some rows that they have distances; return their least and largest number.
+
+    Args:
+        x: the rows.
+        metric: of the distances.
+        first_row: the number of the first of them, by which they are called.
+
+    Shapes:
+        x: (n, D) float.
+
+    Raises:
+        DataError: a number is NaN or infinite; a row of zeros, which has no direction, with cosine distances.
+    """
+    low, high = (float(value) for value in x.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        check_finite(f"features (from row {first_row} on)" if first_row else "features", x, first_row=first_row)
+    if metric == "cosine":
+        zeros = (x == 0).all(1)
+        if bool(zeros.any()):
+            row = first_row + int(zeros.nonzero()[0])
+            raise DataError(f"cosine distances need rows with a direction; row {row} is all zeros")
+    return low, high
+
+
 def survey(reader: FeatureReader, metric: Metric) -> Survey:
     """Read all features once and check them; those of all ranks.
 
@@ -80,16 +105,9 @@ def survey(reader: FeatureReader, metric: Metric) -> Survey:
     def look(start: int, stop: int) -> None:
         nonlocal total, low, high, whole
         x = reader.read(start, stop)
-        extremes = [float(value) for value in x.aminmax()]
-        if not all(map(math.isfinite, extremes)):
-            first = reader.shards.start + start
-            check_finite(f"features (from row {first} on)" if first else "features", x, first_row=first)
+        extremes = check_rows(x, metric, first_row=reader.shards.start + start)
         whole = whole and bool((x == x.round()).all())
         if metric == "cosine":
-            zeros = (x == 0).all(1)
-            if bool(zeros.any()):
-                row = reader.shards.start + start + int(zeros.nonzero()[0])
-                raise DataError(f"cosine distances need rows with a direction; row {row} is all zeros")
             x = unit_rows(x)
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         total = total + (x.sum(0, dtype=torch.float64) if whole else x.sum(0).double())

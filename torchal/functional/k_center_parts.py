@@ -10,9 +10,9 @@ from torch import Tensor
 
 from torchal._checks import ArrayLike, check_budget, check_whole
 from torchal.distributed import Group, as_shards
-from torchal.engine.distances import Backend, Metric
+from torchal.engine.distances import Backend, Metric, check_rows
 from torchal.engine.features import FeatureReader, Features
-from torchal.errors import ConfigError
+from torchal.errors import ConfigError, DataError
 from torchal.functional.k_center import check_masks, distance_settings, k_center_greedy
 
 _PART_BYTES = 1 << 29  # of the features of a part
@@ -60,7 +60,8 @@ def k_center_by_parts(
         features: as in `k_center_greedy`.
         n: how many rows to pick.
         labeled: the first centres. Every rank holds all of them while it picks.
-        candidates: the rows that may be picked, and are to be covered; those that are not labeled, unless given.
+        candidates: the rows that may be picked, and are to be covered; those that are not labeled, unless given. A part
+            without any is not read.
         part_rows: rows of a part, at most; more than n. As many as are 512 MiB, or four times n if that is more, unless
             given. The picks of all parts, n rows of each, are held in memory, on every rank.
         metric: as in `k_center_greedy`.
@@ -92,7 +93,7 @@ def k_center_by_parts(
 
     Complexity:
         N D (L + n) multiply-adds for L labeled rows, as many as `k_center_greedy` at most, and P n D (L + n) for the
-        second step with P parts. A part, and (L + P n) D numbers, in memory.
+        second step with P parts. A part, and a few times (L + P n) D numbers, in memory.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [5.0], [9.0], [2.0], [8.0]])
@@ -113,7 +114,9 @@ def k_center_by_parts(
     check_whole("part_rows", part_rows, least=1)
     if part_rows <= n:
         raise ConfigError(f"part_rows must be more than n, or all rows would be picked of each part: {part_rows}, {n}")
-    centers = reader.rows(shards.numbers_of(labeled))
+    numbers = shards.numbers_of(labeled)
+    centers = reader.rows(numbers)
+    _check_centers(centers, numbers, metric, reader.chunk_rows())
     greedy = _Greedy(centers, n, {"metric": metric, "backend": backend, "chunk_rows": chunk_rows})
     own = shards.attempt(lambda: _picks_of_parts(reader, candidates, part_rows, greedy), lambda: _nothing(centers))
     said = shards.all_gather(torch.tensor([[len(own.rows), own.n_parts, own.farthest]], dtype=torch.float64))
@@ -128,8 +131,8 @@ def k_center_by_parts(
         picked, measured = shards.broadcast(table).unbind(1)
         rows, scores, of_picks = picked[:n].long(), measured[:n].to(scores.dtype), float(measured[n])
     radius, bound = _bounds(of_parts, of_picks, metric)
-    home = reader.home
-    return PartsCover(rows.to(home), scores.to(home), scores.new_tensor(radius), scores.new_tensor(bound))
+    rows, scores = rows.to(reader.home), scores.to(reader.home)
+    return PartsCover(rows, scores, scores.new_tensor(radius), scores.new_tensor(bound))
 
 
 class _Picked(NamedTuple):
@@ -187,6 +190,23 @@ class _Greedy:
         return _Picked(indices - first, x[indices], scores, farthest, 1)
 
 
+def _check_centers(centers: Tensor, numbers: Tensor, metric: Metric, chunk_rows: int) -> None:
+    """Require of the labeled rows that they have distances, and call them by their numbers in the pool.
+
+    Shapes:
+        centers: (L, D) float.
+        numbers: (L,) int64.
+    """
+    for x, of_x in zip(centers.split(chunk_rows), numbers.split(chunk_rows), strict=True):
+        wrong = ~x.isfinite().all(1)
+        if metric == "cosine":
+            wrong |= (x == 0).all(1)
+        if bool(wrong.any()):
+            row = int(of_x[wrong.nonzero()[0]])
+            what = " and have a direction" if metric == "cosine" else ""
+            raise DataError(f"features must be finite{what}: labeled row {row} is not")
+
+
 def _nothing(centers: Tensor) -> _Picked:
     """Return what a rank without candidates picked."""
     scores = centers.new_empty(0, dtype=torch.promote_types(centers.dtype, torch.float32))
@@ -205,9 +225,14 @@ def _picks_of_parts(reader: FeatureReader, candidates: Tensor, part_rows: int, g
         x = room[: first + len(allowed)]
 
         def read(start: int, stop: int, x: Tensor = x, begin: int = begin) -> None:
-            x[first + start : first + stop] = reader.read(begin + start, begin + stop)
+            rows = x[first + start : first + stop]
+            rows.copy_(reader.read(begin + start, begin + stop))
+            # here, for behind this no row has the number that it has in the pool
+            check_rows(rows, greedy.settings["metric"], first_row=reader.shards.start + begin + start)
 
         reader.in_chunks(len(allowed), reader.chunk_rows(), read)
+        if reader.shards.failed:  # what was read is not to be used, and nobody will look at what is picked
+            break
         of_part = greedy(x, allowed)
         found.append(of_part._replace(rows=of_part.rows + begin))
     rows, values, scores, farthest, n_parts = zip(*found, strict=True)
@@ -222,7 +247,7 @@ def _picks_of_picks(rows: Tensor, values: Tensor, greedy: _Greedy) -> Tensor:
     """
     order = rows.argsort()  # equal distances go to the lowest row
     x = greedy.room(len(rows))
-    x[len(greedy.centers) :] = values[order]
+    torch.index_select(values, 0, order, out=x[len(greedy.centers) :])
     found = greedy(x, torch.ones_like(order, dtype=torch.bool))
     table = torch.zeros(greedy.n + 1, 2, dtype=torch.float64, device=rows.device)
     table[:-1, 0], table[:-1, 1], table[-1, 1] = rows[order][found.rows], found.scores, found.farthest
