@@ -717,6 +717,16 @@ class TestImages:
         expected = (found["none"] - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         np.testing.assert_allclose(found["imagenet"], expected, rtol=1e-4, atol=1e-4)
 
+    def test_other_features_of_the_same_images_are_refused_in_words(self, photos, capsys):
+        torchvision = pytest.importorskip("torchvision")
+        torch.manual_seed(0)
+        torch.save(torchvision.models.resnet18(weights=None).state_dict(), "net.pt")
+        assert self.query("--weights", "net.pt", "--backbone", "resnet18") == 0
+        before = Path("next.csv").read_bytes()
+        assert self.query("--weights", "net.pt", "--backbone", "resnet18", "--normalize", "none") == 2
+        assert "but what is computed of them is not: give what was given before" in capsys.readouterr().err
+        assert Path("next.csv").read_bytes() == before
+
     def test_a_network_that_refuses_the_images(self, photos, capsys):
         pytest.importorskip("torchvision")
         flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 4))

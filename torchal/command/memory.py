@@ -116,11 +116,20 @@ class Memory:
 
         Labels, what was asked and the record are. A sampler's own state is not where it is another sampler, or where
         rows were added to a table or to texts, whose features are then others.
+
+        Raises:
+            DataError: no row was added, and the features are others nevertheless.
         """
         notes = []
         state = dict(self.state)
         fresh = learner.state_dict()
-        if learner.pool.fingerprint(self.n_rows) != state["pool"] and len(learner.pool) > self.n_rows:
+        if learner.pool.fingerprint(self.n_rows) != state["pool"]:
+            if len(learner.pool) == self.n_rows:
+                raise DataError(
+                    "the rows are those of before, but what is computed of them is not: give what was given before "
+                    "(--columns, --categorical or --missing of a table; --weights, --backbone, --size or --normalize "
+                    "of images), or another file by --out"
+                )
             state["pool"] = learner.pool.fingerprint(self.n_rows)
             notes.append("Rows were added, and all features are computed with them.")
             same_strategy = False
