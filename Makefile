@@ -71,7 +71,7 @@ $(VENV)/.installed-release: $(VENV)/.installed
 $(VENV)-oldest/.installed: setup.cfg constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable \
-		'.[vision,experiments,sweep,tables]' faiss-cpu pytest pytest-xdist hypothesis 'setuptools>=77'
+		'.[vision,experiments,sweep,tables]' faiss-cpu pytest pytest-xdist hypothesis polars 'setuptools>=77'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

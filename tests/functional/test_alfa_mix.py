@@ -139,7 +139,8 @@ def test_half_precision_and_equal_rows():
     found = flip_eps(x.half(), **layer)
     assert found.dtype == torch.float32
     assert found.equal(flip_eps(x.half().float(), **layer))
-    assert flip_eps(x[:1].repeat(50, 1), **layer).unique().numel() == 1
+    alike = flip_eps(x[:1].repeat(50, 1), **layer)
+    torch.testing.assert_close(alike, alike[:1].expand(50))
 
 
 def test_chunks_do_not_change_the_answer(monkeypatch):
