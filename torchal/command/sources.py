@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import warnings
 from collections import Counter
@@ -483,7 +484,7 @@ class _Saved(torch.nn.Module):
             self.saved = _load_script(weights)
         except RuntimeError:
             try:
-                self.saved = torch.export.load(weights).module()
+                self.saved = _load_export(weights)
             except Exception as error:
                 raise DataError(
                     f"{weights} is a module neither of torch.export nor of TorchScript; for the weights of one of "
@@ -514,6 +515,15 @@ class _Saved(torch.nn.Module):
             )
         flat: Tensor = self.embedding(answer.flatten(1))
         return flat
+
+
+def _load_export(weights: Path) -> torch.nn.Module:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # which of a file of another kind would print all that torch tried
+    try:
+        return torch.export.load(weights).module()
+    finally:
+        logging.disable(before)
 
 
 def _load_script(weights: Path) -> torch.nn.Module:
