@@ -17,7 +17,7 @@ from torchal.errors import DataError, ShapeError
 from torchal.protocols import UNLABELED
 
 _SHOWN = 5  # labels that an error names
-_READ = ("to_pylist", "to_list", "tolist")  # how the columns of Arrow, Polars, pandas, NumPy and torch become lists
+_READ = ("to_pylist", "tolist", "to_list")  # how the columns of Arrow, NumPy, torch, pandas and Polars become lists
 _MISSING = ("NAType", "NaTType")  # pandas' words for nothing, whose equality is no truth value
 
 
