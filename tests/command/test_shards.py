@@ -41,8 +41,7 @@ if os.environ["RANK"] == "0":
 try:
     query_shards(ShardedRequest(Path(sys.argv[1]), 20, Path(sys.argv[2]), "k_center"), None)
 except Exception as error:
-    print(f"{os.environ['RANK']}: {error}", flush=True)
-    sys.exit(1)
+    print(f"{os.environ['RANK']}: {error}", flush=True)  # and end well, or torchrun ends the other before it can say so
 """
 
 
@@ -130,7 +129,7 @@ def test_a_full_disk_is_told_to_all_and_leaves_nothing(embedded, tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode != 0
+    assert done.returncode == 0, done.stderr
     assert "0: " in done.stdout
     assert "File too large" in done.stdout
     assert "1: rank 0 failed with " in done.stdout
