@@ -14,7 +14,7 @@ import torchal
 import torchal.command.shards
 from tests.ranks import run_ranks
 from torchal.command.main import main
-from torchal.errors import DataError, GroupError
+from torchal.errors import DataError, GroupError, RunError
 from torchal.functional import k_center_greedy
 
 N = 700
@@ -54,6 +54,19 @@ def query(embedded, out, *more):
     return main(["query", "--shards", str(embedded), "--budget", "20", "--out", str(out), *more])
 
 
+def on_two_ranks(folder, out, strategy, monkeypatch):
+    """Return what the command says, or raises, on each of two ranks."""
+    request = torchal.command.shards.ShardedRequest(folder, 20, out, strategy)
+    current = threading.local()
+    monkeypatch.setattr(torchal.command.shards, "Shards", lambda _: current.group)
+
+    def work(group):
+        current.group = group
+        return torchal.command.shards.query_shards(request, None)
+
+    return run_ranks(2, work)
+
+
 @pytest.mark.parametrize("strategy", torchal.command.shards.STRATEGIES)
 def test_each_strategy(embedded, tmp_path, strategy, capsys):
     assert query(embedded, tmp_path / "next.csv", "--strategy", strategy) == 0
@@ -88,10 +101,16 @@ def test_many_processes_write_what_one_does(embedded, tmp_path):
     assert "by 3 processes." in done.stdout
     one, three = rows_of(tmp_path / "one.csv"), rows_of(tmp_path / "three.csv")
     assert [row["id"] for row in one] == [row["id"] for row in three]
-    again = subprocess.run([*command, "--out", tmp_path / "three.csv"], check=False, **settings)
-    assert again.returncode != 0
-    assert "three.csv is there already" in again.stderr
-    assert "rank 0 failed with RunError" in again.stderr
+
+
+def test_a_table_that_is_there_is_left_by_all(embedded, tmp_path, monkeypatch):
+    (tmp_path / "next.csv").write_text("id,label\nrow001,a\n")
+    first, second = on_two_ranks(embedded, tmp_path / "next.csv", "k_center", monkeypatch)
+    assert isinstance(first, RunError)
+    assert "next.csv is there already" in str(first)
+    assert isinstance(second, GroupError)
+    assert "rank 0 failed with RunError" in str(second)
+    assert (tmp_path / "next.csv").read_text() == "id,label\nrow001,a\n"
 
 
 @pytest.mark.parametrize("strategy", ["badge", "margin"])
@@ -102,15 +121,7 @@ def test_logits_that_cannot_be_read_by_one_rank_are_told_to_all(embedded, tmp_pa
     logits = np.load(last)
     logits[-1] = np.nan
     np.save(last, logits)
-    request = torchal.command.shards.ShardedRequest(folder, 20, tmp_path / "next.csv", strategy)
-
-    def work(group):
-        current.group = group
-        return torchal.command.shards.query_shards(request, None)
-
-    current = threading.local()
-    monkeypatch.setattr(torchal.command.shards, "Shards", lambda _: current.group)
-    first, second = run_ranks(2, work)
+    first, second = on_two_ranks(folder, tmp_path / "next.csv", strategy, monkeypatch)
     assert isinstance(first, GroupError)
     assert "rank 1 failed with DataError: " in str(first)
     assert isinstance(second, DataError)
