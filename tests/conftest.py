@@ -5,8 +5,15 @@ import random
 # scikit-learn skips its checks of array API input unless this is set before scipy is imported
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import hypothesis
 import pytest
 import torch
+
+# No test says how fast something is: on a busy machine anything may take long.
+hypothesis.settings.register_profile(
+    "without a clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("without a clock")
 
 # Tests run in as many processes as there are cores: with more threads than that, each waits for the others.
 if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
