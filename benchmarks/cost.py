@@ -29,7 +29,8 @@ FIELDS = ("sampler", "fixed", "seconds", "rows", "columns", "classes", "picks", 
 _SHORTEST = 1e-4  # seconds; what takes less is not told from nothing
 _LABELED, _DRAWS, _CLUSTERS = 100, 20, 50
 _TRIES = 2
-_MOST_POWER = 3.0
+_BOUND = 3.0  # of powers
+MOST_POWER = _BOUND - 0.01  # one at the bound was not found by so few sizes, as where only some rows are clustered
 
 
 class Size(NamedTuple):
@@ -111,7 +112,7 @@ def fit(sizes: Sequence[Size], seconds: Sequence[float]) -> Cost:
         return np.asarray(np.logaddexp(found[0], found[1] + ratios @ found[2:]) - wanted)
 
     start = np.array([wanted.min() - 1, float(np.median(wanted)), *([0.5] * len(BASE))])
-    low, high = [-20.0, -20.0, *([0.0] * len(BASE))], [10.0, 10.0, *([_MOST_POWER] * len(BASE))]
+    low, high = [-20.0, -20.0, *([0.0] * len(BASE))], [10.0, 10.0, *([_BOUND] * len(BASE))]
     found = least_squares(missed, start, bounds=(low, high)).x
     return Cost(math.exp(found[0]), math.exp(found[1]), tuple(map(float, found[2:])))
 
@@ -139,7 +140,7 @@ def measure(names: Sequence[str], *, most: float) -> Iterator[dict[str, str]]:
         if len(sizes) < len(BASE) + 3:
             continue
         cost = fit(sizes, seconds)
-        if max(cost.powers) > _MOST_POWER - 0.01:  # not found by so few sizes, as where only some rows are clustered
+        if max(cost.powers) > MOST_POWER:
             continue
         predicted = cost.at(CHECK)
         measured = seconds_of(name, CHECK, views[CHECK]) if predicted < 2 * most else math.nan

@@ -534,11 +534,8 @@ class TestTexts:
         assert all(row["text"].startswith(self.TEXTS[int(row["id"][1:]) % 8]) for row in rows)
         assert {row["nearest_label"] for row in rows} <= {"ham", "spam"}
 
-    def test_a_budget_of_0_takes_labels_in_and_leaves_the_table(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.chdir(tmp_path)
-        Path("messages.txt").write_text("\n".join(self.TEXTS))
-        source = ["query", "--texts", "messages.txt", "--out", "next.csv", "--classes", "ham,spam"]
-        assert main([*source, "--budget", "3"]) == 0
+    def filled_in(self):
+        """Answer two of the three rows of the table; return them all."""
         rows = rows_of()
         for row, label in zip(rows, ("ham", "spam", ""), strict=True):
             row["label"] = label
@@ -546,11 +543,19 @@ class TestTexts:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-        filled_in = Path("next.csv").read_bytes()
+        return rows
+
+    def test_a_budget_of_0_takes_labels_in_and_leaves_the_table(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        Path("messages.txt").write_text("\n".join(self.TEXTS))
+        source = ["query", "--texts", "messages.txt", "--out", "next.csv", "--classes", "ham,spam"]
+        assert main([*source, "--budget", "3"]) == 0
+        rows = self.filled_in()
+        table = Path("next.csv").read_bytes()
         for _ in range(2):
             assert main([*source, "--budget", "0"]) == 0
             assert "2 of 8 rows are labeled; 1 wait for an answer." in capsys.readouterr().out
-            assert Path("next.csv").read_bytes() == filled_in
+            assert Path("next.csv").read_bytes() == table
             with Path("next.torchal", "labels.csv").open() as file:
                 told = {row["id"]: row["label"] for row in csv.DictReader(file)}
             assert told == {rows[0]["id"]: "ham", rows[1]["id"]: "spam"}
@@ -566,13 +571,7 @@ class TestTexts:
             csv.writer(file).writerows([("id", "text", "kind"), *zip(range(40), self.TEXTS * 5, kinds, strict=True)])
         source = ["query", "--texts", "messages.csv", "--column", "text", "--target", "kind", "--out", "next.csv"]
         assert main([*source, "--budget", "3"]) == 0
-        rows = rows_of()
-        for row, label in zip(rows, ("ham", "spam", ""), strict=True):
-            row["label"] = label
-        with Path("next.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        rows = self.filled_in()
         return source, [row["id"] for row in rows[:2]]
 
     def test_who_asks_behind_a_budget_of_0_is_asked_anew(self, tmp_path, monkeypatch):

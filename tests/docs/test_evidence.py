@@ -85,6 +85,8 @@ def test_the_committed_table_of_costs_is_whole():
         lines = list(csv.DictReader(file))
     assert tuple(lines[0]) == cost.FIELDS
     assert all(math.isfinite(float(line["seconds"])) for line in lines)
+    for name, one in evidence.costs().items():
+        assert max(one.powers) <= cost.MOST_POWER, f"{name}: the program that fits leaves such out"
 
 
 def test_without_a_script_the_table_is_whole():

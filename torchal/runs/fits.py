@@ -82,9 +82,9 @@ class Fits:
             self.trained, classes = interop.as_trained(self.recipes["model"], classes)
         return classes
 
-    def stands(self, pool: Pool) -> bool:
-        """Tell whether the model that came fitted is still the one, whatever labels there are."""
-        return self.trained is not None and (interop.is_frozen(self.recipes["model"]) or not has_two_classes(pool))
+    def unchanged(self, pool: Pool) -> Classifier | None:
+        """Return the model that came fitted, while it is used as it is: for good, or until there are labels."""
+        return self.trained if interop.is_frozen(self.recipes["model"]) or not has_two_classes(pool) else None
 
     def fit(self, kind: Kind, pool: Pool, n_rounds: int) -> Classifier:
         """Fit a model on all labels of a pool, keep it, and return it.

@@ -207,9 +207,9 @@ class ActiveLearner(LabelBook):
             FitError: it refuses them.
         """
         if kind not in self.fits.fitted:
-            if kind == "model" and self.fits.stands(self.pool):
-                assert self.fits.trained is not None
-                self.fits.fitted[kind] = self.fits.trained
+            unchanged = self.fits.unchanged(self.pool) if kind == "model" else None
+            if unchanged is not None:
+                self.fits.fitted[kind] = unchanged
             else:
                 with self.timed(PHASES[kind]):
                     self.fits.fit(kind, self.pool, len(self.history))

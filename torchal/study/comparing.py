@@ -32,31 +32,28 @@ def compare_with(scores: Mapping[str, Mapping[Any, float]], baseline: str, metri
     if baseline not in scores:
         return {}
     down = metric in LOWER_IS_BETTER
-    found = {}
+    found = []
     for name, own in scores.items():
         shared = sorted(own.keys() & scores[baseline].keys())
         if name != baseline and shared:
             pair = [np.array([of[key] for key in shared]) for of in (own, scores[baseline])]
-            found[name] = comparisons.compare(*pair, lower_is_better=down)
-    corrected = comparisons.holm([one["p"] for one in found.values()])
-    return {
-        name: _comparison(name, baseline, {**one, "p_holm": p, "verdict": _verdict(one, p, down=down)})
-        for (name, one), p in zip(found.items(), corrected, strict=True)
-    }
+            one = comparisons.compare(*pair, lower_is_better=down)
+            found.append(_comparison(name, baseline, {**one, "p_holm": None, "verdict": 0}))
+    return {one.a: one for one in corrected(found, lower_is_better=down)}
 
 
 def corrected(found: Sequence[Comparison], *, lower_is_better: bool) -> list[Comparison]:
     """Return comparisons with Holm's correction over them, and what is then said of each."""
     return [
-        replace(one, p_holm=p, verdict=_verdict({"difference": one.difference.mean}, p, down=lower_is_better))
+        replace(one, p_holm=p, verdict=_verdict(one.difference.mean, p, down=lower_is_better))
         for one, p in zip(found, comparisons.holm([one.p for one in found]), strict=True)
     ]
 
 
-def _verdict(found: Mapping[str, Any], p: float | None, *, down: bool) -> int:
+def _verdict(difference: float, p: float | None, *, down: bool) -> int:
     if p is None or p >= 0.05:
         return 0
-    return int(np.sign(found["difference"])) * (-1 if down else 1)
+    return int(np.sign(difference)) * (-1 if down else 1)
 
 
 def _comparison(a: str, b: str, found: Mapping[str, Any]) -> Comparison:
